@@ -1,0 +1,1 @@
+"""One plain function a verb: glue between data, engines, metrics and files; no mathematics."""

@@ -1,0 +1,132 @@
+"""What a person sees: results on stdout, everything else on stderr, progress that suits the terminal.
+
+On a terminal a live bar; elsewhere one plain line now and then, so that a log of CI shows that work goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+# GITHUB_ACTIONS makes rich force colours even where NO_COLOR asks for none.
+_PLAIN = bool(os.environ.get("NO_COLOR")) or None
+_quiet = False
+
+PLAIN_SECONDS = 10.0  # between two progress lines when stderr is not a terminal
+
+
+def _console(stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(
+        file=stream,
+        no_color=_PLAIN,
+        force_terminal=False if _PLAIN else None,
+        highlight=False,
+        soft_wrap=True,
+        emoji=False,
+    )
+
+
+def set_quiet(quiet: bool) -> None:
+    """Silence notices and progress; results and errors stay."""
+    global _quiet
+    _quiet = quiet
+
+
+def result(text: str) -> None:
+    """Print one line of result on stdout."""
+    _console(stderr=False).print(text, markup=False)
+
+
+def result_json(record: Mapping[str, Any]) -> None:
+    """Print one object as JSON on stdout."""
+    sys.stdout.write(json.dumps(record, indent=2, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def table(columns: list[str], rows: list[list[str]], title: str | None = None) -> None:
+    """Print a table of results on stdout; the first column is text, the others are right-aligned."""
+    shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for position, name in enumerate(columns):
+        shown.add_column(name, justify="left" if position == 0 else "right", overflow="fold")
+    for row in rows:
+        shown.add_row(*row)
+    _console(stderr=False).print(shown)
+
+
+def notice(text: str) -> None:
+    """Print one line for the user's information on stderr."""
+    if not _quiet:
+        _console(stderr=True).print(text, markup=False)
+
+
+def warning(text: str) -> None:
+    """Print one line that the user should not miss on stderr."""
+    _console(stderr=True).print(f"warning: {text}", markup=False, style="yellow")
+
+
+def error(text: str) -> None:
+    """Print one line that says why the command stops on stderr."""
+    _console(stderr=True).print(f"error: {text}", markup=False, style="red")
+
+
+def duration(seconds: float) -> str:
+    """Format a time span: 42s, 3m 05s, 2h 10m, 3d 4h."""
+    seconds = max(0, round(seconds))
+    if seconds < 60:
+        return f"{seconds}s"
+    if seconds < 3600:
+        return f"{seconds // 60}m {seconds % 60:02d}s"
+    if seconds < 86400:
+        return f"{seconds // 3600}h {seconds % 3600 // 60:02d}m"
+    return f"{seconds // 86400}d {seconds % 86400 // 3600}h"
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Callable[[float, float, str], None]]:
+    """Yield `update(done, total, note)`: a live bar on a terminal, a plain line every ten seconds elsewhere."""
+    if _quiet:
+        yield lambda done, total, note="": None
+    elif sys.stderr.isatty():
+        with _live_bar(title) as update:
+            yield update
+    else:
+        yield _plain_lines(title)
+
+
+@contextmanager
+def _live_bar(title: str) -> Iterator[Callable[[float, float, str], None]]:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
+    with Progress(*columns, console=_console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, note="")
+        yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=note)
+
+
+def _plain_lines(title: str) -> Callable[[float, float, str], None]:
+    last = time.monotonic()
+
+    def update(done: float, total: float, note: str = "") -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= PLAIN_SECONDS:
+            last = now
+            share = 100 * done / total if total else 100
+            notice(f"{title} {share:3.0f}% {note}".rstrip())
+
+    return update

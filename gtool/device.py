@@ -1,0 +1,230 @@
+"""The one place that decides device, precision, processes and random numbers.
+
+Random numbers are functions of what they are for: `make_generator(seed, "step", 12)` gives the same stream in every
+process and after every resume, so no generator state is ever stored and nothing depends on the number of processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gtool.errors import DeviceError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from accelerate import Accelerator
+    from torch import Tensor
+
+
+def derive_seed(*parts: int | str) -> int:
+    """Return a 63-bit seed that is a function of the parts alone, the same for ever and everywhere."""
+    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def make_generator(*parts: int | str, device: str | torch.device = "cpu") -> torch.Generator:
+    """Return a torch generator seeded with `derive_seed(*parts)`."""
+    import torch
+
+    return torch.Generator(device=device).manual_seed(derive_seed(*parts))
+
+
+def hashed_uniform(seed: int, indices: np.ndarray, size: int, stream: int | str = 0) -> np.ndarray:
+    """Return (N, size) float64 in (0, 1); row i depends on (seed, stream, indices[i]) alone.
+
+    Counter-based (two rounds of the splitmix64 finaliser over index and column), hence the same on every machine and
+    for every grouping of the indices.
+    """
+    import numpy as np
+
+    rows = np.asarray(indices).astype(np.uint64)[:, None]
+    columns = np.arange(size, dtype=np.uint64)[None, :]
+    with np.errstate(over="ignore"):
+        key = _mix(rows + np.uint64(derive_seed(seed, stream)))
+        bits = _mix(key + _mix(columns * np.uint64(0x9E3779B97F4A7C15) + np.uint64(1)))
+    return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """The finaliser of splitmix64 (Steele, Lea, Flood 2014): a bijection of 64-bit words that mixes every bit."""
+    import numpy as np
+
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def hashed_normal(seed: int, indices: Tensor, size: int, stream: int | str = 0) -> Tensor:
+    """Return (N, size) float32 N(0, 1) on the CPU; row i depends on (seed, stream, indices[i]) alone (Box-Muller)."""
+    import numpy as np
+    import torch
+
+    uniform = hashed_uniform(seed, indices.cpu().numpy(), size + size % 2, stream)
+    radius = np.sqrt(-2.0 * np.log(uniform[:, 0::2]))
+    angle = 2.0 * np.pi * uniform[:, 1::2]
+    normal = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)[:, :size]
+    return torch.from_numpy(normal.astype(np.float32))
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Say whether bf16 matrix products are faster than fp32 here: CUDA with bf16, or a CPU with AMX or AVX512-BF16."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+    return False
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how the work runs: built once by `make_compute`, passed to whoever needs it."""
+
+    accelerator: Accelerator
+    device: torch.device
+    bf16: bool
+
+    @property
+    def rank(self) -> int:
+        return int(self.accelerator.process_index)
+
+    @property
+    def world_size(self) -> int:
+        return int(self.accelerator.num_processes)
+
+    @property
+    def is_main(self) -> bool:
+        return bool(self.accelerator.is_main_process)
+
+    @property
+    def precision(self) -> str:
+        return "bf16" if self.bf16 else "fp32"
+
+    @contextmanager
+    def autocast(self, enabled: bool = True) -> Iterator[None]:
+        """Run network forwards in bf16 where the run uses it; `enabled=False` forces fp32 inside."""
+        import torch
+
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled and self.bf16):
+            yield
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean of a detached tensor over all processes."""
+        if self.world_size == 1:
+            return values
+        return self.accelerator.reduce(values, reduction="mean")
+
+    def describe(self) -> str:
+        """Return the device in words: `CPU, 2 threads` or the name of the GPU."""
+        import torch
+
+        if self.device.type == "cuda":
+            name = torch.cuda.get_device_name(self.device)
+        else:
+            threads = torch.get_num_threads()
+            name = f"{self.device.type.upper()}, {threads} thread{'s' if threads > 1 else ''}"
+        return name if self.world_size == 1 else f"{self.world_size} x ({name})"
+
+
+def make_compute(device: str = "auto", precision: str = "auto", *, num_processes: int | None = None) -> Compute:
+    """Choose device and precision and start the process group when a launcher made one.
+
+    Args:
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        precision: `auto` (bf16 where it is fast), `bf16`, `fp32`.
+        num_processes: how many processes the user asked for; checked against what runs.
+
+    Raises:
+        DeviceError: the device does not exist, or the number of processes is another.
+    """
+    import torch
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedType
+
+    chosen = _choose_device(device)
+    # mixed_precision stays "no": accelerate would wrap every forward, the penalties' double backward included,
+    # which must be able to run in fp32. The autocast of Compute is the same torch context, placed by the engine.
+    accelerator = Accelerator(cpu=chosen.type == "cpu", mixed_precision="no")
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        raise DeviceError(
+            f"{accelerator.distributed_type.value} is not supported: several networks are trained together, which "
+            "needs plain data parallelism; start with --num-processes or torchrun"
+        )
+    if num_processes is not None and accelerator.num_processes != num_processes:
+        raise DeviceError(
+            f"{num_processes} processes were asked for and {accelerator.num_processes} are running; "
+            "start with --num-processes or torchrun, not with a launcher of one process"
+        )
+    if accelerator.device.type == chosen.type and chosen.index is None:
+        chosen = accelerator.device
+    if precision == "bf16" and chosen.type == "mps":
+        raise DeviceError("precision bf16 is not available on mps; use --precision fp32")
+    bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16(chosen))
+    if chosen.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = True
+    return Compute(accelerator=accelerator, device=chosen, bf16=bf16)
+
+
+def _choose_device(name: str) -> torch.device:
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DeviceError(f"device `{name}` is unknown; use auto, cpu, cuda, cuda:1 or mps") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(f"device `{name}`: this machine has no CUDA device; use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"device `{name}`: this machine has {torch.cuda.device_count()} CUDA device(s)")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError(f"device `{name}`: this machine has no Apple GPU; use --device cpu")
+    if device.type not in {"cpu", "cuda", "mps"}:
+        raise DeviceError(f"device `{name}` is not supported; use cpu, cuda or mps")
+    return device
+
+
+def launched_processes() -> int | None:
+    """Return the number of processes that a launcher started, or None outside of one."""
+    size = os.environ.get("WORLD_SIZE")
+    return int(size) if size and size.isdigit() else None
+
+
+def launch(num_processes: int, arguments: list[str]) -> int:
+    """Run `python -m gtool` again under torch's elastic launcher and return its exit status.
+
+    `accelerate launch --cpu` runs one process whatever it is asked for, so the launcher below it is used directly.
+    """
+    import subprocess
+    import sys
+
+    threads = max(1, (os.cpu_count() or 1) // num_processes)
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "GTOOL_PROCESSES": str(num_processes)}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
+    return _wait(subprocess.Popen([*command, "-m", "gtool", *arguments], env=environment))
+
+
+def _wait(process: Any) -> int:
+    """Wait for a child, passing SIGINT and SIGTERM on so that it can save its state."""
+    import signal
+
+    def forward(signum: int, _frame: object) -> None:
+        process.send_signal(signum)
+
+    previous = {signum: signal.signal(signum, forward) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return int(process.wait())
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)

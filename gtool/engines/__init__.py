@@ -1,0 +1,1 @@
+"""Training families: init_state, step, generate."""

@@ -1,0 +1,1 @@
+"""Building blocks that would serve more than one paper."""

@@ -1,0 +1,320 @@
+"""Recipes: TOML files that say everything about a run, read into frozen, strictly typed sections.
+
+Order of authority: model defaults < recipe file < `--set a.b=value` < dedicated flags. The `[model]` table stays
+a plain mapping here: its schema belongs to the model (`gtool.models`), and this module knows no model.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gtool.errors import RecipeError, did_you_mean
+
+SCHEMA = 1
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A table of a recipe: unknown keys and values of another type are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DataRecipe(Section):
+    """Which images, and how they become squares of `resolution` pixels."""
+
+    dataset: str = "scenes"
+    split: str = "train"
+    resolution: Annotated[int, Field(ge=8, le=1024)] = 32
+    image_column: str | None = None
+    label_column: str | None = None
+    segmentation_column: str | None = None
+    crop: Literal["center", "fit"] = "center"
+    flip: bool = False
+    num_images: Count | None = None
+    cache_gb: NonNegative = 4.0
+
+
+class AugmentRecipe(Section):
+    """Differentiable augmentation of real and generated images before the discriminator."""
+
+    policy: str = ""
+
+
+class OptimRecipe(Section):
+    """Adam for both networks; warm-up in steps, decay over the last part of the run."""
+
+    kind: Literal["adam", "adamw"] = "adam"
+    learning_rate: Positive = 1e-4
+    discriminator_learning_rate: Positive | None = None
+    betas: Annotated[tuple[float, float], Field(strict=False)] = (0.0, 0.99)
+    eps: Positive = 1e-8
+    weight_decay: NonNegative = 0.0
+    clip_norm: Positive | None = None
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    decay: Literal["none", "linear", "cosine"] = "none"
+    decay_start: Share = 0.6
+    decay_to: Share = 0.0
+
+
+class LossRecipe(Section):
+    """Adversarial loss, penalties on the discriminator's input gradient, auxiliary generator terms."""
+
+    kind: Literal["wgan-eps", "wgan", "hinge", "lsgan", "non-saturating", "relativistic"] = "wgan-eps"
+    gradient_penalty: NonNegative = 0.0
+    gradient_penalty_target: Positive = 1.0
+    drift: NonNegative = 0.0
+    r1_gamma: NonNegative = 0.0
+    r2_gamma: NonNegative = 0.0
+    gamma_decay: Positive = 1.0
+    penalty_interval: Count = 1
+    penalty_method: Literal["exact", "finite-difference"] = "exact"
+    difference_step: Positive = 0.05
+    mode_seeking: NonNegative = 0.0
+    super_resolution: NonNegative = 0.0
+    super_resolution_kimg: NonNegative = 0.0
+
+    @model_validator(mode="after")
+    def _drift_belongs_to_wgan_eps(self) -> LossRecipe:
+        if self.drift and self.kind != "wgan-eps":
+            raise ValueError(f"loss.drift is a term of `wgan-eps`, not of `{self.kind}`")
+        return self
+
+
+class TrainRecipe(Section):
+    """Length, batches, averaging, cadence. One kimg is a thousand real images shown to the discriminator."""
+
+    kimg: Positive = 1000.0
+    minutes: Positive | None = None
+    batch_size: Count = 64
+    generator_batch_size: Count | None = None
+    micro_batch: Count | None = None
+    n_critic: Count = 1
+    ema_kimg: NonNegative = 500.0
+    ema_rampup: NonNegative = 0.1
+    ema_decay: Share | None = None
+    locality: Annotated[tuple[tuple[float, int], ...], Field(strict=False)] = ()
+    tick_kimg: Positive = 4.0
+    snapshot_kimg: Positive = 200.0
+    keep: Count = 3
+    metrics: Annotated[tuple[Literal["rfd", "swd"], ...], Field(strict=False)] = ("rfd", "swd")
+    metric_images: Annotated[int, Field(ge=16)] = 2000
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    penalty_precision: Literal["fp32", "auto"] = "fp32"
+    compile: bool = False
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class SampleRecipe(Section):
+    """The picture that a run shows of itself."""
+
+    num: Count = 64
+    columns: Count | None = None
+    fps: Positive = 8.0
+
+
+class Recipe(Section):
+    """A whole recipe; `model` is checked by the model it names."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    model_name: str
+    model: dict[str, Any] = Field(default_factory=dict)
+    data: DataRecipe = DataRecipe()
+    augment: AugmentRecipe = AugmentRecipe()
+    optim: OptimRecipe = OptimRecipe()
+    loss: LossRecipe = LossRecipe()
+    train: TrainRecipe = TrainRecipe()
+    sample: SampleRecipe = SampleRecipe()
+
+
+SectionType = TypeVar("SectionType", bound=BaseModel)
+
+
+def validate(section: type[SectionType], values: Mapping[str, Any], where: str, prefix: str = "") -> SectionType:
+    """Build a section from plain values.
+
+    Args:
+        section: the pydantic class.
+        values: what a recipe or a checkpoint says.
+        where: the file or flag to name in an error.
+        prefix: the table that the values came from, as in `model.`.
+
+    Raises:
+        RecipeError: one line naming the key, the value and what would be right.
+    """
+    try:
+        return section(**values)
+    except ValidationError as invalid:
+        raise RecipeError(f"{where}: {_explain(section, invalid, prefix)}") from None
+
+
+def _explain(section: type[BaseModel], invalid: ValidationError, prefix: str) -> str:
+    first = invalid.errors()[0]
+    parts = [str(part) for part in first["loc"]]
+    key = prefix + ".".join(parts)
+    if first["type"] == "extra_forbidden":
+        return f"unknown key `{key}`{did_you_mean(parts[-1], _known_keys(section, parts[:-1]))}"
+    if first["type"] == "missing":
+        return f"`{key}` is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    return f"`{key}` = {first['input']!r}: {message}" if parts and first["type"] != "value_error" else message
+
+
+def _known_keys(section: Any, path: list[str]) -> list[str]:
+    for part in path:
+        field = getattr(section, "model_fields", {}).get(part)
+        if field is None:
+            break
+        section = next((kind for kind in _models_in(field.annotation)), section)
+    return [field.alias or name for name, field in getattr(section, "model_fields", {}).items()]
+
+
+def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in getattr(annotation, "__args__", ()):
+        yield from _models_in(inner)
+
+
+def recipes_folder() -> Path:
+    """Return the folder of shipped recipes: inside the wheel, or beside the package in a checkout."""
+    package = Path(__file__).parent
+    installed = package / "recipes"
+    return installed if installed.is_dir() else package.parent / "recipes"
+
+
+def shipped_recipes(model: str | None = None) -> list[str]:
+    """Return the names `model/recipe` that come with gtool, sorted."""
+    found = sorted(recipes_folder().glob(f"{model or '*'}/*.toml"))
+    return [f"{path.parent.name}/{path.stem}" for path in found]
+
+
+def find_recipe(name: str, model: str | None = None) -> Path:
+    """Return the file of a recipe given as a path, `model/name`, or `name` of the given model.
+
+    Raises:
+        RecipeError: nothing by that name; the nearest is suggested.
+    """
+    path = Path(name).expanduser()
+    if path.suffix == ".toml":
+        if path.is_file():
+            return path
+        raise RecipeError(f"recipe {name}: no such file")
+    full = name if "/" in name or model is None else f"{model}/{name}"
+    if full in shipped_recipes():
+        return recipes_folder() / f"{full}.toml"
+    known = [entry.removeprefix(f"{model}/") for entry in shipped_recipes(model)]
+    raise RecipeError(f"recipe `{name}` does not exist{did_you_mean(name, known)}")
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """Read a recipe file into plain values.
+
+    Raises:
+        RecipeError: unreadable, not TOML, or of another schema version.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as bad:
+        raise RecipeError(f"recipe {path}: not valid TOML: {bad}") from None
+    except (OSError, UnicodeDecodeError) as bad:
+        raise RecipeError(f"recipe {path}: cannot be read: {bad}") from None
+    if values.get("schema") != SCHEMA:
+        raise RecipeError(f"recipe {path}: `schema = {SCHEMA}` expected, found {values.get('schema')!r}")
+    return values
+
+
+def parse_setting(text: str) -> tuple[list[str], Any]:
+    """Split `a.b=value`; the value is read as TOML and taken as text when it is none.
+
+    Raises:
+        RecipeError: no key or no `=`.
+    """
+    key, equals, raw = text.partition("=")
+    path = key.strip().split(".")
+    if not equals or not all(path):
+        raise RecipeError(f"--set {text}: expected the form section.key=value")
+    try:
+        return path, tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        return path, raw.strip()
+
+
+def overlay(values: dict[str, Any], path: list[str], value: Any) -> None:
+    """Set a nested value in place, making tables on the way; list items are addressed by number.
+
+    Raises:
+        RecipeError: the path runs through something that is no table.
+    """
+    here: Any = values
+    for depth, part in enumerate(path):
+        last = depth == len(path) - 1
+        key: Any = part
+        if isinstance(here, list):
+            if not part.isdigit() or int(part) >= len(here):
+                raise RecipeError(f"`{'.'.join(path)}`: `{part}` is no item of a list of {len(here)}")
+            key = int(part)
+        elif not isinstance(here, dict):
+            raise RecipeError(f"`{'.'.join(path)}`: `{'.'.join(path[:depth])}` is no table")
+        if last:
+            here[key] = value
+        else:
+            here = here[key] if isinstance(here, list) else here.setdefault(key, {})
+
+
+def make_recipe(values: Mapping[str, Any], settings: Iterable[str] = (), *, where: str) -> Recipe:
+    """Validate plain values with `--set` settings applied on top.
+
+    Raises:
+        RecipeError: unknown key, wrong type, impossible combination.
+    """
+    import copy
+
+    merged = copy.deepcopy(dict(values))
+    for setting in settings:
+        overlay(merged, *parse_setting(setting))
+    return validate(Recipe, merged, where)
+
+
+def to_toml(recipe: Recipe, comment: str = "") -> str:
+    """Write a recipe as TOML that `read_table` reads back to the same recipe; None is left out."""
+    values = recipe.model_dump(by_alias=True, exclude_none=True)
+    lines = [f"# {line}".rstrip() for line in comment.splitlines()]
+    lines += _toml_table(values, [])
+    return "\n".join(lines) + "\n"
+
+
+def _toml_table(values: Mapping[str, Any], path: list[str]) -> list[str]:
+    plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
+    lines = [f"{key} = {_toml_value(value)}" for key, value in plain.items() if value is not None]
+    if path and (lines or not values):
+        lines = ["", f"[{'.'.join(path)}]", *lines]
+    for key, value in values.items():
+        if isinstance(value, dict):
+            lines += _toml_table(value, [*path, key])
+    return lines
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        import json
+
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, dict):
+        inner = ", ".join(f"{key} = {_toml_value(item)}" for key, item in value.items() if item is not None)
+        return f"{{ {inner} }}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_toml_value(item) for item in value)}]"
+    return repr(value)

@@ -1,0 +1,1 @@
+"""Pixels for people: grids, animations, curves."""
