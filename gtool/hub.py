@@ -1,0 +1,81 @@
+"""The Hugging Face hub, asked with patience measured in seconds.
+
+A dead network answers the hub's own client after 24 seconds and six retries; here one short probe comes first.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from gtool.errors import CheckpointError, NetworkError
+
+PROBE_SECONDS = 2.5
+_TRUE = {"1", "ON", "YES", "TRUE"}
+
+
+def is_offline() -> bool:
+    """Say whether the user asked for no network: HF_HUB_OFFLINE, HF_DATASETS_OFFLINE or TRANSFORMERS_OFFLINE."""
+    names = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return any(os.environ.get(name, "").upper() in _TRUE for name in names)
+
+
+def endpoint() -> str:
+    """Return the hub's address ($HF_ENDPOINT or the public one)."""
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+def is_reachable() -> bool:
+    """Say within PROBE_SECONDS whether the hub (or the proxy before it) accepts a connection."""
+    import socket
+    import threading
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies
+
+    if is_offline():
+        return False
+    address = urlsplit(endpoint())
+    proxy = getproxies().get(address.scheme)
+    address = urlsplit(proxy) if proxy else address
+    port = address.port or (443 if address.scheme == "https" else 80)
+    answered: list[bool] = []
+
+    def probe() -> None:
+        try:
+            socket.create_connection((address.hostname, port), timeout=PROBE_SECONDS).close()
+            answered.append(True)
+        except OSError:
+            answered.append(False)
+
+    # In a thread, because name resolution has no time-out of its own.
+    thread = threading.Thread(target=probe, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return bool(answered and answered[0])
+
+
+def download(repository: str, filename: str) -> Path:
+    """Return a file of a hub repository, from the local cache or the network.
+
+    Raises:
+        NetworkError: not cached and the hub cannot be reached.
+        CheckpointError: the repository or the file does not exist.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
+
+    cached = try_to_load_from_cache(repository, filename)
+    if isinstance(cached, str):
+        return Path(cached)
+    if not is_reachable():
+        raise NetworkError(
+            f"{repository}: no such file here, and the hub cannot be reached; name a run folder or a .safetensors file"
+        )
+    try:
+        return Path(hf_hub_download(repository, filename))
+    except RepositoryNotFoundError:
+        raise CheckpointError(f"{repository}: no such file here and no such repository on the hub") from None
+    except EntryNotFoundError:
+        raise CheckpointError(f"{repository}: the repository holds no {filename}") from None
+    except (HfHubHTTPError, OSError) as bad:
+        raise NetworkError(f"{repository}: download failed: {bad}") from None

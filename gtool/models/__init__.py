@@ -1,0 +1,58 @@
+"""The table of models: what each is called, where its schema and networks are, which engine trains it.
+
+A literal table of strings, so that help texts can list the names and nothing heavy is imported to know them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from gtool.errors import RecipeError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Model:
+    """One row of the table; every field is a name to import on use."""
+
+    module: str  # the networks: needs torch
+    schema: str  # module:class of the config: imports without torch
+    engine: str  # init_state, step, generate
+
+
+MODELS = {
+    "transgan": Model(
+        module="gtool.models.transgan",
+        schema="gtool.models.transgan_config:TransGANConfig",
+        engine="gtool.engines.adversarial",
+    ),
+}
+
+
+def find_model(name: str) -> Model:
+    """Return a row of the table.
+
+    Raises:
+        RecipeError: no such model; the nearest name is suggested.
+    """
+    if name not in MODELS:
+        raise RecipeError(f"model `{name}` does not exist{did_you_mean(name, list(MODELS))}")
+    return MODELS[name]
+
+
+def config_class(name: str) -> Any:
+    """Return the pydantic class of a model's `[model]` table, without importing torch."""
+    module, _, attribute = find_model(name).schema.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def networks(name: str) -> ModuleType:
+    """Import and return the module that builds the networks of a model."""
+    return import_module(find_model(name).module)
+
+
+def engine(name: str) -> ModuleType:
+    """Import and return the training family of a model."""
+    return import_module(find_model(name).engine)
