@@ -99,6 +99,7 @@ class TrainRecipe(Section):
     generator_batch_size: Count | None = None
     micro_batch: Count | None = None
     n_critic: Count = 1
+    share_fakes: bool = False
     ema_kimg: NonNegative = 500.0
     ema_rampup: NonNegative = 0.1
     ema_decay: Share | None = None
@@ -112,6 +113,16 @@ class TrainRecipe(Section):
     penalty_precision: Literal["fp32", "auto"] = "fp32"
     compile: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _batches_fit(self) -> TrainRecipe:
+        generator = self.generator_batch_size or self.batch_size
+        for name, batch in (("batch_size", self.batch_size), ("generator_batch_size", generator)):
+            if self.micro_batch and batch % min(self.micro_batch, batch):
+                raise ValueError(f"train.{name} = {batch} is not a multiple of train.micro_batch = {self.micro_batch}")
+        if self.share_fakes and (generator != self.batch_size or (self.micro_batch or self.batch_size) < self.batch_size):
+            raise ValueError("train.share_fakes needs equal batch sizes of both networks and no train.micro_batch")
+        return self
 
 
 class SampleRecipe(Section):

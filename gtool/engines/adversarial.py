@@ -1,0 +1,575 @@
+"""Adversarial training of a generator and a discriminator: init_state, step, generate.
+
+One `step` is n_critic discriminator updates and one generator update. The order inside it is what the released
+TransGAN code gets wrong and this module gets right: all micro-batches of the discriminator, its update, all
+micro-batches of the generator, its update; the discriminator is frozen while the generator learns, so that no
+gradient of the generator's loss is left in it.
+
+Every random number is a function of (seed, purpose, step) and is drawn for the global batch, of which each process
+and micro-batch takes its share: results do not depend on how many there are.
+
+Axis letters: N images of the global batch, n of one share; R resolution.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gtool import checkpoint, models
+from gtool.data.augment import Draws, augment, draw
+from gtool.data.policies import parse_policy
+from gtool.data.transforms import to_pm1, to_uint8
+from gtool.device import Compute, hashed_normal, make_generator
+from gtool.losses import adversarial as losses
+from gtool.losses import penalties
+from gtool.recipe import Recipe, validate
+
+
+class Batches(Protocol):
+    """Endless shares of global batches, in an order that is a function of the seed."""
+
+    position: int
+
+    def next(self, batch_size: int) -> Tensor:
+        """Return this process's uint8 (n, 3, R, R) share of the next `batch_size` images."""
+        ...
+
+
+@dataclass
+class State:
+    """Everything that training changes; `generator` and `discriminator` are wrapped when there are processes."""
+
+    recipe: Recipe
+    compute: Compute
+    batches: Batches
+    generator: nn.Module
+    discriminator: nn.Module
+    ema: nn.Module
+    generator_optimizer: Any
+    discriminator_optimizer: Any
+    nimg: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    progress: float = 0.0
+    policy: tuple[str, ...] = field(default=())
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The bare networks by the names they are saved under."""
+        unwrap = self.compute.accelerator.unwrap_model
+        return {
+            "generator": unwrap(self.generator),
+            "discriminator": unwrap(self.discriminator),
+            "ema": self.ema,
+        }
+
+    @property
+    def optimizers(self) -> dict[str, tuple[nn.Module, Any]]:
+        """The optimizers with their networks, by the names they are saved under."""
+        networks = self.networks
+        return {
+            "generator_optimizer": (networks["generator"], self.generator_optimizer),
+            "discriminator_optimizer": (networks["discriminator"], self.discriminator_optimizer),
+        }
+
+
+def init_state(recipe: Recipe, config: Any, batches: Batches, compute: Compute) -> State:
+    """Build networks (a function of the seed alone), averages and optimizers at step 0."""
+    # Default initialisers draw from torch's global stream; it is put back, so that building has no side effect.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(make_generator(recipe.train.seed, "init").initial_seed())
+        generator, discriminator = models.networks(recipe.model_name).build(config)
+    generator, discriminator = generator.to(compute.device), discriminator.to(compute.device)
+    ema = copy.deepcopy(generator).eval().requires_grad_(False)
+    if recipe.train.compile:
+        generator.compile()
+        discriminator.compile()
+    optim = recipe.optim
+    rates = (optim.learning_rate, optim.discriminator_learning_rate or optim.learning_rate)
+    optimizers = [_optimizer(net, recipe, rate) for net, rate in zip((generator, discriminator), rates, strict=True)]
+    prepare = compute.accelerator.prepare
+    return State(
+        recipe=recipe,
+        compute=compute,
+        batches=batches,
+        generator=prepare(generator),
+        discriminator=prepare(discriminator),
+        ema=ema,
+        generator_optimizer=prepare(optimizers[0]),
+        discriminator_optimizer=prepare(optimizers[1]),
+        policy=parse_policy(recipe.augment.policy),
+    )
+
+
+def _optimizer(network: nn.Module, recipe: Recipe, rate: float) -> torch.optim.Optimizer:
+    optim = recipe.optim
+    kind = torch.optim.Adam if optim.kind == "adam" else torch.optim.AdamW
+    return kind(
+        network.parameters(),
+        lr=rate,
+        betas=optim.betas,
+        eps=optim.eps,
+        weight_decay=optim.weight_decay,
+        fused=True,
+    )
+
+
+# One step.
+
+
+def step(state: State) -> dict[str, Tensor]:
+    """Update the discriminator n_critic times and the generator once; returns scalar statistics on the device."""
+    train = state.recipe.train
+    _set_learning_rates(state)
+    _set_locality(state)
+    stats: dict[str, Tensor] = {}
+    shared = None
+    for critic in range(train.n_critic):
+        shared, seen = _discriminator_step(state, critic)
+        stats |= seen
+        state.nimg += train.batch_size
+    stats |= _generator_step(state, shared)
+    _update_ema(state)
+    state.steps += 1
+    return stats
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the generator step takes over from the discriminator step when `train.share_fakes` is set."""
+
+    fake: Tensor  # (n, 3, R, R) with its graph
+    real_logits: Tensor  # (n,), detached
+
+
+def _discriminator_step(state: State, critic: int) -> tuple[Shared | None, dict[str, Tensor]]:
+    recipe, optimizer = state.recipe, state.discriminator_optimizer
+    batch = recipe.train.batch_size
+    real = to_pm1(state.batches.next(batch).to(state.compute.device, non_blocking=True))
+    latents = _Latents(state, batch, f"discriminator-{critic}")
+    draws = [draw(state.policy, batch, real.shape[-1], _random(state, what, critic)) for what in ("real", "fake", "mix")]
+    parts = _parts(state, batch)
+    batch_mean = _mean_real_logit(state, real, draws[0], parts, batch)
+    network = state.compute.accelerator.unwrap_model(state.discriminator)
+    network.requires_grad_(True)
+    optimizer.zero_grad(set_to_none=True)
+    shared = None
+    sums: dict[str, Tensor] = {}
+    for position, part in enumerate(parts):
+        share = _Share(state, part, critic, [chunk[part.start : part.stop].to(real.device) for chunk in draws])
+        fake = _fakes(state, latents, part)
+        loss, stats, logits = _discriminator_loss(state, share, _of(real, part, parts), fake.detach(), batch_mean)
+        with _no_sync(state, state.discriminator, last=position == len(parts) - 1):
+            state.compute.accelerator.backward(loss / len(parts))
+        if recipe.train.share_fakes:
+            shared = Shared(fake, logits.detach())
+        for name, value in stats.items():
+            sums[name] = sums.get(name, 0.0) + value.detach() / len(parts)
+    sums["discriminator_grad_norm"] = _clip_and_step(state, state.discriminator, optimizer)
+    return shared, sums
+
+
+@dataclass(frozen=True)
+class _Share:
+    """One micro-batch of one process: its place in the global batch and its augmentation draws."""
+
+    state: State
+    part: slice
+    critic: int
+    draws: list[Draws]  # for reals, fakes, and what a penalty looks at
+
+
+def _discriminator_loss(
+    state: State, share: _Share, real: Tensor, fake: Tensor, batch_mean: Tensor | None
+) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    """Loss of one share, its statistics, and the logits of the reals."""
+    recipe = state.recipe
+    images = [augment(real, share.draws[0]), augment(fake, share.draws[1])]
+    is_due = state.steps % recipe.loss.penalty_interval == 0
+    differenced = is_due and recipe.loss.penalty_method == "finite-difference"
+    if differenced:
+        images += _shifted(state, share, images)
+    with state.compute.autocast():
+        logits = state.discriminator(torch.cat(images)).float().chunk(len(images))
+    loss = losses.discriminator_loss(recipe.loss.kind, logits[0], logits[1])
+    stats = {"discriminator_loss": loss, "real_logit": logits[0].mean(), "fake_logit": logits[1].mean()}
+    if recipe.loss.drift:
+        mean = logits[0].mean().detach() if batch_mean is None else batch_mean
+        loss = loss + recipe.loss.drift * losses.drift(logits[0], mean)
+    if is_due:
+        penalty = (
+            _difference_penalty(recipe, logits, state.progress)
+            if differenced
+            else _exact_penalty(state, share, real, fake)
+        )
+        if penalty is not None:
+            loss = loss + recipe.loss.penalty_interval * penalty
+            stats["penalty"] = penalty
+    return loss, stats, logits[0]
+
+
+def _gammas(recipe: Recipe, progress: float) -> tuple[float, float]:
+    """R1 and R2 weights; gamma_decay is the factor they have reached at the end of the run."""
+    factor = recipe.loss.gamma_decay**progress
+    return recipe.loss.r1_gamma * factor, recipe.loss.r2_gamma * factor
+
+
+def _shifted(state: State, share: _Share, images: list[Tensor]) -> list[Tensor]:
+    """Augmented reals (R1) and fakes (R2) moved a small step in a random direction."""
+    loss = state.recipe.loss
+    shifted = []
+    for image, gamma, what in zip(images, (loss.r1_gamma, loss.r2_gamma), ("r1", "r2"), strict=True):
+        if gamma:
+            batch = state.recipe.train.batch_size
+            random = _random(state, f"direction-{what}", share.critic)
+            direction = torch.randn(batch, *image.shape[1:], generator=random, device=random.device)
+            shifted.append(image + loss.difference_step * direction[share.part].to(image))
+    return shifted
+
+
+def _difference_penalty(recipe: Recipe, logits: tuple[Tensor, ...], progress: float) -> Tensor | None:
+    """gamma/2 E[|grad D|^2] on reals and on fakes, by finite differences along random directions."""
+    remaining = list(logits[2:])
+    total: Tensor | None = None
+    for base, gamma in zip(logits[:2], _gammas(recipe, progress), strict=True):
+        if gamma:
+            term = gamma / 2 * penalties.finite_difference(remaining.pop(0), base, recipe.loss.difference_step)
+            total = term if total is None else total + term
+    return total
+
+
+def _exact_penalty(state: State, share: _Share, real: Tensor, fake: Tensor) -> Tensor | None:
+    """Penalties by double backward, with respect to the images before augmentation."""
+    loss = state.recipe.loss
+    full_precision = state.recipe.train.penalty_precision == "fp32"
+
+    def discriminate(chunk: Draws) -> Callable[[Tensor], Tensor]:
+        def logits(images: Tensor) -> Tensor:
+            with state.compute.autocast(enabled=not full_precision):
+                return state.discriminator(augment(images, chunk))
+
+        return logits
+
+    terms = []
+    if loss.gradient_penalty:
+        random = _random(state, "interpolate", share.critic)
+        alpha = torch.rand(state.recipe.train.batch_size, 1, 1, 1, generator=random, device=random.device)
+        mixed = penalties.gradient_penalty(
+            discriminate(share.draws[2]), real, fake, alpha[share.part].to(real), loss.gradient_penalty_target
+        )
+        terms.append(loss.gradient_penalty * mixed)
+    for images, chunk, gamma in zip((real, fake), share.draws, _gammas(state.recipe, state.progress), strict=False):
+        if gamma:
+            terms.append(gamma / 2 * penalties.zero_centred(discriminate(chunk), images))
+    return torch.stack(terms).sum() if terms else None
+
+
+def _mean_real_logit(state: State, real: Tensor, draws: Draws, parts: list[slice], batch: int) -> Tensor | None:
+    """The mean of D(real) over the global batch, which the drift term of every share needs.
+
+    None when it is unused, or when the one share is the whole batch and its own mean will do.
+    """
+    if not state.recipe.loss.drift or (len(parts) == 1 and state.compute.world_size == 1):
+        return None
+    network = state.compute.accelerator.unwrap_model(state.discriminator)
+    means = []
+    for part in parts:
+        chunk = draws[part.start : part.stop].to(real.device)
+        with torch.no_grad(), state.compute.autocast():
+            means.append(network(augment(_of(real, part, parts), chunk)).float().mean())
+    return state.compute.mean(torch.stack(means).mean())
+
+
+def _generator_step(state: State, shared: Shared | None) -> dict[str, Tensor]:
+    recipe, optimizer = state.recipe, state.generator_optimizer
+    batch = recipe.train.generator_batch_size or recipe.train.batch_size
+    network = state.compute.accelerator.unwrap_model(state.discriminator)
+    network.requires_grad_(False)
+    optimizer.zero_grad(set_to_none=True)
+    latents = _Latents(state, batch, "generator")
+    draws = draw(state.policy, batch, recipe.data.resolution, _random(state, "generated"))
+    real = _real_for_generator(state, batch) if shared is None else None
+    parts = _parts(state, batch)
+    sums: dict[str, Tensor] = {}
+    for position, part in enumerate(parts):
+        chunk = draws[part.start : part.stop].to(state.compute.device)
+        with _no_sync(state, state.generator, last=position == len(parts) - 1):
+            fake = shared.fake if shared else _fakes(state, latents, part, with_graph=True)
+            real_logits = shared.real_logits if shared else None
+            if real is not None and losses.needs_real_in_generator(recipe.loss.kind):
+                with torch.no_grad(), state.compute.autocast():
+                    real_logits = network(augment(_of(real, part, parts), chunk)).float()
+            with state.compute.autocast():
+                logits = network(augment(fake, chunk)).float()
+            loss = losses.generator_loss(recipe.loss.kind, logits, real_logits)
+            stats = {"generator_loss": loss, "fake_std": fake.detach().std(dim=0).mean()}
+            loss = loss + _auxiliary(state, latents, part, fake, real if real is None else _of(real, part, parts))
+            state.compute.accelerator.backward(loss / len(parts))
+        for name, value in stats.items():
+            sums[name] = sums.get(name, 0.0) + value.detach() / len(parts)
+    sums["generator_grad_norm"] = _clip_and_step(state, state.generator, optimizer)
+    return sums
+
+
+def _real_for_generator(state: State, batch: int) -> Tensor | None:
+    """Reals for losses and auxiliary tasks of the generator that look at them; they are not counted in nimg."""
+    loss = state.recipe.loss
+    if not (losses.needs_real_in_generator(loss.kind) or loss.super_resolution):
+        return None
+    return to_pm1(state.batches.next(batch).to(state.compute.device, non_blocking=True))
+
+
+def _auxiliary(state: State, latents: _Latents, part: slice, fake: Tensor, real: Tensor | None) -> Tensor:
+    """Mode seeking and the super-resolution co-training of version 1; zero when the recipe has neither."""
+    loss, total = state.recipe.loss, fake.new_zeros(())
+    if loss.mode_seeking:
+        half = len(fake) // 2
+        z = latents.z[part].to(fake)
+        total = total + loss.mode_seeking * penalties.mode_seeking(
+            fake[:half], fake[half : 2 * half], z[:half], z[half : 2 * half]
+        )
+    if loss.super_resolution and real is not None:
+        network = state.compute.accelerator.unwrap_model(state.generator)
+        active = state.nimg < 1000 * loss.super_resolution_kimg
+        with state.compute.autocast():
+            enlarged = network.super_resolve(real)
+        # Weight 0 after its time, and not no term at all: processes expect a gradient for every parameter.
+        weight = loss.super_resolution if active else 0.0
+        total = total + weight * nn.functional.mse_loss(enlarged.float(), real)
+    return total
+
+
+# Shares, latents, schedules.
+
+
+def _parts(state: State, batch: int) -> list[slice]:
+    """Slices of the global batch that this process works through, one micro-batch each."""
+    share = batch // state.compute.world_size
+    micro = min(state.recipe.train.micro_batch or share, share)
+    first = state.compute.rank * share
+    return [slice(start, start + micro) for start in range(first, first + share, micro)]
+
+
+def _of(local: Tensor, part: slice, parts: list[slice]) -> Tensor:
+    """Take a part, given in places of the global batch, out of this process's share."""
+    return local[part.start - parts[0].start : part.stop - parts[0].start]
+
+
+def _random(state: State, purpose: str, critic: int = 0) -> torch.Generator:
+    return make_generator(state.recipe.train.seed, purpose, state.steps, critic)
+
+
+class _Latents:
+    """Latents and noise inputs for a global batch, drawn once."""
+
+    def __init__(self, state: State, batch: int, purpose: str) -> None:
+        network = state.compute.accelerator.unwrap_model(state.generator)
+        random = _random(state, f"z-{purpose}")
+        self.z = torch.randn(batch, network.z_dim, generator=random)  # (N, z_dim)
+        self.noise = [torch.randn(batch, length, 1, generator=random) for length in network.noise_lengths]
+
+
+def _fakes(state: State, latents: _Latents, part: slice, with_graph: bool = False) -> Tensor:
+    """Generate the images of a part; the graph is kept only for those who will use it."""
+    device = state.compute.device
+    keep = with_graph or state.recipe.train.share_fakes
+    noise = [values[part].to(device) for values in latents.noise] or None
+    with nullcontext() if keep else torch.no_grad(), state.compute.autocast():
+        images = state.generator(latents.z[part].to(device), noise)
+    return images.float()
+
+
+def _no_sync(state: State, network: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
+    return nullcontext() if last else state.compute.accelerator.no_sync(network)
+
+
+def _clip_and_step(state: State, network: nn.Module, optimizer: Any) -> Tensor:
+    limit = state.recipe.optim.clip_norm or math.inf
+    norm = state.compute.accelerator.clip_grad_norm_(network.parameters(), limit)
+    optimizer.step()
+    return norm.detach()
+
+
+def rate_factor(recipe: Recipe, steps: int, progress: float) -> float:
+    """Learning rate as a share of the recipe's: linear warm-up in steps, then decay from `decay_start` on."""
+    optim = recipe.optim
+    factor = min(1.0, (steps + 1) / optim.warmup_steps) if optim.warmup_steps else 1.0
+    if optim.decay == "none" or progress <= optim.decay_start:
+        return factor
+    left = (1.0 - progress) / (1.0 - optim.decay_start)
+    shape = left if optim.decay == "linear" else 0.5 - 0.5 * math.cos(math.pi * left)
+    return factor * (optim.decay_to + (1.0 - optim.decay_to) * shape)
+
+
+def _set_learning_rates(state: State) -> None:
+    optim = state.recipe.optim
+    factor = rate_factor(state.recipe, state.steps, state.progress)
+    rates = (optim.learning_rate, optim.discriminator_learning_rate or optim.learning_rate)
+    for optimizer, rate in zip((state.generator_optimizer, state.discriminator_optimizer), rates, strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * factor
+
+
+def _set_locality(state: State) -> None:
+    """Widen the attention neighbourhood of version 1 on its schedule of (until kimg, width); then none."""
+    schedule = state.recipe.train.locality
+    if schedule:
+        width = next((width for until, width in schedule if state.nimg < 1000 * until), None)
+        state.compute.accelerator.unwrap_model(state.generator).set_locality(width)
+
+
+def ema_beta(recipe: Recipe, nimg: int) -> float:
+    """Share of the old average that survives a step: 0.5 after ema_kimg images, however many a step shows.
+
+    The release counts the images of one discriminator update and averages once in n_critic of them, which makes its
+    half-life n_critic times longer than it says.
+    """
+    train = recipe.train
+    if train.ema_decay is not None:
+        return train.ema_decay
+    half_life = 1000 * train.ema_kimg
+    if train.ema_rampup:
+        half_life = min(half_life, train.ema_rampup * nimg)
+    return 0.5 ** (train.batch_size * train.n_critic / half_life) if half_life else 0.0
+
+
+@torch.no_grad()
+def _update_ema(state: State) -> None:
+    beta = ema_beta(state.recipe, state.nimg)
+    trained = state.compute.accelerator.unwrap_model(state.generator)
+    torch._foreach_lerp_(list(state.ema.parameters()), list(trained.parameters()), 1.0 - beta)
+    for averaged, current in zip(state.ema.buffers(), trained.buffers(), strict=True):
+        averaged.copy_(current)
+
+
+# Saving and going on.
+
+
+def state_tensors(state: State) -> dict[str, dict[str, Tensor]]:
+    """Return everything that a resume needs as named groups of tensors."""
+    groups: dict[str, dict[str, Tensor]] = {
+        name: dict(network.state_dict()) for name, network in state.networks.items()
+    }
+    for name, (network, optimizer) in state.optimizers.items():
+        groups[name] = {
+            f"{parameter}/{key}": value
+            for parameter, tensor in network.named_parameters()
+            for key, value in optimizer.state[tensor].items()
+        }
+    return groups
+
+
+def state_info(state: State) -> dict[str, Any]:
+    """Return the counters that a resume needs."""
+    return {
+        "nimg": state.nimg,
+        "steps": state.steps,
+        "seconds": state.seconds,
+        "progress": state.progress,
+        "position": state.batches.position,
+    }
+
+
+def restore_state(state: State, tensors: dict[str, dict[str, Tensor]], info: dict[str, Any], where: str) -> None:
+    """Put a saved state back.
+
+    Raises:
+        CheckpointError: a group, tensor or counter is missing or of another shape.
+    """
+    expected = state.networks.keys() | state.optimizers.keys()
+    if tensors.keys() != expected:
+        raise checkpoint.CheckpointError(f"{where}: holds {sorted(tensors)}, expected {sorted(expected)}")
+    for name, network in state.networks.items():
+        checkpoint.restore(network, tensors[name], f"{where}/{name}")
+    for name, (network, optimizer) in state.optimizers.items():
+        _restore_optimizer(network, optimizer, tensors[name], f"{where}/{name}")
+    try:
+        state.nimg, state.steps = int(info["nimg"]), int(info["steps"])
+        state.seconds, state.progress = float(info["seconds"]), float(info["progress"])
+        state.batches.position = int(info["position"])
+    except (KeyError, TypeError, ValueError):
+        raise checkpoint.CheckpointError(f"{where}/state.json: a counter is missing or no number") from None
+
+
+def _restore_optimizer(network: nn.Module, optimizer: Any, saved: dict[str, Tensor], where: str) -> None:
+    parameters = dict(network.named_parameters())
+    found: dict[str, dict[str, Tensor]] = {}
+    for entry, value in saved.items():
+        name, _, key = entry.rpartition("/")
+        if name not in parameters or (key != "step" and value.shape != parameters[name].shape):
+            raise checkpoint.CheckpointError(f"{where}: `{entry}` does not fit this model")
+        found.setdefault(name, {})[key] = value
+    for name, values in found.items():
+        parameter = parameters[name]
+        optimizer.state[parameter] = {key: value.to(parameter.device).clone() for key, value in values.items()}
+
+
+def weights_meta(recipe: Recipe, config: Any, nimg: int) -> dict[str, Any]:
+    """Describe a weights file so that it can be used alone."""
+    return {
+        "model": recipe.model_name,
+        "config": config.model_dump(mode="json"),
+        "recipe": recipe.model_dump(mode="json", by_alias=True, exclude_none=True),
+        "nimg": nimg,
+    }
+
+
+# Using a trained generator.
+
+
+def load_generator(path: Any, compute: Compute) -> tuple[nn.Module, dict[str, Any]]:
+    """Build the generator that a weights file describes, in eval mode on the device, with the file's metadata.
+
+    Raises:
+        CheckpointError: the file is damaged, of another kind, or does not fit the model it names.
+    """
+    weights = checkpoint.load_weights(path)
+    meta = weights.meta
+    if meta.get("model") not in models.MODELS or not isinstance(meta.get("config"), dict):
+        raise checkpoint.CheckpointError(f"{path}: weights of an unknown model {meta.get('model')!r}")
+    try:
+        config = validate(models.config_class(meta["model"]), meta["config"], str(path), "config.")
+    except models.RecipeError as bad:
+        raise checkpoint.CheckpointError(str(bad)) from None
+    with torch.random.fork_rng(devices=[]):
+        generator = models.networks(meta["model"]).Generator(config)
+    checkpoint.restore(generator, weights.tensors, path)
+    return generator.to(compute.device).eval().requires_grad_(False), meta
+
+
+def latents(generator: nn.Module, seed: int, indices: Tensor) -> Tensor:
+    """Return z (n, z_dim) for image numbers; row i depends on (seed, indices[i]) alone."""
+    return hashed_normal(seed, indices, int(generator.z_dim), "z")
+
+
+@torch.inference_mode()
+def generate(
+    generator: nn.Module, seed: int, indices: Tensor, compute: Compute, *, batch_size: int = 64, z: Tensor | None = None
+) -> Iterator[Tensor]:
+    """Yield uint8 (b, 3, R, R) on the CPU for the image numbers in `indices`.
+
+    Args:
+        generator: in eval mode, on the device of `compute`.
+        seed: with the image number, all that an image depends on.
+        indices: int64 (n,); they also choose the noise inputs.
+        batch_size: images per forward.
+        z: (n, z_dim) latents to use in place of the seeded ones.
+    """
+    for start in range(0, len(indices), batch_size):
+        chosen = indices[start : start + batch_size]
+        chunk = latents(generator, seed, chosen) if z is None else z[start : start + batch_size]
+        noise = [
+            hashed_normal(seed, chosen, length, f"noise-{layer}").unsqueeze(-1).to(compute.device)  # (b, L, 1)
+            for layer, length in enumerate(generator.noise_lengths)
+        ]
+        with compute.autocast():
+            images = generator(chunk.to(compute.device), noise or None)
+        yield to_uint8(images).cpu()
