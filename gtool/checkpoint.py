@@ -186,7 +186,8 @@ def load_pickled(path: Path) -> dict[str, Any]:
             f"{path}: refused: the file wants to build {what}, and only tensors, numbers and text are read"
         ) from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, AttributeError) as bad:
-        raise CheckpointError(f"{path}: not a readable torch file: {str(bad).splitlines()[0]}") from None
+        why = (str(bad) or type(bad).__name__).splitlines()[0]
+        raise CheckpointError(f"{path}: not a readable torch file: {why}") from None
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, not named tensors")
     return loaded

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 from gtool import __version__, console
-from gtool.errors import GToolError, Interrupted, did_you_mean
+from gtool.errors import GToolError, Interrupted
 
 app = typer.Typer(
     name="gtool",
     help="Train, sample, score and export the transformer image generators.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -33,8 +32,13 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+# Typer carries its own copy of click in newer versions; these are its exception types in all of them.
+_UsageError, _ClickException = typer.BadParameter.__mro__[1:3]
+
+
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
     ] = False,
@@ -42,6 +46,9 @@ def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an unexpected error.")] = False,
 ) -> None:
     console.set_quiet(quiet)
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
 
 
 Setting = Annotated[
@@ -115,23 +122,17 @@ def train(
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit status; every error becomes one line on stderr."""
     try:
-        app(arguments, standalone_mode=False, prog_name="gtool")
-        return 0
-    except click.exceptions.Exit as stopped:
-        return stopped.exit_code
-    except click.exceptions.NoArgsIsHelpError as wanted:
-        console.result(wanted.ctx.get_help() if wanted.ctx else "")
-        return 2
-    except click.UsageError as bad:
-        console.error(_usage(bad))
-        return 2
-    except click.Abort:
-        console.error("interrupted")
-        return 130
-    except (GToolError, click.ClickException) as failed:
+        status = app(arguments, standalone_mode=False, prog_name="gtool") or 0
+        if status == 130:
+            console.error("interrupted")
+        return int(status)
+    except GToolError as failed:
         (console.notice if isinstance(failed, Interrupted) else console.error)(str(failed))
         return failed.exit_code
-    except KeyboardInterrupt:
+    except _UsageError as bad:
+        console.error(_usage(bad))
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
         console.error("interrupted")
         return 130
     except BrokenPipeError:
@@ -143,15 +144,10 @@ def run(arguments: list[str]) -> int:
         return _our_bug(unexpected, arguments)
 
 
-def _usage(bad: click.UsageError) -> str:
+def _usage(bad: Any) -> str:
     where = bad.ctx.command_path if bad.ctx else "gtool"
     message = bad.format_message().rstrip(".")
-    if isinstance(bad, click.NoSuchOption) and not bad.possibilities and bad.ctx:
-        known = [name for parameter in bad.ctx.command.params for name in parameter.opts]
-        message = f"no such option: {bad.option_name}{did_you_mean(bad.option_name, known)}"
-    elif not isinstance(bad, click.NoSuchOption):
-        message = message[0].lower() + message[1:]
-    return f"{message}; see `{where} --help`"
+    return f"{message[0].lower()}{message[1:]}; see `{where} --help`"
 
 
 def _our_bug(unexpected: Exception, arguments: list[str]) -> int:

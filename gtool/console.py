@@ -41,6 +41,11 @@ def set_quiet(quiet: bool) -> None:
     _quiet = quiet
 
 
+def is_quiet() -> bool:
+    """Say whether notices and progress are silenced."""
+    return _quiet
+
+
 def result(text: str) -> None:
     """Print one line of result on stdout."""
     _console(stderr=False).print(text, markup=False)

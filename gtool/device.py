@@ -122,6 +122,22 @@ class Compute:
             return values
         return self.accelerator.reduce(values, reduction="mean")
 
+    def share(self, value: Any) -> Any:
+        """Return the main process's value in every process."""
+        if self.world_size == 1:
+            return value
+        from accelerate.utils import broadcast_object_list
+
+        return broadcast_object_list([value], from_process=0)[0]
+
+    def wait(self) -> None:
+        """Let every process arrive here before any goes on."""
+        self.accelerator.wait_for_everyone()
+
+    def close(self) -> None:
+        """Leave the process group, so that no process waits for one that has ended."""
+        self.accelerator.end_training()
+
     def describe(self) -> str:
         """Return the device in words: `CPU, 2 threads` or the name of the GPU."""
         import torch
@@ -195,36 +211,40 @@ def _choose_device(name: str) -> torch.device:
     return device
 
 
+def has_gpu() -> bool:
+    """Say, without importing torch, whether this machine looks as if torch would find a GPU."""
+    import shutil
+
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in {"", "-1"}:
+        return False
+    return os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/kfd") or shutil.which("nvidia-smi") is not None
+
+
 def launched_processes() -> int | None:
     """Return the number of processes that a launcher started, or None outside of one."""
     size = os.environ.get("WORLD_SIZE")
     return int(size) if size and size.isdigit() else None
 
 
-def launch(num_processes: int, arguments: list[str]) -> int:
-    """Run `python -m gtool` again under torch's elastic launcher and return its exit status.
+def launch(num_processes: int, arguments: list[str]) -> None:
+    """Run `python -m gtool` again, once a process, under torch's elastic launcher.
 
     `accelerate launch --cpu` runs one process whatever it is asked for, so the launcher below it is used directly.
+
+    Raises:
+        SystemExit: with the exit status of the process that failed first, which has said why.
     """
-    import subprocess
-    import sys
+    import logging
 
-    threads = max(1, (os.cpu_count() or 1) // num_processes)
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "GTOOL_PROCESSES": str(num_processes)}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
-    return _wait(subprocess.Popen([*command, "-m", "gtool", *arguments], env=environment))
+    from torch.distributed import run as elastic
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-
-def _wait(process: Any) -> int:
-    """Wait for a child, passing SIGINT and SIGTERM on so that it can save its state."""
-    import signal
-
-    def forward(signum: int, _frame: object) -> None:
-        process.send_signal(signum)
-
-    previous = {signum: signal.signal(signum, forward) for signum in (signal.SIGINT, signal.SIGTERM)}
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes)))
+    # The failing process prints its own line; the launcher's account of it would bury that line.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    launcher = ["--standalone", "--nproc-per-node", str(num_processes), "-m", "gtool", *arguments]
     try:
-        return int(process.wait())
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
+        elastic.run(elastic.parse_args(launcher))
+    except ChildFailedError as failed:
+        _, first = failed.get_first_failure()
+        raise SystemExit(first.exitcode if first.exitcode > 0 else 128 - first.exitcode) from None

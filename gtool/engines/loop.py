@@ -67,8 +67,8 @@ def run_training(
     """
     limit = round(train.kimg * 1000)
     window = _Window(state)
+    state.progress = _progress(state, train, limit)
     while state.progress < 1.0:
-        signum = None
         before = state.nimg
         window.add(step(state))
         state.seconds, signum = _agree(compute, window.seconds(), stop_signal())

@@ -1,9 +1,9 @@
 """Means and covariances of feature rows, in fp64, and the Frechet distance between two of them.
 
 The distance is |m1 - m2|^2 + tr(S1) + tr(S2) - 2 tr((S1 S2)^(1/2)) (Heusel et al. 2017, Eq. 6). The trace
-term is the sum of the square roots of the eigenvalues of R S2 R with R = S1^(1/2), both from symmetric solvers:
-never complex, and far cheaper than a matrix square root of the product. It has to be fp64: in fp32 the same
-formula is off by a third.
+term is the sum of the square roots of the eigenvalues of R S2 R with R = S1^(1/2), both from symmetric
+solvers: never complex, and far cheaper than a matrix square root of the product. It has to be fp64: in fp32
+the same formula is off by a third.
 
 With fewer rows than dimensions on both sides the D x D route spends its time on null eigenvalues and adds
 their rounding noise; the trace term then is the nuclear norm of A B^T / sqrt((n1 - 1)(n2 - 1)), A and B

@@ -7,56 +7,37 @@ images. The metric follows the idea of Naeem et al. 2020 (section 5: randomly in
 The recipe is frozen; any change of a number below is a new version under a new name.
 1. uint8 pixels to [-1, 1]; images larger than 32 px are averaged down to 32 x 32 (finer detail is for SWD).
 2. Three stages: 3 x 3 convolution without bias (64, 128, 256 channels, orthogonal matrices made from our own
-   counter-based normals), standardised per channel on the reference, leaky ReLU 0.2, 2 x 2 mean between stages.
+   counter-based normals), standardised per channel on the reference, leaky ReLU 0.2, 2 x 2 mean between.
 3. 704 features: the 64 + 128 + 256 spatial means of the stages, and 256 samples of the last map averaged to
    4 x 4: channel c is read at cell c mod 16, so every channel and every place of the picture takes part.
 4. The Frechet distance in fp64.
 
-Standardisation depends on the reference only, so candidates scored against one reference are comparable. N images, C channels, H W pixels, D = 704.
+Standardisation depends on the reference only, so candidates scored against one reference are comparable.
+N images, C channels, H W pixels, D = 704.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterator
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from gtool.device import derive_seed, hashed_normal
-from gtool.errors import DataError
+from gtool.metrics.images import Images, in_chunks
 from gtool.metrics.moments import fit, frechet
+from gtool.metrics.precision import full_fp32
 
 PROTOCOL = "rfd-v1"
 WIDTHS = (64, 128, 256)
 SIDE = 32  # pixels per side that the network sees at most
-SMALLEST = 16
 GRID = 4  # cells per side of the sampled last map
 SIZE = sum(WIDTHS) + WIDTHS[-1]  # 704
 SLOPE = 0.2
 NUM_CALIBRATION = 256  # reference images that set the standardisation
-CHUNK = 128  # images in flight: 33 MB for the widest map
-
-
-class Images(Protocol):
-    """Anything that slices to uint8 images (N, 3, H, W): a tensor, an array, a memory map, a lazy view."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: slice) -> object: ...
-
-
-def as_tensor(images: object, device: torch.device | str = "cpu") -> Tensor:
-    """Return uint8 (N, 3, H, W) on `device`; DataError for any other type or shape."""
-    tensor = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))
-    if tensor.dtype != torch.uint8 or tensor.ndim != 4 or tensor.shape[1] != 3:
-        raise DataError(f"metrics need uint8 images (N, 3, H, W); got {tensor.dtype} {tuple(tensor.shape)}")
-    if min(tensor.shape[2:]) < SMALLEST:
-        raise DataError(
-            f"metrics need at least {SMALLEST} px a side; got {tensor.shape[3]} x {tensor.shape[2]}"
-        )
-    return tensor.to(device)
+CHUNK = 128  # images in flight at most: 33 MB for the widest map
+CHUNK_PIXELS = 128 * 256 * 256  # and pixels: 100 MB before they are averaged down
 
 
 class RandomFeatures:
@@ -65,10 +46,14 @@ class RandomFeatures:
     reference: its first 256 images set the standardisation of each stage, one after the other.
     """
 
+    @torch.no_grad()
+    @full_fp32()
     def __init__(self, reference: Images, *, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self.filters: list[tuple[Tensor, Tensor]] = []
-        maps = _pixels(as_tensor(reference[:NUM_CALIBRATION], self.device))
+        first = islice(self._chunks(reference), NUM_CALIBRATION)
+        maps = torch.cat([_pixels(chunk) for chunk in first])[:NUM_CALIBRATION]
+        maps = maps.contiguous(memory_format=torch.channels_last)
         channels = 3
         for stage, width in enumerate(WIDTHS):
             weight = _orthogonal(width, channels * 9, stage).view(width, channels, 3, 3).to(self.device)
@@ -78,14 +63,15 @@ class RandomFeatures:
             channels = width
 
     @torch.no_grad()
+    @full_fp32()
     def __call__(self, images: Images) -> Tensor:
         """Return (N, 704) fp32 features on the CPU for images of any side >= 16."""
-        starts = range(0, len(images), CHUNK)
-        return torch.cat(
-            [self._chunk(as_tensor(images[start : start + CHUNK], self.device)) for start in starts]
-        )
+        return torch.cat([self._features(chunk) for chunk in self._chunks(images)])
 
-    def _chunk(self, images: Tensor) -> Tensor:
+    def _chunks(self, images: Images) -> Iterator[Tensor]:
+        return (chunk for _, chunk in in_chunks(images, CHUNK, CHUNK_PIXELS, self.device))
+
+    def _features(self, images: Tensor) -> Tensor:
         maps = _pixels(images)
         features = []
         for stage, (weight, bias) in enumerate(self.filters):
@@ -121,9 +107,7 @@ def _pixels(images: Tensor) -> Tensor:
 
 
 def _convolve(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    # TF32 would make the same images score differently on a GPU.
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        return F.conv2d(maps, weight, bias, padding=1)
+    return F.conv2d(maps, weight, bias, padding=1)
 
 
 def _orthogonal(rows: int, columns: int, stage: int) -> Tensor:

@@ -8,7 +8,7 @@ The recipe is frozen; any change of a number below is a new version under a new 
    are used.
 2. Laplacian pyramid with the 5-tap binomial filter, mirrored at the border, down to 16 px; the last level is
    the low-pass image itself.
-3. From each image 16 patches of 7 x 7 x 3 per level, at places that depend on (level, index of the image) only.
+3. From each image 16 patches of 7 x 7 x 3 per level, at places that depend on (level, index of the image).
 4. Patches are standardised per colour channel with the reference's mean and deviation. The paper standardises
    each set with its own, which hides every error of brightness, colour and contrast.
 5. 128 random directions per level; the mean absolute difference of the sorted projections, times 1000.
@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gtool.device import derive_seed, hashed_normal, hashed_uniform
+from gtool.errors import DataError
 from gtool.metrics.moments import require_two
 from gtool.metrics.rfd import Images, as_tensor
 
@@ -77,6 +78,8 @@ class SlicedWasserstein:
             deviation = channels.std((0, 1, 3), keepdim=True).clamp_min(1e-3)
             self.standard[level] = (mean.float(), deviation.float())
         self.reference = self._project_patches(patches)
+        # Per number of images; training asks for the same one at every tick.
+        self._sorted: dict[int, dict[int, np.ndarray]] = {}
 
     def project(self, images: Images) -> Projections:
         """Return the projected patches of images (N, 3, H, W) uint8, computed in chunks."""
@@ -90,10 +93,10 @@ class SlicedWasserstein:
         """Return the distance per level of patches projected before."""
         count = min(len(self.reference), len(other))
         require_two(count)
-        return {
-            level: _wasserstein(self.reference.levels[level][:count], other.levels[level][:count])
-            for level in self.standard
-        }
+        if count not in self._sorted:
+            self._sorted[count] = _sort(self.reference.first(count))
+        pairs = zip(self._sorted[count].items(), _sort(other.first(count)).values(), strict=True)
+        return {level: SCALE * float(np.abs(a - b).mean(dtype=np.float64)) for (level, a), b in pairs}
 
     def _patches(self, images: Images) -> dict[int, Tensor]:
         """Return (N, 16, 3, 49) patches per level, on the CPU."""
@@ -109,6 +112,9 @@ class SlicedWasserstein:
         return {level: torch.cat(rows) for level, rows in parts.items()}
 
     def _project_patches(self, patches: dict[int, Tensor]) -> Projections:
+        if patches.keys() != self.standard.keys():
+            sides = f"{next(iter(patches))} px and {next(iter(self.standard))} px"
+            raise DataError(f"images of different resolution cannot be compared: {sides}; resize one set")
         projected = {}
         for level, (mean, deviation) in self.standard.items():
             rows = ((patches[level] - mean) / deviation).flatten(2)  # (N, P, D)
@@ -116,11 +122,10 @@ class SlicedWasserstein:
         return Projections(projected)
 
 
-def _wasserstein(first: Tensor, second: Tensor) -> float:
-    """Return the mean over directions of the distance between sorted projections."""
-    first, second = first.flatten(0, 1).T.contiguous(), second.flatten(0, 1).T.contiguous()  # (128, N P)
-    gap = first.sort(dim=1).values - second.sort(dim=1).values
-    return SCALE * float(gap.abs().mean(dtype=torch.float64))
+def _sort(projections: Projections) -> dict[int, np.ndarray]:
+    """Return the sorted projections (128, N P) per level; NumPy sorts floats ten times faster than torch."""
+    columns = {level: rows.flatten(0, 1).numpy().T for level, rows in projections.levels.items()}
+    return {level: np.sort(np.ascontiguousarray(rows), axis=1) for level, rows in columns.items()}
 
 
 def _pyramid(images: Tensor) -> Iterator[tuple[int, Tensor]]:
@@ -136,12 +141,14 @@ def _pyramid(images: Tensor) -> Iterator[tuple[int, Tensor]]:
 
 
 def _filter(images: Tensor, gain: float, stride: int) -> Tensor:
-    taps = torch.tensor(BINOMIAL, device=images.device) * gain
-    N, C, H, W = images.shape
-    planes = F.pad(images.reshape(N * C, 1, H, W), (2, 2, 2, 2), mode="reflect")
-    planes = F.conv2d(planes, taps.view(1, 1, 1, 5), stride=(1, stride))
-    planes = F.conv2d(planes, taps.view(1, 1, 5, 1), stride=(stride, 1))
-    return planes.view(N, C, H // stride, W // stride)
+    """Filter both axes, keep every `stride`-th sample; on a CPU shifted sums are far faster than conv2d."""
+    padded = F.pad(images, (2, 2, 2, 2), mode="reflect")
+    for dim in (3, 2):
+        size = images.shape[dim]
+        shifted = [padded.narrow(dim, tap, size) for tap in range(5)]
+        kept = [view[..., ::stride] if dim == 3 else view[:, :, ::stride] for view in shifted]
+        padded = sum(part * (weight * gain) for part, weight in zip(kept, BINOMIAL, strict=True))
+    return padded
 
 
 def _down(images: Tensor) -> Tensor:

@@ -28,8 +28,8 @@ class Indexable(Protocol):
 class Yardstick:
     """RFD and SWD against a reference, each with the value that real images get.
 
-    reference, floor: uint8 (N, 3, R, R), disjoint. The floor is scored at the number of images a candidate has,
-    as far as there are as many, because both metrics fall with that number.
+    reference, floor: uint8 (N, 3, R, R), disjoint. The floor is scored at the number of images a candidate
+    has, as far as there are as many, because both metrics fall with that number.
     """
 
     def __init__(self, reference: Images, floor: Images, *, device: torch.device | str = "cpu") -> None:

@@ -56,3 +56,10 @@ def networks(name: str) -> ModuleType:
 def engine(name: str) -> ModuleType:
     """Import and return the training family of a model."""
     return import_module(find_model(name).engine)
+
+
+def flops(name: str, config: Any) -> tuple[float, float]:
+    """Return the floating-point operations of one image through generator and discriminator, forward only."""
+    schema = import_module(find_model(name).schema.partition(":")[0])
+    generator, discriminator = schema.flops(config)
+    return float(generator), float(discriminator)

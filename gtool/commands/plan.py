@@ -1,0 +1,140 @@
+"""What a `gtool train` command line asks for, worked out before anything heavy is imported or written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gtool import checkpoint, models
+from gtool.checkpoint import RunFolder
+from gtool.device import has_gpu
+from gtool.errors import CheckpointError, GToolError, RecipeError
+from gtool.recipe import Recipe, find_recipe, make_recipe, overlay, read_table, shipped_recipes, validate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The command line of `gtool train`, as typed."""
+
+    model: str
+    recipe: str | None = None  # a shipped name or a TOML file
+    settings: list[str]  # --set a.b=value, in order
+    flags: Mapping[str, Any]  # recipe key -> value, from the dedicated flags
+    out: Path | None = None
+    resume: str | None = None  # "auto" or a run folder
+    device: str = "auto"
+    num_processes: int | None = None
+    tracker: str | None = None
+    dry_run: bool = False
+    as_json: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will run."""
+
+    recipe: Recipe  # resolved: its `model` table is complete
+    config: Any  # the model's own config
+    name: str  # of the recipe
+    run: RunFolder | None  # to go on with
+
+
+def make_plan(request: Request) -> Plan:
+    """Resolve recipe, overrides and the run to resume.
+
+    Raises:
+        RecipeError: unknown model, recipe, key; wrong type; impossible combination.
+        CheckpointError: the run to resume is not there.
+    """
+    models.find_model(request.model)
+    _refuse_unknown_tracker(request.tracker)
+    run = _run_to_resume(request)
+    if run is not None and request.recipe:
+        raise RecipeError("--recipe cannot change a run that is resumed; its own recipe.toml is used")
+    name, path = ("resumed", run.recipe) if run else _choose_recipe(request)
+    table = read_table(path)
+    if table.get("model_name") != request.model:
+        raise RecipeError(f"recipe {path}: is for the model {table.get('model_name')!r}, not for `{request.model}`")
+    original = make_recipe(table, where=str(path))
+    for key, value in request.flags.items():
+        overlay(table, key.split("."), value)
+    settings = [setting for setting in request.settings if setting.partition("=")[0] not in request.flags]
+    recipe = make_recipe(table, settings, where=str(path))
+    config = _configure(recipe, original.data.resolution, path)
+    resolved = recipe.model_copy(update={"model": config.model_dump(mode="json", exclude_none=True)})
+    _check_batches(resolved, request.num_processes or 1)
+    if run:
+        _check_same_networks(original, resolved, run)
+    return Plan(resolved, config, name, run)
+
+
+def _refuse_unknown_tracker(tracker: str | None) -> None:
+    from importlib.util import find_spec
+
+    if tracker not in (None, "tensorboard"):
+        raise RecipeError(f"--tracker {tracker}: only tensorboard is known")
+    if tracker and find_spec("tensorboard") is None:
+        raise GToolError("--tracker tensorboard: not installed; run `pip install 'gtool[tensorboard]'`")
+
+
+def _run_to_resume(request: Request) -> RunFolder | None:
+    if request.resume is None:
+        return None
+    if request.resume != "auto":
+        return checkpoint.open_run(Path(request.resume).expanduser())
+    if request.out is not None:
+        return checkpoint.open_run(request.out) if (request.out / "recipe.toml").is_file() else None
+    return checkpoint.newest_run(request.model, with_weights=False)
+
+
+def _choose_recipe(request: Request) -> tuple[str, Path]:
+    """Take the recipe asked for, or the data set's; without a GPU its -cpu sibling where there is one."""
+    if request.recipe:
+        return request.recipe, find_recipe(request.recipe, request.model)
+    known = [name.partition("/")[2] for name in shipped_recipes(request.model)]
+    dataset = str(request.flags.get("data.dataset", "scenes"))
+    short = Path(dataset).name.lower()
+    near = [name for name in known if re.fullmatch(rf"{re.escape(short)}(-\d+)?", name)]
+    exists = Path(dataset).expanduser().exists()
+    name = near[0] if near and not exists else "folder"
+    on_cpu = request.device == "cpu" or (request.device == "auto" and not has_gpu())
+    if on_cpu and f"{name}-cpu" in known:
+        name = f"{name}-cpu"
+    return name, find_recipe(name, request.model)
+
+
+def _configure(recipe: Recipe, made_for: int, path: Path) -> Any:
+    """Build the model's config; stages that were laid out for another resolution are laid out anew."""
+    schema = models.config_class(recipe.model_name)
+    values = {"resolution": made_for, **recipe.model}
+    config = validate(schema, values, f"recipe {path}", "model.")
+    if config.resolution == recipe.data.resolution:
+        return config
+    try:
+        return config.at_resolution(recipe.data.resolution)
+    except ValueError as bad:
+        raise RecipeError(f"data.resolution = {recipe.data.resolution}: {bad}") from None
+
+
+def _check_batches(recipe: Recipe, processes: int) -> None:
+    train = recipe.train
+    for key in ("batch_size", "generator_batch_size"):
+        batch = getattr(train, key)
+        if batch is None:
+            continue
+        if batch % processes:
+            raise RecipeError(f"train.{key} = {batch} cannot be divided by {processes} processes")
+        share = batch // processes
+        if share % min(train.micro_batch or share, share):
+            raise RecipeError(f"train.{key} = {batch}: {share} a process is no multiple of train.micro_batch = {train.micro_batch}")
+
+
+def _check_same_networks(original: Recipe, resolved: Recipe, run: RunFolder) -> None:
+    if original.model != resolved.model:
+        raise RecipeError(f"{run.path}: a resumed run keeps its networks; model and data.resolution cannot change")
+    for key in ("seed", "batch_size"):
+        if getattr(original.train, key) != getattr(resolved.train, key):
+            raise CheckpointError(f"{run.path}: a resumed run keeps its train.{key}; start a new run to change it")

@@ -1,0 +1,75 @@
+"""What metrics take: uint8 images (N, 3, H, W) of any container, read in chunks that bound the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gtool.errors import DataError
+
+SMALLEST = 16  # pixels per side
+
+
+class Images(Protocol):
+    """Anything that slices to uint8 images (N, 3, H, W): a tensor, an array, a memory map, a lazy view."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: slice, /) -> object: ...
+
+
+class Indexable(Protocol):
+    """uint8 images (N, 3, H, W) that can be picked by an array of indices."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: np.ndarray, /) -> object: ...
+
+
+class Subset:
+    """A view of some images of a larger set, read only when sliced."""
+
+    def __init__(self, images: Indexable, indices: np.ndarray) -> None:
+        self.images = images
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: slice) -> object:
+        return self.images[self.indices[index]]
+
+
+def permutation(count: int, seed: int) -> np.ndarray:
+    """Return a permutation of range(count) that is a function of (count, seed) for ever."""
+    # RandomState, because NumPy promises that its stream never changes.
+    return np.random.RandomState(seed % 2**32).permutation(count)
+
+
+def as_tensor(images: object, device: torch.device | str = "cpu") -> Tensor:
+    """Return uint8 (N, 3, H, W) on `device`; DataError for any other type or shape."""
+    tensor = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))
+    if tensor.dtype != torch.uint8 or tensor.ndim != 4 or tensor.shape[1] != 3:
+        raise DataError(f"metrics need uint8 images (N, 3, H, W); got {tensor.dtype} {tuple(tensor.shape)}")
+    if min(tensor.shape[2:]) < SMALLEST:
+        raise DataError(f"metrics need {SMALLEST} px a side; got {tensor.shape[3]} x {tensor.shape[2]}")
+    return tensor.to(device)
+
+
+def in_chunks(
+    images: Images, count: int, pixels: int, device: torch.device | str = "cpu"
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield (index of the first, uint8 tensor) for chunks of at most `count` images and `pixels` pixels each.
+
+    The cuts depend on the images' size only, so results do not depend on who asks.
+    """
+    if not len(images):
+        return
+    height, width = as_tensor(images[:1]).shape[2:]
+    step = max(1, min(count, pixels // (height * width)))
+    for start in range(0, len(images), step):
+        yield start, as_tensor(images[start : start + step], device)

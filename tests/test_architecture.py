@@ -1,0 +1,97 @@
+"""The structure of the package: who may import whom, and what start-up must not import."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gtool
+
+PACKAGE = Path(gtool.__file__).parent
+FLOOR = {"errors", "recipe", "device", "checkpoint", "hub"}
+# Folder or module -> what it may import from gtool, besides itself and the floor.
+MAY_IMPORT = {
+    "__main__": {"cli"},
+    "cli": {"commands", "console", "models"},
+    "commands": {"engines", "models", "data", "metrics", "render", "console", "losses"},
+    "engines": {"models", "losses", "data", "render"},
+    "models": {"layers"},
+    "layers": set(),
+    "losses": set(),
+    "data": set(),
+    "metrics": set(),
+    "render": set(),
+    "console": set(),
+    **{name: set() for name in FLOOR},
+}
+NO_RECIPES_IN = {"models", "layers"}
+
+
+def _room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def _imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "gtool":
+            parts = node.module.split(".")[1:]
+            found |= {parts[0]} if parts else {alias.name for alias in node.names}
+        if isinstance(node, ast.Import):
+            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("gtool.")}
+    return found - {"__version__"}
+
+
+SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.parent != PACKAGE)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_follow_the_arrows(path):
+    room = _room(path)
+    floor = set() if room == "errors" else FLOOR
+    if room in NO_RECIPES_IN:
+        floor = floor - {"recipe"}
+    assert _imports(path) <= MAY_IMPORT[room] | floor | {room}
+
+
+def test_the_run_shell_knows_no_model():
+    from gtool.models import MODELS
+
+    text = (PACKAGE / "engines" / "loop.py").read_text(encoding="utf-8").lower()
+    assert [name for name in MODELS if name in text] == []
+
+
+HEAVY = ["torch", "numpy", "datasets", "accelerate", "scipy", "pandas", "torchvision", "safetensors"]
+LIGHT_COMMANDS = {
+    "help": (["--help"], 0),
+    "help of a verb": (["train", "--help"], 0),
+    "version": (["--version"], 0),
+    "bad flag": (["train", "transgan", "--kimgs", "3"], 2),
+    "unknown verb": (["trian"], 2),
+    "unknown model": (["train", "transgun"], 2),
+    "bad recipe key": (["train", "transgan", "--set", "train.batchsize=3"], 2),
+    "bad model key": (["train", "transgan", "--set", "model.generator.blocks=3"], 2),
+    "missing recipe": (["train", "transgan", "--recipe", "none.toml"], 2),
+    "missing data folder": (["train", "transgan", "--dataset", "./nothing-here"], 1),
+    "missing run": (["train", "transgan", "--resume", "runs/none"], 1),
+    "missing weights": (["sample", "none.safetensors"], 1),
+    "missing eval folder": (["eval", "./nothing-here", "--rfd"], 1),
+    "missing export": (["export", "none.safetensors", "--format", "onnx"], 1),
+}
+
+
+@pytest.mark.parametrize("name", LIGHT_COMMANDS)
+def test_answers_without_importing_anything_heavy(name):
+    arguments, status = LIGHT_COMMANDS[name]
+    code = (
+        "import sys; from gtool.cli import run; status = run(sys.argv[1:]); "
+        f"print([m for m in {HEAVY!r} if m in sys.modules], status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == f"[] {status}"
+    if status:
+        assert len(done.stderr.strip().splitlines()) == 1

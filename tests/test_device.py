@@ -1,0 +1,60 @@
+"""Random numbers that are functions of what they are for; devices that exist."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gtool.device import derive_seed, hashed_normal, make_compute, make_generator
+from gtool.errors import DeviceError
+
+
+def test_seeds_are_the_same_for_ever():
+    # Computed once with this function (BLAKE2b of the parts): a change would break every resume and every seed.
+    assert derive_seed(0, "init") == 4186570775263033893
+
+
+def test_seeds_tell_numbers_from_text():
+    assert derive_seed(1) != derive_seed("1")
+    assert derive_seed("a", "b") != derive_seed("ab")
+
+
+def test_a_generator_depends_on_its_parts_alone():
+    torch.manual_seed(1)
+    first = torch.randn(3, generator=make_generator(0, "z", 5))
+    torch.manual_seed(2)
+    assert torch.equal(first, torch.randn(3, generator=make_generator(0, "z", 5)))
+
+
+def test_hashed_normal_rows_depend_on_their_index_alone():
+    together = hashed_normal(3, torch.arange(100), 7)
+    assert torch.equal(together[42:43], hashed_normal(3, torch.tensor([42]), 7))
+    assert not torch.equal(together[42], hashed_normal(3, torch.tensor([42]), 7, stream=1)[0])
+
+
+def test_hashed_normal_is_normal():
+    values = hashed_normal(0, torch.arange(4000), 64).double()
+    assert abs(values.mean()) < 0.01
+    assert abs(values.var() - 1) < 0.01
+    assert abs((values**4).mean() - 3) < 0.06
+    correlation = torch.corrcoef(values.T) - torch.eye(64)
+    assert correlation.abs().max() < 0.08
+
+
+def test_hashed_normal_has_known_values():
+    # Computed once with this function; samples of a seed must never change.
+    expected = torch.tensor([0.5481477, 0.0517720])
+    assert torch.allclose(hashed_normal(0, torch.tensor([7]), 2)[0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda", "tpu"])
+def test_a_device_that_is_not_there_is_one_line(name):
+    if name == "cuda" and torch.cuda.is_available():
+        name = "cuda:99"
+    with pytest.raises(DeviceError, match=name):
+        make_compute(name)
+
+
+def test_the_number_of_processes_is_asserted():
+    with pytest.raises(DeviceError, match="2 processes were asked for and 1"):
+        make_compute("cpu", num_processes=2)
