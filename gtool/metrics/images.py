@@ -50,26 +50,27 @@ def permutation(count: int, seed: int) -> np.ndarray:
     return np.random.RandomState(seed % 2**32).permutation(count)
 
 
-def as_tensor(images: object, device: torch.device | str = "cpu") -> Tensor:
-    """Return uint8 (N, 3, H, W) on `device`; DataError for any other type or shape."""
+def as_tensor(images: object) -> Tensor:
+    """Return uint8 (N, 3, H, W); DataError for any other type or shape."""
     tensor = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))
     if tensor.dtype != torch.uint8 or tensor.ndim != 4 or tensor.shape[1] != 3:
         raise DataError(f"metrics need uint8 images (N, 3, H, W); got {tensor.dtype} {tuple(tensor.shape)}")
     if min(tensor.shape[2:]) < SMALLEST:
         raise DataError(f"metrics need {SMALLEST} px a side; got {tensor.shape[3]} x {tensor.shape[2]}")
-    return tensor.to(device)
+    return tensor
 
 
 def in_chunks(
-    images: Images, count: int, pixels: int, device: torch.device | str = "cpu"
+    images: Images, count: int, pixels: int, total: int | None = None
 ) -> Iterator[tuple[int, Tensor]]:
-    """Yield (index of the first, uint8 tensor) for chunks of at most `count` images and `pixels` pixels each.
+    """Yield (index of the first, uint8 tensor) for chunks of `count` images and `pixels` pixels at most.
 
-    The cuts depend on the images' size only, so results do not depend on who asks.
+    The cuts depend on the images' size only, so results do not depend on who asks; `total` stops early.
     """
-    if not len(images):
+    stop = len(images) if total is None else min(total, len(images))
+    if not stop:
         return
     height, width = as_tensor(images[:1]).shape[2:]
     step = max(1, min(count, pixels // (height * width)))
-    for start in range(0, len(images), step):
-        yield start, as_tensor(images[start : start + step], device)
+    for start in range(0, stop, step):
+        yield start, as_tensor(images[start : min(start + step, stop)])

@@ -38,7 +38,8 @@ class Gaussian:
     def root(self) -> Tensor:
         """The symmetric square root of the covariance, (D, D)."""
         values, vectors = torch.linalg.eigh(self.covariance)
-        return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+        root: Tensor = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+        return root
 
 
 class Moments:

@@ -1,4 +1,4 @@
-"""Full fp32 for the length of a block: a metric must not change with the precision that training has chosen."""
+"""Full fp32 for the length of a block: a metric must not change with the precision that training chose."""
 
 from __future__ import annotations
 

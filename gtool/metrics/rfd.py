@@ -51,15 +51,14 @@ class RandomFeatures:
     def __init__(self, reference: Images, *, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self.filters: list[tuple[Tensor, Tensor]] = []
-        first = islice(self._chunks(reference), NUM_CALIBRATION)
-        maps = torch.cat([_pixels(chunk) for chunk in first])[:NUM_CALIBRATION]
+        maps = torch.cat([_pixels(chunk) for chunk in self._chunks(reference, NUM_CALIBRATION)])
         maps = maps.contiguous(memory_format=torch.channels_last)
         channels = 3
         for stage, width in enumerate(WIDTHS):
             weight = _orthogonal(width, channels * 9, stage).view(width, channels, 3, 3).to(self.device)
-            weight, bias = _standardise(weight, _convolve(maps, weight, None))
+            weight, bias = _standardise(weight, F.conv2d(maps, weight, padding=1))
             self.filters.append((weight.contiguous(memory_format=torch.channels_last), bias))
-            maps = F.avg_pool2d(F.leaky_relu(_convolve(maps, weight, bias), SLOPE), 2)
+            maps = F.avg_pool2d(F.leaky_relu(F.conv2d(maps, weight, bias, padding=1), SLOPE), 2)
             channels = width
 
     @torch.no_grad()
@@ -68,15 +67,16 @@ class RandomFeatures:
         """Return (N, 704) fp32 features on the CPU for images of any side >= 16."""
         return torch.cat([self._features(chunk) for chunk in self._chunks(images)])
 
-    def _chunks(self, images: Images) -> Iterator[Tensor]:
-        return (chunk for _, chunk in in_chunks(images, CHUNK, CHUNK_PIXELS, self.device))
+    def _chunks(self, images: Images, total: int | None = None) -> Iterator[Tensor]:
+        chunks = in_chunks(images, CHUNK, CHUNK_PIXELS, total=total)
+        return (chunk.to(self.device) for _, chunk in chunks)
 
     def _features(self, images: Tensor) -> Tensor:
         maps = _pixels(images)
         features = []
         for stage, (weight, bias) in enumerate(self.filters):
             maps = F.avg_pool2d(maps, 2) if stage else maps
-            maps = F.leaky_relu_(_convolve(maps, weight, bias), SLOPE)
+            maps = F.leaky_relu_(F.conv2d(maps, weight, bias, padding=1), SLOPE)
             features.append(maps.mean((2, 3)))
         cells = F.adaptive_avg_pool2d(maps, GRID).flatten(2)  # (N, 256, 16)
         channel = torch.arange(WIDTHS[-1], device=maps.device)
@@ -106,10 +106,6 @@ def _pixels(images: Tensor) -> Tensor:
     return pixels.contiguous(memory_format=torch.channels_last)
 
 
-def _convolve(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return F.conv2d(maps, weight, bias, padding=1)
-
-
 def _orthogonal(rows: int, columns: int, stage: int) -> Tensor:
     """Return an fp32 matrix with orthonormal rows or columns, whichever are fewer."""
     indices = torch.arange(rows, dtype=torch.int64)
@@ -117,7 +113,8 @@ def _orthogonal(rows: int, columns: int, stage: int) -> Tensor:
     tall = normal if rows >= columns else normal.T
     basis, triangle = torch.linalg.qr(tall)
     basis = basis * triangle.diagonal().sign()  # makes the decomposition unique
-    return (basis if rows >= columns else basis.T).float().contiguous()
+    matrix: Tensor = basis if rows >= columns else basis.T
+    return matrix.float().contiguous()
 
 
 def _standardise(weight: Tensor, response: Tensor) -> tuple[Tensor, Tensor]:

@@ -29,17 +29,17 @@ from torch import Tensor
 
 from gtool.device import derive_seed, hashed_normal, hashed_uniform
 from gtool.errors import DataError
+from gtool.metrics.images import SMALLEST, Images, in_chunks
 from gtool.metrics.moments import require_two
-from gtool.metrics.rfd import Images, as_tensor
+from gtool.metrics.precision import full_fp32
 
 PROTOCOL = "swd-v1"
-SMALLEST = 16
 PATCH = 7
 NUM_PATCHES = 16  # per image and level
 NUM_DIRECTIONS = 128
 MAX_IMAGES = 16384
 SCALE = 1000.0
-CHUNK_PIXELS = 256 * 64 * 64  # images in flight are limited by their pixels
+CHUNK_PIXELS = 128 * 32 * 32  # pixels in flight, few enough for the processor's cache
 BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 
 
@@ -60,9 +60,16 @@ class Projections:
     def __len__(self) -> int:
         return next(iter(self.levels.values())).shape[0]
 
-    def first(self, count: int) -> Projections:
+    def first(self, count: int | None) -> Projections:
         """Return the projections of the first `count` images."""
         return Projections({level: rows[:count] for level, rows in self.levels.items()})
+
+
+def join(parts: list[Projections]) -> Projections:
+    """Return the projections of a set whose parts were projected one after the other."""
+    return Projections(
+        {level: torch.cat([part.levels[level] for part in parts]) for level in parts[0].levels}
+    )
 
 
 class SlicedWasserstein:
@@ -81,9 +88,12 @@ class SlicedWasserstein:
         # Per number of images; training asks for the same one at every tick.
         self._sorted: dict[int, dict[int, np.ndarray]] = {}
 
-    def project(self, images: Images) -> Projections:
-        """Return the projected patches of images (N, 3, H, W) uint8, computed in chunks."""
-        return self._project_patches(self._patches(images))
+    def project(self, images: Images, first: int = 0) -> Projections:
+        """Return the projected patches of images (N, 3, H, W) uint8.
+
+        first: the index of the first image in its set, when the set comes in parts.
+        """
+        return self._project_patches(self._patches(images, first))
 
     def distance(self, images: Images) -> dict[int, float]:
         """Return the distance per level, finest first; DataError below two images."""
@@ -98,17 +108,13 @@ class SlicedWasserstein:
         pairs = zip(self._sorted[count].items(), _sort(other.first(count)).values(), strict=True)
         return {level: SCALE * float(np.abs(a - b).mean(dtype=np.float64)) for (level, a), b in pairs}
 
-    def _patches(self, images: Images) -> dict[int, Tensor]:
+    def _patches(self, images: Images, first: int = 0) -> dict[int, Tensor]:
         """Return (N, 16, 3, 49) patches per level, on the CPU."""
-        count = min(len(images), MAX_IMAGES)
-        require_two(count)
-        height, width = as_tensor(images[:1]).shape[2:]
-        chunk = max(1, CHUNK_PIXELS // (height * width))
         parts: dict[int, list[Tensor]] = {}
-        for start in range(0, count, chunk):
-            pixels = as_tensor(images[start : min(start + chunk, count)], self.device)
-            for level, band in _pyramid(pixels):
-                parts.setdefault(level, []).append(_cut(band, start).cpu())
+        for start, chunk in in_chunks(images, MAX_IMAGES, CHUNK_PIXELS, total=max(0, MAX_IMAGES - first)):
+            with full_fp32():
+                for level, band in _pyramid(chunk.to(self.device)):
+                    parts.setdefault(level, []).append(_cut(band, first + start).cpu())
         return {level: torch.cat(rows) for level, rows in parts.items()}
 
     def _project_patches(self, patches: dict[int, Tensor]) -> Projections:
@@ -142,13 +148,15 @@ def _pyramid(images: Tensor) -> Iterator[tuple[int, Tensor]]:
 
 def _filter(images: Tensor, gain: float, stride: int) -> Tensor:
     """Filter both axes, keep every `stride`-th sample; on a CPU shifted sums are far faster than conv2d."""
-    padded = F.pad(images, (2, 2, 2, 2), mode="reflect")
+    filtered = F.pad(images, (2, 2, 2, 2), mode="reflect")
     for dim in (3, 2):
-        size = images.shape[dim]
-        shifted = [padded.narrow(dim, tap, size) for tap in range(5)]
-        kept = [view[..., ::stride] if dim == 3 else view[:, :, ::stride] for view in shifted]
-        padded = sum(part * (weight * gain) for part, weight in zip(kept, BINOMIAL, strict=True))
-    return padded
+        summed = torch.zeros(())
+        for tap, weight in enumerate(BINOMIAL):
+            shifted = filtered.narrow(dim, tap, images.shape[dim])
+            kept = shifted[..., ::stride] if dim == 3 else shifted[:, :, ::stride]
+            summed = summed.add_(kept, alpha=weight * gain) if tap else kept * (weight * gain)
+        filtered = summed
+    return filtered
 
 
 def _down(images: Tensor) -> Tensor:

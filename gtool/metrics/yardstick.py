@@ -6,23 +6,19 @@ images, so `value / floor` near 1 means that the metric can tell no difference.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 import torch
+from torch import Tensor
 
 from gtool.device import derive_seed
 from gtool.errors import DataError
-from gtool.metrics.rfd import Images, RandomFrechet, as_tensor
-from gtool.metrics.swd import SlicedWasserstein
+from gtool.metrics.images import Images, Indexable, Subset, in_chunks, permutation
+from gtool.metrics.moments import require_two
+from gtool.metrics.rfd import RandomFrechet
+from gtool.metrics.swd import MAX_IMAGES, Projections, SlicedWasserstein, join
 
-
-class Indexable(Protocol):
-    """uint8 images (N, 3, R, R) that can be picked by an array of indices."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: np.ndarray) -> object: ...
+CHUNK = 128  # images a candidate is taken in by: fixed, so that scores do not depend on a batch size
+CHUNK_PIXELS = 128 * 256 * 256
 
 
 class Yardstick:
@@ -34,10 +30,10 @@ class Yardstick:
 
     def __init__(self, reference: Images, floor: Images, *, device: torch.device | str = "cpu") -> None:
         self.num_real = len(reference)
-        self._rfd = RandomFrechet(reference, device=device)
-        self._swd = SlicedWasserstein(reference, device=device)
-        self._floor_features = self._rfd.features(floor)
-        self._floor_projections = self._swd.project(floor)
+        self.swd = SlicedWasserstein(reference, device=device)
+        self.rfd = RandomFrechet(reference, device=device)
+        self._floor = self.candidate()
+        self._floor.add(floor)
         self._floors: dict[int, dict[str, float]] = {}
 
     @classmethod
@@ -46,40 +42,87 @@ class Yardstick:
     ) -> Yardstick:
         """Split a seeded permutation of `real` into `num` reference images and `num` for the floor.
 
-        Halves are taken when there are fewer than 2 * num. DataError below 4 images.
+        real: uint8 (N, 3, R, R). Halves are taken when N < 2 * num. DataError below 4 images.
         """
         num = min(num, len(real) // 2)
         if num < 2:
             raise DataError(f"a reference and its floor need at least 4 real images; got {len(real)}")
-        # RandomState because NumPy promises that its stream never changes.
-        order = np.random.RandomState(derive_seed("yardstick", seed) % 2**32).permutation(len(real))
-        reference, floor = (as_tensor(real[np.sort(part)]) for part in (order[:num], order[num : 2 * num]))
-        return cls(reference, floor, device=device)
+        order = permutation(len(real), derive_seed("yardstick", seed))
+        # Each part in the order of the set: a memory map is read forwards.
+        reference, floor = (np.sort(part) for part in (order[:num], order[num : 2 * num]))
+        return cls(Subset(real, reference), Subset(real, floor), device=device)
+
+    def candidate(self) -> Candidate:
+        """Return an empty set that can be filled batch by batch and scored against this yardstick."""
+        return Candidate(self)
 
     def score(self, fake: Images) -> dict[str, float]:
-        """Score images (M, 3, R, R) uint8 with M >= 2.
+        """Score images (M, 3, R, R) uint8 with M >= 2; see `Candidate.scores`."""
+        candidate = self.candidate()
+        candidate.add(fake)
+        return candidate.scores()
 
-        Returns rfd, rfd_floor, then swd_<side>, swd_<side>_floor from the finest level to swd_16, and the
-        counts num_real, num_fake, num_floor.
-        """
-        values = self._named(self._rfd.distance(fake), self._swd.distance(fake))
-        num_floor = min(len(fake), len(self._floor_features))
-        floors = self._floor(num_floor)
-        scores = {}
-        for name, value in values.items():
-            scores[name] = value
-            scores[f"{name}_floor"] = floors[name]
-        return scores | {"num_real": self.num_real, "num_fake": len(fake), "num_floor": num_floor}
-
-    def _floor(self, count: int) -> dict[str, float]:
+    def floors(self, count: int) -> dict[str, float]:
+        """Return the distances by name of the first `count` floor images, or of all where there are fewer."""
+        count = min(count, self._floor.count)
         if count not in self._floors:
-            features = self._floor_features[:count]
-            projections = self._floor_projections.first(count)
-            self._floors[count] = self._named(
-                self._rfd.distance_of_features(features), self._swd.distance_of_projections(projections)
-            )
+            self._floors[count] = self._floor.distances(count)
         return self._floors[count]
 
-    @staticmethod
-    def _named(rfd: float, swd: dict[int, float]) -> dict[str, float]:
+    @property
+    def num_floor(self) -> int:
+        """How many images there are for a floor."""
+        return self._floor.count
+
+
+class Candidate:
+    """A set of images on its way to a score; holds features and projections, not the images."""
+
+    def __init__(self, yardstick: Yardstick) -> None:
+        self.yardstick = yardstick
+        self.count = 0  # images taken, of which the last few wait for their chunk to fill
+        self._waiting: Tensor | None = None
+        self._features: list[Tensor] = []
+        self._projections: list[Projections] = []
+
+    def add(self, images: Images) -> None:
+        """Take a batch (n, 3, R, R) uint8 of any n; DataError when its resolution is another than before."""
+        for _, chunk in in_chunks(images, CHUNK, CHUNK_PIXELS):
+            waiting = self._waiting
+            if waiting is not None and waiting.shape[1:] != chunk.shape[1:]:
+                raise DataError("the images of a set must have one size for rfd and swd")
+            self._waiting = chunk if waiting is None else torch.cat([waiting, chunk])
+            self.count += len(chunk)
+            while len(self._waiting) >= CHUNK:
+                self._measure(self._waiting[:CHUNK])
+                self._waiting = self._waiting[CHUNK:]
+
+    def scores(self) -> dict[str, float]:
+        """Return rfd, rfd_floor, then swd_<side>, swd_<side>_floor from the finest level to swd_16.
+
+        The counts are num_real, num_fake, num_floor. DataError below two images.
+        """
+        values = self.distances()
+        floors = self.yardstick.floors(self.count)
+        scores: dict[str, float] = {}
+        for name, value in values.items():
+            scores |= {name: value, f"{name}_floor": floors[name]}
+        counts = (self.yardstick.num_real, self.count, min(self.count, self.yardstick.num_floor))
+        return scores | dict(zip(("num_real", "num_fake", "num_floor"), counts, strict=True))
+
+    def distances(self, count: int | None = None) -> dict[str, float]:
+        """Return the distances by name of the first `count` images, or of all."""
+        if self._waiting is not None and len(self._waiting):
+            self._measure(self._waiting)
+            self._waiting = None
+        require_two(self.count)
+        features = torch.cat(self._features)[:count]
+        swd = self.yardstick.swd.distance_of_projections(join(self._projections).first(count))
+        rfd = self.yardstick.rfd.distance_of_features(features)
         return {"rfd": rfd} | {f"swd_{level}": value for level, value in swd.items()}
+
+    def _measure(self, images: Tensor) -> None:
+        measured = sum(map(len, self._features))
+        if measured < MAX_IMAGES:
+            self._projections.append(self.yardstick.swd.project(images, first=measured))
+        self._features.append(self.yardstick.rfd.features(images))
