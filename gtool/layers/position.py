@@ -1,0 +1,97 @@
+"""Positions of tokens on a square map: learned tables, relative tables, and the order of tokens in tiles.
+
+Axis letters: N batch, L tokens of a map of side S (L = S x S), w side of a tile, T = w x w tokens of it,
+C channels, K heads.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+INIT_STD = 0.02  # of position and relative tables (released code)
+
+
+def to_tiles(x: Tensor, window: int) -> Tensor:
+    """Order the tokens of a map by its w x w tiles: (N, L, C) -> (N, L, C), the T tokens of a tile in a row."""
+    n, tokens, channels = x.shape
+    side = round(tokens**0.5)
+    if window == side:
+        return x
+    tiles = side // window
+    x = x.view(n, tiles, window, tiles, window, channels).transpose(2, 3)
+    return x.reshape(n, tokens, channels)
+
+
+def from_tiles(x: Tensor, window: int) -> Tensor:
+    """Undo `to_tiles`."""
+    n, tokens, channels = x.shape
+    side = round(tokens**0.5)
+    if window == side:
+        return x
+    tiles = side // window
+    x = x.view(n, tiles, tiles, window, window, channels).transpose(2, 3)
+    return x.reshape(n, tokens, channels)
+
+
+@lru_cache(maxsize=32)
+def _relative_index(window: int, device: torch.device) -> Tensor:
+    place = torch.arange(window, device=device)
+    offset = place[:, None] - place[None, :] + window - 1  # (w, w) in 0 .. 2w-2
+    rows = offset[:, None, :, None] * (2 * window - 1)
+    return (rows + offset[None, :, None, :]).reshape(-1)  # (T T,)
+
+
+def relative_index(window: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return int64 (T, T): the entry of a (2w-1)^2 table for every query (first axis) and key of a tile."""
+    return _relative_index(window, torch.device(device)).view(window**2, window**2)
+
+
+class RelativePositionBias(nn.Module):
+    """A table of one number per 2-D offset and head, added to the logits of attention inside a tile.
+
+    kind "learned" starts as noise of 0.02 (released code). kind "local" starts as -d^2 / (2 s^2) with d the
+    distance in tokens and s = 0.8 x 2^head, from the fourth head on as zero: heads that begin as neighbourhoods
+    of growing size.
+    """
+
+    def __init__(self, window: int, heads: int, kind: str) -> None:
+        super().__init__()
+        self.window = window
+        self.table = nn.Parameter(torch.empty(heads, (2 * window - 1) ** 2))
+        with torch.no_grad():
+            if kind == "local":
+                self.table.copy_(local_table(window, heads))
+            else:
+                nn.init.trunc_normal_(self.table, std=INIT_STD)
+
+    def forward(self) -> Tensor:
+        """Return the bias (K, T, T) of every query and key."""
+        index = _relative_index(self.window, self.table.device)
+        tokens = self.window**2
+        bias = self.table.gather(1, index.expand(self.table.shape[0], -1))  # (K, T T)
+        return bias.view(-1, tokens, tokens)
+
+
+def local_table(window: int, heads: int) -> Tensor:
+    """Return (K, (2w-1)^2): Gaussian neighbourhoods of 0.8, 1.6, 3.2 tokens for three heads, then zeros."""
+    offset = torch.arange(1 - window, window, dtype=torch.float32)
+    squared = (offset[:, None] ** 2 + offset[None, :] ** 2).flatten()  # ((2w-1)^2,)
+    scales = [1 / (2 * (0.8 * 2**head) ** 2) if head < 3 else 0.0 for head in range(heads)]
+    return -torch.tensor(scales)[:, None] * squared
+
+
+def neighbourhood_mask(side: int, width: int, kind: str) -> Tensor:
+    """Return bool (L, L), True where a query may look: `width` tokens away at most.
+
+    kind "neighbourhood" counts along both axes, as the paper's version 1 describes; "band" along the flattened
+    tokens, as its code does.
+    """
+    place = torch.arange(side**2)
+    if kind == "band":
+        return (place[:, None] - place[None, :]).abs() <= width
+    rows, columns = place // side, place % side
+    near_rows = (rows[:, None] - rows[None, :]).abs() <= width
+    return near_rows & ((columns[:, None] - columns[None, :]).abs() <= width)

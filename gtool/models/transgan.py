@@ -1,0 +1,327 @@
+"""TransGAN: a generator and a discriminator made of transformer blocks alone.
+
+TransGAN: Two Pure Transformers Can Make One Strong GAN, and That Can Scale Up (Jiang, Chang, Wang 2021),
+sections 3.1 to 3.4; compared with VITA-Group/TransGAN, models_search/. The default networks (CIFAR-10) have
+83,312,495 and 10,210,393 parameters, as the released ones less the noise strengths of the discriminator.
+
+Deviations from the release, with their reasons:
+- noise inputs are arguments and not drawn inside, so that an image is a function of its inputs;
+- the discriminator's noise is off unless the config asks for it, since it makes logits random;
+- augmentation is not part of the discriminator;
+- parameters that the release builds and never uses are not built.
+
+Axis letters: N batch, L tokens of a map of side S, C channels, R resolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gtool.layers.attention import MLP, CrossAttention, SelfAttention
+from gtool.layers.normalization import Normalization
+from gtool.layers.position import INIT_STD, from_tiles, neighbourhood_mask, to_tiles
+from gtool.layers.resampling import PatchEmbed, low_pass, pixel_shuffle, pool, to_map, to_tokens, upsample
+from gtool.models.transgan_config import (
+    Attention,
+    DiscriminatorConfig,
+    TransGANConfig,
+    arriving_channels,
+)
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)) (paper section 3.1)."""
+
+    def __init__(
+        self,
+        settings: Attention,
+        channels: int,
+        window: int | None,
+        *,
+        fused: bool,  # first derivatives only
+        z_dim: int | None = None,  # gains of the norms are linear in z
+        context_channels: int | None = None,  # first cross-attend to tokens of this width
+        residual_gain: float = 1.0,  # on both terms of every sum
+    ) -> None:
+        super().__init__()
+        heads = settings.heads_of(channels)
+        self.gain = residual_gain
+        self.cross = CrossAttention(channels, context_channels, heads) if context_channels else None
+        self.norm1 = Normalization(settings.norm, channels, z_dim)
+        self.noise_strength = nn.Parameter(torch.zeros(())) if settings.noise else None
+        self.attention = SelfAttention(channels, heads, window, settings.relative_position, fused)
+        self.norm2 = Normalization(settings.norm, channels, z_dim)
+        self.mlp = MLP(channels, settings.mlp_ratio * channels, settings.activation)
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        noise: Tensor | None = None,
+        z: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> Tensor:
+        """(N, L, C) -> (N, L, C), tokens in the order of tiles; noise (N, L, 1)."""
+        if self.cross is not None and context is not None:
+            x = self.cross(x, context)
+        normed = self.norm1(x, z)
+        if noise is not None and self.noise_strength is not None:
+            normed = normed + noise * self.noise_strength
+        x = self._add(x, self.attention(normed))
+        return self._add(x, self.mlp(self.norm2(x, z)))
+
+    def _add(self, x: Tensor, change: Tensor) -> Tensor:
+        return x + change if self.gain == 1.0 else (x + change) * self.gain
+
+
+class GeneratorStage(nn.Module):
+    """Positions and blocks at one resolution, after the change of width that the upsampling leaves to do."""
+
+    def __init__(self, config: TransGANConfig, index: int) -> None:
+        super().__init__()
+        generator, stage = config.generator, config.generator.stages[index]
+        self.upsample = (stage.upsample or generator.upsample) if index else None
+        self.low_pass = stage.low_pass
+        self.window = generator.window_of(stage.side)
+        arriving = arriving_channels(generator, index) if index else stage.channels
+        self.change = nn.Linear(arriving, stage.channels) if arriving != stage.channels else None
+        self.position = nn.Parameter(_small_normal(stage.side**2, stage.channels))
+        first = generator.stages[0].channels
+        self.blocks = nn.ModuleList(
+            Block(
+                generator,
+                stage.channels,
+                self.window,
+                fused=True,
+                z_dim=config.z_dim if generator.modulation == "gain" else None,
+                context_channels=first if generator.modulation == "cross-attention" else None,
+            )
+            for _ in range(stage.depth)
+        )
+
+    def forward(self, x: Tensor, noise: Sequence[Tensor | None], z: Tensor, context: Tensor | None) -> Tensor:
+        """Tokens of the stage below (N, L', C') -> (N, L, C)."""
+        x = self._rise(x) + self.position
+        x = to_tiles(x, self.window)
+        for block, values in zip(self.blocks, noise, strict=True):
+            values = None if values is None else to_tiles(values, self.window)
+            x = block(x, noise=values, z=z, context=context)
+        return from_tiles(x, self.window)
+
+    def _rise(self, x: Tensor) -> Tensor:
+        if self.low_pass:
+            x = low_pass(x)
+        # A linear map commutes with interpolation and is cheaper below it.
+        if self.change is not None and self.upsample != "pixelshuffle":
+            x = self.change(x)
+        if self.upsample is not None:
+            x = upsample(x, self.upsample)
+        if self.change is not None and self.upsample == "pixelshuffle":
+            x = self.change(x)
+        return x
+
+
+class Generator(nn.Module):
+    """z -> image, unbounded unless the config says tanh; as released, it is clamped when saved."""
+
+    def __init__(self, config: TransGANConfig) -> None:
+        super().__init__()
+        generator = config.generator
+        first, last = generator.stages[0], generator.stages[-1]
+        self.config = generator
+        self.z_dim = config.z_dim
+        self.input = nn.Linear(config.z_dim, first.side**2 * first.channels)
+        with_context = generator.modulation == "cross-attention"
+        self.context = nn.Linear(config.z_dim, first.side**2 * first.channels) if with_context else None
+        self.context_position = (
+            nn.Parameter(torch.zeros(first.side**2, first.channels)) if with_context else None
+        )
+        self.low_input = nn.Linear(3, first.channels) if generator.super_resolution else None
+        self.stages = nn.ModuleList(GeneratorStage(config, index) for index in range(len(generator.stages)))
+        self.final_norm = Normalization(generator.norm, last.channels) if generator.final_norm else None
+        self.to_rgb = nn.Linear(last.channels, 3 * generator.patch_size**2)
+        nn.init.xavier_uniform_(self.to_rgb.weight)
+        lengths = [stage.side**2 for stage in generator.stages for _ in range(stage.depth)]
+        self.noise_lengths = tuple(lengths) if generator.noise else ()
+
+    def forward(self, z: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
+        """Make images.
+
+        Args:
+            z: (N, z_dim), N(0, 1).
+            noise: one (N, L, 1) of N(0, 1) for every length in `noise_lengths`; None adds none.
+
+        Returns:
+            (N, 3, R, R), meant for [-1, 1].
+        """
+        if self.config.normalize_z:
+            z = z * (self.z_dim**0.5 / z.norm(dim=-1, keepdim=True))
+        first = self.config.stages[0]
+        tokens = self.input(z).view(-1, first.side**2, first.channels)
+        return self._paint(tokens, z, noise)
+
+    def super_resolve(self, images: Tensor) -> Tensor:
+        """Make images out of their own means over the first stage's map: the auxiliary task of version 1.
+
+        The release never published its form. Here a linear map of the colours of (N, 3, R, R), averaged to the
+        side of the first stage, takes the place of the tokens made of z, and z is zero elsewhere.
+        """
+        if self.low_input is None:
+            raise ValueError("this generator was built without generator.super_resolution")
+        side = self.config.stages[0].side
+        tokens = self.low_input(to_tokens(F.adaptive_avg_pool2d(images, side)))  # (N, S S, C)
+        return self._paint(tokens, images.new_zeros(len(images), self.z_dim), None)
+
+    def set_locality(self, width: int | None) -> None:
+        """Let the last block's queries see only keys at most `width` tokens away; None lifts it (version 1)."""
+        stage = self.stages[-1]
+        if len(stage.blocks) == 0:
+            raise ValueError("locality needs a block in the generator's last stage")
+        mask = None if width is None else neighbourhood_mask(stage.window, width, self.config.locality)
+        stage.blocks[-1].attention.mask = None if mask is None else mask.to(self.to_rgb.weight.device)
+
+    def _paint(self, x: Tensor, z: Tensor, noise: Sequence[Tensor] | None) -> Tensor:
+        context = None
+        if self.context is not None and self.context_position is not None:
+            context = self.context(z).view(len(z), *self.context_position.shape) + self.context_position
+        given: list[Tensor | None] = list(noise or [])
+        if given and len(given) != len(self.noise_lengths):
+            raise ValueError(f"{len(given)} noise inputs for a generator of {len(self.noise_lengths)}")
+        for stage in self.stages:
+            depth = len(stage.blocks)
+            x = stage(x, given[:depth] if given else [None] * depth, z, context)
+            given = given[depth:]
+        x = x if self.final_norm is None else self.final_norm(x)
+        x = self.to_rgb(x)  # (N, S S, 3 P P)
+        image = to_map(pixel_shuffle(x, self.config.patch_size))
+        return image.tanh() if self.config.output == "tanh" else image
+
+
+class DiscriminatorStage(nn.Module):
+    """Pooled tokens of the stage above beside patches of the full image, positions, blocks (section 3.3)."""
+
+    def __init__(self, config: TransGANConfig, index: int) -> None:
+        super().__init__()
+        discriminator, stage = config.discriminator, config.discriminator.stages[index]
+        above = discriminator.stages[index - 1].channels if index else 0
+        new = stage.channels - above
+        patch_size = config.resolution // stage.side
+        self.embed = PatchEmbed(new, patch_size, stage.overlap) if new else None
+        self.position = nn.Parameter(_small_normal(stage.side**2, stage.channels))
+        self.windows = discriminator.windows(stage)
+        self.blocks = nn.ModuleList(
+            _discriminator_block(discriminator, stage.channels, w) for w in self.windows
+        )
+
+    def forward(self, x: Tensor | None, images: Tensor, noise: Sequence[Tensor | None]) -> Tensor:
+        """Tokens of the stage above (N, 4L, C') or None, images (N, 3, R, R) -> (N, L, C)."""
+        parts = [] if x is None else [pool(x)]
+        if self.embed is not None:
+            parts.append(self.embed(images))
+        x = torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
+        x = x + self.position
+        for block, window, values in zip(self.blocks, self.windows, noise, strict=True):
+            values = None if values is None else to_tiles(values, window)
+            x = from_tiles(block(to_tiles(x, window), noise=values), window)
+        return x
+
+
+class Discriminator(nn.Module):
+    """Image -> one logit, the same for every batch the image is in."""
+
+    def __init__(self, config: TransGANConfig) -> None:
+        super().__init__()
+        discriminator = config.discriminator
+        self.config = discriminator
+        self.stages = nn.ModuleList(
+            DiscriminatorStage(config, index) for index in range(len(discriminator.stages))
+        )
+        last = discriminator.stages[-1]
+        self.head = (ClassHead if discriminator.head == "cls" else PooledHead)(discriminator, last.channels)
+        lengths = [stage.side**2 for stage in discriminator.stages for _ in range(stage.depth)]
+        lengths += [last.side**2 + 1] * discriminator.head_depth if discriminator.head == "cls" else []
+        self.noise_lengths = tuple(lengths) if discriminator.noise else ()
+        if discriminator.init == "truncated-normal":
+            self.apply(_init_linear)
+
+    def forward(self, images: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
+        """Judge images.
+
+        Args:
+            images: (N, 3, R, R) in [-1, 1], augmented already.
+            noise: one (N, L, 1) of N(0, 1) for every length in `noise_lengths`; None adds none.
+
+        Returns:
+            (N,) float32 logits.
+        """
+        given: list[Tensor | None] = list(noise or [])
+        if given and len(given) != len(self.noise_lengths):
+            raise ValueError(f"{len(given)} noise inputs for a discriminator of {len(self.noise_lengths)}")
+        x = None
+        for stage in self.stages:
+            depth = len(stage.blocks)
+            x = stage(x, images, given[:depth] if given else [None] * depth)
+            given = given[depth:]
+        return self.head(x, given).float()
+
+
+class ClassHead(nn.Module):
+    """A class token, without position, reads the others in blocks without relative positions."""
+
+    def __init__(self, discriminator: DiscriminatorConfig, channels: int) -> None:
+        super().__init__()
+        self.token = nn.Parameter(_small_normal(1, channels))
+        self.blocks = nn.ModuleList(
+            _discriminator_block(discriminator, channels, None) for _ in range(discriminator.head_depth)
+        )
+        self.norm = Normalization(discriminator.norm, channels)
+        self.logit = nn.Linear(channels, 1)
+
+    def forward(self, x: Tensor, noise: Sequence[Tensor | None]) -> Tensor:
+        """(N, L, C) -> (N,)."""
+        x = torch.cat([self.token.expand(len(x), -1, -1).to(x.dtype), x], dim=1)  # (N, 1 + L, C)
+        for index, block in enumerate(self.blocks):
+            x = block(x, noise=noise[index] if noise else None)
+        return self.logit(self.norm(x)[:, 0]).squeeze(-1)
+
+
+class PooledHead(nn.Module):
+    """Tokens averaged to a small map, all of it read by an MLP: fast, and blind to no place."""
+
+    def __init__(self, discriminator: DiscriminatorConfig, channels: int) -> None:
+        super().__init__()
+        self.side = discriminator.head_side
+        self.hidden = nn.Linear(self.side**2 * channels, channels)
+        self.logit = nn.Linear(channels, 1)
+
+    def forward(self, x: Tensor, _noise: Sequence[Tensor | None]) -> Tensor:
+        """(N, L, C) -> (N,)."""
+        side = round(x.shape[1] ** 0.5)
+        pooled = pool(x, side // self.side).flatten(1)
+        return self.logit(F.leaky_relu(self.hidden(pooled), 0.2)).squeeze(-1)
+
+
+def _discriminator_block(discriminator: DiscriminatorConfig, channels: int, window: int | None) -> Block:
+    gain = 0.5**0.5 if discriminator.norm == "none" else 1.0
+    return Block(discriminator, channels, window, fused=False, residual_gain=gain)
+
+
+def _small_normal(*shape: int) -> Tensor:
+    return nn.init.trunc_normal_(torch.empty(shape), std=INIT_STD)
+
+
+def _init_linear(module: nn.Module) -> None:
+    """Weights of 0.02, biases of zero: the released discriminator. Its generator keeps the library's default."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=INIT_STD)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def build(config: TransGANConfig) -> tuple[Generator, Discriminator]:
+    """Return a freshly initialised generator and discriminator."""
+    return Generator(config), Discriminator(config)
