@@ -1,0 +1,277 @@
+"""The five solids of a scene: silhouette, shading and shadow, each a closed formula per pixel.
+
+Every function takes one kind of solid, M of them at once: `u`, `v` (M, R, R) are picture coordinates from the
+object's foot, `params` the object's numbers as (M, 1, 1) arrays. Distances are negative inside and in picture
+lengths near the edge, so coverage is distance over pixel size. Shadows are measured on the ground, from the foot,
+x to the right and y away from the viewer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+AMBIENT, DIFFUSE = 0.30, 0.80
+_TINY = np.float32(1e-6)
+
+
+@dataclass(frozen=True)
+class Params:
+    """Numbers of M objects of a kind, each (M, 1, 1); `light` in camera axes (right, up, towards the viewer)."""
+
+    size: np.ndarray
+    height: np.ndarray
+    yaw: np.ndarray
+    sin_pitch: np.ndarray
+    cos_pitch: np.ndarray
+    light: tuple[np.ndarray, np.ndarray, np.ndarray]  # in world axes (X, Y, Z)
+    pixel: np.float32
+
+    @property
+    def seen_light(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The light in camera axes: right, up, towards the viewer."""
+        x, y, z = self.light
+        return x, y * self.sin_pitch + z * self.cos_pitch, z * self.sin_pitch - y * self.cos_pitch
+
+    @property
+    def throw(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the shadow of a point one unit above the ground falls."""
+        x, y, z = self.light
+        return -x / z, -y / z
+
+
+@dataclass(frozen=True)
+class Solid:
+    """How one kind of solid looks: `draw` gives (distance, shade, gloss), `shadow` a distance on the ground."""
+
+    draw: Callable[[np.ndarray, np.ndarray, Params], tuple[np.ndarray, np.ndarray, np.ndarray | None]]
+    shadow: Callable[[np.ndarray, np.ndarray, Params], np.ndarray]
+
+
+def _lambert(facing: np.ndarray) -> np.ndarray:
+    """Brightness from the cosine to the light; a third of it wraps around, so no side is a flat black."""
+    return AMBIENT + DIFFUSE * np.maximum(facing * np.float32(0.8) + np.float32(0.2), 0)
+
+
+def _gloss(facing: np.ndarray) -> np.ndarray:
+    """A highlight: the 32nd power of the cosine to the half vector, by squaring."""
+    power = np.maximum(facing, 0)
+    for _ in range(5):
+        power = power * power
+    return power * np.float32(0.55)
+
+
+def _half_vector(p: Params) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    x, y, z = p.seen_light
+    z = z + 1
+    norm = np.sqrt(x * x + y * y + z * z)
+    return x / norm, y / norm, z / norm
+
+
+def _ellipse(u: np.ndarray, v: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Distance to an ellipse with half axes a, b, exact to first order at the edge."""
+    p, q = u / a, v / b
+    level = np.sqrt(p * p + q * q) + _TINY
+    p, q = p / a, q / b
+    return level * (level - 1) / (np.sqrt(p * p + q * q) + _TINY)
+
+
+def _zonogon(u: np.ndarray, v: np.ndarray, generators: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Distance to the sum of the segments -g..g: the shape of a box's outline and of its shadow."""
+    distance = None
+    for gx, gy in generators:
+        norm = np.sqrt(gx * gx + gy * gy) + _TINY
+        nx, ny = -gy / norm, gx / norm
+        reach = sum(abs(nx * hx + ny * hy) for hx, hy in generators)
+        side = np.abs(nx * u + ny * v) - reach
+        distance = side if distance is None else np.maximum(distance, side)
+    assert distance is not None
+    return distance
+
+
+# Sphere
+
+
+def _sphere(u: np.ndarray, v: np.ndarray, p: Params) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    right, up = u / p.size, -(v / p.size + p.cos_pitch)
+    square = right * right + up * up
+    depth = np.sqrt(np.maximum(1 - square, 0))
+    lx, ly, lz = p.seen_light
+    hx, hy, hz = _half_vector(p)
+    shade = _lambert(lx * right + ly * up + lz * depth)
+    return (np.sqrt(square) - 1) * p.size, shade, _gloss(hx * right + hy * up + hz * depth)
+
+
+def _sphere_shadow(x: np.ndarray, y: np.ndarray, p: Params) -> np.ndarray:
+    sx, sy = p.throw
+    length = np.sqrt(sx * sx + sy * sy)
+    cos, sin = sx / length, sy / length
+    x, y = x - sx * p.size, y - sy * p.size
+    return _ellipse(cos * x + sin * y, cos * y - sin * x, p.size * np.sqrt(1 + length * length), p.size)
+
+
+# Box
+
+
+def _box_axes(p: Params) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The three half edges in world axes: two on the ground, one up."""
+    side, rise = p.size * np.float32(0.82), p.size * p.height * np.float32(0.85)
+    cos, sin, zero = np.cos(p.yaw), np.sin(p.yaw), np.zeros_like(side)
+    return [(side * cos, side * sin, zero), (-side * sin, side * cos, zero), (zero, zero, rise)]
+
+
+def _box(u: np.ndarray, v: np.ndarray, p: Params) -> tuple[np.ndarray, np.ndarray, None]:
+    axes = _box_axes(p)
+    up = -v - axes[2][2] * p.cos_pitch  # from the box's centre
+    seen = [(x, y * p.sin_pitch + z * p.cos_pitch) for x, y, z in axes]
+    # Depth of each visible face's plane along the ray: the front-most surface is the least of the three.
+    planes, shades = [], []
+    for (x, y, z), (sx, sy) in zip(axes, seen, strict=True):
+        square = x * x + y * y + z * z
+        to_viewer = z * p.sin_pitch - y * p.cos_pitch
+        sign = np.where(to_viewer < 0, np.float32(-1), np.float32(1))
+        toward = np.abs(to_viewer) + _TINY
+        planes.append((square / toward, -sign * sx / toward, -sign * sy / toward))
+        facing = sign * (x * p.light[0] + y * p.light[1] + z * p.light[2]) / np.sqrt(square)
+        shades.append(_lambert(facing))
+    bevel = np.maximum(p.pixel, p.size * np.float32(0.05))
+    first_side = _nearer(u, up, planes[0], planes[1], bevel)
+    lid = np.minimum(_nearer(u, up, planes[2], planes[0], bevel), _nearer(u, up, planes[2], planes[1], bevel))
+    side = shades[1] + first_side * (shades[0] - shades[1])
+    side = side * (np.float32(0.92) + np.float32(0.12) * up / axes[2][2])
+    return _zonogon(u, up, seen), side + lid * (shades[2] - side), None
+
+
+def _nearer(
+    u: np.ndarray,
+    up: np.ndarray,
+    plane: tuple[np.ndarray, np.ndarray, np.ndarray],
+    other: tuple[np.ndarray, np.ndarray, np.ndarray],
+    width: np.ndarray,
+) -> np.ndarray:
+    """1 where the box's surface is `plane`, 0 where it is `other`, a ramp of `width` at their edge."""
+    c, a, b = (theirs - mine for mine, theirs in zip(plane, other, strict=True))
+    scale = 1 / (np.sqrt(a * a + b * b) * width + _TINY)
+    return np.clip((a * scale) * u + (b * scale) * up + (c * scale + np.float32(0.5)), 0, 1)
+
+
+def _box_shadow(x: np.ndarray, y: np.ndarray, p: Params) -> np.ndarray:
+    axes = _box_axes(p)
+    sx, sy = p.throw
+    rise = axes[2][2]
+    return _zonogon(x - sx * rise, y - sy * rise, [axes[0][:2], axes[1][:2], (sx * rise, sy * rise)])
+
+
+# Cone
+
+
+def _cone(u: np.ndarray, v: np.ndarray, p: Params) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    radius, rise = p.size * np.float32(0.98), p.size * p.height * np.float32(2.0)
+    flat, apex = radius * p.sin_pitch, rise * p.cos_pitch
+    # Tangent from the apex to the foot's ellipse: touches at height flat^2 / apex.
+    touch = flat * flat / apex
+    half = radius * np.sqrt(1 - (flat / apex) ** 2)
+    slope = half / (apex - touch)
+    norm = 1 / np.sqrt(1 + slope * slope)
+    below = v + apex  # distance below the apex
+    line = (np.abs(u) - slope * below) * norm
+    distance = np.minimum(np.maximum(line, v + touch), _ellipse(u, v, radius, flat))
+    across = np.clip(u / (slope * np.maximum(below, p.pixel)), -1, 1)
+    depth = np.sqrt(1 - across * across)
+    # The side leans back by the cone's half angle.
+    lean = radius / np.sqrt(radius * radius + rise * rise)
+    stand = rise / np.sqrt(radius * radius + rise * rise)
+    lx, ly, lz = p.light
+    shade = _lambert((lx * stand) * across - (ly * stand) * depth + lz * lean)
+    hx, hy, hz = _half_vector(p)
+    gloss = _gloss((hx * stand) * across + (hz * stand * p.cos_pitch) * depth + hy * lean + hz * lean * p.sin_pitch)
+    return distance, shade, gloss
+
+
+def _cone_shadow(x: np.ndarray, y: np.ndarray, p: Params) -> np.ndarray:
+    radius, rise = p.size * np.float32(0.98), p.size * p.height * np.float32(2.0)
+    sx, sy = p.throw
+    length = np.sqrt(sx * sx + sy * sy)
+    along, across = (x * sx + y * sy) / length, np.abs(x * sy - y * sx) / length
+    tip = length * rise
+    sine = np.minimum(radius / tip, np.float32(0.98))
+    cosine = np.sqrt(1 - sine * sine)
+    line = (along - tip) * sine + across * cosine
+    wedge = np.maximum(line, radius * sine - along)
+    return np.minimum(wedge, np.sqrt(x * x + y * y) - radius)
+
+
+# Cylinder
+
+
+def _cylinder_size(p: Params) -> tuple[np.ndarray, np.ndarray]:
+    return p.size * np.float32(0.84), p.size * p.height * np.float32(1.6)
+
+
+def _cylinder(u: np.ndarray, v: np.ndarray, p: Params) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    radius, rise = _cylinder_size(p)
+    flat, top = radius * p.sin_pitch, -rise * p.cos_pitch
+    distance = _ellipse(u, v - np.clip(v, top, 0), radius, flat)
+    lid = np.clip(np.float32(0.5) - _ellipse(u, v - top, radius, flat) / p.pixel, 0, 1)
+    across = np.clip(u / radius, -1, 1)
+    depth = np.sqrt(1 - across * across)
+    lx, ly, lz = p.light
+    side = _lambert(lx * across - ly * depth)
+    hx, _, hz = _half_vector(p)
+    gloss = _gloss(hx * across + hz * depth) * (1 - lid) * np.float32(0.6)
+    return distance, side + lid * (_lambert(lz) - side), gloss
+
+
+def _cylinder_shadow(x: np.ndarray, y: np.ndarray, p: Params) -> np.ndarray:
+    radius, rise = _cylinder_size(p)
+    sx, sy = p.throw
+    sx, sy = sx * rise, sy * rise
+    part = np.clip((x * sx + y * sy) / (sx * sx + sy * sy), 0, 1)
+    dx, dy = x - part * sx, y - part * sy
+    return np.sqrt(dx * dx + dy * dy) - radius
+
+
+# Ring, standing upright and facing the viewer
+
+_TUBE = np.float32(0.36)
+
+
+def _ring(u: np.ndarray, v: np.ndarray, p: Params) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    outer = p.size * np.float32(1.12)
+    tube = outer * _TUBE
+    middle = outer - tube
+    right, up = u, -v - outer * p.cos_pitch
+    radius = np.sqrt(right * right + up * up) + _TINY
+    bulge = np.clip((radius - middle) / tube, -1, 1)
+    depth = np.sqrt(1 - bulge * bulge)
+    out = bulge / radius
+    lx, ly, lz = p.seen_light
+    hx, hy, hz = _half_vector(p)
+    shade = _lambert((lx * right + ly * up) * out + lz * depth)
+    return np.abs(radius - middle) - tube, shade, _gloss((hx * right + hy * up) * out + hz * depth)
+
+
+def _ring_shadow(x: np.ndarray, y: np.ndarray, p: Params) -> np.ndarray:
+    """The shadow of a torus with an upright hole: the nearest of points on its middle circle, thrown down."""
+    outer = p.size * np.float32(1.12)
+    tube = outer * _TUBE
+    sx, sy = p.throw
+    length = np.sqrt(sx * sx + sy * sy)
+    part = np.clip((x * sx + y * sy) / (length * length), 0, 2 * outer)
+    dx, dy = x - part * sx, y - part * sy
+    half = np.sqrt(np.maximum(np.square(outer - tube) - np.square(part - outer), 0))
+    across = np.abs((dx * sy - dy * sx) / length)
+    beyond = np.abs((dx * sx + dy * sy) / length)
+    face = np.abs(sy / length)  # 0: the light is in the ring's plane and the shadow is a bar
+    return np.sqrt(np.square(np.maximum(across - half * face, 0)) + np.square(beyond)) - tube
+
+
+SOLIDS = (
+    Solid(_sphere, _sphere_shadow),
+    Solid(_box, _box_shadow),
+    Solid(_cone, _cone_shadow),
+    Solid(_cylinder, _cylinder_shadow),
+    Solid(_ring, _ring_shadow),
+)
