@@ -87,7 +87,7 @@ def save_animation_of_run(run: RunFolder, fps: float) -> Path | None:
     import numpy as np
     from PIL import Image
 
-    from gtool.render.picture import save_animation
+    from gtool.render.animation import save_animation
 
     grids = sorted(run.samples.glob("[0-9]*.png"))
     if len(grids) < 2:
@@ -109,7 +109,7 @@ def save_animation_of_run(run: RunFolder, fps: float) -> Path | None:
 
 def save_curves(run: RunFolder) -> Path | None:
     """Write curves.png: losses, logits and scores over kimg; None when nothing has been logged."""
-    from gtool.render.picture import curves
+    from gtool.render.curves import curves
 
     records = read_log(run)
     if not records:
