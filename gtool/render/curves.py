@@ -1,7 +1,7 @@
 """Line charts drawn with Pillow alone: panels above each other that share one horizontal axis.
 
-Everything is drawn at three times its size and reduced at the end, which smooths lines and text. Lengths are in
-pixels of the finished picture.
+Everything is drawn at three times its size and reduced at the end, which smooths lines and text. Lengths are
+in pixels of the finished picture.
 """
 
 from __future__ import annotations
