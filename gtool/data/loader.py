@@ -31,7 +31,9 @@ class Batches:
     image_set: has `images`, uint8 (N, 3, R, R) indexable by an array, and a length.
     """
 
-    def __init__(self, image_set: Images, *, seed: int, flip: bool, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, image_set: Images, *, seed: int, flip: bool, rank: int = 0, world_size: int = 1
+    ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} of {world_size} processes")
         self.image_set = image_set

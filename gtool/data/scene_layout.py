@@ -9,7 +9,7 @@ Axis letters: N images, K = 8 object slots.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -70,6 +70,14 @@ class Layout:
     def __getitem__(self, chosen: slice | np.ndarray) -> Layout:
         return Layout(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
 
+    def with_slots(self, slot: np.ndarray) -> Layout:
+        """Return the layout with its objects in another order, (N, K) int."""
+        moved = {
+            name: np.take_along_axis(getattr(self, name), slot, axis=1)
+            for name in ("shape", "x", "y", "size", "height", "yaw")
+        }
+        return replace(self, colour=np.take_along_axis(self.colour, slot[:, :, None], axis=1), **moved)
+
 
 def to_linear(srgb: np.ndarray) -> np.ndarray:
     """Bring 0..255 to linear light in [0, 1], with a gamma of 2 so that the way back is a square root."""
@@ -99,7 +107,9 @@ def lay_out(indices: np.ndarray, seed: int) -> Layout:
         "size": size,
         "height": draw("height", SLOTS, 0.8, 1.25),
         "yaw": draw("yaw", SLOTS, 0.0, np.pi / 2),
-        "pitch": np.radians(np.where(has_horizon, draw("low", 1, 17, 25)[:, 0], draw("high", 1, 34, 48)[:, 0])),
+        "pitch": np.radians(
+            np.where(has_horizon, draw("low", 1, 17, 25)[:, 0], draw("high", 1, 34, 48)[:, 0])
+        ),
         "light": _light(draw("light", 3)),
         "horizon": horizon,
         "world": _world(draw("world", 3)),
@@ -107,7 +117,9 @@ def lay_out(indices: np.ndarray, seed: int) -> Layout:
     }
     counts = {"count": count}
     kinds = {"shape": np.int64}
-    return Layout(**counts, **{name: array.astype(kinds.get(name, np.float32)) for name, array in values.items()})
+    return Layout(
+        **counts, **{name: array.astype(kinds.get(name, np.float32)) for name, array in values.items()}
+    )
 
 
 def _depths(uniform: np.ndarray, count: np.ndarray, horizon: np.ndarray) -> np.ndarray:
@@ -125,7 +137,7 @@ def _columns(order: np.ndarray, jitter: np.ndarray, count: np.ndarray, size: np.
     rank = np.argsort(np.argsort(order + 2.0 * absent, axis=1), axis=1)
     margin = 0.10
     x = margin + (1 - 2 * margin) * (rank + 0.1 + 0.8 * jitter) / count[:, None]
-    return np.clip(x, 0.9 * size, 1 - 0.9 * size)
+    return np.clip(x, 1.05 * size, 1 - 1.05 * size)
 
 
 def _light(uniform: np.ndarray) -> np.ndarray:
@@ -141,6 +153,6 @@ def _world(uniform: np.ndarray) -> np.ndarray:
     """Colours between two neighbouring worlds of the list, brighter or darker as a whole."""
     place = uniform[:, 0] * len(WORLDS)
     first = place.astype(np.int64)
-    part = np.clip((place - first - 0.5) * 1.6 + 0.2, 0, 0.5)[:, None, None]
+    part = np.clip((place - first - 0.5) * 2, 0, 0.5)[:, None, None]
     mixed = to_linear(WORLDS[first]) * (1 - part) + to_linear(WORLDS[(first + 1) % len(WORLDS)]) * part
-    return mixed * (0.72 + 0.32 * uniform[:, 1])[:, None, None]
+    return mixed * (0.86 + 0.24 * uniform[:, 1])[:, None, None]

@@ -13,26 +13,38 @@ from dataclasses import dataclass
 
 import numpy as np
 
-AMBIENT, DIFFUSE = 0.30, 0.80
+from gtool.data.scene_layout import Layout
+
+AMBIENT, DIFFUSE = np.float32(0.20), np.float32(0.92)
 _TINY = np.float32(1e-6)
+_HALF = np.float32(0.5)
+
+Vector = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Params:
-    """Numbers of M objects of a kind, each (M, 1, 1); `light` in camera axes (right, up, towards the viewer)."""
+    """Numbers of M objects of a kind, each (M, 1, 1)."""
 
     size: np.ndarray
     height: np.ndarray
     yaw: np.ndarray
     sin_pitch: np.ndarray
     cos_pitch: np.ndarray
-    light: tuple[np.ndarray, np.ndarray, np.ndarray]  # in world axes (X, Y, Z)
+    light: Vector  # in world axes (X, Y, Z)
     pixel: np.float32
 
     @property
-    def seen_light(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The light in camera axes: right, up, towards the viewer."""
+    def half(self) -> Vector:
+        """Half way between the light and the viewer, where highlights are."""
         x, y, z = self.light
+        y, z = y - self.cos_pitch, z + self.sin_pitch
+        norm = np.sqrt(x * x + y * y + z * z)
+        return x / norm, y / norm, z / norm
+
+    def seen(self, vector: Vector) -> Vector:
+        """A world vector in camera axes: right, up, towards the viewer."""
+        x, y, z = vector
         return x, y * self.sin_pitch + z * self.cos_pitch, z * self.sin_pitch - y * self.cos_pitch
 
     @property
@@ -46,13 +58,31 @@ class Params:
 class Solid:
     """How one kind of solid looks: `draw` gives (distance, shade, gloss), `shadow` a distance on the ground."""
 
-    draw: Callable[[np.ndarray, np.ndarray, Params], tuple[np.ndarray, np.ndarray, np.ndarray | None]]
+    draw: Callable[[np.ndarray, np.ndarray, Params], Vector]
     shadow: Callable[[np.ndarray, np.ndarray, Params], np.ndarray]
 
 
+def reach(layout: Layout, pixel: np.float32) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return left, right, top, bottom (N, K each) of boxes that hold every object with its shadow."""
+    wide, tall = np.take(_BOUNDS, layout.shape, axis=0).transpose(2, 0, 1) * layout.size
+    tall = tall * layout.height
+    light = layout.light[:, None]
+    sin, cos = np.sin(layout.pitch)[:, None], np.cos(layout.pitch)[:, None]
+    tip_x, tip_y = -tall * light[..., 0] / light[..., 2], tall * light[..., 1] / light[..., 2] * sin
+    # Half the width of the shadow's soft edge at its far end, and half as much again: beyond a corner the distance
+    # is that to an edge's line.
+    soft = np.float32(0.12) * np.hypot(tip_x, tip_y / sin) + np.float32(0.21) * wide + np.float32(1.5) * pixel
+    margin_x, margin_y = wide + soft, (wide + soft) * sin
+    left, right = np.minimum(tip_x, 0) - margin_x, np.maximum(tip_x, 0) + margin_x
+    top = np.minimum(np.minimum(tip_y, 0) - margin_y, -tall * cos - wide * sin - pixel)
+    bottom = np.maximum(tip_y, 0) + margin_y
+    return layout.x + left, layout.x + right, layout.y + top, layout.y + bottom
+
+
 def _lambert(facing: np.ndarray) -> np.ndarray:
-    """Brightness from the cosine to the light; a third of it wraps around, so no side is a flat black."""
-    return AMBIENT + DIFFUSE * np.maximum(facing * np.float32(0.8) + np.float32(0.2), 0)
+    """Brightness from the cosine to the light, wrapped around so that the dark side has a form and no hard line."""
+    wrapped = _HALF + _HALF * facing
+    return AMBIENT + DIFFUSE * (wrapped * wrapped)
 
 
 def _gloss(facing: np.ndarray) -> np.ndarray:
@@ -61,13 +91,6 @@ def _gloss(facing: np.ndarray) -> np.ndarray:
     for _ in range(5):
         power = power * power
     return power * np.float32(0.55)
-
-
-def _half_vector(p: Params) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    x, y, z = p.seen_light
-    z = z + 1
-    norm = np.sqrt(x * x + y * y + z * z)
-    return x / norm, y / norm, z / norm
 
 
 def _ellipse(u: np.ndarray, v: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -94,12 +117,11 @@ def _zonogon(u: np.ndarray, v: np.ndarray, generators: list[tuple[np.ndarray, np
 # Sphere
 
 
-def _sphere(u: np.ndarray, v: np.ndarray, p: Params) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _sphere(u: np.ndarray, v: np.ndarray, p: Params) -> Vector:
     right, up = u / p.size, -(v / p.size + p.cos_pitch)
     square = right * right + up * up
     depth = np.sqrt(np.maximum(1 - square, 0))
-    lx, ly, lz = p.seen_light
-    hx, hy, hz = _half_vector(p)
+    (lx, ly, lz), (hx, hy, hz) = p.seen(p.light), p.seen(p.half)
     shade = _lambert(lx * right + ly * up + lz * depth)
     return (np.sqrt(square) - 1) * p.size, shade, _gloss(hx * right + hy * up + hz * depth)
 
@@ -115,14 +137,14 @@ def _sphere_shadow(x: np.ndarray, y: np.ndarray, p: Params) -> np.ndarray:
 # Box
 
 
-def _box_axes(p: Params) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _box_axes(p: Params) -> list[Vector]:
     """The three half edges in world axes: two on the ground, one up."""
     side, rise = p.size * np.float32(0.82), p.size * p.height * np.float32(0.85)
     cos, sin, zero = np.cos(p.yaw), np.sin(p.yaw), np.zeros_like(side)
     return [(side * cos, side * sin, zero), (-side * sin, side * cos, zero), (zero, zero, rise)]
 
 
-def _box(u: np.ndarray, v: np.ndarray, p: Params) -> tuple[np.ndarray, np.ndarray, None]:
+def _box(u: np.ndarray, v: np.ndarray, p: Params) -> Vector:
     axes = _box_axes(p)
     up = -v - axes[2][2] * p.cos_pitch  # from the box's centre
     seen = [(x, y * p.sin_pitch + z * p.cos_pitch) for x, y, z in axes]
@@ -141,20 +163,20 @@ def _box(u: np.ndarray, v: np.ndarray, p: Params) -> tuple[np.ndarray, np.ndarra
     lid = np.minimum(_nearer(u, up, planes[2], planes[0], bevel), _nearer(u, up, planes[2], planes[1], bevel))
     side = shades[1] + first_side * (shades[0] - shades[1])
     side = side * (np.float32(0.92) + np.float32(0.12) * up / axes[2][2])
-    return _zonogon(u, up, seen), side + lid * (shades[2] - side), None
+    return _zonogon(u, up, seen), side + lid * (shades[2] - side), np.zeros_like(side)
 
 
 def _nearer(
     u: np.ndarray,
     up: np.ndarray,
-    plane: tuple[np.ndarray, np.ndarray, np.ndarray],
-    other: tuple[np.ndarray, np.ndarray, np.ndarray],
+    plane: Vector,
+    other: Vector,
     width: np.ndarray,
 ) -> np.ndarray:
     """1 where the box's surface is `plane`, 0 where it is `other`, a ramp of `width` at their edge."""
     c, a, b = (theirs - mine for mine, theirs in zip(plane, other, strict=True))
     scale = 1 / (np.sqrt(a * a + b * b) * width + _TINY)
-    return np.clip((a * scale) * u + (b * scale) * up + (c * scale + np.float32(0.5)), 0, 1)
+    return np.clip((a * scale) * u + (b * scale) * up + (c * scale + _HALF), 0, 1)
 
 
 def _box_shadow(x: np.ndarray, y: np.ndarray, p: Params) -> np.ndarray:
@@ -167,7 +189,7 @@ def _box_shadow(x: np.ndarray, y: np.ndarray, p: Params) -> np.ndarray:
 # Cone
 
 
-def _cone(u: np.ndarray, v: np.ndarray, p: Params) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _cone(u: np.ndarray, v: np.ndarray, p: Params) -> Vector:
     radius, rise = p.size * np.float32(0.98), p.size * p.height * np.float32(2.0)
     flat, apex = radius * p.sin_pitch, rise * p.cos_pitch
     # Tangent from the apex to the foot's ellipse: touches at height flat^2 / apex.
@@ -183,11 +205,9 @@ def _cone(u: np.ndarray, v: np.ndarray, p: Params) -> tuple[np.ndarray, np.ndarr
     # The side leans back by the cone's half angle.
     lean = radius / np.sqrt(radius * radius + rise * rise)
     stand = rise / np.sqrt(radius * radius + rise * rise)
-    lx, ly, lz = p.light
+    (lx, ly, lz), (hx, hy, hz) = p.light, p.half
     shade = _lambert((lx * stand) * across - (ly * stand) * depth + lz * lean)
-    hx, hy, hz = _half_vector(p)
-    gloss = _gloss((hx * stand) * across + (hz * stand * p.cos_pitch) * depth + hy * lean + hz * lean * p.sin_pitch)
-    return distance, shade, gloss
+    return distance, shade, _gloss((hx * stand) * across - (hy * stand) * depth + hz * lean)
 
 
 def _cone_shadow(x: np.ndarray, y: np.ndarray, p: Params) -> np.ndarray:
@@ -210,18 +230,16 @@ def _cylinder_size(p: Params) -> tuple[np.ndarray, np.ndarray]:
     return p.size * np.float32(0.84), p.size * p.height * np.float32(1.6)
 
 
-def _cylinder(u: np.ndarray, v: np.ndarray, p: Params) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _cylinder(u: np.ndarray, v: np.ndarray, p: Params) -> Vector:
     radius, rise = _cylinder_size(p)
     flat, top = radius * p.sin_pitch, -rise * p.cos_pitch
     distance = _ellipse(u, v - np.clip(v, top, 0), radius, flat)
-    lid = np.clip(np.float32(0.5) - _ellipse(u, v - top, radius, flat) / p.pixel, 0, 1)
+    lid = np.clip(_HALF - _ellipse(u, v - top, radius, flat) / p.pixel, 0, 1)
     across = np.clip(u / radius, -1, 1)
     depth = np.sqrt(1 - across * across)
-    lx, ly, lz = p.light
+    (lx, ly, lz), (hx, hy, _) = p.light, p.half
     side = _lambert(lx * across - ly * depth)
-    hx, _, hz = _half_vector(p)
-    gloss = _gloss(hx * across + hz * depth) * (1 - lid) * np.float32(0.6)
-    return distance, side + lid * (_lambert(lz) - side), gloss
+    return distance, side + lid * (_lambert(lz) - side), _gloss(hx * across - hy * depth) * (1 - lid)
 
 
 def _cylinder_shadow(x: np.ndarray, y: np.ndarray, p: Params) -> np.ndarray:
@@ -238,7 +256,7 @@ def _cylinder_shadow(x: np.ndarray, y: np.ndarray, p: Params) -> np.ndarray:
 _TUBE = np.float32(0.36)
 
 
-def _ring(u: np.ndarray, v: np.ndarray, p: Params) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _ring(u: np.ndarray, v: np.ndarray, p: Params) -> Vector:
     outer = p.size * np.float32(1.12)
     tube = outer * _TUBE
     middle = outer - tube
@@ -247,8 +265,7 @@ def _ring(u: np.ndarray, v: np.ndarray, p: Params) -> tuple[np.ndarray, np.ndarr
     bulge = np.clip((radius - middle) / tube, -1, 1)
     depth = np.sqrt(1 - bulge * bulge)
     out = bulge / radius
-    lx, ly, lz = p.seen_light
-    hx, hy, hz = _half_vector(p)
+    (lx, ly, lz), (hx, hy, hz) = p.seen(p.light), p.seen(p.half)
     shade = _lambert((lx * right + ly * up) * out + lz * depth)
     return np.abs(radius - middle) - tube, shade, _gloss((hx * right + hy * up) * out + hz * depth)
 
@@ -275,3 +292,5 @@ SOLIDS = (
     Solid(_cylinder, _cylinder_shadow),
     Solid(_ring, _ring_shadow),
 )
+# Bounds of each: half the width, with that of the shadow, and the height at layout.height 1, in sizes.
+_BOUNDS = np.array([(1.65, 2.5), (1.16, 1.7), (0.98, 2.0), (0.84, 1.6), (1.12, 2.8)], np.float32)

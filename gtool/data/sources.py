@@ -61,4 +61,6 @@ def open_source(
     from gtool.device import derive_seed
 
     drawn_from = seed if split == "train" else derive_seed(seed, split)
-    return SceneSource("scenes", drawn_from, resolution or 256, num_images or (20_000 if split == "train" else 2_000))
+    return SceneSource(
+        "scenes", drawn_from, resolution or 256, num_images or (20_000 if split == "train" else 2_000)
+    )
