@@ -25,8 +25,8 @@ def endpoint() -> str:
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
 
 
-def is_reachable() -> bool:
-    """Say within PROBE_SECONDS whether the hub (or the proxy before it) accepts a connection."""
+def is_reachable(url: str | None = None) -> bool:
+    """Say within PROBE_SECONDS whether the hub (or the server of `url`, or a proxy) accepts a connection."""
     import socket
     import threading
     from urllib.parse import urlsplit
@@ -34,7 +34,7 @@ def is_reachable() -> bool:
 
     if is_offline():
         return False
-    address = urlsplit(endpoint())
+    address = urlsplit(url or endpoint())
     proxy = getproxies().get(address.scheme)
     address = urlsplit(proxy) if proxy else address
     port = address.port or (443 if address.scheme == "https" else 80)

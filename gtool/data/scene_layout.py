@@ -1,8 +1,9 @@
 """What is in a scene: light, ground, objects, drawn from (seed, index) and free of any resolution.
 
-Lengths are shares of the picture's side. Picture coordinates (x, y) run right and down from the upper left corner;
-the world has X to the right, Y away from the viewer and Z up, and is seen from above at angle `pitch` without
-perspective, so a world point p lies at (p.X, -(p.Y sin pitch + p.Z cos pitch)) from its object's foot.
+Lengths are shares of the picture's side. Picture coordinates (x, y) run right and down from the upper left
+corner; the world has X to the right, Y away from the viewer and Z up, and is seen from above at angle `pitch`
+without perspective, so a world point p lies at (p.X, -(p.Y sin pitch + p.Z cos pitch)) from its object's
+foot.
 
 Axis letters: N images, K = 8 object slots.
 """
@@ -51,7 +52,7 @@ WORLDS = np.array(
 
 @dataclass(frozen=True)
 class Layout:
-    """Everything about N scenes. Arrays (N, ...) float32 unless said; slot k is farther away than slot k + 1."""
+    """Everything about N scenes, float32 unless said; slot k is farther away than slot k + 1."""
 
     count: np.ndarray  # (N,) int, objects in the scene
     shape: np.ndarray  # (N, K) int, index into SHAPES

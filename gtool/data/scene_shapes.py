@@ -1,9 +1,9 @@
 """The five solids of a scene: silhouette, shading and shadow, each a closed formula per pixel.
 
-Every function takes one kind of solid, M of them at once: `u`, `v` (M, R, R) are picture coordinates from the
-object's foot, `params` the object's numbers as (M, 1, 1) arrays. Distances are negative inside and in picture
-lengths near the edge, so coverage is distance over pixel size. Shadows are measured on the ground, from the foot,
-x to the right and y away from the viewer.
+Every function takes one kind of solid, M of them at once: `u` (M, 1, T) and `v` (M, T, 1) are picture
+coordinates from the object's foot, `p` the object's numbers as (M, 1, 1) arrays. Distances are negative
+inside and in picture lengths near the edge, so coverage is distance over pixel size. Shadows are measured on
+the ground, from the foot, x to the right and y away from the viewer.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ AMBIENT, DIFFUSE = np.float32(0.20), np.float32(0.92)
 _TINY = np.float32(1e-6)
 _HALF = np.float32(0.5)
 
-Vector = tuple[np.ndarray, np.ndarray, np.ndarray]
+Array = np.ndarray
+Vector = tuple[Array, Array, Array]
 
 
 @dataclass(frozen=True)
 class Params:
     """Numbers of M objects of a kind, each (M, 1, 1)."""
 
-    size: np.ndarray
-    height: np.ndarray
-    yaw: np.ndarray
-    sin_pitch: np.ndarray
-    cos_pitch: np.ndarray
+    size: Array
+    height: Array
+    yaw: Array
+    sin_pitch: Array
+    cos_pitch: Array
     light: Vector  # in world axes (X, Y, Z)
     pixel: np.float32
 
@@ -48,7 +49,7 @@ class Params:
         return x, y * self.sin_pitch + z * self.cos_pitch, z * self.sin_pitch - y * self.cos_pitch
 
     @property
-    def throw(self) -> tuple[np.ndarray, np.ndarray]:
+    def throw(self) -> tuple[Array, Array]:
         """Where the shadow of a point one unit above the ground falls."""
         x, y, z = self.light
         return -x / z, -y / z
@@ -56,21 +57,21 @@ class Params:
 
 @dataclass(frozen=True)
 class Solid:
-    """How one kind of solid looks: `draw` gives (distance, shade, gloss), `shadow` a distance on the ground."""
+    """How one kind of solid looks: `draw` gives distance, shade, gloss; `shadow` a distance on the ground."""
 
-    draw: Callable[[np.ndarray, np.ndarray, Params], Vector]
-    shadow: Callable[[np.ndarray, np.ndarray, Params], np.ndarray]
+    draw: Callable[[Array, Array, Params], Vector]
+    shadow: Callable[[Array, Array, Params], Array]
 
 
-def reach(layout: Layout, pixel: np.float32) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def reach(layout: Layout, pixel: np.float32) -> tuple[Array, Array, Array, Array]:
     """Return left, right, top, bottom (N, K each) of boxes that hold every object with its shadow."""
     wide, tall = np.take(_BOUNDS, layout.shape, axis=0).transpose(2, 0, 1) * layout.size
     tall = tall * layout.height
     light = layout.light[:, None]
     sin, cos = np.sin(layout.pitch)[:, None], np.cos(layout.pitch)[:, None]
     tip_x, tip_y = -tall * light[..., 0] / light[..., 2], tall * light[..., 1] / light[..., 2] * sin
-    # Half the width of the shadow's soft edge at its far end, and half as much again: beyond a corner the distance
-    # is that to an edge's line.
+    # Half the width of the shadow's soft edge at its far end, and half as much again: beyond a corner the
+    # distance is that to an edge's line.
     soft = np.float32(0.12) * np.hypot(tip_x, tip_y / sin) + np.float32(0.21) * wide + np.float32(1.5) * pixel
     margin_x, margin_y = wide + soft, (wide + soft) * sin
     left, right = np.minimum(tip_x, 0) - margin_x, np.maximum(tip_x, 0) + margin_x
@@ -79,13 +80,13 @@ def reach(layout: Layout, pixel: np.float32) -> tuple[np.ndarray, np.ndarray, np
     return layout.x + left, layout.x + right, layout.y + top, layout.y + bottom
 
 
-def _lambert(facing: np.ndarray) -> np.ndarray:
-    """Brightness from the cosine to the light, wrapped around so that the dark side has a form and no hard line."""
+def _lambert(facing: Array) -> Array:
+    """Brightness from the cosine to the light, wrapped around: the dark side has a form and no hard line."""
     wrapped = _HALF + _HALF * facing
     return AMBIENT + DIFFUSE * (wrapped * wrapped)
 
 
-def _gloss(facing: np.ndarray) -> np.ndarray:
+def _gloss(facing: Array) -> Array:
     """A highlight: the 32nd power of the cosine to the half vector, by squaring."""
     power = np.maximum(facing, 0)
     for _ in range(5):
@@ -93,7 +94,7 @@ def _gloss(facing: np.ndarray) -> np.ndarray:
     return power * np.float32(0.55)
 
 
-def _ellipse(u: np.ndarray, v: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _ellipse(u: Array, v: Array, a: Array, b: Array) -> Array:
     """Distance to an ellipse with half axes a, b, exact to first order at the edge."""
     p, q = u / a, v / b
     level = np.sqrt(p * p + q * q) + _TINY
@@ -101,7 +102,7 @@ def _ellipse(u: np.ndarray, v: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.n
     return level * (level - 1) / (np.sqrt(p * p + q * q) + _TINY)
 
 
-def _zonogon(u: np.ndarray, v: np.ndarray, generators: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+def _zonogon(u: Array, v: Array, generators: list[tuple[Array, Array]]) -> Array:
     """Distance to the sum of the segments -g..g: the shape of a box's outline and of its shadow."""
     distance = None
     for gx, gy in generators:
@@ -117,7 +118,7 @@ def _zonogon(u: np.ndarray, v: np.ndarray, generators: list[tuple[np.ndarray, np
 # Sphere
 
 
-def _sphere(u: np.ndarray, v: np.ndarray, p: Params) -> Vector:
+def _sphere(u: Array, v: Array, p: Params) -> Vector:
     right, up = u / p.size, -(v / p.size + p.cos_pitch)
     square = right * right + up * up
     depth = np.sqrt(np.maximum(1 - square, 0))
@@ -126,7 +127,7 @@ def _sphere(u: np.ndarray, v: np.ndarray, p: Params) -> Vector:
     return (np.sqrt(square) - 1) * p.size, shade, _gloss(hx * right + hy * up + hz * depth)
 
 
-def _sphere_shadow(x: np.ndarray, y: np.ndarray, p: Params) -> np.ndarray:
+def _sphere_shadow(x: Array, y: Array, p: Params) -> Array:
     sx, sy = p.throw
     length = np.sqrt(sx * sx + sy * sy)
     cos, sin = sx / length, sy / length
@@ -144,7 +145,7 @@ def _box_axes(p: Params) -> list[Vector]:
     return [(side * cos, side * sin, zero), (-side * sin, side * cos, zero), (zero, zero, rise)]
 
 
-def _box(u: np.ndarray, v: np.ndarray, p: Params) -> Vector:
+def _box(u: Array, v: Array, p: Params) -> Vector:
     axes = _box_axes(p)
     up = -v - axes[2][2] * p.cos_pitch  # from the box's centre
     seen = [(x, y * p.sin_pitch + z * p.cos_pitch) for x, y, z in axes]
@@ -167,19 +168,19 @@ def _box(u: np.ndarray, v: np.ndarray, p: Params) -> Vector:
 
 
 def _nearer(
-    u: np.ndarray,
-    up: np.ndarray,
+    u: Array,
+    up: Array,
     plane: Vector,
     other: Vector,
-    width: np.ndarray,
-) -> np.ndarray:
+    width: Array,
+) -> Array:
     """1 where the box's surface is `plane`, 0 where it is `other`, a ramp of `width` at their edge."""
     c, a, b = (theirs - mine for mine, theirs in zip(plane, other, strict=True))
     scale = 1 / (np.sqrt(a * a + b * b) * width + _TINY)
     return np.clip((a * scale) * u + (b * scale) * up + (c * scale + _HALF), 0, 1)
 
 
-def _box_shadow(x: np.ndarray, y: np.ndarray, p: Params) -> np.ndarray:
+def _box_shadow(x: Array, y: Array, p: Params) -> Array:
     axes = _box_axes(p)
     sx, sy = p.throw
     rise = axes[2][2]
@@ -189,7 +190,7 @@ def _box_shadow(x: np.ndarray, y: np.ndarray, p: Params) -> np.ndarray:
 # Cone
 
 
-def _cone(u: np.ndarray, v: np.ndarray, p: Params) -> Vector:
+def _cone(u: Array, v: Array, p: Params) -> Vector:
     radius, rise = p.size * np.float32(0.98), p.size * p.height * np.float32(2.0)
     flat, apex = radius * p.sin_pitch, rise * p.cos_pitch
     # Tangent from the apex to the foot's ellipse: touches at height flat^2 / apex.
@@ -210,7 +211,7 @@ def _cone(u: np.ndarray, v: np.ndarray, p: Params) -> Vector:
     return distance, shade, _gloss((hx * stand) * across - (hy * stand) * depth + hz * lean)
 
 
-def _cone_shadow(x: np.ndarray, y: np.ndarray, p: Params) -> np.ndarray:
+def _cone_shadow(x: Array, y: Array, p: Params) -> Array:
     radius, rise = p.size * np.float32(0.98), p.size * p.height * np.float32(2.0)
     sx, sy = p.throw
     length = np.sqrt(sx * sx + sy * sy)
@@ -226,11 +227,11 @@ def _cone_shadow(x: np.ndarray, y: np.ndarray, p: Params) -> np.ndarray:
 # Cylinder
 
 
-def _cylinder_size(p: Params) -> tuple[np.ndarray, np.ndarray]:
+def _cylinder_size(p: Params) -> tuple[Array, Array]:
     return p.size * np.float32(0.84), p.size * p.height * np.float32(1.6)
 
 
-def _cylinder(u: np.ndarray, v: np.ndarray, p: Params) -> Vector:
+def _cylinder(u: Array, v: Array, p: Params) -> Vector:
     radius, rise = _cylinder_size(p)
     flat, top = radius * p.sin_pitch, -rise * p.cos_pitch
     distance = _ellipse(u, v - np.clip(v, top, 0), radius, flat)
@@ -242,7 +243,7 @@ def _cylinder(u: np.ndarray, v: np.ndarray, p: Params) -> Vector:
     return distance, side + lid * (_lambert(lz) - side), _gloss(hx * across - hy * depth) * (1 - lid)
 
 
-def _cylinder_shadow(x: np.ndarray, y: np.ndarray, p: Params) -> np.ndarray:
+def _cylinder_shadow(x: Array, y: Array, p: Params) -> Array:
     radius, rise = _cylinder_size(p)
     sx, sy = p.throw
     sx, sy = sx * rise, sy * rise
@@ -256,7 +257,7 @@ def _cylinder_shadow(x: np.ndarray, y: np.ndarray, p: Params) -> np.ndarray:
 _TUBE = np.float32(0.36)
 
 
-def _ring(u: np.ndarray, v: np.ndarray, p: Params) -> Vector:
+def _ring(u: Array, v: Array, p: Params) -> Vector:
     outer = p.size * np.float32(1.12)
     tube = outer * _TUBE
     middle = outer - tube
@@ -270,7 +271,7 @@ def _ring(u: np.ndarray, v: np.ndarray, p: Params) -> Vector:
     return np.abs(radius - middle) - tube, shade, _gloss((hx * right + hy * up) * out + hz * depth)
 
 
-def _ring_shadow(x: np.ndarray, y: np.ndarray, p: Params) -> np.ndarray:
+def _ring_shadow(x: Array, y: Array, p: Params) -> Array:
     """The shadow of a torus with an upright hole: the nearest of points on its middle circle, thrown down."""
     outer = p.size * np.float32(1.12)
     tube = outer * _TUBE

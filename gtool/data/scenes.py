@@ -1,10 +1,12 @@
 """`scenes`: pictures of two to eight coloured solids on lit ground, drawn from a seed at any resolution.
 
-The built-in data set: nothing to download, any number of images, and ground truth that no photo set has: the exact
-mask of every object and a semantic map. Image i depends on (seed, i) alone and is the same scene at every resolution.
-Edges are anti-aliased by the distance to them; masks are decided at pixel centres, the front-most object wins.
+The built-in data set: nothing to download, any number of images, and ground truth that no photo set has: the
+exact mask of every object and a semantic map. Image i depends on (seed, i) alone and is the same scene at
+every resolution. Edges are anti-aliased by the distance to them; masks are decided at pixel centres, the
+front-most object wins.
 
-Axis letters: N tiles (a picture of up to 64 pixels is one), K = 8 object slots, M objects of all tiles, T pixels.
+Axis letters: N tiles (a picture of up to 64 pixels is one), K = 8 object slots, M objects of all tiles,
+T pixels of a tile's side.
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ def draw_scenes(indices: np.ndarray, resolution: int, seed: int = 0) -> Scenes:
 
 
 def _tiles(total: int, resolution: int, tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Image, left and top pixel (all (N,)) of the tiles that cover every picture; the last of a row may overlap."""
+    """Image, left and top pixel, (N,) each, of tiles over every picture; the last of a row may overlap."""
     edges = np.minimum(np.arange(0, resolution, tile), resolution - tile)
     image, top, left = np.meshgrid(np.arange(total), edges, edges, indexing="ij")
     return image.ravel(), left.ravel(), top.ravel()
@@ -157,7 +159,8 @@ def _render(tiles: _Tiles) -> _Layers:
     row = np.zeros_like(tiles.slot)
     row[image, place] = np.arange(len(image))
     side = tiles.x.shape[1]
-    layers = _Layers(*(np.zeros((len(image), side, side), np.float32) for _ in range(4)), row)
+    blank = np.zeros((4, len(image), side, side), np.float32)
+    layers = _Layers(blank[0], blank[1], blank[2], blank[3], row)
     for kind, solid in enumerate(SOLIDS):
         first, last = np.searchsorted(shape, [kind, kind + 1])
         if first < last:
@@ -191,7 +194,7 @@ def _darkness(solid: Solid, u: np.ndarray, v: np.ndarray, p: Params) -> np.ndarr
     """Light taken from the ground: a shadow that grows softer with the distance from the foot."""
     x, y = u, -v / p.sin_pitch
     soft = p.size * np.float32(0.10) + np.float32(0.16) * np.sqrt(x * x + y * y) + p.pixel
-    edge = np.clip(_HALF - solid.shadow(x, y, p) / soft, 0, 1)
+    edge: np.ndarray = np.clip(_HALF - solid.shadow(x, y, p) / soft, 0, 1)
     return edge * edge * (3 - 2 * edge)
 
 

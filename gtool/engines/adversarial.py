@@ -550,7 +550,7 @@ def latents(generator: nn.Module, seed: int, indices: Tensor) -> Tensor:
     return hashed_normal(seed, indices, int(generator.z_dim), "z")
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def generate(
     generator: nn.Module, seed: int, indices: Tensor, compute: Compute, *, batch_size: int = 64, z: Tensor | None = None
 ) -> Iterator[Tensor]:

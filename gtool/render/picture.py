@@ -54,9 +54,9 @@ def default_columns(count: int) -> int:
     return math.ceil(math.sqrt(count))
 
 
-def comfortable_scale(width: int) -> int:
-    """Return the whole number that brings a width in pixels nearest to COMFORTABLE_WIDTH, 1 at least."""
-    return max(1, round(COMFORTABLE_WIDTH / width))
+def comfortable_scale(width: int, wanted: int = COMFORTABLE_WIDTH) -> int:
+    """Return the whole number that brings a width in pixels nearest to the wanted one, 1 at least."""
+    return max(1, round(wanted / width))
 
 
 def enlarge(image: Pixels, scale: int) -> Pixels:

@@ -1,0 +1,167 @@
+"""`gtool eval`: score a run, weights or a folder of images against real images; print, and keep the record."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gtool import __version__, checkpoint, console
+from gtool.errors import CheckpointError, DataError, RecipeError, did_you_mean
+
+if TYPE_CHECKING:
+    from gtool.commands.scoring import Generated, Stored, Wanted
+    from gtool.device import Compute
+
+SCHEMA = 1
+METRICS = ("fid", "kid", "rfd", "swd")
+WITHOUT_WEIGHTS = ("rfd", "swd")
+MODES = ("clean", "legacy_tensorflow", "legacy_pytorch")
+NUM_GENERATED = 2000  # for rfd and swd
+NUM_GENERATED_FID = 10_000  # below this nobody publishes FIDs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The command line of `gtool eval`, as typed."""
+
+    target: str | None = None  # run, weights or folder; None = the newest run
+    other: str | None = None  # a second folder, in place of --reference
+    metrics: tuple[str, ...] = ()
+    num: int | None = None
+    reference: str | None = None
+    split: str | None = None
+    mode: str = "clean"
+    weights: Path | None = None
+    seed: int = 0
+    batch_size: int = 32
+    resolution: int | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    as_json: bool = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is scored: a weights file, or a folder (or archive) of images."""
+
+    weights: Path | None
+    folder: str | None
+
+    @property
+    def name(self) -> str:
+        return str(self.weights or self.folder)
+
+
+def evaluate(request: Request) -> dict[str, Any]:
+    """Score one target by the metrics asked for, print the result and return the record.
+
+    Raises:
+        RecipeError: options that do not go together.
+        CheckpointError, DataError, NetworkError: weights, images or the Inception file cannot be had.
+    """
+    request, target = _understand(request)
+    from gtool.device import make_compute
+
+    started = time.monotonic()
+    compute = make_compute(request.device, request.precision)
+    record = _score(request, target, compute)
+    record["seconds"] = round(time.monotonic() - started, 1)
+    _keep(record, target)
+    _print(record, request)
+    return record
+
+
+# What was asked for; nothing heavy is imported here.
+
+
+def _understand(request: Request) -> tuple[Request, Target]:
+    """Fill in the defaults and refuse what cannot work before anything is loaded."""
+    if request.mode not in MODES:
+        raise RecipeError(f"--mode {request.mode}: unknown{did_you_mean(request.mode, MODES)}")
+    if request.other is not None and request.reference is not None:
+        raise RecipeError("a second folder and --reference both say what to compare with; give one")
+    if request.other is not None:
+        request = replace(request, reference=request.other)
+    target = find_target(request.target)
+    if target.folder is not None and request.reference is None:
+        raise RecipeError(
+            f"{target.folder}: a folder needs something to be compared with: a second folder, or --reference NAME"
+        )
+    if request.reference is not None:
+        _require_there(request.reference)
+    if request.weights is not None and not request.weights.is_file():
+        raise CheckpointError(f"{request.weights}: no such file (--weights)")
+    if not request.metrics:
+        console.notice("no metric was named: rfd and swd, which need no weights (--fid and --kid need them)")
+        request = replace(request, metrics=WITHOUT_WEIGHTS)
+    return request, target
+
+
+def find_target(spec: str | None) -> Target:
+    """Return the weights or the folder that a word means; CheckpointError when it means nothing."""
+    if spec is not None:
+        path = Path(spec).expanduser()
+        is_run = (path / "recipe.toml").is_file() or any(path.glob("weights-*.safetensors"))
+        if (path.is_dir() and not is_run) or path.suffix.lower() in (".zip", ".parquet"):
+            _require_there(spec)
+            return Target(None, spec)
+    return Target(checkpoint.find_weights(spec), None)
+
+
+def _require_there(spec: str) -> None:
+    """Refuse a path that leads nowhere; a bare word may still be the name of a data set."""
+    path = Path(spec).expanduser()
+    if not path.exists() and (spec.startswith((".", "/", "~")) or path.suffix.lower() in (".zip", ".parquet")):
+        raise DataError(f"{spec}: no such folder or file")
+
+
+# Scoring.
+
+
+def _score(request: Request, target: Target, compute: Compute) -> dict[str, Any]:
+    from gtool.commands.scoring import Scorer
+
+    fake, real, about = _open(request, target, compute)
+    scorer = Scorer(request, real, fake.count, compute.device)
+    scorer.take(fake, target.name)
+    metrics = scorer.records()
+    _remark(metrics)
+    return {
+        "schema": SCHEMA,
+        "target": target.name,
+        **about,
+        "reference": {"name": real.name, **real.key},
+        "seed": request.seed,
+        "metrics": metrics,
+        "device": compute.describe(),
+        "gtool": __version__,
+    }
+
+
+def _open(request: Request, target: Target, compute: Compute) -> tuple[Generated | Stored, Stored, dict[str, Any]]:
+    """Return the candidate, the reference, and what is known about the candidate."""
+    from gtool.commands.scoring import Wanted, open_stored
+
+    if target.weights is None:
+        # Two folders are compared as they are, all images of both, unless the user wants otherwise.
+        wanted = Wanted(str(target.folder), request.split or "train", request.resolution)
+        fake = open_stored(wanted, request.num, request.seed)
+        against = Wanted(str(request.reference), request.split or "train", request.resolution)
+        return fake, open_stored(against, request.num, request.seed), {"candidate": fake.key}
+    return _open_generated(request, target.weights, compute)
+
+
+def _open_generated(request: Request, path: Path, compute: Compute) -> tuple[Generated, Stored, dict[str, Any]]:
+    """A generator is compared with the pixels it was trained on, or with others brought to its resolution."""
+    from gtool.commands.scoring import Generated, open_stored
+    from gtool.engines.adversarial import load_generator
+
+    generator, meta = load_generator(path, compute)
+    default = NUM_GENERATED_FID if {"fid", "kid"} & set(request.metrics) else NUM_GENERATED
+    num = request.num or default
+    real = open_stored(_training_data(request, meta, path), max(num, 2 * num if _needs_floor(request) else num), 0)
+    about = {"nimg": meta.get("nimg"), "precision": compute.precision}
+    return Generated(generator, compute, request.seed, num), real, about

@@ -1,0 +1,266 @@
+"""The two sides of a comparison: images that a generator makes, and images that lie in a folder or data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gtool import console
+from gtool.data.cache import load_images
+from gtool.data.sources import open_source
+from gtool.device import Compute, derive_seed
+from gtool.engines.adversarial import generate
+from gtool.errors import DataError
+from gtool.metrics.fid import Extractor, FeatureCollector, Features
+from gtool.metrics.images import permutation
+from gtool.metrics.inception import load_inception
+from gtool.metrics.kid import kid
+from gtool.metrics.reference import reference_features
+from gtool.metrics.weights import InceptionFile, find_inception
+from gtool.metrics.yardstick import Candidate, Yardstick
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gtool.commands.eval import Request
+
+Batch = Tensor | list[Tensor]  # uint8 (n, 3, H, W), or n images (3, H, W) of different sizes
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Images that a generator makes as they are asked for; image i is a function of (seed, i)."""
+
+    generator: torch.nn.Module
+    compute: Compute
+    seed: int
+    count: int
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        yield from generate(
+            self.generator, self.seed, torch.arange(self.count), self.compute, batch_size=batch_size
+        )
+
+
+class NativeImages:
+    """The images of a source at the size they have."""
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, index: int) -> Tensor:
+        """Return uint8 (3, H, W)."""
+        return torch.from_numpy(np.ascontiguousarray(self.source.read(index).transpose(2, 0, 1)))
+
+    def __getitem__(self, index: np.ndarray) -> Tensor:
+        images = [self.read(int(i)) for i in index]
+        return one_size(images, self.source.name)
+
+
+def one_size(images: Batch, name: str) -> Tensor:
+    """Return the batch as one tensor; DataError when the images have several sizes."""
+    if isinstance(images, Tensor):
+        return images
+    sizes = sorted({f"{image.shape[2]}x{image.shape[1]}" for image in images})
+    if len(sizes) > 1:
+        raise DataError(
+            f"{name}: images of several sizes ({', '.join(sizes[:3])}), and rfd and swd need one; "
+            "crop and resize both sides with --resolution R"
+        )
+    return torch.stack(images)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Chosen images of a folder or data set; `images` is a pixel array (N, 3, R, R) or `NativeImages`."""
+
+    name: str  # as in protocol strings
+    images: Any
+    chosen: np.ndarray
+    key: dict[str, str | int]  # what the pixels depend on
+
+    @property
+    def count(self) -> int:
+        return len(self.chosen)
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        for start in range(0, self.count, batch_size):
+            indices = self.chosen[start : start + batch_size]
+            if isinstance(self.images, NativeImages):
+                yield [self.images.read(int(i)) for i in indices]
+            else:
+                yield torch.from_numpy(np.array(self.images[indices]))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How to open a folder or data set; `resolution` None keeps the images' own size."""
+
+    dataset: str
+    split: str
+    resolution: int | None
+    crop: str = "center"
+    columns: tuple[str | None, str | None, str | None] = (None, None, None)
+    num_images: int | None = None
+    cache_gb: float = 4.0
+
+
+def open_stored(wanted: Wanted, num: int | None, seed: int) -> Stored:
+    """Open a data set and choose all its images, or `num` of them by the seed."""
+    image, label, segmentation = wanted.columns
+    source = open_source(
+        wanted.dataset,
+        split=wanted.split,
+        image_column=image,
+        label_column=label,
+        segmentation_column=segmentation,
+        num_images=wanted.num_images,
+        resolution=wanted.resolution,
+    )
+    if note := getattr(source, "note", None):
+        console.notice(note)
+    images: Any = NativeImages(source)
+    if wanted.resolution is not None:
+        with console.progress(f"reading {source.name}") as update:
+            loaded = load_images(
+                source,
+                wanted.resolution,
+                crop=wanted.crop,
+                budget_gb=wanted.cache_gb,
+                progress=lambda done, total: update(done, total, f"{done:,} of {total:,} images"),
+            )
+        for name, reason in loaded.skipped:
+            console.warning(f"{name}: left out: {reason}")
+        images = loaded.images
+    count = len(images)
+    chosen = np.arange(count)
+    if num is not None and num < count:
+        chosen = np.sort(permutation(count, derive_seed("eval", seed))[:num])
+    key: dict[str, str | int] = {"source": source.fingerprint, "resolution": wanted.resolution or 0}
+    key |= {"crop": wanted.crop, "num": len(chosen), "seed": seed if len(chosen) < count else 0}
+    return Stored(_short(wanted), images, chosen, key)
+
+
+def _short(wanted: Wanted) -> str:
+    """Return `cifar10-train` for a data set with splits and the bare name for a folder."""
+    path = Path(wanted.dataset).expanduser()
+    return path.resolve().name if path.exists() else f"{wanted.dataset.split('/')[-1]}-{wanted.split}"
+
+
+class Scorer:
+    """Takes the candidate's images once and scores them by everything that was asked for."""
+
+    def __init__(self, request: Request, real: Stored, num: int, device: torch.device) -> None:
+        self.request = request
+        self.real = real
+        self.yardstick: Yardstick | None = None
+        self.candidate: Candidate | None = None
+        self.extractor: Extractor | None = None
+        self.needs_rows = "kid" in request.metrics
+        self.collector = FeatureCollector(keep_rows=self.needs_rows)
+        if {"fid", "kid"} & set(request.metrics):
+            self.weights = _find_weights(request.weights)
+            self.extractor = Extractor(load_inception(self.weights.path, device), request.mode)
+        if {"rfd", "swd"} & set(request.metrics):
+            self.yardstick = Yardstick.build(
+                _Chosen(real), num=min(num, real.count), seed=request.seed, device=device
+            )
+            self.candidate = self.yardstick.candidate()
+
+    def take(self, fake: Generated | Stored, name: str) -> None:
+        """Run all of the candidate's images through everything that looks at them."""
+        with console.progress(f"scoring {name}") as update:
+            done = 0
+            for batch in fake.batches(self.request.batch_size):
+                if self.candidate is not None:
+                    self.candidate.add(one_size(batch, name))
+                if self.extractor is not None:
+                    self.collector.add(self.extractor(batch))
+                done += len(batch)
+                update(done, fake.count, f"{done:,} of {fake.count:,} images")
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """Return what was measured, by name: value, protocol, counts, and floor or deviation."""
+        found: dict[str, dict[str, Any]] = {}
+        if self.extractor is not None:
+            found |= self._inception_records()
+        if self.candidate is not None:
+            found |= self._yardstick_records(self.candidate.scores())
+        return found
+
+    def _inception_records(self) -> dict[str, dict[str, Any]]:
+        from gtool.metrics.fid import fid
+
+        fake, real = self.collector.features(), self._real_features()
+        tail = f"{self.request.mode}/{self.weights.label}/{_counts(fake.count, self.real.name, real.count)}"
+        counts = {"num_fake": fake.count, "num_real": real.count}
+        found: dict[str, dict[str, Any]] = {}
+        if "fid" in self.request.metrics:
+            found["fid"] = {"value": fid(fake, real), "protocol": f"fid/{tail}", **counts}
+        if "kid" in self.request.metrics:
+            assert fake.rows is not None and real.rows is not None
+            measured = kid(fake.rows, real.rows, seed=self.request.seed)
+            found["kid"] = {"value": measured.value, "deviation": measured.deviation}
+            found["kid"] |= {"protocol": f"kid/{tail}", **counts}
+        return found
+
+    def _real_features(self) -> Features:
+        extractor = self.extractor
+        assert extractor is not None
+
+        def build() -> Features:
+            collector = FeatureCollector(keep_rows=self.needs_rows)
+            with console.progress(f"features of {self.real.name}") as update:
+                for batch in self.real.batches(self.request.batch_size):
+                    collector.add(extractor(batch))
+                    update(collector.count, self.real.count, f"{collector.count:,} of {self.real.count:,} images")
+            return collector.features()
+
+        key = {**self.real.key, "mode": self.request.mode, "weights": self.weights.sha256}
+        return reference_features(key, build, need_rows=self.needs_rows)
+
+    def _yardstick_records(self, scores: dict[str, float]) -> dict[str, dict[str, Any]]:
+        counts = {name: int(scores.pop(name)) for name in ("num_fake", "num_real", "num_floor")}
+        tail = _counts(counts["num_fake"], self.real.name, counts["num_real"])
+        found = {}
+        for name, value in scores.items():
+            family, _, side = name.partition("_")
+            if family not in self.request.metrics or name.endswith("_floor"):
+                continue
+            floor = scores[f"{name}_floor"]
+            protocol = f"{family}-v1{'/' + side + 'px' if side else ''}/{tail}"
+            ratio = value / floor if floor else None
+            found[name] = {"value": value, "floor": floor, "ratio": ratio, "protocol": protocol, **counts}
+        return found
+
+
+class _Chosen:
+    """The chosen images of a set, by array of indices."""
+
+    def __init__(self, stored: Stored) -> None:
+        self.stored = stored
+
+    def __len__(self) -> int:
+        return self.stored.count
+
+    def __getitem__(self, index: np.ndarray) -> object:
+        return self.stored.images[self.stored.chosen[index]]
+
+
+def _counts(num_fake: int, name: str, num_real: int) -> str:
+    return f"n{num_fake}/ref-{name}-n{num_real}"
+
+
+def _find_weights(named: Path | None) -> InceptionFile:
+    with console.progress("downloading the Inception weights") as update:
+        report: Callable[[int, int], None] = lambda done, total: update(done, total, f"{done >> 20} MiB")  # noqa: E731
+        return find_inception(named, report)

@@ -1,0 +1,109 @@
+"""Linear resampling along one axis as matrices, so that a change of images is rows @ image @ columns^T.
+
+Matrices are differentiable any number of times by construction, which grid sampling is not, and each image of a
+batch may have its own. Beyond its border an image goes on mirrored about its last pixel.
+
+`bands` is the filter bank and `rescaling` the geometric pipeline of StyleGAN2-ADA (Karras et al. 2020, appendix B),
+rebuilt from its description. Wavelets: Daubechies, Ten Lectures on Wavelets, 1992, tables 6.1 (sym2) and 6.3 (sym6).
+
+Axis letters: N images, R resolution.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+SYM2 = tuple(value / (4 * math.sqrt(2)) for value in (1 - 3**0.5, 3 - 3**0.5, 3 + 3**0.5, 1 + 3**0.5))
+# fmt: off
+SYM6 = (
+    0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633,
+    0.4910559419267466, 0.787641141030194, 0.3379294217276218, -0.07263752278646252,
+    -0.021060292512300564, 0.04472490177066578, 0.0017677118642428036, -0.007800708325034148,
+)
+# fmt: on
+NUM_BANDS = 4
+
+
+def apply(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return rows @ image @ columns^T for images (N, 3, R, R) and matrices (N, R, R), in the dtype of the images."""
+    rows, columns = rows.to(images.dtype).unsqueeze(1), columns.to(images.dtype).unsqueeze(1)
+    return rows @ images @ columns.mT
+
+
+def mirrored(positions: Tensor, resolution: int) -> Tensor:
+    """Return the pixel 0..R-1 that is seen at any integer position of the endlessly mirrored axis."""
+    period = max(1, 2 * (resolution - 1))
+    folded = positions.remainder(period)
+    return torch.minimum(folded, period - folded)
+
+
+@lru_cache(maxsize=8)
+def bands(resolution: int) -> Tensor:
+    """Return (4, R, R) band-pass matrices from the lowest octave to the highest, which sum to the identity.
+
+    L_k is the autocorrelation of the wavelet's low-pass with its taps 2^k apart; the bands are the differences of
+    the ever smoother 1, L_0, L_0 L_1, L_0 L_1 L_2.
+    """
+    taps = torch.tensor(SYM2, dtype=torch.float64)
+    half_band = (
+        torch.nn.functional.conv1d(taps.view(1, 1, -1), taps.view(1, 1, -1), padding=3).flatten() / 2
+    )  # (7,)
+    smooth = torch.ones(1, dtype=torch.float64)
+    matrices = [_convolution(smooth, resolution)]
+    for octave in range(NUM_BANDS - 1):
+        spread = torch.zeros(6 * 2**octave + 1, dtype=torch.float64)
+        spread[:: 2**octave] = half_band
+        smooth = torch.nn.functional.conv1d(
+            smooth.view(1, 1, -1), spread.flip(0).view(1, 1, -1), padding=len(spread) - 1
+        ).flatten()
+        matrices.append(_convolution(smooth, resolution))
+    finer = [first - second for first, second in zip(matrices, matrices[1:], strict=False)]
+    return torch.stack([matrices[-1], *reversed(finer)]).float()
+
+
+def _convolution(taps: Tensor, resolution: int) -> Tensor:
+    """Matrix (R, R) of a centred symmetric filter on the mirrored axis."""
+    pixels = torch.arange(resolution).unsqueeze(1)
+    sources = mirrored(pixels + torch.arange(len(taps)) - len(taps) // 2, resolution)  # (R, taps)
+    matrix = torch.zeros(resolution, resolution, dtype=taps.dtype)
+    return matrix.scatter_add_(1, sources, taps.expand(resolution, -1))
+
+
+def rescaling(scale: Tensor, shift: Tensor, resolution: int) -> Tensor:
+    """Return (N, R, R) matrices that enlarge by `scale` (N,) about the middle, then shift by `shift` (N,) pixels.
+
+    The axis is upsampled twofold with the sym6 wavelet, read with linear interpolation, and filtered down with the
+    same wavelet, whose even shifts are orthonormal: scale 1 with shift 0 is the identity.
+    """
+    up, down = (matrix.to(scale.device) for matrix in _sym6_pair(resolution))
+    reach = len(SYM6) // 2 - 1
+    fine = torch.arange(-reach, 2 * resolution + reach, device=scale.device)  # positions that `down` reads
+    middle = resolution - 0.5  # of the fine axis, where pixel i lies at 2 i + 0.5
+    sources = (fine - middle - 2 * shift.unsqueeze(1)) / scale.unsqueeze(1) + middle  # (N, 2R + 10)
+    first = sources.floor()
+    blend = (sources - first).unsqueeze(2)
+    first = first.long()
+    taken = torch.lerp(
+        up[first.remainder(len(up))], up[(first + 1).remainder(len(up))], blend
+    )  # (N, 2R + 10, R)
+    return down @ taken
+
+
+@lru_cache(maxsize=8)
+def _sym6_pair(resolution: int) -> tuple[Tensor, Tensor]:
+    """Upsampling (4 (R - 1), R), one period of the mirrored fine axis, and downsampling (R, 2R + 10)."""
+    taps = torch.tensor(SYM6)
+    fine = torch.arange(max(2, 4 * (resolution - 1)))
+    up = torch.zeros(len(fine), resolution)
+    down = torch.zeros(resolution, 2 * resolution + len(SYM6) - 2)
+    for tap in range(len(SYM6)):
+        # Tap t carries pixel i to the fine position 2 i + t - 5.
+        offset = fine + 5 - tap
+        hit = offset % 2 == 0
+        up[fine[hit], mirrored(offset[hit] // 2, resolution)] += math.sqrt(2) * taps[tap]
+        down[torch.arange(resolution), 2 * torch.arange(resolution) + tap] = taps[tap] / math.sqrt(2)
+    return up, down

@@ -1,0 +1,32 @@
+"""A walk from latent to latent that ends where it began."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+NEARLY_PARALLEL = 1e-4  # radians
+
+
+def closed_walk(stations: Tensor, steps: int) -> Tensor:
+    """Go from each latent to the next, and from the last to the first, on great circles.
+
+    Gaussian latents of many dimensions lie near a sphere; the straight line between two of them leaves it, and
+    images in the middle lose their contrast (White 2016, "Sampling Generative Networks", section 2.1).
+
+    Args:
+        stations: (K, z_dim), K >= 2.
+        steps: latents from a station, included, to the next, excluded.
+
+    Returns:
+        (K x steps, z_dim); row k x steps is station k.
+    """
+    share = torch.arange(steps, dtype=stations.dtype).div(steps).view(1, -1, 1)  # (1, steps, 1)
+    start, end = stations.unsqueeze(1), stations.roll(-1, dims=0).unsqueeze(1)  # (K, 1, z_dim)
+    unit_start, unit_end = (torch.nn.functional.normalize(z, dim=-1) for z in (start, end))
+    angle = (unit_start * unit_end).sum(-1, keepdim=True).clamp(-1, 1).acos()  # (K, 1, 1)
+    is_flat = angle < NEARLY_PARALLEL
+    sine = torch.where(is_flat, torch.ones_like(angle), angle.sin())
+    from_start = torch.where(is_flat, 1 - share, ((1 - share) * angle).sin() / sine)
+    from_end = torch.where(is_flat, share, (share * angle).sin() / sine)
+    return (from_start * start + from_end * end).flatten(0, 1)

@@ -1,0 +1,71 @@
+"""Inception features of a reference set, computed once and kept in the cache folder.
+
+The key is a hash of everything the features depend on; one process computes while others wait; a file gets its
+name only when it is complete, and a file that cannot be read is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from gtool.checkpoint import atomic_write, cache_dir
+from gtool.metrics.fid import Features
+from gtool.metrics.inception import SIZE
+from gtool.metrics.moments import Moments
+
+FORMAT = 1
+
+
+def reference_features(
+    key: Mapping[str, str | int], build: Callable[[], Features], *, need_rows: bool = False
+) -> Features:
+    """Return cached features, or those that `build` computes.
+
+    key: fingerprint and choice of the images, protocol, digest of the weights.
+    need_rows: features without their rows do not do.
+    """
+    from filelock import FileLock
+
+    text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
+    path = cache_dir() / "stats" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        cached = _read(path)
+        if cached is not None and (cached.rows is not None or not need_rows):
+            return cached
+        features = build()
+        _write(path, features, text)
+        return features
+
+
+def _write(path: Path, features: Features, key: str) -> None:
+    tensors = {}
+    if features.rows is not None:
+        tensors["rows"] = features.rows.contiguous()
+    if features.moments is not None:
+        tensors |= {"mean": features.moments.mean, "scatter": features.moments.scatter}
+    with atomic_write(path) as temporary:
+        save_file(tensors, temporary, metadata={"count": str(features.count), "key": key})
+
+
+def _read(path: Path) -> Features | None:
+    """Return what a file holds, or None when there is none that can be read."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+            count = int(opened.metadata()["count"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        return None
+    moments = None
+    if "scatter" in tensors:
+        moments = Moments(SIZE)
+        moments.count, moments.mean, moments.scatter = count, tensors["mean"], tensors["scatter"]
+    return Features(count, tensors.get("rows"), moments)

@@ -1,0 +1,91 @@
+"""To 299 x 299 the way each FID protocol does it, as two matrix products, and to the network's input range.
+
+Parmar et al. 2022 (On Aliased Resizing and Surprising Subtleties in GAN Evaluation) show that the resizer
+alone moves FID by points, so each protocol has exactly one:
+
+    clean              PIL's bicubic (a = -0.5, widened by the scale when it shrinks), clipped to 0..255
+    legacy_tensorflow  bilinear with corners aligned at the origin, no antialiasing, as TensorFlow 1 did
+    legacy_pytorch     bilinear with half-pixel centres, no antialiasing
+
+All three are separable and linear, so one image costs two products with a constant matrix. Against PIL the
+difference stays below 2e-4 of a grey level. N images, H W pixels, S = 299.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gtool.metrics.precision import full_fp32
+
+Mode = Literal["clean", "legacy_tensorflow", "legacy_pytorch"]
+MODES: tuple[str, ...] = get_args(Mode)
+SIDE = 299
+
+
+@full_fp32()
+def to_input(images: Tensor, mode: str) -> Tensor:
+    """Return uint8 (N, 3, H, W) as the network's input, (N, 3, 299, 299) fp32 in about [-1, 1].
+
+    The aspect ratio is not kept; no protocol keeps it.
+    """
+    rows = resize_matrix(mode, images.shape[2]).to(images.device)  # (S, H)
+    columns = resize_matrix(mode, images.shape[3]).to(images.device)  # (S, W)
+    pixels = images.to(torch.float32) @ columns.T  # (N, 3, H, S)
+    pixels = (rows @ pixels).clamp_(0, 255)  # (N, 3, S, S); the bilinear ones cannot leave the range
+    if mode == "legacy_pytorch":
+        return pixels.div_(127.5).sub_(1)
+    return pixels.sub_(128).div_(128)
+
+
+@lru_cache(maxsize=64)
+def resize_matrix(mode: str, size: int) -> Tensor:
+    """Return the (299, size) fp32 matrix that resizes one axis."""
+    weights = {"clean": _bicubic, "legacy_tensorflow": _from_origin, "legacy_pytorch": _half_pixel}[mode](
+        size
+    )
+    return torch.from_numpy((weights / weights.sum(1, keepdims=True)).astype(np.float32))
+
+
+def _bicubic(size: int) -> np.ndarray:
+    """Weights of Pillow's resampling: the kernel sampled at pixel centres, cut at the border, normalised."""
+    scale = size / SIDE
+    stretch = max(scale, 1.0)
+    centre = (np.arange(SIDE) + 0.5)[:, None] * scale
+    first = np.maximum(np.trunc(centre - 2 * stretch + 0.5), 0)
+    last = np.minimum(np.trunc(centre + 2 * stretch + 0.5), size)
+    pixel = np.arange(size)[None, :]
+    inside = (pixel >= first) & (pixel < last)
+    return np.where(inside, _keys((pixel - centre + 0.5) / stretch), 0.0)
+
+
+def _keys(x: np.ndarray) -> np.ndarray:
+    """The cubic convolution kernel (Keys 1981) with a = -0.5."""
+    x = np.abs(x)
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+
+
+def _from_origin(size: int) -> np.ndarray:
+    return _bilinear(np.arange(SIDE) * (size / SIDE), size)
+
+
+def _half_pixel(size: int) -> np.ndarray:
+    return _bilinear((np.arange(SIDE) + 0.5) * (size / SIDE) - 0.5, size)
+
+
+def _bilinear(position: np.ndarray, size: int) -> np.ndarray:
+    """Weights that read `size` samples at real positions, clamped to the border."""
+    position = np.clip(position, 0, size - 1)
+    left = np.floor(position).astype(np.int64)
+    right = np.minimum(left + 1, size - 1)
+    share = position - left
+    weights = np.zeros((SIDE, size))
+    np.add.at(weights, (np.arange(SIDE), left), 1 - share)
+    np.add.at(weights, (np.arange(SIDE), right), share)
+    return weights

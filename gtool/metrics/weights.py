@@ -1,0 +1,172 @@
+"""Finding the Inception weights: on this machine first, then, with a network, at their publishers.
+
+A file that was not named by the user must carry the published SHA-256: an interrupted download or a file
+planted in a shared folder is passed over and reported. A file that the user names is taken as it is, and its
+digest goes into the protocol string, so that a score with other weights can never pass for a FID.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gtool.checkpoint import atomic_write, cache_dir
+from gtool.errors import CheckpointError, NetworkError
+from gtool.hub import is_offline, is_reachable
+
+VARIABLE = "GTOOL_INCEPTION_WEIGHTS"
+TIMEOUT_SECONDS = 30.0  # between two packets, once the probe has found the server
+CHUNK_BYTES = 1 << 20
+_STATE_DICT = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+_TORCHSCRIPT = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file that carries the weights: its usual name, digest, and where its publisher keeps it."""
+
+    name: str
+    sha256: str
+    url: str | None
+
+
+PUBLISHED = (
+    Published(
+        "pt_inception-2015-12-05-6726825d.pth",
+        _STATE_DICT,
+        "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+    ),
+    Published(
+        "inception-2015-12-05.pt",
+        _TORCHSCRIPT,
+        "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
+    ),
+    Published("weights-inception-2015-12-05-6726825d.pth", _STATE_DICT, None),
+)
+
+
+@dataclass(frozen=True)
+class InceptionFile:
+    """A file with weights and its SHA-256."""
+
+    path: Path
+    sha256: str
+
+    @property
+    def label(self) -> str:
+        """What protocol strings call it: `inception-2015` for published weights only."""
+        known = self.sha256 in (_STATE_DICT, _TORCHSCRIPT)
+        return "inception-2015" if known else f"inception-{self.sha256[:8]}"
+
+
+def find_inception(named: Path | None = None, progress: Progress | None = None) -> InceptionFile:
+    """Return the weights: `named`, else $GTOOL_INCEPTION_WEIGHTS, else a known place, else a download.
+
+    Raises:
+        CheckpointError: the file that was named is not there.
+        NetworkError: found nowhere and not to be had; says where it was looked for and what works without.
+    """
+    variable = os.environ.get(VARIABLE)
+    if named is not None or variable:
+        path = named or Path(str(variable)).expanduser()
+        if not path.is_file():
+            raise CheckpointError(f"{path}: no such file ({'--weights' if named else VARIABLE})")
+        return InceptionFile(path, digest_of(path))
+    damaged: list[Path] = []
+    for path, published in _places():
+        if path.is_file():
+            if (found := digest_of(path)) == published.sha256:
+                return InceptionFile(path, found)
+            damaged.append(path)
+    return _download(damaged, progress)
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _places() -> Iterator[tuple[Path, Published]]:
+    """Yield where files may lie: our cache, clean-fid's /tmp when the file is ours, torch hub's folder."""
+    import torch
+
+    hub = Path(torch.hub.get_dir()) / "checkpoints"
+    for folder in (cache_dir() / "weights", Path("/tmp"), hub):
+        for published in PUBLISHED:
+            path = folder / published.name
+            if folder != Path("/tmp") or _is_ours(path):
+                yield path, published
+
+
+def _is_ours(path: Path) -> bool:
+    """Say whether this user owns a file in a folder that anybody can write to."""
+    return os.name == "posix" and path.is_file() and path.stat().st_uid == os.getuid()
+
+
+def _download(damaged: list[Path], progress: Progress | None) -> InceptionFile:
+    reasons = ["the environment asks for offline"] if is_offline() else []
+    for published in PUBLISHED if not reasons else ():
+        if published.url is None:
+            continue
+        target = cache_dir() / "weights" / published.name
+        try:
+            _fetch(published, published.url, target, progress)
+        except NetworkError as bad:
+            reasons.append(str(bad))
+            continue
+        return InceptionFile(target, published.sha256)
+    raise NetworkError(_not_found(damaged, "; ".join(reasons)))
+
+
+def _fetch(published: Published, url: str, target: Path, progress: Progress | None) -> None:
+    """Download to a temporary name, check the digest, then give the file its name; one process at a time."""
+    from filelock import FileLock
+
+    if not is_reachable(url):
+        raise NetworkError(f"{url.split('/')[2]} cannot be reached")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_suffix(".lock")):
+        if target.is_file() and digest_of(target) == published.sha256:
+            return
+        with atomic_write(target) as temporary, temporary.open("wb") as out:
+            digest = hashlib.sha256()
+            for chunk in _packets(url, progress):
+                out.write(chunk)
+                digest.update(chunk)
+            if digest.hexdigest() != published.sha256:
+                raise NetworkError(f"{url} did not give the published file")
+
+
+def _packets(url: str, progress: Progress | None) -> Iterator[bytes]:
+    """Yield the body of a response; every failure of the network becomes a NetworkError."""
+    import http.client
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
+            total, done = int(response.headers.get("Content-Length") or 0), 0
+            while chunk := response.read(CHUNK_BYTES):
+                yield chunk
+                done += len(chunk)
+                if progress is not None:
+                    progress(done, total)
+    except (OSError, http.client.HTTPException) as bad:
+        raise NetworkError(f"{url}: {bad}") from None
+
+
+def _not_found(damaged: list[Path], reason: str) -> str:
+    import torch
+
+    names = " or ".join(published.name for published in PUBLISHED)
+    places = f"{cache_dir() / 'weights'}, /tmp (files of yours), {Path(torch.hub.get_dir()) / 'checkpoints'}"
+    wrong = f"; passed over, not the published bytes: {', '.join(map(str, damaged))}" if damaged else ""
+    return (
+        f"FID and KID need the Inception weights, {names}: not in {places}{wrong}; not downloaded: {reason}; "
+        f"name a copy with --weights FILE or {VARIABLE}, or score without any weights: --rfd, --swd"
+    )
