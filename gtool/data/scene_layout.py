@@ -128,7 +128,8 @@ def _depths(uniform: np.ndarray, count: np.ndarray, horizon: np.ndarray) -> np.n
     slot = np.arange(SLOTS)
     step = np.minimum((slot + 0.15 + 0.7 * uniform) / count[:, None], 1.0)
     far = np.where(horizon > 0, horizon + 0.16, 0.40)[:, None]
-    return far + (0.92 - far) * step
+    y: np.ndarray = far + (0.92 - far) * step
+    return y
 
 
 def _columns(order: np.ndarray, jitter: np.ndarray, count: np.ndarray, size: np.ndarray) -> np.ndarray:
@@ -138,7 +139,8 @@ def _columns(order: np.ndarray, jitter: np.ndarray, count: np.ndarray, size: np.
     rank = np.argsort(np.argsort(order + 2.0 * absent, axis=1), axis=1)
     margin = 0.10
     x = margin + (1 - 2 * margin) * (rank + 0.1 + 0.8 * jitter) / count[:, None]
-    return np.clip(x, 1.05 * size, 1 - 1.05 * size)
+    inside: np.ndarray = np.clip(x, 1.05 * size, 1 - 1.05 * size)
+    return inside
 
 
 def _light(uniform: np.ndarray) -> np.ndarray:
@@ -155,5 +157,7 @@ def _world(uniform: np.ndarray) -> np.ndarray:
     place = uniform[:, 0] * len(WORLDS)
     first = place.astype(np.int64)
     part = np.clip((place - first - 0.5) * 2, 0, 0.5)[:, None, None]
-    mixed = to_linear(WORLDS[first]) * (1 - part) + to_linear(WORLDS[(first + 1) % len(WORLDS)]) * part
+    mixed: np.ndarray = (
+        to_linear(WORLDS[first]) * (1 - part) + to_linear(WORLDS[(first + 1) % len(WORLDS)]) * part
+    )
     return mixed * (0.86 + 0.24 * uniform[:, 1])[:, None, None]

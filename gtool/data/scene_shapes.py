@@ -80,6 +80,11 @@ def reach(layout: Layout, pixel: np.float32) -> tuple[Array, Array, Array, Array
     return layout.x + left, layout.x + right, layout.y + top, layout.y + bottom
 
 
+def _length(x: Array, y: Array) -> Array:
+    length: Array = np.sqrt(x * x + y * y)
+    return length
+
+
 def _lambert(facing: Array) -> Array:
     """Brightness from the cosine to the light, wrapped around: the dark side has a form and no hard line."""
     wrapped = _HALF + _HALF * facing
@@ -88,7 +93,7 @@ def _lambert(facing: Array) -> Array:
 
 def _gloss(facing: Array) -> Array:
     """A highlight: the 32nd power of the cosine to the half vector, by squaring."""
-    power = np.maximum(facing, 0)
+    power: Array = np.maximum(facing, 0)
     for _ in range(5):
         power = power * power
     return power * np.float32(0.55)
@@ -97,16 +102,17 @@ def _gloss(facing: Array) -> Array:
 def _ellipse(u: Array, v: Array, a: Array, b: Array) -> Array:
     """Distance to an ellipse with half axes a, b, exact to first order at the edge."""
     p, q = u / a, v / b
-    level = np.sqrt(p * p + q * q) + _TINY
+    level = _length(p, q) + _TINY
     p, q = p / a, q / b
-    return level * (level - 1) / (np.sqrt(p * p + q * q) + _TINY)
+    distance: Array = level * (level - 1) / (_length(p, q) + _TINY)
+    return distance
 
 
 def _zonogon(u: Array, v: Array, generators: list[tuple[Array, Array]]) -> Array:
     """Distance to the sum of the segments -g..g: the shape of a box's outline and of its shadow."""
-    distance = None
+    distance: Array | None = None
     for gx, gy in generators:
-        norm = np.sqrt(gx * gx + gy * gy) + _TINY
+        norm = _length(gx, gy) + _TINY
         nx, ny = -gy / norm, gx / norm
         reach = sum(abs(nx * hx + ny * hy) for hx, hy in generators)
         side = np.abs(nx * u + ny * v) - reach
@@ -129,7 +135,7 @@ def _sphere(u: Array, v: Array, p: Params) -> Vector:
 
 def _sphere_shadow(x: Array, y: Array, p: Params) -> Array:
     sx, sy = p.throw
-    length = np.sqrt(sx * sx + sy * sy)
+    length = _length(sx, sy)
     cos, sin = sx / length, sy / length
     x, y = x - sx * p.size, y - sy * p.size
     return _ellipse(cos * x + sin * y, cos * y - sin * x, p.size * np.sqrt(1 + length * length), p.size)
@@ -176,8 +182,9 @@ def _nearer(
 ) -> Array:
     """1 where the box's surface is `plane`, 0 where it is `other`, a ramp of `width` at their edge."""
     c, a, b = (theirs - mine for mine, theirs in zip(plane, other, strict=True))
-    scale = 1 / (np.sqrt(a * a + b * b) * width + _TINY)
-    return np.clip((a * scale) * u + (b * scale) * up + (c * scale + _HALF), 0, 1)
+    scale = 1 / (_length(a, b) * width + _TINY)
+    share: Array = np.clip((a * scale) * u + (b * scale) * up + (c * scale + _HALF), 0, 1)
+    return share
 
 
 def _box_shadow(x: Array, y: Array, p: Params) -> Array:
@@ -204,8 +211,8 @@ def _cone(u: Array, v: Array, p: Params) -> Vector:
     across = np.clip(u / (slope * np.maximum(below, p.pixel)), -1, 1)
     depth = np.sqrt(1 - across * across)
     # The side leans back by the cone's half angle.
-    lean = radius / np.sqrt(radius * radius + rise * rise)
-    stand = rise / np.sqrt(radius * radius + rise * rise)
+    edge = _length(radius, rise)
+    lean, stand = radius / edge, rise / edge
     (lx, ly, lz), (hx, hy, hz) = p.light, p.half
     shade = _lambert((lx * stand) * across - (ly * stand) * depth + lz * lean)
     return distance, shade, _gloss((hx * stand) * across - (hy * stand) * depth + hz * lean)
@@ -214,14 +221,14 @@ def _cone(u: Array, v: Array, p: Params) -> Vector:
 def _cone_shadow(x: Array, y: Array, p: Params) -> Array:
     radius, rise = p.size * np.float32(0.98), p.size * p.height * np.float32(2.0)
     sx, sy = p.throw
-    length = np.sqrt(sx * sx + sy * sy)
+    length = _length(sx, sy)
     along, across = (x * sx + y * sy) / length, np.abs(x * sy - y * sx) / length
     tip = length * rise
     sine = np.minimum(radius / tip, np.float32(0.98))
     cosine = np.sqrt(1 - sine * sine)
     line = (along - tip) * sine + across * cosine
-    wedge = np.maximum(line, radius * sine - along)
-    return np.minimum(wedge, np.sqrt(x * x + y * y) - radius)
+    distance: Array = np.minimum(np.maximum(line, radius * sine - along), _length(x, y) - radius)
+    return distance
 
 
 # Cylinder
@@ -249,7 +256,8 @@ def _cylinder_shadow(x: Array, y: Array, p: Params) -> Array:
     sx, sy = sx * rise, sy * rise
     part = np.clip((x * sx + y * sy) / (sx * sx + sy * sy), 0, 1)
     dx, dy = x - part * sx, y - part * sy
-    return np.sqrt(dx * dx + dy * dy) - radius
+    distance: Array = _length(dx, dy) - radius
+    return distance
 
 
 # Ring, standing upright and facing the viewer
@@ -262,7 +270,7 @@ def _ring(u: Array, v: Array, p: Params) -> Vector:
     tube = outer * _TUBE
     middle = outer - tube
     right, up = u, -v - outer * p.cos_pitch
-    radius = np.sqrt(right * right + up * up) + _TINY
+    radius = _length(right, up) + _TINY
     bulge = np.clip((radius - middle) / tube, -1, 1)
     depth = np.sqrt(1 - bulge * bulge)
     out = bulge / radius
@@ -276,14 +284,15 @@ def _ring_shadow(x: Array, y: Array, p: Params) -> Array:
     outer = p.size * np.float32(1.12)
     tube = outer * _TUBE
     sx, sy = p.throw
-    length = np.sqrt(sx * sx + sy * sy)
+    length = _length(sx, sy)
     part = np.clip((x * sx + y * sy) / (length * length), 0, 2 * outer)
     dx, dy = x - part * sx, y - part * sy
     half = np.sqrt(np.maximum(np.square(outer - tube) - np.square(part - outer), 0))
     across = np.abs((dx * sy - dy * sx) / length)
     beyond = np.abs((dx * sx + dy * sy) / length)
     face = np.abs(sy / length)  # 0: the light is in the ring's plane and the shadow is a bar
-    return np.sqrt(np.square(np.maximum(across - half * face, 0)) + np.square(beyond)) - tube
+    distance: Array = _length(np.maximum(across - half * face, 0), beyond) - tube
+    return distance
 
 
 SOLIDS = (
