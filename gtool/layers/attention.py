@@ -21,6 +21,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, fused: bool) ->
 
     Without `fused` the logits are kept in fp32 and every operation has a second derivative.
     """
+    if fused and bias is not None and bias.requires_grad and torch.is_grad_enabled():
+        logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1) + bias.to(q.dtype)
+        return logits.softmax(dim=-1, dtype=q.dtype).to(v.dtype) @ v
     if fused:
         mask = None if bias is None else bias.to(q.dtype).unsqueeze(0)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
