@@ -1,16 +1,16 @@
 """Differentiable augmentation of the images that a discriminator sees, real and generated alike.
 
-Differentiable Augmentation (Zhao et al. 2020) as the TransGAN release has it: shifts of 20 % where the paper has
-12.5 %, and erasing that hits the whole batch or nobody. `hue`, `filter` and `geo` come from StyleGAN2-ADA (Karras
-et al. 2020, appendix B). Names and numbers: `gtool.data.policies`.
+Differentiable Augmentation (Zhao et al. 2020) as the TransGAN release has it: shifts of 20 % where the paper
+has 12.5 %, and erasing that hits the whole batch or nobody. `hue`, `filter` and `geo` come from StyleGAN2-ADA
+(Karras et al. 2020, appendix B). Names and numbers: `gtool.data.policies`.
 
-Drawing is apart from applying. Draws are made for the global batch, so that a share of a process or a micro-batch,
-`draws[start:stop]`, is what the whole would have given it; what the release decides for a whole batch is decided for
-the global batch. Image i depends on no other image. Every operation can be differentiated twice, for penalties on
-the gradient at the images before it.
+Drawing is apart from applying. Draws are made for the global batch, so that a share of a process or a
+micro-batch, `draws[start:stop]`, is what the whole would have given it; what the release decides for a whole
+batch is decided for the global batch. Image i depends on no other image. Every operation can be
+differentiated twice, for penalties on the gradient at the images before it.
 
-Deviations from the release: the border goes on mirrored without end in `geo` and `filter` (the release stops after
-one reflection and needs more than 21 pixels), nothing is changed in place, and `cutmix` is left out.
+Deviations from the release: the border goes on mirrored without end in `geo` and `filter` (the release stops
+after one reflection and needs more than 21 pixels), nothing is changed in place, and `cutmix` is left out.
 
 Axis letters: N images, C channels, R resolution.
 """
@@ -40,7 +40,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of a policy for N images: `draws[start:stop]` is a share, `draws.to(device)` a copy."""
+    """The random numbers of a policy for N images; `draws[start:stop]` is a share of them."""
 
     operations: tuple[Drawn, ...]
     num_images: int
@@ -126,20 +126,21 @@ def augment(images: Tensor, draws: Draws) -> Tensor:
 
 
 _DrawnNumbers = tuple[Tensor, tuple[int, ...]]
+_Draw = Callable[[_Request], _DrawnNumbers | None]
+_Apply = Callable[[Tensor, Tensor, tuple[int, ...]], Tensor]
 
 
 # Each operation: how it is drawn (None spares the batch), how it is applied.
 
 
 def _draw_color(request: _Request) -> _DrawnNumbers:
-    offset, saturation, contrast = (
-        request.uniform(3).sub(0.5).mul(request.amount).unbind(1)
-    )  # in ±strength / 2
+    # Each in ±strength / 2.
+    offset, saturation, contrast = request.uniform(3).sub(0.5).mul(request.amount).unbind(1)
     return torch.stack([offset, 1 + 2 * saturation, 1 + contrast], dim=1), ()
 
 
 def _color(images: Tensor, values: Tensor, _: tuple[int, ...]) -> Tensor:
-    """Brightness, then saturation about the mean of the channels, then contrast about the mean of the image."""
+    """Brightness, then saturation about the mean of a pixel, then contrast about that of the image."""
     x = _at_least_fp32(images)
     brightness, saturation, contrast = values.to(x.dtype).view(-1, 3, 1, 1, 1).unbind(1)  # each (N, 1, 1, 1)
     grey = x.mean(dim=1, keepdim=True)  # (N, 1, R, R)
@@ -238,9 +239,8 @@ def _draw_geo(request: _Request) -> _DrawnNumbers:
     scale, stretch, down, right = request.normal(4).unbind(1)
     scale, stretch = 0.2 * scale * scaled, 0.2 * stretch * stretched
     down, right = (0.125 * shift * shifted for shift in (down, right))
-    return torch.stack(
-        [mirror.float(), (scale - stretch).exp2(), (scale + stretch).exp2(), down, right], dim=1
-    ), ()
+    tall, wide = (scale - stretch).exp2(), (scale + stretch).exp2()
+    return torch.stack([mirror.float(), tall, wide, down, right], dim=1), ()
 
 
 def _geo(images: Tensor, values: Tensor, _: tuple[int, ...]) -> Tensor:
@@ -280,10 +280,7 @@ def _at_least_fp32(images: Tensor) -> Tensor:
     return images.to(torch.promote_types(images.dtype, torch.float32))
 
 
-_OPERATIONS: dict[
-    str,
-    tuple[Callable[[_Request], _DrawnNumbers | None], Callable[[Tensor, Tensor, tuple[int, ...]], Tensor]],
-] = {
+_OPERATIONS: dict[str, tuple[_Draw, _Apply]] = {
     "color": (_draw_color, _color),
     "translation": (_draw_translation, _translation),
     "cutout": (_draw_cutout, _erase),

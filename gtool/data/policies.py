@@ -1,8 +1,9 @@
-"""Names of the augmentations and their one number each; needs no torch, so that recipes can be checked without it.
+"""Names of the augmentations and their one number each; without torch, so that a recipe is checked without it.
 
-A policy is a comma-separated list of words, applied from left to right: `translation,cutout,color`. A word may carry
-its number after a colon: `translation:0.125,cutout:1` are those of Differentiable Augmentation (Zhao et al. 2020),
-the plain words are those of the TransGAN release. With the number 0 every operation leaves the images as they are.
+A policy is a comma-separated list of words, applied from left to right: `translation,cutout,color`. A word
+may carry its number after a colon: `translation:0.125,cutout:1` are those of Differentiable Augmentation
+(Zhao et al. 2020), the plain words are those of the TransGAN release. With the number 0 every operation
+leaves the images as they are.
 
 Left out: `cutmix` of the release, which no released recipe uses and which mixes the images of a batch.
 """
@@ -23,19 +24,15 @@ class Operation(NamedTuple):
 
 
 OPERATIONS: dict[str, Operation] = {
-    "color": Operation(
-        "strength: brightness ±0.5, saturation 0 to 2, contrast 0.5 to 1.5 at strength 1", 1.0
-    ),
+    "color": Operation("strength; 1 is brightness ±0.5, saturation 0 to 2, contrast 0.5 to 1.5", 1.0),
     "translation": Operation("largest shift as a share of the side", 0.2),
     "cutout": Operation("probability that the whole batch loses a square of half the side", 0.3),
-    "erase_ratio": Operation(
-        "probability that the whole batch loses a rectangle of 20 to 70 % of the side", 0.3
+    "erase_ratio": Operation("probability that the whole batch loses sides of 20 to 70 %", 0.3),
+    "stl_erase_ratio": Operation(
+        "probability that the whole batch loses sides of 20 pixels to half + 20", 0.3
     ),
-    "stl_erase_ratio": Operation("the same with sides of 20 pixels to half the side + 20 pixels", 0.3),
     "hue": Operation("probability, per image, of a rotation about the grey axis", 0.5),
-    "filter": Operation(
-        "probability, per image and band, of another gain of one of four frequency bands", 0.25
-    ),
+    "filter": Operation("probability, per image, with which each of four bands changes", 0.25),
     "geo": Operation("share of the usual probabilities of mirroring, scaling, stretching, shifting", 1.0),
     "crop": Operation("probability, per image, of a crop out of the image enlarged by 1.2", 0.2),
     "rotate": Operation("probability that the whole batch is turned by 90, 180 or 270 degrees", 0.5),
@@ -64,9 +61,7 @@ def parse_word(word: str) -> tuple[str, float]:
     """
     name, colon, number = word.partition(":")
     if name == "cutmix":
-        raise ValueError(
-            "augmentation `cutmix` is not offered: an image must not depend on others of its batch"
-        )
+        raise ValueError("augmentation `cutmix` mixes the images of a batch and is not offered")
     if name not in OPERATIONS:
         raise ValueError(f"unknown augmentation `{name}`{did_you_mean(name, list(OPERATIONS))}")
     operation = OPERATIONS[name]

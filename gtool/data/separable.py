@@ -1,10 +1,11 @@
 """Linear resampling along one axis as matrices, so that a change of images is rows @ image @ columns^T.
 
-Matrices are differentiable any number of times by construction, which grid sampling is not, and each image of a
-batch may have its own. Beyond its border an image goes on mirrored about its last pixel.
+Matrices are differentiable any number of times by construction, which grid sampling is not, and each image of
+a batch may have its own. Beyond its border an image goes on mirrored about its last pixel.
 
-`bands` is the filter bank and `rescaling` the geometric pipeline of StyleGAN2-ADA (Karras et al. 2020, appendix B),
-rebuilt from its description. Wavelets: Daubechies, Ten Lectures on Wavelets, 1992, tables 6.1 (sym2) and 6.3 (sym6).
+`bands` is the filter bank and `rescaling` the geometric pipeline of StyleGAN2-ADA (Karras et al. 2020,
+appendix B). The wavelets are Daubechies' least asymmetric ones with 2 and 6 vanishing moments (Ten Lectures on
+Wavelets, 1992).
 
 Axis letters: N images, R resolution.
 """
@@ -13,8 +14,10 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 SYM2 = tuple(value / (4 * math.sqrt(2)) for value in (1 - 3**0.5, 3 - 3**0.5, 3 + 3**0.5, 1 + 3**0.5))
@@ -29,7 +32,7 @@ NUM_BANDS = 4
 
 
 def apply(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Return rows @ image @ columns^T for images (N, 3, R, R) and matrices (N, R, R), in the dtype of the images."""
+    """Return rows @ image @ columns^T for images (N, 3, R, R) and matrices (N, R, R), in their dtype."""
     rows, columns = rows.to(images.dtype).unsqueeze(1), columns.to(images.dtype).unsqueeze(1)
     return rows @ images @ columns.mT
 
@@ -45,27 +48,27 @@ def mirrored(positions: Tensor, resolution: int) -> Tensor:
 def bands(resolution: int) -> Tensor:
     """Return (4, R, R) band-pass matrices from the lowest octave to the highest, which sum to the identity.
 
-    L_k is the autocorrelation of the wavelet's low-pass with its taps 2^k apart; the bands are the differences of
-    the ever smoother 1, L_0, L_0 L_1, L_0 L_1 L_2.
+    L_k is half the autocorrelation of sym2 with its taps 2^k apart; the bands are the differences between the
+    ever smoother 1, L_0, L_0 L_1, L_0 L_1 L_2.
     """
     taps = torch.tensor(SYM2, dtype=torch.float64)
-    half_band = (
-        torch.nn.functional.conv1d(taps.view(1, 1, -1), taps.view(1, 1, -1), padding=3).flatten() / 2
-    )  # (7,)
+    half_band = _full_convolution(taps, taps.flip(0)) / 2  # (7,)
     smooth = torch.ones(1, dtype=torch.float64)
-    matrices = [_convolution(smooth, resolution)]
+    matrices = [_filtering(smooth, resolution)]
     for octave in range(NUM_BANDS - 1):
         spread = torch.zeros(6 * 2**octave + 1, dtype=torch.float64)
         spread[:: 2**octave] = half_band
-        smooth = torch.nn.functional.conv1d(
-            smooth.view(1, 1, -1), spread.flip(0).view(1, 1, -1), padding=len(spread) - 1
-        ).flatten()
-        matrices.append(_convolution(smooth, resolution))
-    finer = [first - second for first, second in zip(matrices, matrices[1:], strict=False)]
+        smooth = _full_convolution(smooth, spread)
+        matrices.append(_filtering(smooth, resolution))
+    finer = [first - second for first, second in pairwise(matrices)]
     return torch.stack([matrices[-1], *reversed(finer)]).float()
 
 
-def _convolution(taps: Tensor, resolution: int) -> Tensor:
+def _full_convolution(first: Tensor, second: Tensor) -> Tensor:
+    return F.conv1d(first[None, None], second.flip(0)[None, None], padding=len(second) - 1).flatten()
+
+
+def _filtering(taps: Tensor, resolution: int) -> Tensor:
     """Matrix (R, R) of a centred symmetric filter on the mirrored axis."""
     pixels = torch.arange(resolution).unsqueeze(1)
     sources = mirrored(pixels + torch.arange(len(taps)) - len(taps) // 2, resolution)  # (R, taps)
@@ -74,10 +77,10 @@ def _convolution(taps: Tensor, resolution: int) -> Tensor:
 
 
 def rescaling(scale: Tensor, shift: Tensor, resolution: int) -> Tensor:
-    """Return (N, R, R) matrices that enlarge by `scale` (N,) about the middle, then shift by `shift` (N,) pixels.
+    """Return (N, R, R) that enlarge by `scale` (N,) about the middle, then shift by `shift` (N,) pixels.
 
-    The axis is upsampled twofold with the sym6 wavelet, read with linear interpolation, and filtered down with the
-    same wavelet, whose even shifts are orthonormal: scale 1 with shift 0 is the identity.
+    The axis is upsampled twofold with the sym6 wavelet, read with linear interpolation, and filtered down
+    with the same wavelet, whose even shifts are orthonormal: scale 1 with shift 0 is the identity.
     """
     up, down = (matrix.to(scale.device) for matrix in _sym6_pair(resolution))
     reach = len(SYM6) // 2 - 1
@@ -86,11 +89,8 @@ def rescaling(scale: Tensor, shift: Tensor, resolution: int) -> Tensor:
     sources = (fine - middle - 2 * shift.unsqueeze(1)) / scale.unsqueeze(1) + middle  # (N, 2R + 10)
     first = sources.floor()
     blend = (sources - first).unsqueeze(2)
-    first = first.long()
-    taken = torch.lerp(
-        up[first.remainder(len(up))], up[(first + 1).remainder(len(up))], blend
-    )  # (N, 2R + 10, R)
-    return down @ taken
+    below, above = (up[position.long().remainder(len(up))] for position in (first, first + 1))
+    return down @ torch.lerp(below, above, blend)  # (R, 2R + 10) @ (N, 2R + 10, R)
 
 
 @lru_cache(maxsize=8)

@@ -8,8 +8,9 @@ non-saturating Goodfellow et al. 2014. D: E[softplus(-D(x))] + E[softplus(D(G(z)
 relativistic   RpGAN (Jolicoeur-Martineau 2018, as in R3GAN 2024), real i paired with fake i.
                D: E[softplus(D(G(z)) - D(x))], G: E[softplus(D(x) - D(G(z)))].
 
-Deviations from the released code: its `standard` loss never assigns the discriminator's loss; `non-saturating` is
-the working form of it. Its penalty and its drift are part of the loss; here they are terms of their own.
+Deviations from the released code: its `standard` loss never assigns the discriminator's loss;
+`non-saturating` is the working form of it. Its penalty and its drift are part of the loss; here they are terms
+of their own.
 
 Axis letters: N images.
 """
@@ -62,9 +63,9 @@ def generator_loss(kind: str, fake: Tensor, real: Tensor | None = None) -> Tenso
 def drift(real: Tensor, batch_mean: Tensor) -> Tensor:
     """Return (E[D(x)])^2, which keeps the logits of real images near zero; the weight is the caller's.
 
-    It is the square of the batch mean, as released; ProGAN has the mean of squares. A square of a mean is not a mean
-    over shares, so each share gets the value of the whole batch, and 2 E[D(x)] times the gradient of its own mean:
-    averaged over shares of equal size, that is the gradient of the whole.
+    It is the square of the batch mean, as released; ProGAN has the mean of squares. A square of a mean is no
+    mean over shares, so each share gets the value of the whole batch, and 2 E[D(x)] times the gradient of its
+    own mean: averaged over shares of equal size, that is the gradient of the whole.
 
     Args:
         real: logits (N,) of one share (micro-batch, process) of the reals.

@@ -1,14 +1,15 @@
 """Terms beside the adversarial loss: penalties on the discriminator's input gradient, and mode seeking.
 
 gradient_penalty   WGAN-GP (Gulrajani et al. 2017), scaled by the target as the release of TransGAN scales it.
-zero_centred       R1 and R2 (Mescheder et al. 2018): mean squared gradient norm on reals, on fakes. By double
-                   backward, or by the finite difference of one more forward, whose expectation over directions it
-                   is up to the curvature of D; the difference leaves fused kernels usable and costs less.
+zero_centred       R1 and R2 (Mescheder et al. 2018): mean squared gradient norm on reals, on fakes. By
+                   double backward, or by the finite difference of one more forward, which equals it in
+                   expectation over directions as the step goes to 0, leaves fused kernels usable, costs less.
 mode_seeking       MSGAN (Mao et al. 2019), as the release's `wgangp-mode` writes it.
 
-No weight is applied here. `discriminate` maps images (N, 3, R, R) to logits (N,) and contains the augmentation, so
-that gradients are those with respect to images before it; logits[i] must depend on images[i] alone, which is what
-makes the gradient of the sum the per-image gradient. Everything is fp32 on this side of `discriminate`.
+No weight is applied here. `discriminate` maps images (N, 3, R, R) to logits (N,) and contains the
+augmentation, so that gradients are those with respect to images before it; logits[i] must depend on images[i]
+alone, which is what makes the gradient of the sum the per-image gradient. Everything is fp32 on this side of
+`discriminate`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def gradient_penalty(
     """
     alpha = alpha.float()
     gradient = _input_gradient(discriminate, alpha * real.float() + (1 - alpha) * fake.float())
-    norm = torch.linalg.vector_norm(gradient.flatten(1), dim=1)  # (N,)
+    norm: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1)  # (N,)
     return (norm - target).square().mean() / target**2
 
 
@@ -76,9 +77,10 @@ def finite_difference(shifted: Tensor, base: Tensor, step: float) -> Tensor:
 
 
 def mode_seeking(images_a: Tensor, images_b: Tensor, z_a: Tensor, z_b: Tensor) -> Tensor:
-    """Return 1 / (mean |images_a - images_b| / mean |z_a - z_b| + 1e-5): small when other latents give other images.
+    """Return 1 / (mean |images_a - images_b| / mean |z_a - z_b| + 1e-5).
 
-    It is a ratio of means over the pairs given, as released, hence unlike the rest not an average over micro-batches.
+    Small when other latents give other images. A ratio of means over the pairs given, as released: unlike the
+    rest, no average over micro-batches.
 
     Args:
         images_a: (N, 3, R, R) from latents z_a.
