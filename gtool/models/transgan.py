@@ -187,7 +187,7 @@ class Generator(nn.Module):
     def _paint(self, x: Tensor, z: Tensor, noise: Sequence[Tensor] | None) -> Tensor:
         context = None
         if self.context is not None and self.context_position is not None:
-            context = self.context(z).view(len(z), *self.context_position.shape) + self.context_position
+            context = self.context(z).view(z.shape[0], *self.context_position.shape) + self.context_position
         given: list[Tensor | None] = list(noise or [])
         if given and len(given) != len(self.noise_lengths):
             raise ValueError(f"{len(given)} noise inputs for a generator of {len(self.noise_lengths)}")
