@@ -103,7 +103,7 @@ class TrainRecipe(Section):
     ema_kimg: NonNegative = 500.0
     ema_rampup: NonNegative = 0.1
     ema_decay: Share | None = None
-    locality: Annotated[tuple[tuple[float, int], ...], Field(strict=False)] = ()
+    locality: Annotated[tuple[Annotated[tuple[float, int], Field(strict=False)], ...], Field(strict=False)] = ()
     tick_kimg: Positive = 4.0
     snapshot_kimg: Positive = 200.0
     keep: Count = 3

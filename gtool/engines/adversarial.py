@@ -446,8 +446,6 @@ def _update_ema(state: State) -> None:
     beta = ema_beta(state.recipe, state.nimg)
     trained = state.compute.accelerator.unwrap_model(state.generator)
     torch._foreach_lerp_(list(state.ema.parameters()), list(trained.parameters()), 1.0 - beta)
-    for averaged, current in zip(state.ema.buffers(), trained.buffers(), strict=True):
-        averaged.copy_(current)
 
 
 # Saving and going on.

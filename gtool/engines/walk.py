@@ -11,8 +11,8 @@ NEARLY_PARALLEL = 1e-4  # radians
 def closed_walk(stations: Tensor, steps: int) -> Tensor:
     """Go from each latent to the next, and from the last to the first, on great circles.
 
-    Gaussian latents of many dimensions lie near a sphere; the straight line between two of them leaves it, and
-    images in the middle lose their contrast (White 2016, "Sampling Generative Networks", section 2.1).
+    Gaussian latents of many dimensions lie near a sphere, which the straight line between two of them leaves
+    (White 2016, "Sampling Generative Networks").
 
     Args:
         stations: (K, z_dim), K >= 2.

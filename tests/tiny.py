@@ -1,0 +1,49 @@
+"""The smallest TransGAN that has every part, and runs of it that take seconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gtool.recipe import Recipe, make_recipe
+
+MODEL: dict[str, Any] = {
+    "resolution": 16,
+    "z_dim": 8,
+    "generator": {
+        "stages": [
+            {"side": 4, "channels": 16, "depth": 1},
+            {"side": 8, "channels": 16, "depth": 1, "upsample": "bicubic"},
+            {"side": 16, "channels": 8, "depth": 1, "upsample": "bilinear"},
+        ],
+        "heads": 2,
+    },
+    "discriminator": {
+        "stages": [{"side": 8, "channels": 8, "depth": 1}, {"side": 4, "channels": 16, "depth": 1}],
+        "heads": 2,
+    },
+}
+TABLE: dict[str, Any] = {
+    "schema": 1,
+    "model_name": "transgan",
+    "model": MODEL,
+    "data": {"dataset": "scenes", "resolution": 16, "num_images": 64, "flip": True},
+    "augment": {"policy": "translation,cutout,color"},
+    "optim": {"learning_rate": 1e-3, "clip_norm": 5.0},
+    "loss": {"kind": "wgan-eps", "gradient_penalty": 10.0, "drift": 1e-3},
+    "train": {
+        "batch_size": 8,
+        "n_critic": 2,
+        "kimg": 0.16,
+        "ema_kimg": 1.0,
+        "tick_kimg": 0.016,
+        "snapshot_kimg": 0.048,
+        "metric_images": 16,
+        "precision": "fp32",
+    },
+    "sample": {"num": 4},
+}
+
+
+def tiny_recipe(*settings: str) -> Recipe:
+    """Return the tiny recipe with `--set` settings on top."""
+    return make_recipe(TABLE, settings, where="tiny")
