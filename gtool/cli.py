@@ -119,6 +119,209 @@ def train(
     run_train(request)
 
 
+@app.command(
+    name="eval",
+    epilog="""Examples:
+
+`gtool eval` : the newest run against its own data set, by rfd and swd, which need no download
+
+`gtool eval --fid` : FID of the newest run, 10,000 images, clean-fid's protocol
+
+`gtool eval runs/transgan-cifar10-000 --fid --kid --num 50000` : the published convention for CIFAR-10
+
+`gtool eval samples/ photos/ --kid --json` : two folders
+
+`gtool eval samples/ --reference cifar10 --split test --rfd`""",
+)
+def evaluate(
+    target: Annotated[
+        str | None, typer.Argument(help="A run, weights, or a folder of images; the newest run when left out.")
+    ] = None,
+    other: Annotated[str | None, typer.Argument(help="A folder to compare a folder with.")] = None,
+    fid: Annotated[bool, typer.Option("--fid", help="Frechet Inception distance; needs Inception weights.")] = False,
+    kid: Annotated[bool, typer.Option("--kid", help="Kernel Inception distance; unbiased, for few images.")] = False,
+    rfd: Annotated[bool, typer.Option("--rfd", help="Frechet distance of random features; needs no weights.")] = False,
+    swd: Annotated[bool, typer.Option("--swd", help="Sliced Wasserstein distance of patches; needs none.")] = False,
+    num: Annotated[
+        int | None,
+        typer.Option(min=2, help="Images on each side; default 2000, with --fid or --kid 10000, folders: all."),
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="What is real: a data set's name or a folder; default the run's own data.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Split of the reference; default that of the training.")] = None,
+    mode: Annotated[str, typer.Option(help="`clean`, `legacy_tensorflow` or `legacy_pytorch`.")] = "clean",
+    weights: Annotated[Path | None, typer.Option(help="File with the Inception weights.")] = None,
+    resolution: Annotated[int | None, typer.Option(min=16, help="Crop and resize folders to so many pixels.")] = None,
+    seed: Annotated[int, typer.Option(help="Chooses the latents and the subsets.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward; changes no result.")] = 32,
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="Of the generator: `auto`, `bf16` or `fp32`.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Score images: FID and KID by clean-fid's protocol, or rfd and swd, which work offline."""
+    from gtool.commands.eval import Request
+    from gtool.commands.eval import evaluate as run_evaluate
+
+    flags = {"fid": fid, "kid": kid, "rfd": rfd, "swd": swd}
+    request = Request(
+        target=target,
+        other=other,
+        metrics=tuple(name for name, wanted in flags.items() if wanted),
+        num=num,
+        reference=reference,
+        split=split,
+        mode=mode,
+        weights=weights,
+        resolution=resolution,
+        seed=seed,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        as_json=as_json,
+    )
+    run_evaluate(request)
+
+
+@app.command(
+    epilog="""Examples:
+
+`gtool sample --num 64` : a grid of the newest run
+
+`gtool sample runs/transgan-cifar10-000 --seeds 0,1,4-6 -o chosen.png`
+
+`gtool sample --seeds 0,3,8 --interpolate 24 --animate walk.webp` : from image to image and back
+
+`gtool sample weights.safetensors --num 5000 -o samples/` : separate PNG files"""
+)
+def sample(
+    target: Annotated[
+        str | None, typer.Argument(help="A run, weights, or a hub id; the newest run when left out.")
+    ] = None,
+    num: Annotated[int | None, typer.Option("--num", "-n", min=1, help="How many; default 64.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Which images: numbers and ranges, `0,1,4-6`.")] = None,
+    seed: Annotated[int, typer.Option(help="With its number, all that an image depends on.")] = 0,
+    interpolate: Annotated[
+        int | None, typer.Option(min=1, help="Walk through the images in so many steps from one to the next.")
+    ] = None,
+    animate: Annotated[Path | None, typer.Option(help="Also write the walk as .webp, .gif or .mp4.")] = None,
+    fps: Annotated[float, typer.Option(min=0.1, max=100, help="Frames a second of the animation.")] = 15.0,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", help="FILE.png for a grid, FOLDER/ for separate files.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the numbered files of a folder that is not empty.")
+    ] = False,
+    columns: Annotated[int | None, typer.Option(min=1, help="Images a row of the grid.")] = None,
+    scale: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Enlarge pixels; default: grids comfortably, files not.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per forward.")] = None,
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="`auto`, `bf16` or `fp32`.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Generate images: a grid, separate files, or a walk from image to image."""
+    from gtool.commands.sample import Request
+    from gtool.commands.sample import sample as run_sample
+
+    request = Request(
+        target=target,
+        num=num,
+        seeds=seeds,
+        seed=seed,
+        interpolate=interpolate,
+        animate=animate,
+        fps=fps,
+        out=out,
+        overwrite=overwrite,
+        columns=columns,
+        scale=scale,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        as_json=as_json,
+    )
+    run_sample(request)
+
+
+@app.command(
+    epilog="""Examples:
+
+`gtool export --format onnx` : the newest run; z to images, any batch, checked with onnxruntime
+
+`gtool export runs/transgan-cifar10-000 -o generator.pt2`
+
+`gtool export runs/transgan-cifar10-000 -o mine.safetensors` : one file to share, enough for `gtool sample`
+
+`gtool export released.pth --from transgan -o transgan.safetensors` : a checkpoint of the original code"""
+)
+def export(
+    target: Annotated[
+        str | None, typer.Argument(help="A run, weights, or a hub id; the newest run when left out.")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option("--format", help="`safetensors`, `onnx` or `pt2`; default as -o ends.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write.")] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", help="TARGET is an original checkpoint of this model.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a generator as one file for other programs, and check the file by running it."""
+    from gtool.commands.export import Request
+    from gtool.commands.export import export as run_export
+
+    run_export(Request(target=target, kind=kind, out=out, source=source, as_json=as_json))
+
+
+recipes_app = typer.Typer(invoke_without_command=True)
+app.add_typer(recipes_app, name="recipes")
+
+
+@recipes_app.callback()
+def recipes(context: typer.Context) -> None:
+    """List, show and copy the recipes that come with gtool."""
+    if context.invoked_subcommand is None:
+        recipes_ls()
+
+
+@recipes_app.command("ls")
+def recipes_ls(as_json: Json = False) -> None:
+    """List the recipes: name, resolution, hardware, time."""
+    from gtool.commands.recipes import ls
+
+    ls(as_json=as_json)
+
+
+@recipes_app.command("show")
+def recipes_show(name: Annotated[str, typer.Argument(help="A name from `gtool recipes ls`.")]) -> None:
+    """Print a recipe as it is."""
+    from gtool.commands.recipes import show
+
+    show(name)
+
+
+@recipes_app.command("cp")
+def recipes_cp(
+    name: Annotated[str, typer.Argument(help="A name from `gtool recipes ls`.")],
+    destination: Annotated[Path | None, typer.Argument(help="A new file, or a folder.")] = None,
+) -> None:
+    """Copy a recipe to edit it; never over a file."""
+    from gtool.commands.recipes import cp
+
+    cp(name, destination)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what is installed and what this machine can do: for bug reports."""
+    from gtool.commands.doctor import doctor as run_doctor
+
+    run_doctor(as_json=as_json)
+
+
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit status; every error becomes one line on stderr."""
     try:

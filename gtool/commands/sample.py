@@ -1,4 +1,4 @@
-"""`gtool sample`: images of a trained generator as a grid, as separate files, or as a walk between latents."""
+"""`gtool sample`: images of a trained generator as a grid, as separate files, or as a walk between them."""
 
 from __future__ import annotations
 
@@ -67,11 +67,9 @@ def sample(request: Request) -> None:
     start = time.perf_counter()
     written = _write_walk(job) if request.is_walk else _write_images(job)
     if request.as_json:
-        record = {"weights": str(weights), "seed": request.seed, "images": len(numbers)}
-        written_as_text = {kind: str(path) for kind, path in written.items()}
-        return console.result_json(
-            record | written_as_text | {"seconds": round(time.perf_counter() - start, 2)}
-        )
+        made = {"weights": str(weights), "seed": request.seed, "images": len(numbers)}
+        places = {kind: str(path) for kind, path in written.items()}
+        return console.result_json(made | places | {"seconds": round(time.perf_counter() - start, 2)})
     for path in written.values():
         console.result(str(path))
 
@@ -108,18 +106,16 @@ def _image_numbers(request: Request) -> Sequence[int]:
 
 
 def _refuse_mixtures(request: Request, numbers: Sequence[int]) -> None:
+    out = request.out
+    into_folder = out is not None and _is_folder(out)
     if request.is_walk and len(numbers) < 2:
         raise RecipeError("a walk goes between at least two images; give --seeds 0,1 or --num 2")
-    if request.is_walk and request.out is not None and _is_folder(request.out):
-        raise RecipeError(f"-o {request.out}: the sheet of a walk is a .png file; name one, or leave -o out")
-    if request.out is not None and not _is_folder(request.out) and Path(request.out).suffix.lower() != ".png":
-        hint = (
-            "an animation is named by --animate"
-            if Path(request.out).suffix in (".gif", ".webp", ".mp4")
-            else ""
-        )
-        hint = hint or "name a .png file for a grid, or a folder with / at its end for separate files"
-        raise RecipeError(f"-o {request.out}: images are written as PNG; {hint}")
+    if request.is_walk and into_folder:
+        raise RecipeError(f"-o {out}: the sheet of a walk is one .png file; name that, or leave -o out")
+    if request.columns and (request.is_walk or into_folder):
+        raise RecipeError("--columns is for grids; a walk has one row for each image, a folder has none")
+    if out is not None and not into_folder and Path(out).suffix.lower() != ".png":
+        raise RecipeError(f"-o {out}: a grid ends in .png, a folder in /; an animation is named by --animate")
 
 
 def _is_folder(out: str) -> bool:
@@ -228,7 +224,8 @@ def _load(job: Job) -> _Source:
     source = _Source(job, generator, meta, compute)
     trained = f"after {meta['nimg'] / 1000:g} kimg" if meta.get("nimg") else "imported"
     console.notice(
-        f"{job.weights}: {meta['model']} at {source.resolution} px, {trained}; {compute.describe()}, {compute.precision}"
+        f"{job.weights}: {meta['model']} at {source.resolution} px, {trained}; "
+        f"{compute.describe()}, {compute.precision}"
     )
     return source
 
@@ -252,7 +249,8 @@ def _write_grid(source: _Source, indices: Tensor) -> Path:
     pixels = len(indices) * (source.resolution * (job.request.scale or 1)) ** 2
     if pixels > MAX_GRID_PIXELS:
         raise RecipeError(
-            f"{len(indices):,} images at {source.resolution} px are too many for one picture; write separate files with -o FOLDER/"
+            f"{len(indices):,} images at {source.resolution} px are too many for one picture; "
+            "write separate files with -o FOLDER/"
         )
     images = np.concatenate(list(source.images(indices)))
     picture = grid(images, columns=job.request.columns, scale=job.request.scale)
@@ -261,11 +259,13 @@ def _write_grid(source: _Source, indices: Tensor) -> Path:
 
 
 def _write_folder(source: _Source, folder: Path, indices: Tensor) -> Path:
+    import torch
+
     from gtool.render.folder import open_folder
 
     request = source.job.request
     text = source.text("")
-    remaining = indices.unique()
+    remaining = torch.unique(indices)
     with open_folder(folder, overwrite=request.overwrite, scale=request.scale or 1) as files:
         for images in source.images(remaining):
             numbers, remaining = remaining[: len(images)].tolist(), remaining[len(images) :]
@@ -290,19 +290,16 @@ def _write_walk(job: Job) -> dict[str, Path]:
     steps = request.interpolate or WALK_STEPS
     z = closed_walk(latents(source.generator, request.seed, stations), steps)
     # The noise inputs stay those of the first image: they would flicker.
-    frames = (image for batch in source.images(stations[:1].expand(len(z)), z) for image in batch)
+    made = (image for batch in source.images(stations[:1].expand(len(z)), z) for image in batch)
     columns = min(steps, SHEET_COLUMNS)
-    chosen = {
-        station * steps + column * steps // columns
-        for station in range(len(stations))
-        for column in range(columns)
-    }
+    in_row = [column * steps // columns for column in range(columns)]
+    on_sheet = {row * steps + step for row in range(len(stations)) for step in in_row}
     sheet: list[Any] = []
-    frames = _keep(frames, chosen, sheet)
-    text = source.text(job.numbers_as_text) | {"interpolate": str(steps)}
+    frames = _keep(made, on_sheet, sheet)
     written = _write_animation(source, frames) if request.animate else {}
     for _ in frames:
         continue
+    text = source.text(job.numbers_as_text) | {"interpolate": str(steps)}
     save_png(job.picture, grid(np.stack(sheet), columns=columns, scale=request.scale), text)
     return {"grid": job.picture, **written}
 

@@ -84,12 +84,21 @@ def export(generator: nn.Module, path: Path, kind: str, description: Mapping[str
     return error
 
 
+def check_finite(generator: nn.Module) -> None:
+    """Make an image and look at it.
+
+    Raises:
+        GToolError: values that are not finite.
+    """
+    _reference(BoundedGenerator(generator).eval(), 1)
+
+
 def _reference(bounded: BoundedGenerator, batch: int) -> tuple[Tensor, Tensor]:
     z = hashed_normal(batch, torch.arange(batch), bounded.z_dim, "export")
     with torch.inference_mode():
         images = bounded(z)
     if not bool(torch.isfinite(images).all()):
-        raise GToolError("the generator makes values that are not finite; nothing was exported")
+        raise GToolError("the generator makes values that are not finite; nothing was written")
     return z, images
 
 

@@ -77,13 +77,19 @@ def find_inception(named: Path | None = None, progress: Progress | None = None) 
         if not path.is_file():
             raise CheckpointError(f"{path}: no such file ({'--weights' if named else VARIABLE})")
         return InceptionFile(path, digest_of(path))
+    found, damaged = local_inception()
+    return found or _download(damaged, progress)
+
+
+def local_inception() -> tuple[InceptionFile | None, list[Path]]:
+    """Return the weights if they lie in a known place, and the files of their names that are not the published ones."""
     damaged: list[Path] = []
     for path, published in _places():
         if path.is_file():
             if (found := digest_of(path)) == published.sha256:
-                return InceptionFile(path, found)
+                return InceptionFile(path, found), damaged
             damaged.append(path)
-    return _download(damaged, progress)
+    return None, damaged
 
 
 def digest_of(path: Path) -> str:

@@ -1,6 +1,7 @@
-"""A folder of separate PNG files that appears whole: files are made in a hidden part of it and moved at the end.
+"""A folder of separate PNG files that appears whole.
 
-The hidden part lies inside the folder, so that both are on one disk even where the folder is a mounted volume.
+The files are made in a hidden part of the folder and moved at the end. It lies inside the folder, so that
+both are on one disk even where the folder is a mounted volume.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def check_folder(path: Path, overwrite: bool) -> None:
 
 @contextmanager
 def open_folder(path: Path, *, overwrite: bool = False, scale: int = 1) -> Iterator[FolderWriter]:
-    """Yield a writer of numbered PNG files; they are in place when the block ends, none of them when it fails.
+    """Yield a writer of numbered PNG files: all in place when the block ends, none when it fails.
 
     Args:
         path: made where it is not there.

@@ -1,0 +1,154 @@
+"""`gtool doctor`: what is installed, what this machine can do and what is missing, for a bug report."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from gtool import __version__, console, hub
+from gtool.checkpoint import cache_dir
+from gtool.errors import GToolError
+
+NEEDED = (
+    "torch",
+    "accelerate",
+    "datasets",
+    "huggingface-hub",
+    "safetensors",
+    "clean-fid",
+    "numpy",
+    "pillow",
+    "pydantic",
+    "typer",
+    "rich",
+    "filelock",
+)
+EXTRAS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "video": ("av",), "tensorboard": ("tensorboard",)}
+
+
+def doctor(*, as_json: bool = False) -> None:
+    """Print the report.
+
+    Raises:
+        GToolError: something is missing without which gtool does not work; the report has been printed.
+    """
+    report, problems = _examine()
+    if as_json:
+        console.result_json(report | {"problems": problems})
+    else:
+        for name, value in _lines(report):
+            console.result(f"{name:<12} {value}")
+    if problems:
+        raise GToolError("; ".join(problems))
+
+
+def _examine() -> tuple[dict[str, Any], list[str]]:
+    packages = {name: _version(name) for name in NEEDED}
+    problems = [f"{name} is not installed" for name, found in packages.items() if found is None]
+    machine = {} if problems else _machine(problems)
+    cache = _cache()
+    if not cache["writable"]:
+        problems.append(f"{cache['path']} cannot be written; set GTOOL_CACHE to a folder that can")
+    report = {
+        "gtool": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": packages,
+        "extras": {extra: {name: _version(name) for name in names} for extra, names in EXTRAS.items()},
+        "machine": machine,
+        "cache": cache,
+        "data": _data_folders(),
+        "inception": _inception() if machine else None,
+        "hub": {"endpoint": hub.endpoint(), "status": _hub_status()},
+    }
+    return report, problems
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _machine(problems: list[str]) -> dict[str, Any]:
+    """What training and sampling would use; a library that cannot even start is the first thing to know."""
+    try:
+        import torch
+
+        from gtool.device import make_compute
+
+        compute = make_compute()
+        return {
+            "device": compute.describe(),
+            "precision": compute.precision,
+            "gpus": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "amx": bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()),
+        }
+    except (ImportError, OSError, RuntimeError, GToolError) as broken:
+        problems.append(f"torch does not start: {str(broken).splitlines()[0]}")
+        return {}
+
+
+def _cache() -> dict[str, Any]:
+    path = cache_dir()
+    files = [entry for entry in path.rglob("*") if entry.is_file()] if path.is_dir() else []
+    parent = next(folder for folder in (path, *path.parents) if folder.exists())
+    size = sum(entry.stat().st_size for entry in files)
+    return {"path": str(path), "files": len(files), "bytes": size, "writable": os.access(parent, os.W_OK)}
+
+
+def _data_folders() -> list[dict[str, Any]]:
+    """The folders of $GTOOL_DATA and the data sets that lie in them."""
+    folders = [Path(part).expanduser() for part in os.environ.get("GTOOL_DATA", "").split(os.pathsep) if part]
+    return [{"path": str(folder), "exists": folder.is_dir(), "names": _inside(folder)} for folder in folders]
+
+
+def _inside(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+
+
+def _inception() -> str | None:
+    """The Inception weights that --fid and --kid would use, without downloading any."""
+    from gtool.metrics.weights import VARIABLE, local_inception
+
+    if named := os.environ.get(VARIABLE):
+        return named if Path(named).expanduser().is_file() else f"{named} ({VARIABLE}): no such file"
+    found, damaged = local_inception()
+    return str(found.path) if found else f"{damaged[0]}: not the published file" if damaged else None
+
+
+def _hub_status() -> str:
+    if hub.is_offline():
+        return "switched off by the environment"
+    return "reachable" if hub.is_reachable() else "unreachable"
+
+
+def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """Arrange the report for reading: name and value of every line."""
+    machine, cache = report["machine"], report["cache"]
+    lines = [
+        ("gtool", f"{report['gtool']}, Python {report['python']}, {report['platform']}"),
+        ("packages", ", ".join(f"{name} {found or 'MISSING'}" for name, found in report["packages"].items())),
+    ]
+    for extra, names in report["extras"].items():
+        missing = [name for name, found in names.items() if found is None]
+        have = ", ".join(f"{name} {found}" for name, found in names.items() if found)
+        lines.append((f"[{extra}]", f'not installed: pip install "gtool[{extra}]"' if missing else have))
+    if machine:
+        amx = "with" if machine["amx"] else "without"
+        lines.append(("device", f"{machine['device']}; precision auto is {machine['precision']}"))
+        lines.append(("processor", f"{machine['cores']} cores, {amx} AMX"))
+    lines.append(("cache", f"{cache['path']}: {cache['files']} files, {cache['bytes'] / 1e9:.2f} GB"))
+    for folder in report["data"]:
+        inside = ", ".join(folder["names"]) or "no data sets"
+        lines.append(("GTOOL_DATA", f"{folder['path']}: {inside if folder['exists'] else 'no such folder'}"))
+    if not report["data"]:
+        lines.append(("GTOOL_DATA", "not set"))
+    lines.append(("inception", report["inception"] or "not found; only --fid and --kid need it"))
+    lines.append(("hub", f"{report['hub']['endpoint']}: {report['hub']['status']}"))
+    return lines

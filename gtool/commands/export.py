@@ -1,0 +1,164 @@
+"""`gtool export`: a trained generator for other programs, and original checkpoints for this one."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gtool import checkpoint, console, models
+from gtool.checkpoint import atomic_write
+from gtool.errors import CheckpointError, GToolError, RecipeError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gtool.device import Compute
+
+SUFFIXES = {"safetensors": ".safetensors", "onnx": ".onnx", "pt2": ".pt2"}
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The command line of `gtool export`, as typed."""
+
+    target: str | None = (
+        None  # a run, weights, a hub id; None for the newest run; with `source` a foreign file
+    )
+    kind: str | None = None  # --format; None follows the suffix of `out`
+    out: Path | None = None
+    source: str | None = None  # --from: the model that a foreign checkpoint is of
+    as_json: bool = False
+
+
+def export(request: Request) -> None:
+    """Write one file, check it by using it, and say where it is.
+
+    Raises:
+        RecipeError: flags that mean nothing, or nothing together.
+        GToolError: no such weights, missing packages, an exported file that proves wrong.
+    """
+    kind = _kind(request)
+    if request.source is not None:
+        path, facts = _import_released(request, request.source)
+    else:
+        _refuse_missing_packages(kind)
+        weights = checkpoint.find_weights(request.target)
+        path = _destination(request, weights, kind)
+        facts = _export(weights, path, kind)
+    if request.as_json:
+        return console.result_json({"path": str(path), "format": kind, "bytes": path.stat().st_size, **facts})
+    console.result(str(path))
+
+
+def _kind(request: Request) -> str:
+    """Return the format that --format or the suffix of -o names."""
+    by_suffix = {suffix: kind for kind, suffix in SUFFIXES.items()}
+    suffix = request.out.suffix.lower() if request.out else ""
+    kind = request.kind or by_suffix.get(suffix, "safetensors")
+    if kind not in SUFFIXES:
+        raise RecipeError(f"--format {kind}: does not exist{did_you_mean(kind, list(SUFFIXES))}")
+    if request.out and not request.out.is_dir() and suffix != SUFFIXES[kind]:
+        raise RecipeError(f"-o {request.out}: a file of the format {kind} ends in {SUFFIXES[kind]}")
+    if request.source and kind != "safetensors":
+        raise RecipeError(
+            f"--from {request.source}: makes a .safetensors file; export that as {kind} afterwards"
+        )
+    return kind
+
+
+def _refuse_missing_packages(kind: str) -> None:
+    if kind == "onnx" and any(find_spec(name) is None for name in ONNX_PACKAGES):
+        raise GToolError(f'--format onnx needs {", ".join(ONNX_PACKAGES)}; run `pip install "gtool[onnx]"`')
+
+
+def _destination(request: Request, weights: Path, kind: str) -> Path:
+    """Return -o, or a name in the run folder, or here: for weights that stand alone or are copied out."""
+    in_run = (weights.parent / "recipe.toml").is_file()
+    stem = weights.stem
+    if in_run and kind == "safetensors":
+        stem = f"{weights.resolve().parent.name}-{stem.removeprefix('weights-')}"
+    name = f"{stem}{SUFFIXES[kind]}"
+    if request.out is None:
+        path = weights.parent / name if in_run and kind != "safetensors" else Path(name)
+    else:
+        path = request.out.expanduser()
+        path = path / name if path.is_dir() else path
+    if path.resolve() == weights.resolve():
+        raise CheckpointError(f"{path}: is the weights file itself; name another with -o")
+    return path
+
+
+def _compute() -> Compute:
+    """Files are written and checked where every reader can repeat it: on the CPU in full precision."""
+    from gtool.device import make_compute
+
+    return make_compute("cpu", "fp32")
+
+
+def _export(weights: Path, path: Path, kind: str) -> dict[str, Any]:
+    from gtool.engines import exporting
+    from gtool.engines.adversarial import load_generator
+
+    generator, meta = load_generator(weights, _compute())
+    if kind == "safetensors":
+        with atomic_write(path) as temporary:
+            shutil.copyfile(weights, temporary)
+        console.notice(f"copied; `gtool sample {path}` needs nothing else")
+        return {}
+    if generator.noise_lengths:
+        console.notice("noise inputs are left out: an exported generator makes one image of one z")
+    error = exporting.export(generator, path, kind, exporting.describe(generator, meta))
+    batches = " and ".join(map(str, exporting.CHECKED_BATCHES))
+    console.notice(f"checked: largest error {error:.1e} against torch, at batches of {batches}")
+    return {"max_error": error}
+
+
+# Original checkpoints.
+
+
+def _import_released(request: Request, model: str) -> tuple[Path, dict[str, Any]]:
+    """Turn a checkpoint of the original code into a weights file, reading it without executing anything."""
+    models.find_model(model)
+    if request.target is None:
+        raise RecipeError(f"--from {model}: name the checkpoint to read")
+    source = Path(request.target).expanduser()
+    if not source.is_file():
+        raise CheckpointError(f"{source}: no such file")
+    from gtool.engines import exporting
+
+    networks = models.networks(model)
+    chosen, tensors = _choose_generator(checkpoint.load_pickled(source), source)
+    config, renamed = networks.rename_released(tensors)
+    generator = networks.Generator(config)
+    checkpoint.restore(generator, renamed, source)
+    exporting.check_finite(generator)
+    path = request.out or Path(f"{source.stem}.safetensors")
+    path = path / f"{source.stem}.safetensors" if path.is_dir() else path
+    meta = {"model": model, "config": config.model_dump(mode="json"), "nimg": 0, "source": source.name}
+    checkpoint.save_weights(path, generator.state_dict(), meta)
+    count = sum(parameter.numel() for parameter in generator.parameters())
+    console.notice(
+        f"read `{chosen}`: {model} at {config.resolution} px, {count / 1e6:.1f}M parameters; "
+        f"checked: it makes images; next: gtool sample {path}"
+    )
+    return path, {"tensors": chosen, "resolution": config.resolution, "parameters": count}
+
+
+# As the original training script names them, the best first.
+GENERATORS = ("avg_gen_state_dict", "gen_state_dict")
+
+
+def _choose_generator(loaded: dict[str, Any], source: Path) -> tuple[str, dict[str, Tensor]]:
+    """Find the generator in a checkpoint: the averaged one, the trained one, or the file itself."""
+    import torch
+
+    chosen = next((name for name in GENERATORS if name in loaded), "the whole file")
+    tensors = loaded.get(chosen, loaded)
+    if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
+        raise CheckpointError(f"{source}: holds no generator; looked for {' and '.join(GENERATORS)}")
+    # The original code saves the wrapper that torch puts around a network for several GPUs.
+    return chosen, {str(name).removeprefix("module."): value for name, value in tensors.items()}
