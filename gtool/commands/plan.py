@@ -52,7 +52,7 @@ def make_plan(request: Request) -> Plan:
     models.find_model(request.model)
     _refuse_unknown_tracker(request.tracker)
     run = _run_to_resume(request)
-    if run is not None and request.recipe:
+    if run is not None and request.recipe and request.resume != "auto":
         raise RecipeError("--recipe cannot change a run that is resumed; its own recipe.toml is used")
     name, path = ("resumed", run.recipe) if run else _choose_recipe(request)
     table = read_table(path)
@@ -66,6 +66,7 @@ def make_plan(request: Request) -> Plan:
     config = _configure(recipe, original.data.resolution, path)
     resolved = recipe.model_copy(update={"model": config.model_dump(mode="json", exclude_none=True)})
     _check_batches(resolved, request.num_processes or 1)
+    _check_policy(resolved)
     if run:
         _check_same_networks(original, resolved, run)
     return Plan(resolved, config, name, run)
@@ -93,7 +94,8 @@ def _run_to_resume(request: Request) -> RunFolder | None:
 def _choose_recipe(request: Request) -> tuple[str, Path]:
     """Take the recipe asked for, or the data set's; without a GPU its -cpu sibling where there is one."""
     if request.recipe:
-        return request.recipe, find_recipe(request.recipe, request.model)
+        path = find_recipe(request.recipe, request.model)
+        return path.stem, path
     known = [name.partition("/")[2] for name in shipped_recipes(request.model)]
     dataset = str(request.flags.get("data.dataset", "scenes"))
     short = Path(dataset).name.lower()
@@ -130,6 +132,15 @@ def _check_batches(recipe: Recipe, processes: int) -> None:
         share = batch // processes
         if share % min(train.micro_batch or share, share):
             raise RecipeError(f"train.{key} = {batch}: {share} a process is no multiple of train.micro_batch = {train.micro_batch}")
+
+
+def _check_policy(recipe: Recipe) -> None:
+    from gtool.data.policies import parse_policy
+
+    try:
+        parse_policy(recipe.augment.policy)
+    except ValueError as bad:
+        raise RecipeError(f"augment.policy: {bad}") from None
 
 
 def _check_same_networks(original: Recipe, resolved: Recipe, run: RunFolder) -> None:
