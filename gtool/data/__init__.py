@@ -1,1 +1,1 @@
-"""Images: names to sources, sources to arrays of pixels, arrays to endless batches, and scenes drawn from a seed."""
+"""Images: a name to a source, a source to pixels, pixels to endless batches; scenes drawn from a seed."""

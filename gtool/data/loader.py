@@ -1,38 +1,29 @@
-"""Endless, seeded batches whose order is a function of (seed, position): exact resume, any number of processes.
+"""Endless batches whose order is a function of (seed, position): exact resume, any number of processes.
 
-Every epoch is a permutation of all images, batches run on across its end, and flips are decided image by image.
-The whole resume state is `position`, the number of images drawn so far by all processes together.
+Every epoch is a permutation of all images, batches run on across its end, and flips are decided image by
+image. The whole resume state is `position`, the number of images drawn so far by all processes together.
 """
 
 from __future__ import annotations
-
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gtool.data.cache import ImageSet
+from gtool.data.lazy import LazyImages
 from gtool.device import derive_seed, hashed_uniform
 from gtool.errors import DataError
-
-
-class Images(Protocol):
-    """What a batch is cut from: an array of images and its length."""
-
-    @property
-    def images(self) -> np.ndarray: ...
-
-    def __len__(self) -> int: ...
 
 
 class Batches:
     """An endless stream of training batches; this process gets its contiguous share of each.
 
-    image_set: has `images`, uint8 (N, 3, R, R) indexable by an array, and a length.
+    image_set: from `load_images`; images that are decoded on access are read one batch ahead.
     """
 
     def __init__(
-        self, image_set: Images, *, seed: int, flip: bool, rank: int = 0, world_size: int = 1
+        self, image_set: ImageSet, *, seed: int, flip: bool, rank: int = 0, world_size: int = 1
     ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} of {world_size} processes")
@@ -56,7 +47,10 @@ class Batches:
         start = self.position + self.rank * share
         positions = np.arange(start, start + share)
         self.position += batch_size
-        return torch.from_numpy(self._read(positions))
+        images = self._read(positions)
+        if isinstance(self.image_set.images, LazyImages):
+            self.image_set.images.prefetch(self.order(positions + batch_size))
+        return torch.from_numpy(images)
 
     def _read(self, positions: np.ndarray) -> np.ndarray:
         images = np.asarray(self.image_set.images[self.order(positions)])

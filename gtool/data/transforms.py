@@ -1,4 +1,4 @@
-"""The only two places where pixels change their range: uint8 0..255 outside of networks, float [-1, 1] inside."""
+"""The two places where pixels change their range: uint8 0..255 outside networks, float [-1, 1] inside."""
 
 from __future__ import annotations
 

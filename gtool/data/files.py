@@ -1,0 +1,168 @@
+"""Folders and zips of image files as sources.
+
+Folders at the top that are called as splits (`train/`, `test/`, `val/`, ...) are splits. Where every image
+lies exactly one folder deep, in two folders or more, the folder is its class.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from gtool.data.names import IMAGE_SUFFIXES, Place, is_visible, visible_files
+from gtool.data.pixels import MAX_BYTES, VERSION, Encoded, UnreadableImage
+from gtool.data.sources import ImageSource
+from gtool.data.splits import SPLIT_NAMES, choose_split
+from gtool.errors import DataError
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files below a folder; names are relative to it, with slashes."""
+
+    root: Path
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+    def load(self, indices: Sequence[int]) -> list[Encoded]:
+        return [self.root / self.names[index] for index in indices]
+
+    def signature(self, index: int) -> str:
+        """What changes when the file does."""
+        try:
+            stat = (self.root / self.names[index]).stat()
+        except OSError:
+            return "none"
+        return f"{stat.st_size} {stat.st_mtime_ns}"
+
+
+@dataclass(frozen=True)
+class Members:
+    """Files inside a zip; every thread reads through a handle of its own."""
+
+    path: Path
+    names: tuple[str, ...]
+    entries: tuple[zipfile.ZipInfo, ...]
+    _own: threading.local = field(default_factory=threading.local)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+    def load(self, indices: Sequence[int]) -> list[Encoded]:
+        return [self._load(index) for index in indices]
+
+    def _load(self, index: int) -> Encoded:
+        # The size is declared before a byte is unpacked, so a small file cannot fill the memory.
+        if self.entries[index].file_size > MAX_BYTES:
+            return UnreadableImage(self.names[index], f"larger than {MAX_BYTES >> 20} MB")
+        if not hasattr(self._own, "archive"):
+            self._own.archive = zipfile.ZipFile(self.path)
+        try:
+            return bytes(self._own.archive.read(self.entries[index]))
+        except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError) as bad:
+            return UnreadableImage(self.names[index], f"damaged: {bad}")
+
+    def signature(self, index: int) -> str:
+        """What changes when the file does."""
+        return f"{self.entries[index].file_size} {self.entries[index].CRC}"
+
+
+def open_files(place: Place, split: str) -> ImageSource:
+    """Return the images of a folder or a zip in the order of their names.
+
+    Raises:
+        DataError: no images, no such split, no zip.
+    """
+    assert place.path is not None
+    items = _list_zip(place.path) if place.kind == "zip" else _list_folder(place.path)
+    if not len(items):
+        suffixes = " ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
+        raise DataError(f"{place.path}: no images found (looked for {suffixes})")
+    name = str(place.path)
+    parts, note = [tuple(path.split("/")) for path in items.names], None
+    shared = len(_shared_folders(parts))
+    tops = {path[shared] for path in parts}
+    kept = list(range(len(parts)))
+    if (
+        len(tops) > 0
+        and all(len(path) > shared + 1 for path in parts)
+        and {t.lower() for t in tops} <= SPLIT_NAMES
+    ):
+        chosen, note = choose_split(tops, split, name)
+        kept = [index for index in kept if parts[index][shared] == chosen]
+    return _source(place, items, kept, note)
+
+
+def _source(place: Place, items: Files | Members, kept: list[int], note: str | None) -> ImageSource:
+    digest = hashlib.blake2b(f"pixels {VERSION}\n".encode(), digest_size=12)
+    for index in kept:
+        line = f"{items.names[index]}\0{items.signature(index)}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    labels, class_names = _classes([tuple(items.names[index].split("/")) for index in kept])
+    return ImageSource(
+        name=str(place.path),
+        kind=place.kind,
+        fingerprint=digest.hexdigest(),
+        items=items,
+        labels=labels,
+        class_names=class_names,
+        note=note,
+        chosen=None if len(kept) == len(items) else np.array(kept, np.int64),
+    )
+
+
+def _shared_folders(parts: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the folders that every path begins with."""
+    shared = []
+    for column in zip(*(path[:-1] for path in parts), strict=False):
+        if len(set(column)) > 1:
+            break
+        shared.append(column[0])
+    return tuple(shared)
+
+
+def _classes(parts: list[tuple[str, ...]]) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
+    """Return labels and class names where every image lies one folder deep, in two folders or more."""
+    shared = len(_shared_folders(parts))
+    if any(len(path) != shared + 2 for path in parts):
+        return None, None
+    names = tuple(sorted({path[shared] for path in parts}))
+    numbers = {name: number for number, name in enumerate(names)}
+    return np.array([numbers[path[shared]] for path in parts], np.int64), names
+
+
+def _list_folder(root: Path) -> Files:
+    names = sorted(path.relative_to(root).as_posix() for path in visible_files(root, IMAGE_SUFFIXES))
+    return Files(root, tuple(names))
+
+
+def _list_zip(path: Path) -> Members:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError) as bad:
+        raise DataError(f"{path}: no zip that can be read: {bad}") from None
+    images = [
+        entry
+        for entry in entries
+        if not entry.is_dir()
+        and Path(entry.filename).suffix.lower() in IMAGE_SUFFIXES
+        and all(is_visible(part) for part in entry.filename.split("/"))
+    ]
+    images.sort(key=lambda entry: entry.filename)
+    return Members(path, tuple(entry.filename for entry in images), tuple(images))

@@ -1,0 +1,154 @@
+"""Where the name of a data set leads, decided before anything heavy is imported or sent over a network.
+
+Order: a path that is written as one; `scenes`; the folders of $GTOOL_DATA; a path relative to here; a short
+name or an id of the Hugging Face hub.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from gtool.errors import DataError, did_you_mean
+
+SCENES = "scenes"
+# Short name -> hub id, with its configuration after a colon where the hub has several.
+SHORT_NAMES = {
+    "cifar10": "uoft-cs/cifar10",
+    "cifar100": "uoft-cs/cifar100",
+    "mnist": "ylecun/mnist",
+    "fashion-mnist": "zalando-datasets/fashion_mnist",
+    "svhn": "ufldl-stanford/svhn:cropped_digits",
+    "stl10": "tanganke/stl10",
+    "tiny-imagenet": "zh-plus/tiny-imagenet",
+    "food101": "ethz/food101",
+    "celeba": "flwrlabs/celeba",
+    "celeba-hq": "korexyz/celeba-hq-256x256",
+    "lsun-church": "tglcourse/lsun_church_train",
+    "lsun-bedroom": "pcuenq/lsun-bedrooms",
+}
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif")
+)
+ARCHIVES = (".zip", ".parquet")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+Kind = Literal["scenes", "folder", "zip", "parquet", "arrow", "hub"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the images of a data set are."""
+
+    kind: Kind
+    path: Path | None = None  # of everything but scenes and hub
+    repository: str = ""  # of hub
+    config: str | None = None  # of hub and parquet: one of several configurations
+
+
+def find_dataset(dataset: str) -> Place:
+    """Return where a data set is; looks at the file system, never at the network.
+
+    Raises:
+        DataError: nothing of this name, or something that holds no data set.
+    """
+    if _is_written_as_path(dataset):
+        return _at(Path(dataset).expanduser(), dataset)
+    if dataset == SCENES:
+        return Place("scenes")
+    name, _, config = dataset.partition(":")
+    repository, _, usual = SHORT_NAMES.get(name.lower(), name).partition(":")
+    for path in _in_data_folders(name, repository):
+        return replace(_at(path, str(path)), config=config or None)
+    if os.path.lexists(dataset) or "*" in dataset:
+        return _at(Path(dataset), dataset)
+    if _HUB_ID.fullmatch(repository):
+        if Path(repository).suffix.lower() in IMAGE_SUFFIXES.union(ARCHIVES):
+            raise DataError(f"{dataset}: no such file")
+        return Place("hub", repository=repository, config=config or usual or None)
+    hint = did_you_mean(dataset.lower(), [SCENES, *SHORT_NAMES])
+    raise DataError(f"data set `{dataset}`: no such folder, file or known name{hint}")
+
+
+def _is_written_as_path(dataset: str) -> bool:
+    return dataset.startswith((".", "~", os.sep, "/")) or Path(dataset).is_absolute()
+
+
+def _in_data_folders(dataset: str, repository: str) -> Iterator[Path]:
+    """Yield what $GTOOL_DATA holds under the name, the hub id or its last part, in its order."""
+    names = list(dict.fromkeys([dataset, repository, repository.rpartition("/")[2]]))
+    for folder in filter(None, os.environ.get("GTOOL_DATA", "").split(os.pathsep)):
+        for name in names:
+            for suffix in ("", *ARCHIVES):
+                path = Path(folder).expanduser() / f"{name}{suffix}"
+                if path.is_dir() if suffix == "" else path.is_file():
+                    yield path
+
+
+def _at(path: Path, written: str) -> Place:
+    if "*" in path.name and path.suffix.lower() == ".parquet":
+        if not any(path.parent.glob(path.name)):
+            raise DataError(f"{written}: no such file")
+        return Place("parquet", path)
+    base, colon, config = str(path).rpartition(":")
+    if colon and not path.exists() and Path(base).exists():
+        return replace(_at(Path(base), written), config=config)
+    if not path.exists():
+        kind = "file" if path.suffix.lower() in IMAGE_SUFFIXES.union(ARCHIVES) else "folder"
+        raise DataError(f"{written}: no such {kind}{_nearest(path)}")
+    if path.is_dir():
+        return Place(_kind_of_folder(path), path)
+    suffix = path.suffix.lower()
+    if suffix in ARCHIVES:
+        return Place("zip" if suffix == ".zip" else "parquet", path)
+    what = "a single image" if suffix in IMAGE_SUFFIXES else "no data set that can be read"
+    raise DataError(f"{written}: {what}; give a folder of images, a .zip of them or a .parquet file")
+
+
+def _nearest(path: Path) -> str:
+    if not path.parent.is_dir():
+        return ""
+    hint = did_you_mean(path.name, sorted(entry.name for entry in os.scandir(path.parent)))
+    return hint if hint.startswith("; did") else ""
+
+
+def _kind_of_folder(path: Path) -> Kind:
+    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        return "arrow"
+    return "parquet" if any(visible_files(path, (".parquet",))) else "folder"
+
+
+def visible_files(root: Path, suffixes: frozenset[str] | tuple[str, ...]) -> Iterator[Path]:
+    """Yield the files below a folder with one of these suffixes (lower case) that are not hidden.
+
+    Links are followed, each folder once. A link that leads nowhere is yielded: its reader reports it.
+
+    Raises:
+        DataError: a folder cannot be listed.
+    """
+
+    def fail(bad: OSError) -> None:
+        raise DataError(f"{bad.filename}: cannot be listed: {bad.strerror}") from None
+
+    seen: set[str] = set()
+    for folder, below, names in os.walk(root, followlinks=True, onerror=fail):
+        real = os.path.realpath(folder)
+        if real in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        below[:] = [name for name in below if is_visible(name)]
+        for name in names:
+            if is_visible(name) and os.path.splitext(name)[1].lower() in suffixes:
+                path = Path(folder, name)
+                if path.is_file() or path.is_symlink():
+                    yield path
+
+
+def is_visible(name: str) -> bool:
+    """Say whether a file or folder name is not hidden."""
+    return not name.startswith(".") and name != "__MACOSX"

@@ -1,0 +1,170 @@
+"""Encoded images of strangers turned into 8-bit RGB.
+
+What happens to other modes: grey is repeated, transparency is composed on white, palettes are resolved,
+CMYK is converted, 16-bit grey is scaled by 1/257, the first frame of an animation is taken, and the
+orientation that a camera noted is applied. 32-bit and float pixels have no agreed range and are refused.
+Pillow's limit on the number of pixels stays on. Resizing is Lanczos with antialiasing, in 8 bits; a JPEG
+may be decoded at 1/2, 1/4 or 1/8 of its size as long as both sides stay at least twice the wanted
+resolution.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from gtool.errors import DataError
+
+VERSION = 1  # of the pixels that come out: raised when any of them changes
+MAX_BYTES = 1 << 29  # of an encoded image
+# Readers of files from strangers: none that starts another program, as that of EPS would.
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "AVIF")
+_WHITE = (255, 255, 255, 255)
+
+
+class UnreadableImage(DataError):  # noqa: N818  (it is also a value: what stands in the place of pixels)
+    """An image that cannot be used: where it is and why."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name = name
+        self.reason = reason
+
+
+Encoded = bytes | Path | UnreadableImage | None  # bytes, a file, why there are none, or an empty cell
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Turn the warning about too many pixels into an error and silence the rest while a set is read.
+
+    The warning filters belong to the whole process, so this is for the main thread, around its workers.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def read_rgb(encoded: Encoded, name: str, at_least: int = 0) -> Image.Image:
+    """Decode an image to mode RGB.
+
+    Args:
+        encoded: the file or its bytes.
+        name: what to call it in an error.
+        at_least: pixels that both sides must keep; a larger JPEG is decoded smaller. 0 keeps the native size.
+
+    Raises:
+        UnreadableImage: no image, damaged, too large, or of a kind that has no RGB meaning.
+    """
+    with _opened(encoded, name) as image:
+        if at_least and image.format in ("JPEG", "MPO") and min(image.size) >= 4 * at_least:
+            image.draft("RGB", (2 * at_least, 2 * at_least))
+        return _to_rgb(_upright(image), name)
+
+
+def read_values(encoded: Encoded, name: str) -> np.ndarray:
+    """Decode a label map (H, W) as it is stored: palette indices, grey values of 8, 16 or 32 bits.
+
+    Raises:
+        UnreadableImage: damaged, or a colour picture.
+    """
+    with _opened(encoded, name) as image:
+        if image.mode == "1":
+            return np.asarray(image, np.uint8)
+        if image.mode not in ("P", "L", "I", "I;16", "I;16B", "I;16L"):
+            raise UnreadableImage(name, f"a label map must be grey or have a palette; this is {image.mode}")
+        return np.asarray(image)
+
+
+@contextmanager
+def _opened(encoded: Encoded, name: str) -> Iterator[Image.Image]:
+    """Open an image and turn whatever its decoder raises into UnreadableImage."""
+    if encoded is None:
+        raise UnreadableImage(name, "empty")
+    if isinstance(encoded, UnreadableImage):
+        raise encoded
+    try:
+        size = len(encoded) if isinstance(encoded, bytes) else os.stat(encoded).st_size
+        if size == 0:
+            raise UnreadableImage(name, "empty")
+        if size > MAX_BYTES:
+            raise UnreadableImage(name, f"larger than {MAX_BYTES >> 20} MB")
+        file: Any = io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
+        with Image.open(file, formats=_formats()) as image:
+            yield image
+    except UnreadableImage:
+        raise
+    except UnidentifiedImageError:
+        raise UnreadableImage(name, "no image of a known format") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        limit = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        raise UnreadableImage(name, f"more than {limit:.3g} million pixels") from None
+    except MemoryError:
+        raise UnreadableImage(name, "too large for the memory of this machine") from None
+    # Decoders raise what they like on damaged files: OSError, SyntaxError, ValueError, struct.error and more.
+    except Exception as bad:
+        raise UnreadableImage(name, f"damaged: {' '.join(str(bad).split()) or type(bad).__name__}") from None
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """The readers that this Pillow has."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the noted orientation; looking for notes first, as reading them costs as much as a small JPEG."""
+    if image.format == "JPEG" and not image.info.keys() & {"exif", "xmp"}:
+        return image
+    try:
+        return ImageOps.exif_transpose(image)
+    except (SyntaxError, ValueError, KeyError, TypeError, IndexError, OverflowError):
+        image.load()  # damaged notes say nothing of the pixels; damaged pixels raise here again
+        return image
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        image.load()
+        return image
+    if image.mode.startswith("I;16"):
+        return _from_16_bit(np.asarray(image)).convert("RGB")
+    if image.mode == "I":
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise UnreadableImage(name, "32-bit pixels, which have no agreed range; store 8 or 16 bits")
+        return _from_16_bit(values).convert("RGB")
+    if image.mode == "F":
+        raise UnreadableImage(name, "float pixels, which have no agreed range; store 8 or 16 bits")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, _WHITE), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_16_bit(values: np.ndarray) -> Image.Image:
+    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
+
+
+def to_square(image: Image.Image, resolution: int, crop: str = "center") -> np.ndarray:
+    """Return uint8 (3, R, R) of the largest centred square (`center`) or the whole picture (`fit`)."""
+    width, height = image.size
+    box = (0, 0, width, height)
+    if crop == "center":
+        side = min(width, height)
+        left, top = (width - side) // 2, (height - side) // 2
+        box = (left, top, left + side, top + side)
+    if box != (0, 0, resolution, resolution) or image.size != (resolution, resolution):
+        image = image.resize((resolution, resolution), Image.Resampling.LANCZOS, box=box)
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))  # (3, R, R)
