@@ -227,7 +227,7 @@ def _filter(images: Tensor, values: Tensor, _: tuple[int, ...]) -> Tensor:
     power = torch.tensor([10.0, 1.0, 1.0, 1.0], device=values.device) / 13
     gains = values.exp2()  # (N, 4)
     gains = gains / (1 + power * (gains.square() - 1)).prod(dim=1, keepdim=True).sqrt()
-    bank = separable.bands(images.shape[-1]).to(images.device)
+    bank = separable.bands(images.shape[-1], images.device)
     kernel = torch.einsum("nb,bij->nij", gains, bank)
     return separable.apply(images, kernel, kernel)
 

@@ -1,4 +1,4 @@
-"""Names of the augmentations and their one number each; without torch, so that a recipe is checked without it.
+"""Names of the augmentations and their one number each; imports no torch, as reading a recipe must not.
 
 A policy is a comma-separated list of words, applied from left to right: `translation,cutout,color`. A word
 may carry its number after a colon: `translation:0.125,cutout:1` are those of Differentiable Augmentation

@@ -4,8 +4,8 @@ Matrices are differentiable any number of times by construction, which grid samp
 a batch may have its own. Beyond its border an image goes on mirrored about its last pixel.
 
 `bands` is the filter bank and `rescaling` the geometric pipeline of StyleGAN2-ADA (Karras et al. 2020,
-appendix B). The wavelets are Daubechies' least asymmetric ones with 2 and 6 vanishing moments (Ten Lectures on
-Wavelets, 1992).
+appendix B). The wavelets are Daubechies' least asymmetric ones with 2 and 6 vanishing moments (Ten Lectures
+on Wavelets, 1992).
 
 Axis letters: N images, R resolution.
 """
@@ -28,6 +28,7 @@ SYM6 = (
     -0.021060292512300564, 0.04472490177066578, 0.0017677118642428036, -0.007800708325034148,
 )
 # fmt: on
+SYM6_CENTRE = sum(tap * value for tap, value in enumerate(SYM6)) / sum(SYM6)
 NUM_BANDS = 4
 
 
@@ -45,7 +46,8 @@ def mirrored(positions: Tensor, resolution: int) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def bands(resolution: int) -> Tensor:
+@torch.inference_mode(False)  # what is kept must be usable in later backward passes
+def bands(resolution: int, device: torch.device) -> Tensor:
     """Return (4, R, R) band-pass matrices from the lowest octave to the highest, which sum to the identity.
 
     L_k is half the autocorrelation of sym2 with its taps 2^k apart; the bands are the differences between the
@@ -61,7 +63,7 @@ def bands(resolution: int) -> Tensor:
         smooth = _full_convolution(smooth, spread)
         matrices.append(_filtering(smooth, resolution))
     finer = [first - second for first, second in pairwise(matrices)]
-    return torch.stack([matrices[-1], *reversed(finer)]).float()
+    return torch.stack([matrices[-1], *reversed(finer)]).float().to(device)
 
 
 def _full_convolution(first: Tensor, second: Tensor) -> Tensor:
@@ -82,10 +84,11 @@ def rescaling(scale: Tensor, shift: Tensor, resolution: int) -> Tensor:
     The axis is upsampled twofold with the sym6 wavelet, read with linear interpolation, and filtered down
     with the same wavelet, whose even shifts are orthonormal: scale 1 with shift 0 is the identity.
     """
-    up, down = (matrix.to(scale.device) for matrix in _sym6_pair(resolution))
+    up, down = _sym6_pair(resolution, scale.device)
     reach = len(SYM6) // 2 - 1
     fine = torch.arange(-reach, 2 * resolution + reach, device=scale.device)  # positions that `down` reads
-    middle = resolution - 0.5  # of the fine axis, where pixel i lies at 2 i + 0.5
+    # Pixel i lies at the fine position 2 i - 5 + the centre of mass of the filter, which is not its middle.
+    middle = resolution - 1 - reach + SYM6_CENTRE
     sources = (fine - middle - 2 * shift.unsqueeze(1)) / scale.unsqueeze(1) + middle  # (N, 2R + 10)
     first = sources.floor()
     blend = (sources - first).unsqueeze(2)
@@ -94,7 +97,8 @@ def rescaling(scale: Tensor, shift: Tensor, resolution: int) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def _sym6_pair(resolution: int) -> tuple[Tensor, Tensor]:
+@torch.inference_mode(False)
+def _sym6_pair(resolution: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Upsampling (4 (R - 1), R), one period of the mirrored fine axis, and downsampling (R, 2R + 10)."""
     taps = torch.tensor(SYM6)
     fine = torch.arange(max(2, 4 * (resolution - 1)))
@@ -106,4 +110,4 @@ def _sym6_pair(resolution: int) -> tuple[Tensor, Tensor]:
         hit = offset % 2 == 0
         up[fine[hit], mirrored(offset[hit] // 2, resolution)] += math.sqrt(2) * taps[tap]
         down[torch.arange(resolution), 2 * torch.arange(resolution) + tap] = taps[tap] / math.sqrt(2)
-    return up, down
+    return up.to(device), down.to(device)

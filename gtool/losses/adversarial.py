@@ -9,8 +9,8 @@ relativistic   RpGAN (Jolicoeur-Martineau 2018, as in R3GAN 2024), real i paired
                D: E[softplus(D(G(z)) - D(x))], G: E[softplus(D(x) - D(G(z)))].
 
 Deviations from the released code: its `standard` loss never assigns the discriminator's loss;
-`non-saturating` is the working form of it. Its penalty and its drift are part of the loss; here they are terms
-of their own.
+`non-saturating` is the working form of it. Its penalty and its drift are part of the loss; here they are
+terms of their own.
 
 Axis letters: N images.
 """
