@@ -1,4 +1,4 @@
-"""`gtool eval`: score a run, weights or a folder of images against real images; print, and keep the record."""
+"""`gtool eval`: score a run, weights or a folder of images against real ones; print and keep the record."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gtool import __version__, checkpoint, console
-from gtool.errors import CheckpointError, DataError, RecipeError, did_you_mean
+from gtool.data.names import ARCHIVES, find_dataset
+from gtool.errors import CheckpointError, RecipeError, did_you_mean
 
 if TYPE_CHECKING:
     from gtool.commands.scoring import Generated, Stored, Wanted
@@ -88,10 +89,10 @@ def _understand(request: Request) -> tuple[Request, Target]:
     target = find_target(request.target)
     if target.folder is not None and request.reference is None:
         raise RecipeError(
-            f"{target.folder}: a folder needs something to be compared with: a second folder, or --reference NAME"
+            f"{target.folder}: a folder is compared with another; name it second, or --reference NAME"
         )
     if request.reference is not None:
-        _require_there(request.reference)
+        find_dataset(request.reference)  # raises when the name leads nowhere
     if request.weights is not None and not request.weights.is_file():
         raise CheckpointError(f"{request.weights}: no such file (--weights)")
     if not request.metrics:
@@ -105,17 +106,10 @@ def find_target(spec: str | None) -> Target:
     if spec is not None:
         path = Path(spec).expanduser()
         is_run = (path / "recipe.toml").is_file() or any(path.glob("weights-*.safetensors"))
-        if (path.is_dir() and not is_run) or path.suffix.lower() in (".zip", ".parquet"):
-            _require_there(spec)
+        if (path.is_dir() and not is_run) or path.suffix.lower() in ARCHIVES:
+            find_dataset(spec)
             return Target(None, spec)
     return Target(checkpoint.find_weights(spec), None)
-
-
-def _require_there(spec: str) -> None:
-    """Refuse a path that leads nowhere; a bare word may still be the name of a data set."""
-    path = Path(spec).expanduser()
-    if not path.exists() and (spec.startswith((".", "/", "~")) or path.suffix.lower() in (".zip", ".parquet")):
-        raise DataError(f"{spec}: no such folder or file")
 
 
 # Scoring.
@@ -141,27 +135,116 @@ def _score(request: Request, target: Target, compute: Compute) -> dict[str, Any]
     }
 
 
-def _open(request: Request, target: Target, compute: Compute) -> tuple[Generated | Stored, Stored, dict[str, Any]]:
+def _open(
+    request: Request, target: Target, compute: Compute
+) -> tuple[Generated | Stored, Stored, dict[str, Any]]:
     """Return the candidate, the reference, and what is known about the candidate."""
     from gtool.commands.scoring import Wanted, open_stored
 
     if target.weights is None:
         # Two folders are compared as they are, all images of both, unless the user wants otherwise.
-        wanted = Wanted(str(target.folder), request.split or "train", request.resolution)
+        wanted = Wanted(str(target.folder), "train", request.resolution)
         fake = open_stored(wanted, request.num, request.seed)
         against = Wanted(str(request.reference), request.split or "train", request.resolution)
         return fake, open_stored(against, request.num, request.seed), {"candidate": fake.key}
     return _open_generated(request, target.weights, compute)
 
 
-def _open_generated(request: Request, path: Path, compute: Compute) -> tuple[Generated, Stored, dict[str, Any]]:
+def _open_generated(
+    request: Request, path: Path, compute: Compute
+) -> tuple[Generated, Stored, dict[str, Any]]:
     """A generator is compared with the pixels it was trained on, or with others brought to its resolution."""
     from gtool.commands.scoring import Generated, open_stored
     from gtool.engines.adversarial import load_generator
 
     generator, meta = load_generator(path, compute)
-    default = NUM_GENERATED_FID if {"fid", "kid"} & set(request.metrics) else NUM_GENERATED
-    num = request.num or default
-    real = open_stored(_training_data(request, meta, path), max(num, 2 * num if _needs_floor(request) else num), 0)
+    num = request.num or (NUM_GENERATED_FID if {"fid", "kid"} & set(request.metrics) else NUM_GENERATED)
+    real = open_stored(_reference_of(request, meta, path), num, request.seed)
     about = {"nimg": meta.get("nimg"), "precision": compute.precision}
     return Generated(generator, compute, request.seed, num), real, about
+
+
+def _reference_of(request: Request, meta: dict[str, Any], path: Path) -> Wanted:
+    """Return the data set that weights were trained on, or the one named, at the weights' resolution."""
+    from gtool.commands.scoring import Wanted
+
+    resolution = meta["config"]["resolution"]
+    if request.resolution not in (None, resolution):
+        raise RecipeError(f"--resolution {request.resolution}: {path} makes images of {resolution} px")
+    data = meta.get("recipe", {}).get("data", {})
+    if request.reference is not None:
+        return Wanted(request.reference, request.split or "train", resolution, data.get("crop", "center"))
+    if "dataset" not in data:
+        raise CheckpointError(
+            f"{path}: does not say what it was trained on; name a data set with --reference"
+        )
+    split = request.split or data["split"]
+    columns = tuple(data.get(f"{kind}_column") for kind in ("image", "label", "segmentation"))
+    return Wanted(
+        data["dataset"],
+        split,
+        resolution,
+        data["crop"],
+        columns,
+        data.get("num_images") if split == data["split"] else None,
+        data["cache_gb"],
+    )
+
+
+# What comes out.
+
+
+def _remark(metrics: dict[str, dict[str, Any]]) -> None:
+    """Say what the number of images allows to conclude."""
+    from gtool.metrics.fid import COMPARABLE, NEEDED
+
+    if "fid" not in metrics:
+        return
+    count = min(metrics["fid"]["num_fake"], metrics["fid"]["num_real"])
+    metrics["fid"]["comparable"] = count >= COMPARABLE
+    if count < NEEDED:
+        console.warning(
+            f"fid from {count:,} images, fewer than its {NEEDED:,} dimensions: mostly bias; trust kid"
+        )
+    if count < COMPARABLE:
+        console.warning(
+            f"fid from {count:,} images is not comparable with published numbers (10,000 or more)"
+        )
+
+
+def _keep(record: dict[str, Any], target: Target) -> None:
+    """Append the record to the run's eval.jsonl, where the weights lie in a run."""
+    if target.weights is None or not (target.weights.parent / "recipe.toml").is_file():
+        return
+    path = target.weights.parent / "eval.jsonl"
+    try:
+        with path.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(record, sort_keys=True) + "\n")
+    except OSError as bad:
+        console.warning(f"{path}: the record could not be kept: {bad.strerror}")
+
+
+def _print(record: dict[str, Any], request: Request) -> None:
+    if request.as_json:
+        console.result_json(record)
+        return
+    rows = [
+        [found["protocol"], _number(found["value"]), _floor(found), _ratio(found)]
+        for found in record["metrics"].values()
+    ]
+    title = f"{record['target']} against {record['reference']['name']}"
+    console.table(["metric", "value", "real v real", "ratio"], rows, title)
+
+
+def _number(value: float) -> str:
+    return f"{value:.5f}" if abs(value) < 1 else f"{value:.3f}"
+
+
+def _floor(found: dict[str, Any]) -> str:
+    if "floor" in found:
+        return _number(found["floor"])
+    return f"sd {_number(found['deviation'])}" if "deviation" in found else ""
+
+
+def _ratio(found: dict[str, Any]) -> str:
+    return f"{found['ratio']:.2f}" if found.get("ratio") is not None else ""

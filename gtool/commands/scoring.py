@@ -1,4 +1,4 @@
-"""The two sides of a comparison: images that a generator makes, and images that lie in a folder or data set."""
+"""The two sides of a comparison: images that a generator makes, and images of a folder or data set."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gtool.data.sources import open_source
 from gtool.device import Compute, derive_seed
 from gtool.engines.adversarial import generate
 from gtool.errors import DataError
-from gtool.metrics.fid import Extractor, FeatureCollector, Features
+from gtool.metrics.fid import Extractor, FeatureCollector, Features, fid
 from gtool.metrics.images import permutation
 from gtool.metrics.inception import load_inception
 from gtool.metrics.kid import kid
@@ -26,8 +26,6 @@ from gtool.metrics.weights import InceptionFile, find_inception
 from gtool.metrics.yardstick import Candidate, Yardstick
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from gtool.commands.eval import Request
 
 Batch = Tensor | list[Tensor]  # uint8 (n, 3, H, W), or n images (3, H, W) of different sizes
@@ -162,7 +160,6 @@ class Scorer:
     def __init__(self, request: Request, real: Stored, num: int, device: torch.device) -> None:
         self.request = request
         self.real = real
-        self.yardstick: Yardstick | None = None
         self.candidate: Candidate | None = None
         self.extractor: Extractor | None = None
         self.needs_rows = "kid" in request.metrics
@@ -171,10 +168,8 @@ class Scorer:
             self.weights = _find_weights(request.weights)
             self.extractor = Extractor(load_inception(self.weights.path, device), request.mode)
         if {"rfd", "swd"} & set(request.metrics):
-            self.yardstick = Yardstick.build(
-                _Chosen(real), num=min(num, real.count), seed=request.seed, device=device
-            )
-            self.candidate = self.yardstick.candidate()
+            yardstick = Yardstick.build(real.images, num=num, seed=request.seed, device=device)
+            self.candidate = yardstick.candidate()
 
     def take(self, fake: Generated | Stored, name: str) -> None:
         """Run all of the candidate's images through everything that looks at them."""
@@ -198,8 +193,6 @@ class Scorer:
         return found
 
     def _inception_records(self) -> dict[str, dict[str, Any]]:
-        from gtool.metrics.fid import fid
-
         fake, real = self.collector.features(), self._real_features()
         tail = f"{self.request.mode}/{self.weights.label}/{_counts(fake.count, self.real.name, real.count)}"
         counts = {"num_fake": fake.count, "num_real": real.count}
@@ -207,7 +200,8 @@ class Scorer:
         if "fid" in self.request.metrics:
             found["fid"] = {"value": fid(fake, real), "protocol": f"fid/{tail}", **counts}
         if "kid" in self.request.metrics:
-            assert fake.rows is not None and real.rows is not None
+            assert fake.rows is not None
+            assert real.rows is not None
             measured = kid(fake.rows, real.rows, seed=self.request.seed)
             found["kid"] = {"value": measured.value, "deviation": measured.deviation}
             found["kid"] |= {"protocol": f"kid/{tail}", **counts}
@@ -222,14 +216,16 @@ class Scorer:
             with console.progress(f"features of {self.real.name}") as update:
                 for batch in self.real.batches(self.request.batch_size):
                     collector.add(extractor(batch))
-                    update(collector.count, self.real.count, f"{collector.count:,} of {self.real.count:,} images")
+                    update(
+                        collector.count, self.real.count, f"{collector.count:,} of {self.real.count:,} images"
+                    )
             return collector.features()
 
         key = {**self.real.key, "mode": self.request.mode, "weights": self.weights.sha256}
         return reference_features(key, build, need_rows=self.needs_rows)
 
     def _yardstick_records(self, scores: dict[str, float]) -> dict[str, dict[str, Any]]:
-        counts = {name: int(scores.pop(name)) for name in ("num_fake", "num_real", "num_floor")}
+        counts = {name: int(scores.pop(name)) for name in ("num_fake", "num_real")}
         tail = _counts(counts["num_fake"], self.real.name, counts["num_real"])
         found = {}
         for name, value in scores.items():
@@ -243,24 +239,10 @@ class Scorer:
         return found
 
 
-class _Chosen:
-    """The chosen images of a set, by array of indices."""
-
-    def __init__(self, stored: Stored) -> None:
-        self.stored = stored
-
-    def __len__(self) -> int:
-        return self.stored.count
-
-    def __getitem__(self, index: np.ndarray) -> object:
-        return self.stored.images[self.stored.chosen[index]]
-
-
 def _counts(num_fake: int, name: str, num_real: int) -> str:
     return f"n{num_fake}/ref-{name}-n{num_real}"
 
 
 def _find_weights(named: Path | None) -> InceptionFile:
     with console.progress("downloading the Inception weights") as update:
-        report: Callable[[int, int], None] = lambda done, total: update(done, total, f"{done >> 20} MiB")  # noqa: E731
-        return find_inception(named, report)
+        return find_inception(named, lambda done, total: update(done, total, f"{done >> 20} MiB"))

@@ -1,7 +1,7 @@
 """Inception features of a reference set, computed once and kept in the cache folder.
 
-The key is a hash of everything the features depend on; one process computes while others wait; a file gets its
-name only when it is complete, and a file that cannot be read is made again.
+The key is a hash of everything the features depend on; one process computes while others wait; a file gets
+its name only when it is complete, and a file that cannot be read is made again.
 """
 
 from __future__ import annotations

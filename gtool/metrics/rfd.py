@@ -119,6 +119,7 @@ def _orthogonal(rows: int, columns: int, stage: int) -> Tensor:
 
 def _standardise(weight: Tensor, response: Tensor) -> tuple[Tensor, Tensor]:
     """Fold the response's mean and deviation per channel into the filter: return weight and bias."""
-    rows = response.transpose(0, 1).flatten(1).double()  # (C, N H W)
+    rows = response.transpose(0, 1).flatten(1).cpu().double()  # (C, N H W); not every device has fp64
     scale = rows.std(1).clamp_min(1e-3).reciprocal()
-    return (weight * scale.view(-1, 1, 1, 1)).float(), (-rows.mean(1) * scale).float()
+    bias = -rows.mean(1) * scale
+    return weight * scale.view(-1, 1, 1, 1).to(weight), bias.to(weight)

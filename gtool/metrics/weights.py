@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def find_inception(named: Path | None = None, progress: Progress | None = None) 
 
 
 def local_inception() -> tuple[InceptionFile | None, list[Path]]:
-    """Return the weights if they lie in a known place, and the files of their names that are not the published ones."""
+    """Return the weights if they lie in a known place, and files that have their name but not their bytes."""
     damaged: list[Path] = []
     for path, published in _places():
         if path.is_file():
@@ -117,12 +118,16 @@ def _is_ours(path: Path) -> bool:
 
 def _download(damaged: list[Path], progress: Progress | None) -> InceptionFile:
     reasons = ["the environment asks for offline"] if is_offline() else []
-    for published in PUBLISHED if not reasons else ():
-        if published.url is None:
+    offered = [published for published in PUBLISHED if published.url and not reasons]
+    with ThreadPoolExecutor() as pool:  # a dead network is found out about once, not once a server
+        answers = list(pool.map(is_reachable, [published.url for published in offered]))
+    for published, is_there in zip(offered, answers, strict=True):
+        if not is_there:
+            reasons.append(f"{str(published.url).split('/')[2]} cannot be reached")
             continue
         target = cache_dir() / "weights" / published.name
         try:
-            _fetch(published, published.url, target, progress)
+            _fetch(published, target, progress)
         except NetworkError as bad:
             reasons.append(str(bad))
             continue
@@ -130,12 +135,11 @@ def _download(damaged: list[Path], progress: Progress | None) -> InceptionFile:
     raise NetworkError(_not_found(damaged, "; ".join(reasons)))
 
 
-def _fetch(published: Published, url: str, target: Path, progress: Progress | None) -> None:
+def _fetch(published: Published, target: Path, progress: Progress | None) -> None:
     """Download to a temporary name, check the digest, then give the file its name; one process at a time."""
     from filelock import FileLock
 
-    if not is_reachable(url):
-        raise NetworkError(f"{url.split('/')[2]} cannot be reached")
+    url = str(published.url)
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_suffix(".lock")):
         if target.is_file() and digest_of(target) == published.sha256:

@@ -24,15 +24,15 @@ CHUNK_PIXELS = 128 * 256 * 256
 class Yardstick:
     """RFD and SWD against a reference, each with the value that real images get.
 
-    reference, floor: uint8 (N, 3, R, R), disjoint. The floor is scored at the number of images a candidate
-    has, as far as there are as many, because both metrics fall with that number.
+    reference, floor: uint8 (N, 3, R, R), disjoint. Both metrics fall with the number of images, so a
+    candidate and its floor are scored at one number: the candidate's, or the floor's where that is smaller.
     """
 
     def __init__(self, reference: Images, floor: Images, *, device: torch.device | str = "cpu") -> None:
         self.num_real = len(reference)
         self.swd = SlicedWasserstein(reference, device=device)
         self.rfd = RandomFrechet(reference, device=device)
-        self._floor = self.candidate()
+        self._floor = Candidate(self, limit=len(floor))
         self._floor.add(floor)
         self._floors: dict[int, dict[str, float]] = {}
 
@@ -54,7 +54,7 @@ class Yardstick:
 
     def candidate(self) -> Candidate:
         """Return an empty set that can be filled batch by batch and scored against this yardstick."""
-        return Candidate(self)
+        return Candidate(self, limit=self._floor.count)
 
     def score(self, fake: Images) -> dict[str, float]:
         """Score images (M, 3, R, R) uint8 with M >= 2; see `Candidate.scores`."""
@@ -63,23 +63,21 @@ class Yardstick:
         return candidate.scores()
 
     def floors(self, count: int) -> dict[str, float]:
-        """Return the distances by name of the first `count` floor images, or of all where there are fewer."""
-        count = min(count, self._floor.count)
+        """Return the distances by name of the first `count` floor images."""
         if count not in self._floors:
             self._floors[count] = self._floor.distances(count)
         return self._floors[count]
 
-    @property
-    def num_floor(self) -> int:
-        """How many images there are for a floor."""
-        return self._floor.count
-
 
 class Candidate:
-    """A set of images on its way to a score; holds features and projections, not the images."""
+    """A set of images on its way to a score; holds features and projections, not the images.
 
-    def __init__(self, yardstick: Yardstick) -> None:
+    limit: images beyond so many are passed over.
+    """
+
+    def __init__(self, yardstick: Yardstick, limit: int) -> None:
         self.yardstick = yardstick
+        self.limit = limit
         self.count = 0  # images taken, of which the last few wait for their chunk to fill
         self._waiting: Tensor | None = None
         self._features: list[Tensor] = []
@@ -87,7 +85,7 @@ class Candidate:
 
     def add(self, images: Images) -> None:
         """Take a batch (n, 3, R, R) uint8 of any n; DataError when its resolution is another than before."""
-        for _, chunk in in_chunks(images, CHUNK, CHUNK_PIXELS):
+        for _, chunk in in_chunks(images, CHUNK, CHUNK_PIXELS, total=self.limit - self.count):
             waiting = self._waiting
             if waiting is not None and waiting.shape[1:] != chunk.shape[1:]:
                 raise DataError("the images of a set must have one size for rfd and swd")
@@ -100,15 +98,15 @@ class Candidate:
     def scores(self) -> dict[str, float]:
         """Return rfd, rfd_floor, then swd_<side>, swd_<side>_floor from the finest level to swd_16.
 
-        The counts are num_real, num_fake, num_floor. DataError below two images.
+        Then the counts: num_real in the reference, num_fake scored, which is also the number of the floor.
+        DataError below two images.
         """
         values = self.distances()
         floors = self.yardstick.floors(self.count)
         scores: dict[str, float] = {}
         for name, value in values.items():
             scores |= {name: value, f"{name}_floor": floors[name]}
-        counts = (self.yardstick.num_real, self.count, min(self.count, self.yardstick.num_floor))
-        return scores | dict(zip(("num_real", "num_fake", "num_floor"), counts, strict=True))
+        return scores | {"num_real": self.yardstick.num_real, "num_fake": self.count}
 
     def distances(self, count: int | None = None) -> dict[str, float]:
         """Return the distances by name of the first `count` images, or of all."""

@@ -1,0 +1,161 @@
+"""`gtool eval` from the command line: runs, folders, what is printed, what is kept, what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gtool.cli import run
+from gtool.metrics.weights import VARIABLE
+from tests import inception_standin, pictures
+from tests.tiny import tiny_recipe
+
+
+def save_folder(folder, images):
+    folder.mkdir()
+    for number, image in enumerate(images):
+        Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{number:04d}.png")
+    return str(folder)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two small sets of the same kind."""
+    return [
+        save_folder(tmp_path / name, pictures.draw(24, seed)) for name, seed in (("fake", 1), ("real", 2))
+    ]
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """A run that has saved weights of an untrained tiny generator once."""
+    from gtool.checkpoint import save_weights
+    from gtool.engines.adversarial import weights_meta
+    from gtool.models import config_class, networks
+    from gtool.recipe import to_toml
+
+    recipe = tiny_recipe()
+    config = config_class("transgan").model_validate(recipe.model)
+    folder = tmp_path / "runs" / "transgan-scenes-000"
+    folder.mkdir(parents=True)
+    (folder / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
+    torch.manual_seed(0)
+    generator = networks("transgan").Generator(config)
+    save_weights(
+        folder / "weights-000001.safetensors", generator.state_dict(), weights_meta(recipe, config, 1000)
+    )
+    return folder
+
+
+def answer(capsys, *arguments):
+    """Run `gtool eval ... --json` and return the record."""
+    assert run(["eval", *map(str, arguments), "--json", "--device", "cpu"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_two_folders_are_scored_without_weights(folders, capsys):
+    record = answer(capsys, *folders)
+    assert list(record["metrics"]) == ["rfd", "swd_32", "swd_16"]
+    rfd = record["metrics"]["rfd"]
+    assert rfd["protocol"] == "rfd-v1/n12/ref-real-n12"
+    assert (rfd["num_fake"], rfd["num_real"]) == (12, 12)
+    assert rfd["ratio"] == pytest.approx(rfd["value"] / rfd["floor"])
+    assert record["metrics"]["swd_16"]["protocol"] == "swd-v1/16px/n12/ref-real-n12"
+
+
+def test_the_table_names_values_floors_and_protocols(folders, capsys):
+    assert run(["eval", *folders, "--rfd"]) == 0
+    shown = capsys.readouterr()
+    assert "fake against real" in shown.out.replace(str(folders[0]), "fake")
+    assert "rfd-v1/n12/ref-real-n12" in shown.out
+    assert "swd" not in shown.out
+    assert "real v real" in shown.out
+
+
+def test_unnamed_metrics_are_the_two_that_need_no_weights_and_it_says_so(folders, capsys):
+    assert run(["eval", *folders]) == 0
+    assert "rfd and swd" in capsys.readouterr().err
+
+
+def test_num_takes_a_seeded_part_of_both_folders(folders, capsys):
+    first, again = (answer(capsys, *folders, "--rfd", "--num", 10) for _ in range(2))
+    other = answer(capsys, *folders, "--rfd", "--num", 10, "--seed", 1)
+    assert first["metrics"] == again["metrics"] != other["metrics"]
+    assert first["metrics"]["rfd"]["num_fake"] == 10
+
+
+def test_the_newest_run_is_scored_against_its_own_data(run_folder, capsys):
+    record = answer(capsys, "--num", 20)
+    assert record["target"].endswith("weights-000001.safetensors")
+    assert record["metrics"]["rfd"]["protocol"] == "rfd-v1/n20/ref-scenes-train-n20"
+    assert record["nimg"] == 1000
+    kept = [json.loads(line) for line in (run_folder / "eval.jsonl").read_text().splitlines()]
+    assert kept == [record]
+
+
+def test_scores_of_a_run_do_not_depend_on_the_batch_size(run_folder, capsys):
+    scores = [
+        answer(capsys, run_folder, "--num", 12, "--batch-size", size, "--precision", "fp32")["metrics"]
+        for size in (5, 12)
+    ]
+    assert scores[0] == scores[1]
+
+
+def test_a_run_can_be_scored_against_a_folder_at_its_own_resolution(run_folder, folders, capsys):
+    record = answer(capsys, run_folder, "--reference", folders[1], "--num", 8, "--swd")
+    assert list(record["metrics"]) == ["swd_16"]
+    assert record["reference"]["name"] == "real"
+
+
+def test_images_of_several_sizes_need_a_resolution(folders, tmp_path, capsys):
+    mixed = save_folder(tmp_path / "mixed", pictures.draw(8, seed=3))
+    Image.fromarray(pictures.draw(1, seed=4, side=40)[0].transpose(1, 2, 0)).save(
+        tmp_path / "mixed" / "large.png"
+    )
+    assert run(["eval", mixed, folders[1], "--rfd"]) == 1
+    assert "--resolution" in capsys.readouterr().err
+    record = answer(capsys, mixed, folders[1], "--rfd", "--resolution", 32)
+    assert record["metrics"]["rfd"]["num_fake"] == 9
+
+
+def test_fid_and_kid_of_folders_name_their_protocol_and_their_limits(folders, tmp_path, capsys, monkeypatch):
+    plain, _ = inception_standin.make(tmp_path)
+    monkeypatch.setenv(VARIABLE, str(plain))
+    assert run(["eval", *folders, "--fid", "--kid", "--num", "6", "--json"]) == 0
+    shown = capsys.readouterr()
+    metrics = json.loads(shown.out)["metrics"]
+    assert metrics["fid"]["protocol"].startswith("fid/clean/inception-")
+    assert metrics["fid"]["protocol"].endswith("/n6/ref-real-n6")
+    assert metrics["fid"]["comparable"] is False
+    assert metrics["fid"]["value"] > 0
+    assert np.isfinite(metrics["kid"]["deviation"])
+    assert "not comparable with published numbers" in shown.err
+
+
+REFUSED = {
+    "missing folder": (["./nothing"], 1, "nothing"),
+    "missing run": (["nothing"], 1, "nothing"),
+    "missing reference": (["{fake}", "--reference", "./nothing"], 1, "./nothing"),
+    "folder alone": (["{fake}"], 2, "--reference"),
+    "two references": (["{fake}", "{real}", "--reference", "cifar10"], 2, "give one"),
+    "unknown mode": (["{fake}", "{real}", "--mode", "cleen"], 2, "did you mean `clean`"),
+    "missing weights": (["{fake}", "{real}", "--fid", "--weights", "none.pth"], 1, "none.pth"),
+    "no weights": (["{fake}", "{real}", "--fid"], 1, "--swd"),
+    "nothing trained yet": ([], 1, "gtool train"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_scored_is_one_line(name, folders, capsys, monkeypatch, tmp_path):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    arguments, status, part = REFUSED[name]
+    words = [word.format(fake=folders[0], real=folders[1]) for word in arguments]
+    assert run(["--quiet", "eval", *words]) == status
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert part in lines[0]
