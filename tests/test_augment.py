@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -366,50 +364,3 @@ def test_rotate_turns_half_of_the_batches_as_a_whole():
     counts = [sum(torch.equal(turn, image) for image in found) for turn in turns]
     assert sum(counts) == 300
     assert counts == pytest.approx([150, 50, 50, 50], abs=30)
-
-
-# Policies.
-
-RELEASED = [
-    "translation,cutout,color",
-    "translation,stl_erase_ratio,color",
-    "translation,erase_ratio,color",
-    "filter,translation,erase_ratio,color,hue",
-]
-
-
-@pytest.mark.parametrize("text", RELEASED)
-def test_released_policies_are_understood_and_run(text):
-    assert parse_policy(text) == tuple(text.split(","))
-    assert augment(_images(), _draws(text)).isfinite().all()
-
-
-def test_policies_allow_spaces_and_numbers_and_nothing():
-    assert parse_policy(" translation:0.125 , cutout:1") == ("translation:0.125", "cutout:1")
-    assert parse_policy("") == parse_policy(" none ") == ()
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("colour", "unknown augmentation `colour`; did you mean `color`"),
-        ("color,,hue", "known: color, crop"),
-        ("color;hue", "unknown augmentation"),
-        ("cutout:often", "`often` is no number"),
-        ("translation:2", r"\[0, 1\].*largest shift"),
-        ("hue:-0.1", r"\[0, 1\]"),
-        ("hue:nan", r"\[0, 1\]"),
-        ("cutmix", "mixes the images"),
-    ],
-)
-def test_wrong_policies_are_refused_with_a_reason(text, message):
-    with pytest.raises(ValueError, match=message):
-        parse_policy(text)
-
-
-def test_policies_are_checked_without_torch():
-    code = (
-        "import sys; from gtool.data import policies; policies.parse_policy('hue'); "
-        "assert 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
