@@ -13,13 +13,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gtool.errors import DeviceError
+from gtool.errors import DeviceError, RecipeError
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from accelerate import Accelerator
     from torch import Tensor
+
+PRECISIONS = ("auto", "bf16", "fp32")
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -159,8 +161,11 @@ def make_compute(device: str = "auto", precision: str = "auto", *, num_processes
         num_processes: how many processes the user asked for; checked against what runs.
 
     Raises:
+        RecipeError: the precision does not exist.
         DeviceError: the device does not exist, or the number of processes is another.
     """
+    if precision not in PRECISIONS:
+        raise RecipeError(f"precision `{precision}` does not exist; use {', '.join(PRECISIONS)}")
     import torch
     from accelerate import Accelerator
     from accelerate.utils import DistributedType
