@@ -562,12 +562,16 @@ def generate(
         z: (n, z_dim) latents to use in place of the seeded ones.
     """
     for start in range(0, len(indices), batch_size):
-        chosen = indices[start : start + batch_size]
-        chunk = latents(generator, seed, chosen) if z is None else z[start : start + batch_size]
+        count = min(batch_size, len(indices) - start)
+        # Every forward has the same size: matrix kernels of other sizes round otherwise, and an image would depend on
+        # how many are made with it.
+        rows = torch.arange(start, start + batch_size).clamp(max=len(indices) - 1)
+        chosen = indices[rows]
+        chunk = latents(generator, seed, chosen) if z is None else z[rows]
         noise = [
             hashed_normal(seed, chosen, length, f"noise-{layer}").unsqueeze(-1).to(compute.device)  # (b, L, 1)
             for layer, length in enumerate(generator.noise_lengths)
         ]
         with compute.autocast():
             images = generator(chunk.to(compute.device), noise or None)
-        yield to_uint8(images).cpu()
+        yield to_uint8(images[:count]).cpu()
