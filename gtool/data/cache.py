@@ -200,11 +200,11 @@ class _Entry:
                     progress(done, total)
 
     def _require_two(self, unread: list[Unread]) -> None:
-        readable = len(self.source) - len(unread)
+        total, readable = len(self.source), len(self.source) - len(unread)
         if readable < 2:
             first = f"; {unread[0].name}: {unread[0].reason}" if unread else ""
             raise DataError(
-                f"{self.source.name}: {readable} of {len(self.source)} can be read; 2 are needed{first}"
+                f"{self.source.name}: {readable} of {total} images can be read, and 2 are needed{first}"
             )
 
     def _require_space(self) -> None:

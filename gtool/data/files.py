@@ -93,19 +93,20 @@ def open_files(place: Place, split: str) -> ImageSource:
     if not len(items):
         suffixes = " ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
         raise DataError(f"{place.path}: no images found (looked for {suffixes})")
-    name = str(place.path)
-    parts, note = [tuple(path.split("/")) for path in items.names], None
-    shared = len(_shared_folders(parts))
-    tops = {path[shared] for path in parts}
-    kept = list(range(len(parts)))
-    if (
-        len(tops) > 0
-        and all(len(path) > shared + 1 for path in parts)
-        and {t.lower() for t in tops} <= SPLIT_NAMES
-    ):
-        chosen, note = choose_split(tops, split, name)
-        kept = [index for index in kept if parts[index][shared] == chosen]
+    kept, note = _of_split([tuple(name.split("/")) for name in items.names], split, str(place.path))
     return _source(place, items, kept, note)
+
+
+def _of_split(parts: list[tuple[str, ...]], split: str, name: str) -> tuple[list[int], str | None]:
+    """Return which paths belong to the split: all where no folder at the top is called as one."""
+    for depth in range(len(_shared_folders(parts)) + 1):
+        folders = {path[depth] for path in parts}
+        if {folder.lower() for folder in folders} <= SPLIT_NAMES and all(
+            len(path) > depth + 1 for path in parts
+        ):
+            chosen, note = choose_split(folders, split, name)
+            return [index for index, path in enumerate(parts) if path[depth] == chosen], note
+    return list(range(len(parts))), None
 
 
 def _source(place: Place, items: Files | Members, kept: list[int], note: str | None) -> ImageSource:
