@@ -10,6 +10,7 @@ from typing import Any
 
 from gtool import checkpoint, models
 from gtool.checkpoint import RunFolder
+from gtool.data.names import find_dataset
 from gtool.device import has_gpu
 from gtool.errors import CheckpointError, GToolError, RecipeError
 from gtool.recipe import Recipe, find_recipe, make_recipe, overlay, read_table, shipped_recipes, validate
@@ -47,6 +48,7 @@ def make_plan(request: Request) -> Plan:
 
     Raises:
         RecipeError: unknown model, recipe, key; wrong type; impossible combination.
+        DataError: the data set's name leads nowhere.
         CheckpointError: the run to resume is not there.
     """
     models.find_model(request.model)
@@ -63,6 +65,7 @@ def make_plan(request: Request) -> Plan:
         overlay(table, key.split("."), value)
     settings = [setting for setting in request.settings if setting.partition("=")[0] not in request.flags]
     recipe = make_recipe(table, settings, where=str(path))
+    find_dataset(recipe.data.dataset)  # raises when the name leads nowhere
     config = _configure(recipe, original.data.resolution, path)
     resolved = recipe.model_copy(update={"model": config.model_dump(mode="json", exclude_none=True)})
     _check_batches(resolved, request.num_processes or 1)
