@@ -86,7 +86,7 @@ def _load_cached(place: Place, why: str) -> Tables:
             f"give a folder of images, put its copy into a folder of $GTOOL_DATA, or use --dataset {SCENES}"
         ) from None
     except ValueError as bad:
-        raise DataError(f"{place.repository}: {_first_line(bad)}") from None
+        raise DataError(f"{place.repository}: {_reason(bad)}") from None
 
 
 def _require_repository(repository: str) -> None:
@@ -114,7 +114,7 @@ def _require_repository(repository: str) -> None:
         ) from None
     # Whatever else the client raises in this one call, with its HTTP library of the day: no connection.
     except Exception as bad:
-        raise NetworkError(f"{repository}: {hub.endpoint()} does not answer: {_first_line(bad)}") from None
+        raise NetworkError(f"{repository}: {hub.endpoint()} does not answer: {_reason(bad)}") from None
 
 
 def _read(name: str, load: Callable[[Callable[..., Any]], Any]) -> Tables:
@@ -129,7 +129,7 @@ def _read(name: str, load: Callable[[Callable[..., Any]], Any]) -> Tables:
         return _splits(load(load_dataset))
     # Readers of tables from strangers raise errors of arrow, yaml, fsspec and their own.
     except Exception as bad:
-        reason = _first_line(bad.__cause__ or bad)
+        reason = _reason(bad.__cause__ or bad, lines=2)  # the second names the choices
         if "onfig name is missing" in reason:
             reason += f"; name it after a colon, as in `{name}:configuration`"
         raise DataError(f"{name}: cannot be read: {reason}") from bad
@@ -142,9 +142,10 @@ def _splits(loaded: Any) -> Tables:
     return {str(loaded.split or "train"): loaded}
 
 
-def _first_line(bad: BaseException) -> str:
-    lines = [line.strip() for line in str(bad).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:300] if lines else type(bad).__name__
+def _reason(bad: BaseException, lines: int = 1) -> str:
+    """Return the first lines of an error as one."""
+    said = [line.strip() for line in str(bad).splitlines() if line.strip()]
+    return " ".join(said[:lines])[:300] if said else type(bad).__name__
 
 
 @contextmanager
