@@ -149,6 +149,16 @@ def restore(module: nn.Module, tensors: Mapping[str, Tensor], where: str | Path)
     Raises:
         CheckpointError: a name is missing or unknown, or a shape or kind of number differs.
     """
+    require_fit(module, tensors, where)
+    module.load_state_dict(dict(tensors))
+
+
+def require_fit(module: nn.Module, tensors: Mapping[str, Tensor], where: str | Path) -> None:
+    """Compare names, shapes and kinds of number, for a module that may have no memory yet.
+
+    Raises:
+        CheckpointError: a name is missing or unknown, or a shape or kind of number differs.
+    """
     own = module.state_dict()
     missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     if missing or unknown:
@@ -161,7 +171,6 @@ def restore(module: nn.Module, tensors: Mapping[str, Tensor], where: str | Path)
                 f"{where}: tensor `{name}` is {given.dtype} {tuple(given.shape)}, this model has "
                 f"{tensor.dtype} {tuple(tensor.shape)}"
             )
-    module.load_state_dict(dict(tensors))
 
 
 def load_pickled(path: Path) -> dict[str, Any]:

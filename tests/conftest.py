@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,3 +19,42 @@ def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GTOOL_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("GTOOL_DATA", raising=False)
+
+
+@pytest.fixture(scope="session")
+def _untrained_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of an untrained tiny generator, made once."""
+    import torch
+
+    from gtool import models
+    from gtool.checkpoint import save_weights
+    from gtool.engines.adversarial import weights_meta
+    from tests.tiny import tiny_recipe
+
+    recipe = tiny_recipe()
+    config = models.config_class("transgan").model_validate(recipe.model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        generator = models.networks("transgan").Generator(config)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_weights(path, generator.state_dict(), weights_meta(recipe, config, 12_000))
+    return path
+
+
+@pytest.fixture
+def tiny_weights(_untrained_weights: Path, tmp_path: Path) -> Path:
+    """A weights file that stands alone, `tiny.safetensors` in the test's own folder."""
+    return Path(shutil.copy(_untrained_weights, tmp_path / "tiny.safetensors"))
+
+
+@pytest.fixture
+def tiny_run(_untrained_weights: Path, tmp_path: Path) -> Path:
+    """A run folder with one weights file, the newest of ./runs."""
+    from gtool.recipe import to_toml
+    from tests.tiny import tiny_recipe
+
+    folder = tmp_path / "runs" / "transgan-scenes-000"
+    folder.mkdir(parents=True)
+    (folder / "recipe.toml").write_text(to_toml(tiny_recipe()), encoding="utf-8")
+    shutil.copy(_untrained_weights, folder / "weights-000012.safetensors")
+    return folder

@@ -531,16 +531,29 @@ def load_generator(path: Any, compute: Compute) -> tuple[nn.Module, dict[str, An
     """
     weights = checkpoint.load_weights(path)
     meta = weights.meta
-    if meta.get("model") not in models.MODELS or not isinstance(meta.get("config"), dict):
-        raise checkpoint.CheckpointError(f"{path}: weights of an unknown model {meta.get('model')!r}")
+    model, nimg = meta.get("model"), meta.get("nimg", 0)
+    if not isinstance(model, str) or model not in models.MODELS:
+        raise checkpoint.CheckpointError(f"{path}: weights of an unknown model {model!r}")
+    if not isinstance(meta.get("config"), dict) or not isinstance(nimg, int) or nimg < 0:
+        raise checkpoint.CheckpointError(f"{path}: its description lacks a config or a number of images")
     try:
-        config = validate(models.config_class(meta["model"]), meta["config"], str(path), "config.")
+        config = validate(models.config_class(model), meta["config"], str(path), "config.")
     except models.RecipeError as bad:
         raise checkpoint.CheckpointError(str(bad)) from None
-    with torch.random.fork_rng(devices=[]):
-        generator = models.networks(meta["model"]).Generator(config)
-    checkpoint.restore(generator, weights.tensors, path)
+    generator = _build_generator(model, config, weights.tensors, path)
     return generator.to(compute.device).eval().requires_grad_(False), meta
+
+
+def _build_generator(model: str, config: Any, tensors: dict[str, Tensor], path: Any) -> nn.Module:
+    """Build and fill a generator; a file that asks for other sizes than it holds is refused before they are made."""
+    build = models.networks(model).Generator
+    with torch.device("meta"):
+        outline = build(config)
+    checkpoint.require_fit(outline, tensors, path)
+    with torch.random.fork_rng(devices=[]):
+        generator = build(config)
+    checkpoint.restore(generator, tensors, path)
+    return generator
 
 
 def latents(generator: nn.Module, seed: int, indices: Tensor) -> Tensor:

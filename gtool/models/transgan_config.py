@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**16)]
 Norm = Literal["ln", "layer", "pn", "rms", "instance", "none"]
 Activation = Literal["gelu", "gelu-tanh", "leaky-relu"]
 RelativePosition = Literal["learned", "local", "none"]
@@ -28,6 +28,8 @@ Upsample = Literal["pixelshuffle", "bicubic", "bilinear"]
 RESOLUTIONS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 # Channels a head that `at_resolution` leaves to the generator stages it adds, where `head_width` is not given.
 NARROWEST_HEAD = 16
+# A stage: a file from a stranger must not keep a reader building for ever.
+MOST_BLOCKS = 64
 
 
 class Section(BaseModel):
@@ -41,7 +43,7 @@ class GeneratorStage(Section):
 
     side: Count
     channels: Count
-    depth: Annotated[int, Field(ge=0)]
+    depth: Annotated[int, Field(ge=0, le=MOST_BLOCKS)]
     upsample: Upsample | None = None  # None: the generator's
     low_pass: bool = False  # before upsampling: bicubic x4, then 4x4 means (CelebA-HQ release)
 
@@ -51,7 +53,7 @@ class DiscriminatorStage(Section):
 
     side: Count
     channels: Count
-    depth: Annotated[int, Field(ge=0)]
+    depth: Annotated[int, Field(ge=0, le=MOST_BLOCKS)]
     full_blocks: Annotated[int, Field(ge=0)] = 0  # how many of the last blocks attend over the whole map
     overlap: bool = False  # patches twice as wide as their distance (CelebA-HQ release, first stage)
 
@@ -151,7 +153,7 @@ class DiscriminatorConfig(Attention):
     )
     # cls: a token reads the others in `head_depth` blocks; pooled: tokens averaged to head_side^2, then an MLP.
     head: Literal["cls", "pooled"] = "cls"
-    head_depth: Count = 1
+    head_depth: Annotated[int, Field(ge=1, le=MOST_BLOCKS)] = 1
     head_side: Count = 4
     init: Literal["truncated-normal", "fan-in"] = (
         "truncated-normal"  # of the Linear layers: std 0.02, or 1/fan-in
