@@ -71,12 +71,14 @@ WRONG = {
     "cifra10": "did you mean `cifar10`?",
     "scene": "did you mean `scenes`?",
     "./*.parquet": "no such file",
+    "": "the data set has no name",
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_name_is_one_line_and_asks_no_network(name, monkeypatch):
     monkeypatch.setattr(hub, "is_reachable", None)
+    monkeypatch.setenv("GTOOL_DATA", ".")
     with pytest.raises(DataError) as caught:
         open_source(name)
     assert WRONG[name] in str(caught.value)
@@ -187,6 +189,12 @@ def test_folder_has_no_columns(tmp_path):
     odd.folder(tmp_path / "set")
     with pytest.raises(DataError, match="has no columns, so none named `photo`"):
         open_source("./set", image_column="photo")
+
+
+def test_folder_has_no_configurations(tmp_path):
+    odd.folder(tmp_path / "set")
+    with pytest.raises(DataError, match="has no configurations, so none named `large`"):
+        open_source("./set:large")
 
 
 def test_num_images_is_a_seeded_choice(tmp_path):

@@ -29,7 +29,7 @@ from gtool.errors import CheckpointError, DataError
 
 Progress = Callable[[int, int], None]
 CROPS = ("center", "fit")
-_BLOCK = 128  # images that a thread decodes at a time
+_BLOCK = 32  # images that a thread decodes at a time; their encoded bytes are in memory together
 _BLOCK_PIXELS = 1 << 22
 
 

@@ -56,6 +56,8 @@ def find_dataset(dataset: str) -> Place:
     Raises:
         DataError: nothing of this name, or something that holds no data set.
     """
+    if not dataset.strip():
+        raise DataError("the data set has no name; give a folder, a known name, or scenes")
     if _is_written_as_path(dataset):
         return _at(Path(dataset).expanduser(), dataset)
     if dataset == SCENES:

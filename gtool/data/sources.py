@@ -243,6 +243,8 @@ def _scenes(split: str, num_images: int | None, resolution: int | None, seed: in
 
 
 def _open(place: Place, dataset: str, split: str, columns: Columns, offline: bool) -> ImageSource:
+    if place.config and place.kind not in ("parquet", "hub"):
+        raise DataError(f"{dataset}: a {place.kind} has no configurations, so none named `{place.config}`")
     if place.kind in ("folder", "zip"):
         named = [column for column in (columns.image, columns.label, columns.segmentation) if column]
         if named:
