@@ -78,10 +78,14 @@ def test_a_folder_holds_numbered_files_when_it_is_complete(tmp_path):
 
 
 def test_a_folder_that_fails_leaves_nothing(tmp_path):
-    with pytest.raises(ValueError, match="stop"), folder.open_folder(tmp_path / "out") as files:
-        files.add([0], numbered(1), [{}])
-        raise ValueError("stop")
-    assert list(tmp_path.iterdir()) == [tmp_path / "cache"] or not list(tmp_path.iterdir())
+    def fill_and_fail() -> None:
+        with folder.open_folder(tmp_path / "out") as files:
+            files.add([0], numbered(1), [{}])
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        fill_and_fail()
+    assert not (tmp_path / "out").exists()
 
 
 def test_overwriting_replaces_numbered_files_and_leaves_others(tmp_path):

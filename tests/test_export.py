@@ -1,0 +1,139 @@
+"""`gtool export`: files that other programs run, files to share, and checkpoints of the original code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gtool.cli import run
+from gtool.commands import export as command
+from gtool.device import hashed_normal, make_compute
+from gtool.engines import exporting
+from gtool.engines.adversarial import load_generator
+
+
+def export(*arguments) -> int:
+    return run(["export", *map(str, arguments)])
+
+
+def expected(weights, z: torch.Tensor) -> np.ndarray:
+    generator, _ = load_generator(weights, make_compute("cpu", "fp32"))
+    return generator(z).clamp(-1, 1).numpy()
+
+
+def latents(batch: int) -> torch.Tensor:
+    return hashed_normal(7, torch.arange(batch), 8, "test")
+
+
+# For other programs.
+
+
+def test_onnx_makes_the_images_of_torch_at_any_batch(tiny_weights, capsys):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    assert export(tiny_weights, "-o", "tiny.onnx") == 0
+    shown = capsys.readouterr()
+    assert shown.out == "tiny.onnx\n"
+    assert "checked: largest error" in shown.err
+    session = onnxruntime.InferenceSession("tiny.onnx", providers=["CPUExecutionProvider"])
+    for batch in (1, 5, 32):
+        images = session.run(["images"], {"z": latents(batch).numpy()})[0]
+        assert images.shape == (batch, 3, 16, 16)
+        assert np.abs(images - expected(tiny_weights, latents(batch))).max() <= 1e-4
+
+
+def test_onnx_says_how_it_is_used(tiny_run, capsys):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    assert export("--format", "onnx", "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    path = tiny_run / "weights-000012.onnx"
+    assert record["path"] == "runs/transgan-scenes-000/weights-000012.onnx"
+    assert record["bytes"] == path.stat().st_size
+    assert 0 <= record["max_error"] <= 1e-4
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    text = session.get_modelmeta().custom_metadata_map
+    assert (text["model"], text["kimg"]) == ("transgan", "12")
+    assert text["input"].startswith("z (N, 8) float32")
+    assert text["output"] == "images (N, 3, 16, 16) float32: RGB in [-1, 1]"
+    assert [(i.name, i.shape) for i in session.get_inputs()] == [("z", ["batch", 8])]
+
+
+def test_pt2_makes_the_images_of_torch_at_any_batch(tiny_weights):
+    assert export(tiny_weights, "--format", "pt2") == 0
+    files = {"gtool.json": ""}
+    module = torch.export.load("tiny.pt2", extra_files=files).module()
+    assert json.loads(files["gtool.json"])["model"] == "transgan"
+    for batch in (1, 7):
+        images = module(latents(batch)).detach().numpy()
+        assert np.abs(images - expected(tiny_weights, latents(batch))).max() <= 1e-5
+
+
+def test_a_file_that_differs_from_torch_is_not_left_behind(tiny_weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(exporting, "_load_pt2", lambda path: lambda z: torch.zeros(len(z), 3, 16, 16))
+    (tmp_path / "out").mkdir()
+    assert export(tiny_weights, "-o", "out/tiny.pt2") == 1
+    assert "not written: the exported file differs from torch by" in capsys.readouterr().err
+    assert os.listdir("out") == []
+
+
+def test_missing_onnx_packages_are_answered_with_their_command(tiny_weights, monkeypatch, capsys):
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    assert export(tiny_weights, "--format", "onnx") == 1
+    message = 'error: --format onnx needs onnx, onnxscript, onnxruntime; run `pip install "gtool[onnx]"`\n'
+    assert capsys.readouterr().err == message
+
+
+# To share.
+
+
+def test_shared_weights_sample_the_same_anywhere(tiny_run, tmp_path, monkeypatch, capsys):
+    assert export("--format", "safetensors") == 0
+    assert capsys.readouterr().out == "transgan-scenes-000-000012.safetensors\n"
+    assert run(["sample", "--num", "4", "-o", "here.png"]) == 0
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.move("transgan-scenes-000-000012.safetensors", elsewhere / "shared.safetensors")
+    monkeypatch.chdir(elsewhere)
+    assert run(["sample", "shared.safetensors", "--num", "4", "-o", "there.png"]) == 0
+    assert image("there.png") == image("../here.png")
+
+
+def image(path) -> bytes:
+    from PIL import Image
+
+    with Image.open(path) as opened:
+        return opened.tobytes()
+
+
+def test_weights_are_never_copied_onto_themselves(tiny_weights, capsys):
+    assert export("tiny.safetensors") == 1
+    assert "is the weights file itself" in capsys.readouterr().err
+
+
+def test_damaged_weights_are_not_exported(tiny_weights, capsys):
+    tiny_weights.write_bytes(tiny_weights.read_bytes()[:-8])
+    assert export(tiny_weights, "-o", "copy.safetensors") == 1
+    assert not Path("copy.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--format", "onxx"], "did you mean `onnx`?"),
+        (["--format", "onnx", "-o", "a.pt2"], "ends in .onnx"),
+        (["-o", "a.bin"], "ends in .safetensors"),
+        (["--from", "transgan", "--format", "onnx"], "makes a .safetensors file"),
+        (["--from", "transgun"], "did you mean `transgan`?"),
+        (["--from", "transgan"], "name the checkpoint to read"),
+    ],
+)
+def test_flags_that_mean_nothing_are_named_in_one_line(capsys, arguments, message):
+    assert export(*arguments) == 2
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert len(shown.splitlines()) == 1
