@@ -198,7 +198,9 @@ def sample(
     target: Annotated[
         str | None, typer.Argument(help="A run, weights, or a hub id; the newest run when left out.")
     ] = None,
-    num: Annotated[int | None, typer.Option("--num", "-n", min=1, max=10**7, help="How many; default 64.")] = None,
+    num: Annotated[
+        int | None, typer.Option("--num", "-n", min=1, max=10**7, help="How many; default 64.")
+    ] = None,
     seeds: Annotated[str | None, typer.Option(help="Which images: numbers and ranges, `0,1,4-6`.")] = None,
     seed: Annotated[int, typer.Option(help="With its number, all that an image depends on.")] = 0,
     interpolate: Annotated[
