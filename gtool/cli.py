@@ -6,6 +6,7 @@ torch. Each verb is one plain function in `gtool.commands`, imported when it is 
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -373,4 +374,6 @@ def _our_bug(unexpected: Exception, arguments: list[str]) -> int:
 
 def main() -> None:
     """Entry point of the `gtool` command."""
+    # So that SIGTERM clears unfinished files away like every other end; training saves its state first.
+    signal.signal(signal.SIGTERM, lambda signum, _frame: sys.exit(128 + signum))
     sys.exit(run(sys.argv[1:]))

@@ -88,6 +88,14 @@ def test_a_folder_that_fails_leaves_nothing(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_what_a_killed_process_left_is_cleared_away(tmp_path):
+    (tmp_path / folder.UNFINISHED).mkdir()
+    (tmp_path / folder.UNFINISHED / "000009.png").touch()
+    with folder.open_folder(tmp_path) as files:
+        files.add([0], numbered(1), [{}])
+    assert [p.name for p in tmp_path.iterdir()] == ["000000.png"]
+
+
 def test_overwriting_replaces_numbered_files_and_leaves_others(tmp_path):
     for name in ("000003.png", "notes.txt"):
         (tmp_path / name).touch()

@@ -21,6 +21,7 @@ from gtool.render.picture import enlarge, write_png
 
 # Encoding leaves Python's lock, and flushing waits for the disk: more threads than cores pay off.
 WORKERS = 4
+UNFINISHED = ".unfinished"
 BATCHES_AHEAD = 2  # handed over and not yet written, so that memory stays bounded
 _NUMBERED = re.compile(r"\d{6,}\.png")
 
@@ -51,8 +52,9 @@ def open_folder(path: Path, *, overwrite: bool = False, scale: int = 1) -> Itera
     """
     check_folder(path, overwrite)
     is_new = not path.exists()
-    partial = path / f".{os.getpid()}.tmp"
+    partial = path / UNFINISHED
     try:
+        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
         partial.mkdir(parents=True)
         with ThreadPoolExecutor(WORKERS) as pool:
             writer = FolderWriter(partial, pool, scale)
