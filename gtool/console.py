@@ -64,7 +64,11 @@ def table(columns: list[str], rows: list[list[str]], title: str | None = None) -
         shown.add_column(name, justify="left" if position == 0 else "right", overflow="fold")
     for row in rows:
         shown.add_row(*row)
-    _console(stderr=False).print(shown)
+    screen = _console(stderr=False)
+    # Wider than the terminal if need be: a folded path or protocol can be neither copied nor searched for.
+    needed = screen.measure(shown, options=screen.options.update(max_width=1000)).maximum
+    screen.width = max(screen.width, needed)
+    screen.print(shown)
 
 
 def notice(text: str) -> None:

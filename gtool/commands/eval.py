@@ -127,7 +127,11 @@ def _score(request: Request, target: Target, compute: Compute) -> dict[str, Any]
         "schema": SCHEMA,
         "target": target.name,
         **about,
-        "reference": {"name": real.name, **real.key},
+        "reference": {
+            "name": real.name,
+            "fingerprint": real.key["source"],
+            "resolution": real.key["resolution"],
+        },
         "seed": request.seed,
         "metrics": metrics,
         "device": compute.describe(),
@@ -243,7 +247,7 @@ def _number(value: float) -> str:
 def _floor(found: dict[str, Any]) -> str:
     if "floor" in found:
         return _number(found["floor"])
-    return f"sd {_number(found['deviation'])}" if "deviation" in found else ""
+    return f"sd {_number(found['deviation'])}" if found.get("deviation") is not None else ""
 
 
 def _ratio(found: dict[str, Any]) -> str:

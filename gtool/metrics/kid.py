@@ -27,10 +27,10 @@ BLOCK = 2048  # rows of the kernel matrix in memory at once
 
 @dataclass(frozen=True)
 class Kid:
-    """The mean over subsets and its standard deviation between subsets."""
+    """The mean over subsets and its standard deviation between them, None when every subset is everything."""
 
     value: float
-    deviation: float
+    deviation: float | None
 
 
 def kid(fake: Tensor, real: Tensor, *, seed: int = 0) -> Kid:
@@ -44,7 +44,8 @@ def kid(fake: Tensor, real: Tensor, *, seed: int = 0) -> Kid:
     sums = _whole_sums if entries <= 3 * NUM_SUBSETS * size**2 else _subset_sums
     within_fake, within_real, between = sums(fake.double(), real.double(), picks)
     values = (within_fake + within_real) / (size * (size - 1)) - 2 * between / size**2
-    return Kid(float(values.mean()), float(values.std(correction=0)))
+    deviation = None if len(picks) == 1 else float(values.std(correction=0))
+    return Kid(float(values.mean()), deviation)
 
 
 Picks = list[tuple[Tensor, Tensor]]
@@ -52,7 +53,9 @@ Sums = tuple[Tensor, Tensor, Tensor]
 
 
 def _draw(num_fake: int, num_real: int, size: int, seed: int) -> Picks:
-    """Return the subsets' indices into fake and real, drawn in clean-fid's order."""
+    """Return the subsets' indices into fake and real, in clean-fid's order; one when there is no choice."""
+    if num_fake == num_real == size:
+        return [(torch.arange(size), torch.arange(size))]
     random = np.random.RandomState(seed % 2**32)
     picks = []
     for _ in range(NUM_SUBSETS):
