@@ -200,7 +200,7 @@ class _Source:
         """Yield uint8 arrays (b, 3, R, R), with progress."""
         from gtool.engines.adversarial import generate
 
-        batch_size = self.job.request.batch_size or _batch_size(self.resolution, self.compute.device.type)
+        batch_size = self.job.request.batch_size or _batch_size(self.resolution)
         total, done = len(indices), 0
         seed = self.job.request.seed
         with console.progress("sampling") as update:
@@ -210,10 +210,9 @@ class _Source:
                 yield batch.numpy()
 
 
-def _batch_size(resolution: int, device_type: str) -> int:
-    """Keep the pixels of a batch about equal: few enough for a processor's caches, many enough for a GPU."""
-    pixels = 2**16 if device_type == "cpu" else 2**18
-    return max(4, min(256, pixels // resolution**2))
+def _batch_size(resolution: int) -> int:
+    """Keep the pixels of a batch about equal, since memory and time follow them."""
+    return max(4, min(256, 2**18 // resolution**2))
 
 
 def _load(job: Job) -> _Source:
