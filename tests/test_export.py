@@ -137,3 +137,132 @@ def test_flags_that_mean_nothing_are_named_in_one_line(capsys, arguments, messag
     shown = capsys.readouterr().err
     assert message in shown
     assert len(shown.splitlines()) == 1
+
+
+# Checkpoints of the original code.
+
+NAMES = {
+    "input.": "l1.",
+    "to_rgb.": "deconv.0.",
+    "norm1.": "norm1.norm.",
+    "norm2.": "norm2.norm.",
+    "attention.qkv": "attn.qkv",
+    "attention.out": "attn.proj",
+    "attention.relative.table": "attn.relative_position_bias_table",
+    "mlp.expand": "mlp.fc1",
+    "mlp.contract": "mlp.fc2",
+    "stages.0.blocks.": "blocks.block.",
+    "stages.1.blocks.": "upsample_blocks.0.block.",
+    "stages.2.blocks.": "upsample_blocks.1.block.",
+    "stages.0.position": "pos_embed_1",
+    "stages.1.position": "pos_embed_2",
+    "stages.2.position": "pos_embed_3",
+}
+SMALL = {
+    "resolution": 16,
+    "z_dim": 8,
+    "generator": {
+        "stages": [
+            {"side": 4, "channels": 64, "depth": 1},
+            {"side": 8, "channels": 16, "depth": 1},
+            {"side": 16, "channels": 4, "depth": 1},
+        ]
+    },
+    "discriminator": {"stages": [{"side": 8, "channels": 8, "depth": 1}]},
+}
+
+
+@pytest.fixture
+def original():
+    """A small generator of the released kind, and a function that names its tensors as the release does."""
+    from gtool.models.transgan import Generator
+    from gtool.models.transgan_config import TransGANConfig
+
+    torch.manual_seed(1)
+    return Generator(TransGANConfig.model_validate(SMALL)).requires_grad_(False).eval()
+
+
+def as_released(generator) -> dict[str, torch.Tensor]:
+    renamed = {}
+    for name, tensor in generator.state_dict().items():
+        for ours, theirs in NAMES.items():
+            name = name.replace(ours, theirs)
+        if name.startswith("pos_embed"):
+            tensor = tensor.unsqueeze(0)
+        if name.endswith("bias_table"):
+            tensor = tensor.t()
+        renamed[f"module.{name}"] = tensor[..., None, None] if name == "deconv.0.weight" else tensor
+    return renamed
+
+
+def as_saved(generator, **more) -> dict:
+    """A checkpoint as the original training script writes it."""
+    return {
+        "epoch": 7,
+        "gen_model": "ViT_custom_rp",
+        "gen_state_dict": {name: torch.zeros_like(t) for name, t in as_released(generator).items()},
+        "avg_gen_state_dict": as_released(generator),
+        "best_fid": np.float64(9.26),
+        "path_helper": {"prefix": "logs/cifar"},
+        "fixed_z": torch.zeros(2, 8),
+        **more,
+    }
+
+
+def test_a_released_checkpoint_becomes_weights_that_make_its_images(original, capsys):
+    torch.save(as_saved(original), "released.pth")
+    assert export("released.pth", "--from", "transgan", "-o", "transgan.safetensors") == 0
+    shown = capsys.readouterr()
+    assert shown.out == "transgan.safetensors\n"
+    assert "read `avg_gen_state_dict`: transgan at 16 px" in shown.err
+    imported, meta = load_generator(Path("transgan.safetensors"), make_compute("cpu", "fp32"))
+    assert torch.equal(imported(latents(3)), original(latents(3)))
+    assert meta["source"] == "released.pth"
+    assert run(["sample", "transgan.safetensors", "--num", "2", "-o", "grid.png"]) == 0
+
+
+def test_a_released_generator_alone_is_read_as_well(original):
+    torch.save(as_released(original), "generator.pth")
+    assert export("generator.pth", "--from", "transgan") == 0
+    assert Path("generator.safetensors").is_file()
+
+
+class Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __reduce__(self):
+        return (os.mkdir, ("executed",))
+
+
+DAMAGES = {
+    "code": (lambda saved: saved | {"epoch": Bomb()}, "refused: the file wants to build"),
+    "no generator": (lambda saved: {"weights": 3}, "holds no generator"),
+    "text for tensors": (lambda saved: {"avg_gen_state_dict": "none"}, "holds no generator"),
+    "unknown names": (lambda saved: {"avg_gen_state_dict": {"a": torch.zeros(2)}}, "l1.weight"),
+    "flat input": (lambda saved: with_tensor(saved, "l1.weight", torch.zeros(3)), "released.pth"),
+    "flat position": (lambda saved: with_tensor(saved, "pos_embed_1", torch.zeros(3)), "released.pth"),
+    "missing tensor": (lambda saved: with_tensor(saved, "l1.bias", None), "1 tensors missing"),
+    "unknown tensor": (lambda saved: with_tensor(saved, "l9.bias", torch.zeros(1)), "l9.bias"),
+    "not a number": (
+        lambda saved: with_tensor(saved, "l1.bias", torch.full((1024,), float("nan"))),
+        "not finite",
+    ),
+}
+
+
+def with_tensor(saved: dict, name: str, tensor: torch.Tensor | None) -> dict:
+    """Replace a tensor of the averaged generator, or leave it out."""
+    tensors = {key: value for key, value in saved["avg_gen_state_dict"].items() if key != f"module.{name}"}
+    return saved | {"avg_gen_state_dict": tensors if tensor is None else tensors | {f"module.{name}": tensor}}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_refused_in_one_line(original, capsys, damage):
+    change, message = DAMAGES[damage]
+    torch.save(change(as_saved(original)), "released.pth")
+    assert export("released.pth", "--from", "transgan") == 1
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert len(shown.err.splitlines()) == 1
+    assert shown.out == ""
+    assert sorted(os.listdir()) == ["released.pth"]

@@ -130,10 +130,12 @@ def _import_released(request: Request, model: str) -> tuple[Path, dict[str, Any]
         raise CheckpointError(f"{source}: no such file")
     from gtool.engines import exporting
 
-    networks = models.networks(model)
     chosen, tensors = _choose_generator(checkpoint.load_pickled(source), source)
-    config, renamed = networks.rename_released(tensors)
-    generator = networks.Generator(config)
+    try:
+        config, renamed = models.importer(model).rename_released(tensors)
+    except CheckpointError as bad:
+        raise CheckpointError(f"{source}: {bad}") from None
+    generator = models.networks(model).Generator(config).eval()
     checkpoint.restore(generator, renamed, source)
     exporting.check_finite(generator)
     path = request.out or Path(f"{source.stem}.safetensors")

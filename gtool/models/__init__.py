@@ -20,6 +20,7 @@ class Model:
     module: str  # the networks: needs torch
     schema: str  # module:class of the config: imports without torch
     engine: str  # init_state, step, generate
+    importer: str  # rename_released: needs torch
 
 
 MODELS = {
@@ -27,6 +28,7 @@ MODELS = {
         module="gtool.models.transgan",
         schema="gtool.models.transgan_config:TransGANConfig",
         engine="gtool.engines.adversarial",
+        importer="gtool.models.transgan_import",
     ),
 }
 
@@ -56,6 +58,11 @@ def networks(name: str) -> ModuleType:
 def engine(name: str) -> ModuleType:
     """Import and return the training family of a model."""
     return import_module(find_model(name).engine)
+
+
+def importer(name: str) -> ModuleType:
+    """Import and return the module that reads checkpoints of a model's original code."""
+    return import_module(find_model(name).importer)
 
 
 def flops(name: str, config: Any) -> tuple[float, float]:
