@@ -1,8 +1,5 @@
 """Multi-head attention over the tokens of square tiles, with relative positions; cross-attention; the MLP.
 
-Fused attention has no second derivative on a CPU, so networks under a gradient penalty ask for the explicit
-form.
-
 Axis letters: N batch, L tokens of an image, T tokens of a tile, B = N L / T tiles of the batch, C channels,
 K heads, d = C / K.
 """
@@ -14,23 +11,40 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gtool.layers.position import RelativePositionBias
+from gtool.layers.tiled_attention import fused_attention, tiled_attention
+
+# Tokens from which, on a CPU, computing the weights again is faster than keeping them (measured).
+MANY_TOKENS = 512
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, fused: bool) -> Tensor:
-    """Return softmax(q k^T / sqrt(d) + bias) v: (B, K, T, d) -> (B, K, T, d); bias (K, T, T).
+def attend(qkv: Tensor, bias: Tensor | None, twice: bool = False) -> Tensor:
+    """Return softmax(q k^T / sqrt(d) + bias) v.
 
-    Without `fused` the logits are kept in fp32 and every operation has a second derivative.
+    Args:
+        qkv: (B, T, 3, K, d).
+        bias: (K, T, T) or None.
+        twice: a second derivative will be taken; fused kernels have none on a CPU.
+
+    Returns:
+        (B, T, K d).
     """
-    if fused and bias is not None and bias.requires_grad and torch.is_grad_enabled():
-        logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1) + bias.to(q.dtype)
-        return logits.softmax(dim=-1, dtype=q.dtype).to(v.dtype) @ v
-    if fused:
-        mask = None if bias is None else bias.to(q.dtype).unsqueeze(0)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    logits = (q @ k.transpose(-2, -1)).float() * q.shape[-1] ** -0.5  # (B, K, T, T)
+    learning = torch.is_grad_enabled() and (qkv.requires_grad or (bias is not None and bias.requires_grad))
+    if not learning:
+        return fused_attention(qkv, bias)
+    if twice:
+        return plain_attention(qkv, bias)
+    if bias is None or not bias.requires_grad or qkv.device.type != "cpu":
+        return fused_attention(qkv, bias)
+    return tiled_attention(qkv, bias) if qkv.shape[1] >= MANY_TOKENS else plain_attention(qkv, bias)
+
+
+def plain_attention(qkv: Tensor, bias: Tensor | None) -> Tensor:
+    """As `attend`, in operations that have every derivative; logits and their softmax are fp32."""
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, K, T, d) each
+    logits = (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).float()  # (B, K, T, T)
     if bias is not None:
         logits = logits + bias
-    return logits.softmax(dim=-1).to(v.dtype) @ v
+    return (logits.softmax(dim=-1).to(v.dtype) @ v).transpose(1, 2).flatten(2)
 
 
 class SelfAttention(nn.Module):
@@ -39,26 +53,37 @@ class SelfAttention(nn.Module):
     window: tokens a side of a tile, None for all tokens of the image and no relative positions.
     """
 
-    def __init__(self, channels: int, heads: int, window: int | None, relative: str, fused: bool) -> None:
+    mask: Tensor | None
+
+    def __init__(self, channels: int, heads: int, window: int | None, relative: str) -> None:
         super().__init__()
         self.heads = heads
         self.window = window
-        self.fused = fused
         self.qkv = nn.Linear(channels, 3 * channels, bias=False)
         self.out = nn.Linear(channels, channels)
-        self.relative = (
-            RelativePositionBias(window, heads, relative) if window and relative != "none" else None
-        )
+        with_table = window is not None and relative != "none"
+        self.relative = RelativePositionBias(window, heads, relative) if window and with_table else None
         self.register_buffer("mask", None, persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, L, C) -> (N, L, C)."""
+    def forward(self, x: Tensor, twice: bool = False) -> Tensor:
+        """(N, L, C) -> (N, L, C); twice: a second derivative will be taken."""
         n, tokens, channels = x.shape
         tile = self.window**2 if self.window else tokens
         qkv = self.qkv(x).view(-1, tile, 3, self.heads, channels // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, K, T, d) each
-        attended = attend(q, k, v, self._bias(), self.fused)
-        return self.out(attended.transpose(1, 2).reshape(n, tokens, channels))
+        out: Tensor = self.out(attend(qkv, self._bias(), twice).view(n, tokens, channels))
+        return out
+
+    def read(self, x: Tensor) -> Tensor:
+        """Attention of the first token alone to all: (N, L, C) -> (N, 1, C), as `forward` gives it."""
+        n, tokens, channels = x.shape
+        for_q, for_kv = self.qkv.weight.split([channels, 2 * channels])
+        q = F.linear(x[:, :1], for_q).view(n, 1, self.heads, -1)
+        k, v = F.linear(x, for_kv).view(n, tokens, 2, self.heads, -1).unbind(2)  # (N, L, K, d)
+        # One row of weights for every head: small enough for plain operations, whose logits stay fp32.
+        logits = (q.float() * k).sum(-1) * q.shape[-1] ** -0.5  # (N, L, K)
+        weights = logits.softmax(dim=1).to(v.dtype).unsqueeze(-1)
+        out: Tensor = self.out((weights * v).sum(1, keepdim=True).flatten(2))
+        return out
 
     def _bias(self) -> Tensor | None:
         bias = self.relative() if self.relative is not None else None
@@ -82,8 +107,9 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """x (N, L, C), context (N, M, C') -> (N, L, C)."""
         q, k, v = self._split(self.query(x)), self._split(self.key(context)), self._split(self.value(context))
-        attended = attend(q, k, v, None, fused=True)
-        return x + self.out(attended.transpose(1, 2).reshape(x.shape))
+        attended = F.scaled_dot_product_attention(q, k, v)  # (N, K, L, d)
+        out: Tensor = x + self.out(attended.transpose(1, 2).flatten(2))
+        return out
 
     def _split(self, x: Tensor) -> Tensor:
         n, tokens, channels = x.shape
@@ -108,4 +134,5 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., C)."""
-        return self.contract(activate(self.expand(x), self.activation))
+        out: Tensor = self.contract(activate(self.expand(x), self.activation))
+        return out

@@ -15,7 +15,7 @@ INIT_STD = 0.02  # of position and relative tables (released code)
 
 
 def to_tiles(x: Tensor, window: int) -> Tensor:
-    """Order the tokens of a map by its w x w tiles: (N, L, C) -> (N, L, C), the T tokens of a tile in a row."""
+    """Order the tokens of a map by its w x w tiles: (N, L, C) -> (N, L, C), a tile's T tokens in a row."""
     n, tokens, channels = x.shape
     side = round(tokens**0.5)
     if window == side:
@@ -53,8 +53,8 @@ class RelativePositionBias(nn.Module):
     """A table of one number per 2-D offset and head, added to the logits of attention inside a tile.
 
     kind "learned" starts as noise of 0.02 (released code). kind "local" starts as -d^2 / (2 s^2) with d the
-    distance in tokens and s = 0.8 x 2^head, from the fourth head on as zero: heads that begin as neighbourhoods
-    of growing size.
+    distance in tokens and s = 0.8 x 2^head, from the fourth head on as zero: heads that begin as
+    neighbourhoods of growing size.
     """
 
     def __init__(self, window: int, heads: int, kind: str) -> None:
@@ -86,8 +86,8 @@ def local_table(window: int, heads: int) -> Tensor:
 def neighbourhood_mask(side: int, width: int, kind: str) -> Tensor:
     """Return bool (L, L), True where a query may look: `width` tokens away at most.
 
-    kind "neighbourhood" counts along both axes, as the paper's version 1 describes; "band" along the flattened
-    tokens, as its code does.
+    kind "neighbourhood" counts along both axes, as the paper's version 1 describes; "band" along the
+    flattened tokens, as its code does.
     """
     place = torch.arange(side**2)
     if kind == "band":

@@ -32,7 +32,7 @@ def pixel_shuffle(x: Tensor, factor: int = 2) -> Tensor:
 
 
 def upsample(x: Tensor, kind: str) -> Tensor:
-    """Double the side of a map of tokens: "pixelshuffle" (a quarter of the channels), "bicubic", "bilinear"."""
+    """Double the side of a map: "pixelshuffle" (a quarter of the channels), "bicubic" or "bilinear"."""
     if kind == "pixelshuffle":
         return pixel_shuffle(x)
     return to_tokens(F.interpolate(to_map(x), scale_factor=2, mode=kind, align_corners=False))
@@ -56,7 +56,7 @@ def pool(x: Tensor, factor: int = 2) -> Tensor:
 class PatchEmbed(nn.Module):
     """One linear map of every P x P patch; with overlap, of the 2P x 2P pixels around it.
 
-    The released code uses strided convolutions; a patch without overlap is the same product on reshaped pixels,
+    The released code uses strided convolutions; without overlap that is the same product on reshaped pixels,
     whose second derivative costs no convolution.
     """
 

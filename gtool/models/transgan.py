@@ -31,6 +31,9 @@ from gtool.models.transgan_config import (
     TransGANConfig,
     arriving_channels,
 )
+from gtool.models.transgan_import import Released, read_released, rename_released
+
+__all__ = ["Discriminator", "Generator", "Released", "build", "read_released", "rename_released"]
 
 
 class Block(nn.Module):
@@ -42,7 +45,6 @@ class Block(nn.Module):
         channels: int,
         window: int | None,
         *,
-        fused: bool,  # first derivatives only
         z_dim: int | None = None,  # gains of the norms are linear in z
         context_channels: int | None = None,  # first cross-attend to tokens of this width
         residual_gain: float = 1.0,  # on both terms of every sum
@@ -53,7 +55,7 @@ class Block(nn.Module):
         self.cross = CrossAttention(channels, context_channels, heads) if context_channels else None
         self.norm1 = Normalization(settings.norm, channels, z_dim)
         self.noise_strength = nn.Parameter(torch.zeros(())) if settings.noise else None
-        self.attention = SelfAttention(channels, heads, window, settings.relative_position, fused)
+        self.attention = SelfAttention(channels, heads, window, settings.relative_position)
         self.norm2 = Normalization(settings.norm, channels, z_dim)
         self.mlp = MLP(channels, settings.mlp_ratio * channels, settings.activation)
 
@@ -61,18 +63,25 @@ class Block(nn.Module):
         self,
         x: Tensor,
         *,
-        noise: Tensor | None = None,
-        z: Tensor | None = None,
-        context: Tensor | None = None,
+        noise: Tensor | None = None,  # (N, L, 1)
+        z: Tensor | None = None,  # (N, z_dim)
+        context: Tensor | None = None,  # (N, L', C')
+        twice: bool = False,  # a second derivative will be taken
     ) -> Tensor:
-        """(N, L, C) -> (N, L, C), tokens in the order of tiles; noise (N, L, 1)."""
+        """(N, L, C) -> (N, L, C), tokens in the order of tiles."""
         if self.cross is not None and context is not None:
             x = self.cross(x, context)
-        normed = self.norm1(x, z)
-        if noise is not None and self.noise_strength is not None:
-            normed = normed + noise * self.noise_strength
-        x = self._add(x, self.attention(normed))
+        x = self._add(x, self.attention(self._noisy(self.norm1(x, z), noise), twice))
         return self._add(x, self.mlp(self.norm2(x, z)))
+
+    def read(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """What `forward` gives for the first token: (N, L, C) -> (N, 1, C)."""
+        normed = self._noisy(self.norm1(x), noise)
+        x = self._add(x[:, :1], self.attention.read(normed))
+        return self._add(x, self.mlp(self.norm2(x)))
+
+    def _noisy(self, x: Tensor, noise: Tensor | None) -> Tensor:
+        return x if noise is None or self.noise_strength is None else x + noise * self.noise_strength
 
     def _add(self, x: Tensor, change: Tensor) -> Tensor:
         return x + change if self.gain == 1.0 else (x + change) * self.gain
@@ -96,7 +105,6 @@ class GeneratorStage(nn.Module):
                 generator,
                 stage.channels,
                 self.window,
-                fused=True,
                 z_dim=config.z_dim if generator.modulation == "gain" else None,
                 context_channels=first if generator.modulation == "cross-attention" else None,
             )
@@ -167,8 +175,8 @@ class Generator(nn.Module):
     def super_resolve(self, images: Tensor) -> Tensor:
         """Make images out of their own means over the first stage's map: the auxiliary task of version 1.
 
-        The release never published its form. Here a linear map of the colours of (N, 3, R, R), averaged to the
-        side of the first stage, takes the place of the tokens made of z, and z is zero elsewhere.
+        The release never published its form. Here a linear map of the colours of (N, 3, R, R), averaged to
+        the side of the first stage, takes the place of the tokens made of z, and z is zero elsewhere.
         """
         if self.low_input is None:
             raise ValueError("this generator was built without generator.super_resolution")
@@ -177,7 +185,7 @@ class Generator(nn.Module):
         return self._paint(tokens, images.new_zeros(len(images), self.z_dim), None)
 
     def set_locality(self, width: int | None) -> None:
-        """Let the last block's queries see only keys at most `width` tokens away; None lifts it (version 1)."""
+        """Let the last block see only keys at most `width` tokens away; None lifts it (version 1)."""
         stage = self.stages[-1]
         if len(stage.blocks) == 0:
             raise ValueError("locality needs a block in the generator's last stage")
@@ -217,7 +225,9 @@ class DiscriminatorStage(nn.Module):
             _discriminator_block(discriminator, stage.channels, w) for w in self.windows
         )
 
-    def forward(self, x: Tensor | None, images: Tensor, noise: Sequence[Tensor | None]) -> Tensor:
+    def forward(
+        self, x: Tensor | None, images: Tensor, noise: Sequence[Tensor | None], twice: bool
+    ) -> Tensor:
         """Tokens of the stage above (N, 4L, C') or None, images (N, 3, R, R) -> (N, L, C)."""
         parts = [] if x is None else [pool(x)]
         if self.embed is not None:
@@ -226,7 +236,7 @@ class DiscriminatorStage(nn.Module):
         x = x + self.position
         for block, window, values in zip(self.blocks, self.windows, noise, strict=True):
             values = None if values is None else to_tiles(values, window)
-            x = from_tiles(block(to_tiles(x, window), noise=values), window)
+            x = from_tiles(block(to_tiles(x, window), noise=values, twice=twice), window)
         return x
 
 
@@ -261,12 +271,14 @@ class Discriminator(nn.Module):
         given: list[Tensor | None] = list(noise or [])
         if given and len(given) != len(self.noise_lengths):
             raise ValueError(f"{len(given)} noise inputs for a discriminator of {len(self.noise_lengths)}")
+        # A penalty on the gradient of the images is the one use of a second derivative.
+        twice = images.requires_grad and self.head.logit.weight.requires_grad
         x = None
         for stage in self.stages:
             depth = len(stage.blocks)
-            x = stage(x, images, given[:depth] if given else [None] * depth)
+            x = stage(x, images, given[:depth] if given else [None] * depth, twice)
             given = given[depth:]
-        return self.head(x, given).float()
+        return self.head(x, given, twice).float()
 
 
 class ClassHead(nn.Module):
@@ -281,11 +293,16 @@ class ClassHead(nn.Module):
         self.norm = Normalization(discriminator.norm, channels)
         self.logit = nn.Linear(channels, 1)
 
-    def forward(self, x: Tensor, noise: Sequence[Tensor | None]) -> Tensor:
+    def forward(self, x: Tensor, noise: Sequence[Tensor | None], twice: bool) -> Tensor:
         """(N, L, C) -> (N,)."""
         x = torch.cat([self.token.expand(len(x), -1, -1).to(x.dtype), x], dim=1)  # (N, 1 + L, C)
-        for index, block in enumerate(self.blocks):
-            x = block(x, noise=noise[index] if noise else None)
+        given = noise or [None] * len(self.blocks)
+        # Nothing looks at the other tokens after the last block, unless the norm is over tokens.
+        readers = self.blocks if self.norm.kind == "instance" else self.blocks[:-1]
+        for block, values in zip(readers, given, strict=False):
+            x = block(x, noise=values, twice=twice)
+        if len(readers) < len(self.blocks):
+            x = self.blocks[-1].read(x, given[-1])
         return self.logit(self.norm(x)[:, 0]).squeeze(-1)
 
 
@@ -298,7 +315,7 @@ class PooledHead(nn.Module):
         self.hidden = nn.Linear(self.side**2 * channels, channels)
         self.logit = nn.Linear(channels, 1)
 
-    def forward(self, x: Tensor, _noise: Sequence[Tensor | None]) -> Tensor:
+    def forward(self, x: Tensor, _noise: Sequence[Tensor | None], _twice: bool) -> Tensor:
         """(N, L, C) -> (N,)."""
         side = round(x.shape[1] ** 0.5)
         pooled = pool(x, side // self.side).flatten(1)
@@ -307,7 +324,7 @@ class PooledHead(nn.Module):
 
 def _discriminator_block(discriminator: DiscriminatorConfig, channels: int, window: int | None) -> Block:
     gain = 0.5**0.5 if discriminator.norm == "none" else 1.0
-    return Block(discriminator, channels, window, fused=False, residual_gain=gain)
+    return Block(discriminator, channels, window, residual_gain=gain)
 
 
 def _small_normal(*shape: int) -> Tensor:
@@ -315,7 +332,7 @@ def _small_normal(*shape: int) -> Tensor:
 
 
 def _init_linear(module: nn.Module) -> None:
-    """Weights of 0.02, biases of zero: the released discriminator. Its generator keeps the library's default."""
+    """Weights of 0.02, biases of zero: the released discriminator. The generator keeps the defaults."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=INIT_STD)
         if module.bias is not None:

@@ -26,7 +26,7 @@ RelativePosition = Literal["learned", "local", "none"]
 Upsample = Literal["pixelshuffle", "bicubic", "bilinear"]
 
 RESOLUTIONS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-# Channels a head that `at_resolution` leaves to the generator stages it adds, where `head_width` is not given.
+# Channels a head that `at_resolution` leaves to generator stages it adds, where `head_width` is not given.
 NARROWEST_HEAD = 16
 # A stage: a file from a stranger must not keep a reader building for ever.
 MOST_BLOCKS = 64
@@ -151,7 +151,7 @@ class DiscriminatorConfig(Attention):
         DiscriminatorStage(side=16, channels=288, depth=3),
         DiscriminatorStage(side=8, channels=384, depth=3),
     )
-    # cls: a token reads the others in `head_depth` blocks; pooled: tokens averaged to head_side^2, then an MLP.
+    # cls: a token reads the others in `head_depth` blocks; pooled: an MLP on tokens averaged to head_side^2.
     head: Literal["cls", "pooled"] = "cls"
     head_depth: Annotated[int, Field(ge=1, le=MOST_BLOCKS)] = 1
     head_side: Count = 4
@@ -237,10 +237,10 @@ class TransGANConfig(Section):
     def at_resolution(self, resolution: int) -> TransGANConfig:
         """Return the same kind of networks for another resolution.
 
-        The generator keeps its first stages and drops or gains stages at its end, each new one at the width that
-        the upsampling gives but not below the width of a head; the discriminator drops or gains stages at its
-        start, of equal patch size, and enlarges its patches beyond maps of 64 x 64. Resolutions of 3 x 2^k start
-        from 12 where those of 2^k start from 8. What is added attends in tiles where its side exceeds 32.
+        The generator keeps its first stages and drops or gains stages at its end, each new one at the width
+        that the upsampling gives but not below the width of a head; the discriminator drops or gains stages at
+        its start, of equal patch size, and enlarges its patches beyond maps of 64 x 64. Resolutions of 3 x 2^k
+        start from 12 where those of 2^k start from 8. What exceeds a side of 32 attends in tiles.
 
         Raises:
             ValueError: a resolution that these stages cannot reach.

@@ -41,7 +41,14 @@ DEFAULTS = {
     "diff_aug": "None",
     "dropout": 0.0,
 }
-STL = {"bottom_width": 12, "img_size": 48, "g_depth": "7,5,3", "latent_dim": 512, "g_norm": "pn", "d_norm": "pn"}
+STL = {
+    "bottom_width": 12,
+    "img_size": 48,
+    "g_depth": "7,5,3",
+    "latent_dim": 512,
+    "g_norm": "pn",
+    "d_norm": "pn",
+}
 LARGE = {"img_size": 256, "g_depth": "5,4,4,4,4,4", "latent_dim": 512, "g_norm": "pn", "g_window_size": 16}
 RELEASED = {
     "cifar10": ("ViT_custom_rp", "ViT_custom_scale2_rp_noise", {}),
