@@ -222,7 +222,7 @@ def _load(job: Job) -> _Source:
     compute = make_compute(job.request.device, job.request.precision)
     generator, meta = load_generator(job.weights, compute)
     source = _Source(job, generator, meta, compute)
-    trained = f"after {meta['nimg'] / 1000:g} kimg" if meta.get("nimg") else "imported"
+    trained = f"from {meta['source']}" if "source" in meta else f"after {meta.get('nimg', 0) / 1000:g} kimg"
     console.notice(
         f"{job.weights}: {meta['model']} at {source.resolution} px, {trained}; "
         f"{compute.describe()}, {compute.precision}"
