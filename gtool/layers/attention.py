@@ -44,7 +44,8 @@ def plain_attention(qkv: Tensor, bias: Tensor | None) -> Tensor:
     logits = (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).float()  # (B, K, T, T)
     if bias is not None:
         logits = logits + bias
-    return (logits.softmax(dim=-1).to(v.dtype) @ v).transpose(1, 2).flatten(2)
+    out: Tensor = (logits.softmax(dim=-1).to(v.dtype) @ v).transpose(1, 2).flatten(2)
+    return out
 
 
 class SelfAttention(nn.Module):
@@ -76,7 +77,7 @@ class SelfAttention(nn.Module):
     def read(self, x: Tensor) -> Tensor:
         """Attention of the first token alone to all: (N, L, C) -> (N, 1, C), as `forward` gives it."""
         n, tokens, channels = x.shape
-        for_q, for_kv = self.qkv.weight.split([channels, 2 * channels])
+        for_q, for_kv = self.qkv.weight[:channels], self.qkv.weight[channels:]
         q = F.linear(x[:, :1], for_q).view(n, 1, self.heads, -1)
         k, v = F.linear(x, for_kv).view(n, tokens, 2, self.heads, -1).unbind(2)  # (N, L, K, d)
         # One row of weights for every head: small enough for plain operations, whose logits stay fp32.

@@ -1,9 +1,9 @@
 """Attention with a learned bias over many tokens, on a CPU, without ever storing T x T weights.
 
-The library's fused attention has no gradient for the bias there, and plain operations keep several T x T maps
-of every head and tile. Here the forward pass is the fused one, and the backward pass computes the weights again,
-a few rows of queries at a time, small enough for a core's cache. With P = softmax(q k^T / sqrt(d) + b), o = P v
-and g the gradient of o:
+The library's fused attention has no gradient for the bias there, and plain operations keep several T x T
+maps of every head and tile. Here the forward pass is the fused one, and the backward pass computes the
+weights again, a few rows of queries at a time, small enough for a core's cache. With P = softmax(q k^T /
+sqrt(d) + b), o = P v and g the gradient of o:
 
     dv = P^T g,  dP = g v^T,  dS = P * (dP - rowsum(P * dP))
     dq = dS k,  dk = dS^T q,  db = sum of dS over tiles
@@ -60,8 +60,8 @@ class _TiledAttention(torch.autograd.Function):
         grad_qkv, grad_bias = torch.empty_like(qkv), torch.zeros_like(bias, dtype=torch.float32)
         with torch.autocast(qkv.device.type, enabled=False):
             for head in range(heads):
-                for some in torch.arange(tiles).split(tiles_each):
-                    here = slice(int(some[0]), int(some[-1]) + 1)
+                for first in range(0, tiles, tiles_each):
+                    here = slice(first, first + tiles_each)
                     parts = [x[here, ..., head, :].float() for x in (*qkv.unbind(2), out, grad)]  # (B, T, d)
                     gradients = _gradient_of_head(parts, bias[head].float(), grad_bias[head], buffers)
                     for place, gradient in zip(grad_qkv[here, :, :, head].unbind(2), gradients, strict=True):
@@ -88,9 +88,11 @@ def _gradient_of_head(
     grad_and_sum = torch.cat([grad, -(grad * out).sum(-1, keepdim=True)], dim=-1)  # (B, T, d + 1)
     values_and_one = F.pad(v, (0, 1), value=1.0).transpose(1, 2).contiguous()  # (B, d + 1, T)
     grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-    for here in torch.arange(tokens).split(buffers.shape[1] // (tiles * tokens)):
-        rows = slice(int(here[0]), int(here[-1]) + 1)
-        weights, logits = buffers[:, : tiles * len(here) * tokens].view(2, tiles, len(here), tokens)
+    rows_each = buffers.shape[1] // (tiles * tokens)
+    for first in range(0, tokens, rows_each):
+        count = min(rows_each, tokens - first)
+        rows = slice(first, first + count)
+        weights, logits = buffers[:, : tiles * count * tokens].view(2, tiles, count, tokens)
         torch.bmm(q[:, rows], keys, out=weights).add_(bias[rows])
         torch.softmax(weights, dim=-1, out=weights)  # P
         torch.bmm(grad_and_sum[:, rows], values_and_one, out=logits).mul_(weights)  # dS

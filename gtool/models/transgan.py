@@ -16,6 +16,7 @@ Axis letters: N batch, L tokens of a map of side S, C channels, R resolution.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -153,8 +154,9 @@ class Generator(nn.Module):
         self.final_norm = Normalization(generator.norm, last.channels) if generator.final_norm else None
         self.to_rgb = nn.Linear(last.channels, 3 * generator.patch_size**2)
         nn.init.xavier_uniform_(self.to_rgb.weight)
-        lengths = [stage.side**2 for stage in generator.stages for _ in range(stage.depth)]
-        self.noise_lengths = tuple(lengths) if generator.noise else ()
+        self.depths = [stage.depth for stage in generator.stages]
+        tokens = [stage.side**2 for stage in generator.stages]
+        self.noise_lengths = _noise_lengths(generator, tokens, self.depths)
 
     def forward(self, z: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
         """Make images.
@@ -182,27 +184,24 @@ class Generator(nn.Module):
             raise ValueError("this generator was built without generator.super_resolution")
         side = self.config.stages[0].side
         tokens = self.low_input(to_tokens(F.adaptive_avg_pool2d(images, side)))  # (N, S S, C)
-        return self._paint(tokens, images.new_zeros(len(images), self.z_dim), None)
+        return self._paint(tokens, images.new_zeros(images.shape[0], self.z_dim), None)
 
     def set_locality(self, width: int | None) -> None:
         """Let the last block see only keys at most `width` tokens away; None lifts it (version 1)."""
-        stage = self.stages[-1]
-        if len(stage.blocks) == 0:
+        stage = cast(GeneratorStage, self.stages[-1])
+        if self.depths[-1] == 0:
             raise ValueError("locality needs a block in the generator's last stage")
-        mask = None if width is None else neighbourhood_mask(stage.window, width, self.config.locality)
-        stage.blocks[-1].attention.mask = None if mask is None else mask.to(self.to_rgb.weight.device)
+        mask = None
+        if width is not None:
+            mask = neighbourhood_mask(stage.window, width, self.config.locality).to(self.to_rgb.weight.device)
+        cast(Block, stage.blocks[-1]).attention.mask = mask
 
     def _paint(self, x: Tensor, z: Tensor, noise: Sequence[Tensor] | None) -> Tensor:
         context = None
         if self.context is not None and self.context_position is not None:
             context = self.context(z).view(z.shape[0], *self.context_position.shape) + self.context_position
-        given: list[Tensor | None] = list(noise or [])
-        if given and len(given) != len(self.noise_lengths):
-            raise ValueError(f"{len(given)} noise inputs for a generator of {len(self.noise_lengths)}")
-        for stage in self.stages:
-            depth = len(stage.blocks)
-            x = stage(x, given[:depth] if given else [None] * depth, z, context)
-            given = given[depth:]
+        for stage, values in zip(self.stages, _by_stage(noise, self.noise_lengths, self.depths), strict=True):
+            x = stage(x, values, z, context)
         x = x if self.final_norm is None else self.final_norm(x)
         x = self.to_rgb(x)  # (N, S S, 3 P P)
         image = to_map(pixel_shuffle(x, self.config.patch_size))
@@ -252,9 +251,10 @@ class Discriminator(nn.Module):
         )
         last = discriminator.stages[-1]
         self.head = (ClassHead if discriminator.head == "cls" else PooledHead)(discriminator, last.channels)
-        lengths = [stage.side**2 for stage in discriminator.stages for _ in range(stage.depth)]
-        lengths += [last.side**2 + 1] * discriminator.head_depth if discriminator.head == "cls" else []
-        self.noise_lengths = tuple(lengths) if discriminator.noise else ()
+        self.depths = [stage.depth for stage in discriminator.stages]
+        self.depths.append(discriminator.head_depth if discriminator.head == "cls" else 0)
+        tokens = [stage.side**2 for stage in discriminator.stages] + [last.side**2 + 1]
+        self.noise_lengths = _noise_lengths(discriminator, tokens, self.depths)
         if discriminator.init == "truncated-normal":
             self.apply(_init_linear)
 
@@ -268,17 +268,14 @@ class Discriminator(nn.Module):
         Returns:
             (N,) float32 logits.
         """
-        given: list[Tensor | None] = list(noise or [])
-        if given and len(given) != len(self.noise_lengths):
-            raise ValueError(f"{len(given)} noise inputs for a discriminator of {len(self.noise_lengths)}")
         # A penalty on the gradient of the images is the one use of a second derivative.
         twice = images.requires_grad and self.head.logit.weight.requires_grad
+        *by_stage, for_head = _by_stage(noise, self.noise_lengths, self.depths)
         x = None
-        for stage in self.stages:
-            depth = len(stage.blocks)
-            x = stage(x, images, given[:depth] if given else [None] * depth, twice)
-            given = given[depth:]
-        return self.head(x, given, twice).float()
+        for stage, values in zip(self.stages, by_stage, strict=True):
+            x = stage(x, images, values, twice)
+        logits: Tensor = self.head(x, for_head, twice)
+        return logits.float()
 
 
 class ClassHead(nn.Module):
@@ -295,15 +292,15 @@ class ClassHead(nn.Module):
 
     def forward(self, x: Tensor, noise: Sequence[Tensor | None], twice: bool) -> Tensor:
         """(N, L, C) -> (N,)."""
-        x = torch.cat([self.token.expand(len(x), -1, -1).to(x.dtype), x], dim=1)  # (N, 1 + L, C)
-        given = noise or [None] * len(self.blocks)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1).to(x.dtype), x], dim=1)  # (N, 1 + L, C)
         # Nothing looks at the other tokens after the last block, unless the norm is over tokens.
-        readers = self.blocks if self.norm.kind == "instance" else self.blocks[:-1]
-        for block, values in zip(readers, given, strict=False):
+        last = len(self.blocks) - (self.norm.kind != "instance")
+        for block, values in zip(self.blocks[:last], noise, strict=False):
             x = block(x, noise=values, twice=twice)
-        if len(readers) < len(self.blocks):
-            x = self.blocks[-1].read(x, given[-1])
-        return self.logit(self.norm(x)[:, 0]).squeeze(-1)
+        for block, values in zip(self.blocks[last:], noise[last:], strict=True):
+            x = cast(Block, block).read(x, values)
+        logits: Tensor = self.logit(self.norm(x)[:, 0])
+        return logits.squeeze(-1)
 
 
 class PooledHead(nn.Module):
@@ -319,12 +316,29 @@ class PooledHead(nn.Module):
         """(N, L, C) -> (N,)."""
         side = round(x.shape[1] ** 0.5)
         pooled = pool(x, side // self.side).flatten(1)
-        return self.logit(F.leaky_relu(self.hidden(pooled), 0.2)).squeeze(-1)
+        logits: Tensor = self.logit(F.leaky_relu(self.hidden(pooled), 0.2))
+        return logits.squeeze(-1)
 
 
 def _discriminator_block(discriminator: DiscriminatorConfig, channels: int, window: int | None) -> Block:
     gain = 0.5**0.5 if discriminator.norm == "none" else 1.0
     return Block(discriminator, channels, window, residual_gain=gain)
+
+
+def _noise_lengths(settings: Attention, tokens: list[int], depths: list[int]) -> tuple[int, ...]:
+    """Return the tokens of every noise input: one a block, or none at all."""
+    lengths = [count for count, depth in zip(tokens, depths, strict=True) for _ in range(depth)]
+    return tuple(lengths) if settings.noise else ()
+
+
+def _by_stage(
+    noise: Sequence[Tensor] | None, lengths: tuple[int, ...], depths: list[int]
+) -> list[list[Tensor | None]]:
+    """Share the noise inputs, or as many times None, among stages."""
+    if noise and len(noise) != len(lengths):
+        raise ValueError(f"{len(noise)} noise inputs for a network that takes {len(lengths)}")
+    given = iter(noise) if noise else None
+    return [[None if given is None else next(given) for _ in range(depth)] for depth in depths]
 
 
 def _small_normal(*shape: int) -> Tensor:

@@ -238,9 +238,9 @@ class TransGANConfig(Section):
         """Return the same kind of networks for another resolution.
 
         The generator keeps its first stages and drops or gains stages at its end, each new one at the width
-        that the upsampling gives but not below the width of a head; the discriminator drops or gains stages at
-        its start, of equal patch size, and enlarges its patches beyond maps of 64 x 64. Resolutions of 3 x 2^k
-        start from 12 where those of 2^k start from 8. What exceeds a side of 32 attends in tiles.
+        that the upsampling gives but not below the width of a head; the discriminator drops or gains stages
+        at its start, of equal patch size, and enlarges its patches beyond maps of 64 x 64. Resolutions of 3
+        x 2^k start from 12 where those of 2^k start from 8. What exceeds a side of 32 attends in tiles.
 
         Raises:
             ValueError: a resolution that these stages cannot reach.
@@ -351,7 +351,12 @@ _D = ("side", "channels", "depth", "full_blocks", "overlap")
 
 
 def _generator_256(first_depth: int, low_pass: bool) -> list[dict[str, Any]]:
-    rows = [(8, 1024, first_depth), (16, 1024, 4, "bicubic"), (32, 1024, 4, "bicubic"), (64, 256, 4)]
+    rows: list[tuple[Any, ...]] = [
+        (8, 1024, first_depth),
+        (16, 1024, 4, "bicubic"),
+        (32, 1024, 4, "bicubic"),
+        (64, 256, 4),
+    ]
     rows += [(128, 64, 4, None, low_pass), (256, 16, 4, None, low_pass)]
     return _stages(rows, _G)
 

@@ -1,11 +1,11 @@
 """Released TransGAN checkpoints -> our names and the config that their shapes imply.
 
-Read for VITA-Group/TransGAN at its last commit: CIFAR-10, STL-10, Church 256 and CelebA-HQ 256. Dropped, because
-nothing in the released forward passes reads them: index buffers of the relative tables (computed here), noise
-strengths inside cross-attention (CelebA-HQ), filter buffers of the augmentation.
+Read for VITA-Group/TransGAN at its last commit: CIFAR-10, STL-10, Church 256 and CelebA-HQ 256. Dropped,
+because nothing in the released forward passes reads them: index buffers of the relative tables (computed
+here), noise strengths inside cross-attention (CelebA-HQ), filter buffers of the augmentation.
 
-Two facts are not in the tensors and are taken from the release's scripts: 4 heads at every width, and tiles of
-4 x 4 in the CelebA-HQ discriminator, which has no relative tables to tell.
+Two facts are not in the tensors and are taken from the release's scripts: 4 heads at every width, and tiles
+of 4 x 4 in the CelebA-HQ discriminator, which has no relative tables to tell.
 """
 
 from __future__ import annotations
@@ -185,25 +185,27 @@ def _count(tensors: Iterable[str], prefix: str) -> int:
 
 
 def _infer(generator: Tensors, discriminator: Tensors | None) -> TransGANConfig:
-    values = {"z_dim": generator["l1.weight"].shape[1], "generator": _generator_values(generator)}
+    values: dict[str, Any] = {
+        "z_dim": generator["l1.weight"].shape[1],
+        "generator": _generator_values(generator),
+    }
     values["resolution"] = values["generator"]["stages"][-1]["side"]
     if discriminator is not None:
-        return TransGANConfig(**values, discriminator=_discriminator_values(discriminator))
+        return TransGANConfig.model_validate(values | {"discriminator": _discriminator_values(discriminator)})
     for preset in map(TransGANConfig.preset, PRESETS):
-        partner = preset.discriminator.model_dump()
-        if preset.resolution == values["resolution"] and (
-            (candidate := TransGANConfig(**values, discriminator=partner)).generator == preset.generator
-        ):
-            return candidate
-    partner = TransGANConfig().at_resolution(values["resolution"]).discriminator.model_dump()
-    return TransGANConfig(**values, discriminator=partner)
+        if preset.resolution == values["resolution"] and preset.z_dim == values["z_dim"]:
+            candidate = TransGANConfig.model_validate(values | {"discriminator": preset.discriminator})
+            if candidate == preset:
+                return candidate
+    partner = TransGANConfig().at_resolution(values["resolution"]).discriminator
+    return TransGANConfig.model_validate(values | {"discriminator": partner})
 
 
 def _generator_values(tensors: Tensors) -> dict[str, Any]:
     positions = [name for name in tensors if re.fullmatch(r"pos_embed_\d", name)]
     is_large = len(positions) == 6
     with_context = "embedding_transform.weight" in tensors
-    stages = []
+    stages: list[dict[str, Any]] = []
     for index in range(len(positions)):
         tokens, channels = tensors[f"pos_embed_{index + 1}"].shape[1:]
         small = "blocks.block." if index == 0 else f"upsample_blocks.{index - 1}.block."

@@ -2,9 +2,10 @@
 
     python tests/benchmarks/transgan_fidelity.py --reference PATH_TO_A_CHECKOUT_OF_TransGAN
 
-Every parameter of the released networks is random, those that start as zeros too, so that each one matters. The
-released networks draw noise inside; here they are given the noise that ours take as input. Printed: the largest
-error relative to the largest output, for images, logits, and the gradient of the logits at the images.
+Every parameter of the released networks is random, those that start as zeros too, so that each one matters.
+The released networks draw noise inside; here they are given the noise that ours take as input. Printed: the
+largest error relative to the largest output, for images, logits, and the gradient of the logits at the
+images.
 
 Measured on one core, torch 2.15, fp32: see the table of CHANGELOG.md.
 """
