@@ -162,7 +162,9 @@ def require_fit(module: nn.Module, tensors: Mapping[str, Tensor], where: str | P
     own = module.state_dict()
     missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     if missing or unknown:
-        counts = f"{len(missing)} tensors missing, {len(unknown)} unknown, the first `{(missing + unknown)[0]}`"
+        counts = (
+            f"{len(missing)} tensors missing, {len(unknown)} unknown, the first `{(missing + unknown)[0]}`"
+        )
         raise CheckpointError(f"{where}: not the weights of this model: {counts}")
     for name, tensor in own.items():
         given = tensors[name]
@@ -211,7 +213,13 @@ def _inert_globals() -> list[Any]:
 
     dtypes = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_)]
     # Old files name the module by its former path; the object is the same.
-    return [argparse.Namespace, np.dtype, multiarray.scalar, (multiarray.scalar, "numpy.core.multiarray.scalar"), *dtypes]
+    return [
+        argparse.Namespace,
+        np.dtype,
+        multiarray.scalar,
+        (multiarray.scalar, "numpy.core.multiarray.scalar"),
+        *dtypes,
+    ]
 
 
 # Run folders.
@@ -352,17 +360,23 @@ def find_weights(spec: str | None) -> Path:
     if spec is None:
         run = newest_run()
         if run is None:
-            raise CheckpointError("no trained run in ./runs; start with `gtool train transgan`, or name a run or weights")
+            raise CheckpointError(
+                "no trained run in ./runs; start with `gtool train transgan`, or name a run or weights"
+            )
         return run.weights()[-1]
     path = Path(spec).expanduser()
     if path.is_dir():
         weights = RunFolder(path).weights()
         if not weights:
-            raise CheckpointError(f"{path}: holds no weights-*.safetensors; is it a run folder that has saved once?")
+            raise CheckpointError(
+                f"{path}: holds no weights-*.safetensors; is it a run folder that has saved once?"
+            )
         return weights[-1]
     if path.is_file():
         if path.suffix.lower() in PICKLES:
-            raise CheckpointError(f"{path}: a torch pickle; convert it once with `gtool export {path} --from MODEL`")
+            raise CheckpointError(
+                f"{path}: a torch pickle; convert it once with `gtool export {path} --from MODEL`"
+            )
         return path
     named = RUNS / spec
     if named.is_dir():
@@ -382,9 +396,7 @@ def _from_hub(repository: str) -> Path:
 # Resume states.
 
 
-def save_state(
-    path: Path, tensors: Mapping[str, Mapping[str, Tensor]], info: Mapping[str, Any]
-) -> None:
+def save_state(path: Path, tensors: Mapping[str, Mapping[str, Tensor]], info: Mapping[str, Any]) -> None:
     """Write a resume state: `<name>.safetensors` for each group of tensors and state.json, as one renamed folder.
 
     Raises:
@@ -399,7 +411,9 @@ def save_state(
         temporary.mkdir(parents=True)
         for name, group in tensors.items():
             save_file(_plain(group), temporary / f"{name}.safetensors")
-        (temporary / "state.json").write_text(json.dumps({"format": FORMAT, **info}, indent=1), encoding="utf-8")
+        (temporary / "state.json").write_text(
+            json.dumps({"format": FORMAT, **info}, indent=1), encoding="utf-8"
+        )
         for written in temporary.iterdir():
             _flush(written)
         if path.exists():

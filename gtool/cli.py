@@ -6,8 +6,11 @@ torch. Each verb is one plain function in `gtool.commands`, imported when it is 
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,7 +47,9 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Results and errors only.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an unexpected error.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an unexpected error.")
+    ] = False,
 ) -> None:
     console.set_quiet(quiet)
     if context.invoked_subcommand is None:
@@ -53,7 +58,8 @@ def _options(
 
 
 Setting = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any recipe value: `train.batch_size=16`.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set any recipe value: `train.batch_size=16`."),
 ]
 Device = Annotated[str, typer.Option(help="`auto`, `cpu`, `cuda`, `cuda:1` or `mps`.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -77,9 +83,13 @@ def train(
     dataset: Annotated[
         str | None, typer.Option(help="A built-in name, a folder, zip or parquet of images, or a hub id.")
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="A name from `gtool recipes ls`, or a TOML file.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A name from `gtool recipes ls`, or a TOML file.")
+    ] = None,
     settings: Setting = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder to make; default `runs/<model>-<dataset>-NNN`.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder to make; default `runs/<model>-<dataset>-NNN`.")
+    ] = None,
     resume: Annotated[str | None, typer.Option(help="`auto` for the newest run, or a run folder.")] = None,
     kimg: Annotated[float | None, typer.Option(help="Stop after so many thousand real images.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes of training.")] = None,
@@ -136,24 +146,40 @@ def train(
 )
 def evaluate(
     target: Annotated[
-        str | None, typer.Argument(help="A run, weights, or a folder of images; the newest run when left out.")
+        str | None,
+        typer.Argument(help="A run, weights, or a folder of images; the newest run when left out."),
     ] = None,
     other: Annotated[str | None, typer.Argument(help="A folder to compare a folder with.")] = None,
-    fid: Annotated[bool, typer.Option("--fid", help="Frechet Inception distance; needs Inception weights.")] = False,
-    kid: Annotated[bool, typer.Option("--kid", help="Kernel Inception distance; unbiased, for few images.")] = False,
-    rfd: Annotated[bool, typer.Option("--rfd", help="Frechet distance of random features; needs no weights.")] = False,
-    swd: Annotated[bool, typer.Option("--swd", help="Sliced Wasserstein distance of patches; needs none.")] = False,
+    fid: Annotated[
+        bool, typer.Option("--fid", help="Frechet Inception distance; needs Inception weights.")
+    ] = False,
+    kid: Annotated[
+        bool, typer.Option("--kid", help="Kernel Inception distance; unbiased, for few images.")
+    ] = False,
+    rfd: Annotated[
+        bool, typer.Option("--rfd", help="Frechet distance of random features; needs no weights.")
+    ] = False,
+    swd: Annotated[
+        bool, typer.Option("--swd", help="Sliced Wasserstein distance of patches; needs none.")
+    ] = False,
     num: Annotated[
         int | None,
-        typer.Option(min=2, help="Images on each side; default 2000, with --fid or --kid 10000, folders: all."),
+        typer.Option(
+            min=2, help="Images on each side; default 2000, with --fid or --kid 10000, folders: all."
+        ),
     ] = None,
     reference: Annotated[
-        str | None, typer.Option(help="What is real: a data set's name or a folder; default the run's own data.")
+        str | None,
+        typer.Option(help="What is real: a data set's name or a folder; default the run's own data."),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Split of the reference; default that of the training.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Split of the reference; default that of the training.")
+    ] = None,
     mode: Annotated[str, typer.Option(help="`clean`, `legacy_tensorflow` or `legacy_pytorch`.")] = "clean",
     weights: Annotated[Path | None, typer.Option(help="File with the Inception weights.")] = None,
-    resolution: Annotated[int | None, typer.Option(min=16, help="Crop and resize folders to so many pixels.")] = None,
+    resolution: Annotated[
+        int | None, typer.Option(min=16, help="Crop and resize folders to so many pixels.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Chooses the latents and the subsets.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward; changes no result.")] = 32,
     device: Device = "auto",
@@ -332,22 +358,48 @@ def run(arguments: list[str]) -> int:
         if status == 130:
             console.error("interrupted")
         return int(status)
-    except GToolError as failed:
-        (console.notice if isinstance(failed, Interrupted) else console.error)(str(failed))
-        return failed.exit_code
-    except _UsageError as bad:
-        console.error(_usage(bad))
-        return 2
-    except (KeyboardInterrupt, typer.Abort):
+    except Exception as failed:
+        if os.environ.get("RANK", "0") != "0":
+            # The main process meets the same error and says it; the launcher would end it as soon as this one ends.
+            time.sleep(2)
+            return getattr(failed, "exit_code", 1)
+        return _report(failed, arguments)
+    except KeyboardInterrupt:
         console.error("interrupted")
         return 130
-    except BrokenPipeError:
+
+
+def _report(failed: Exception, arguments: list[str]) -> int:
+    """Say what stopped the command and return its exit status."""
+    text = str(failed)
+    if isinstance(failed, GToolError):
+        (console.notice if isinstance(failed, Interrupted) else console.error)(text)
+        return failed.exit_code
+    if isinstance(failed, _UsageError):
+        console.error(_usage(failed))
+        return 2
+    if isinstance(failed, typer.Abort):
+        console.error("interrupted")
+        return 130
+    if isinstance(failed, BrokenPipeError):
         return 1
-    except MemoryError:
+    if isinstance(failed, OSError) and failed.errno in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EFBIG,
+    ):
+        console.error(f"{failed.filename or 'output'}: {failed.strerror}")
+        return 1
+    if (
+        isinstance(failed, MemoryError)
+        or "out of memory" in text.lower()
+        or "can't allocate memory" in text.lower()
+    ):
         console.error("out of memory: lower --batch-size, or set train.micro_batch")
         return 1
-    except Exception as unexpected:
-        return _our_bug(unexpected, arguments)
+    return _our_bug(failed, arguments)
 
 
 def _usage(bad: Any) -> str:
@@ -365,10 +417,16 @@ def _our_bug(unexpected: Exception, arguments: list[str]) -> int:
         traceback.print_exc()
         return 3
     text = "".join(traceback.format_exception(unexpected))
-    with tempfile.NamedTemporaryFile("w", prefix="gtool-", suffix=".log", delete=False, encoding="utf-8") as log:
-        log.write(f"gtool {__version__}, Python {sys.version.split()[0]}\ngtool {' '.join(arguments)}\n\n{text}")
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="gtool-", suffix=".log", delete=False, encoding="utf-8"
+    ) as log:
+        log.write(
+            f"gtool {__version__}, Python {sys.version.split()[0]}\ngtool {' '.join(arguments)}\n\n{text}"
+        )
     first = (str(unexpected).strip() or "no message").splitlines()[0]
-    console.error(f"unexpected {type(unexpected).__name__}: {first} (traceback in {log.name}; --debug shows it)")
+    console.error(
+        f"unexpected {type(unexpected).__name__}: {first} (traceback in {log.name}; --debug shows it)"
+    )
     return 3
 
 

@@ -152,7 +152,9 @@ class Compute:
         return name if self.world_size == 1 else f"{self.world_size} x ({name})"
 
 
-def make_compute(device: str = "auto", precision: str = "auto", *, num_processes: int | None = None) -> Compute:
+def make_compute(
+    device: str = "auto", precision: str = "auto", *, num_processes: int | None = None
+) -> Compute:
     """Choose device and precision and start the process group when a launcher made one.
 
     Args:
@@ -222,7 +224,11 @@ def has_gpu() -> bool:
 
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in {"", "-1"}:
         return False
-    return os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/kfd") or shutil.which("nvidia-smi") is not None
+    return (
+        os.path.exists("/dev/nvidiactl")
+        or os.path.exists("/dev/kfd")
+        or shutil.which("nvidia-smi") is not None
+    )
 
 
 def launched_processes() -> int | None:

@@ -103,7 +103,9 @@ class TrainRecipe(Section):
     ema_kimg: NonNegative = 500.0
     ema_rampup: NonNegative = 0.1
     ema_decay: Share | None = None
-    locality: Annotated[tuple[Annotated[tuple[float, int], Field(strict=False)], ...], Field(strict=False)] = ()
+    locality: Annotated[
+        tuple[Annotated[tuple[float, int], Field(strict=False)], ...], Field(strict=False)
+    ] = ()
     tick_kimg: Positive = 4.0
     snapshot_kimg: Positive = 200.0
     keep: Count = 3
@@ -119,9 +121,15 @@ class TrainRecipe(Section):
         generator = self.generator_batch_size or self.batch_size
         for name, batch in (("batch_size", self.batch_size), ("generator_batch_size", generator)):
             if self.micro_batch and batch % min(self.micro_batch, batch):
-                raise ValueError(f"train.{name} = {batch} is not a multiple of train.micro_batch = {self.micro_batch}")
-        if self.share_fakes and (generator != self.batch_size or (self.micro_batch or self.batch_size) < self.batch_size):
-            raise ValueError("train.share_fakes needs equal batch sizes of both networks and no train.micro_batch")
+                raise ValueError(
+                    f"train.{name} = {batch} is not a multiple of train.micro_batch = {self.micro_batch}"
+                )
+        if self.share_fakes and (
+            generator != self.batch_size or (self.micro_batch or self.batch_size) < self.batch_size
+        ):
+            raise ValueError(
+                "train.share_fakes needs equal batch sizes of both networks and no train.micro_batch"
+            )
         return self
 
 
@@ -150,7 +158,9 @@ class Recipe(Section):
 SectionType = TypeVar("SectionType", bound=BaseModel)
 
 
-def validate(section: type[SectionType], values: Mapping[str, Any], where: str, prefix: str = "") -> SectionType:
+def validate(
+    section: type[SectionType], values: Mapping[str, Any], where: str, prefix: str = ""
+) -> SectionType:
     """Build a section from plain values.
 
     Args:

@@ -39,7 +39,13 @@ LOSSES = [
     [],
     ["loss.gradient_penalty=0.0", "loss.drift=0.0", "loss.kind=hinge", "loss.r1_gamma=1.0"],
     ["loss.gradient_penalty=0.0", "loss.drift=0.0", "loss.kind=lsgan"],
-    ["loss.gradient_penalty=0.0", "loss.drift=0.0", "loss.kind=non-saturating", "loss.r1_gamma=1.0", "loss.r2_gamma=1.0"],
+    [
+        "loss.gradient_penalty=0.0",
+        "loss.drift=0.0",
+        "loss.kind=non-saturating",
+        "loss.r1_gamma=1.0",
+        "loss.r2_gamma=1.0",
+    ],
     [
         "loss.gradient_penalty=0.0",
         "loss.drift=0.0",
@@ -100,7 +106,10 @@ def test_a_restored_state_goes_on_exactly():
     for _ in range(2):
         engine.step(straight)
         engine.step(stopped)
-    tensors = {name: {k: v.clone() for k, v in group.items()} for name, group in engine.state_tensors(stopped).items()}
+    tensors = {
+        name: {k: v.clone() for k, v in group.items()}
+        for name, group in engine.state_tensors(stopped).items()
+    }
     resumed = make_state()
     engine.restore_state(resumed, tensors, engine.state_info(stopped), "test")
     for _ in range(2):

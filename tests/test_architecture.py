@@ -46,7 +46,9 @@ def _imports(path: Path) -> set[str]:
     return found - {"__version__"}
 
 
-SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.parent != PACKAGE)
+SOURCES = sorted(
+    path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.parent != PACKAGE
+)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -91,7 +93,9 @@ def test_answers_without_importing_anything_heavy(name):
         "import sys; from gtool.cli import run; status = run(sys.argv[1:]); "
         f"print([m for m in {HEAVY!r} if m in sys.modules], status)"
     )
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
     assert done.stdout.splitlines()[-1] == f"[] {status}"
     if status:
         assert len(done.stderr.strip().splitlines()) == 1

@@ -191,5 +191,5 @@ def test_find_weights_takes_the_newest_run_a_folder_or_a_file(tmp_path):
 
 @pytest.mark.parametrize("spec", [None, "nothing", "./nothing", "nothing.safetensors"])
 def test_find_weights_says_what_is_missing(spec):
-    with pytest.raises(CheckpointError, match="no trained run|no such"):
+    with pytest.raises(CheckpointError, match=r"no trained run|no such"):
         checkpoint.find_weights(spec)

@@ -10,7 +10,7 @@ from gtool.errors import DeviceError
 
 
 def test_seeds_are_the_same_for_ever():
-    # Computed once with this function (BLAKE2b of the parts): a change would break every resume and every seed.
+    # Computed once with this function (BLAKE2b): a change would break every resume and every seed.
     assert derive_seed(0, "init") == 4186570775263033893
 
 

@@ -59,7 +59,9 @@ def test_overlay_reaches_items_of_lists():
 def test_a_written_recipe_reads_back_as_itself(tmp_path):
     path = tmp_path / "recipe.toml"
     model = {"generator": {"stages": [{"side": 8, "channels": 64}], "norm": "ln"}, "resolution": 32}
-    recipe = make_recipe(MINIMAL | {"model": model}, ["data.dataset=my \"photos\"", "optim.clip_norm=5.0"], where="x")
+    recipe = make_recipe(
+        MINIMAL | {"model": model}, ['data.dataset=my "photos"', "optim.clip_norm=5.0"], where="x"
+    )
     path.write_text(to_toml(recipe, comment="two\nlines"), encoding="utf-8")
     assert make_recipe(read_table(path), where="y") == recipe
 

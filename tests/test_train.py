@@ -36,7 +36,19 @@ def train(recipe: str, out: str, *more: str) -> int:
 
 
 def start(recipe: str, out: str, *more: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "gtool", "train", "transgan", "--recipe", recipe, "--out", out, "--device", "cpu"]
+    command = [
+        sys.executable,
+        "-m",
+        "gtool",
+        "train",
+        "transgan",
+        "--recipe",
+        recipe,
+        "--out",
+        out,
+        "--device",
+        "cpu",
+    ]
     return subprocess.Popen([*command, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -63,7 +75,9 @@ def test_a_run_leaves_everything_that_is_promised(recipe, capsys):
     assert train(recipe(), "out", "--json") == 0
     record = json.loads(capsys.readouterr().out)
     out = Path("out")
-    assert {"recipe.toml", "log.jsonl", "curves.png", "training.webp", "samples"} <= {p.name for p in out.iterdir()}
+    assert {"recipe.toml", "log.jsonl", "curves.png", "training.webp", "samples"} <= {
+        p.name for p in out.iterdir()
+    }
     assert record["kimg"] == 0.16
     assert Path(record["weights"]).is_file()
     assert Path(record["grid"]).is_file()
@@ -96,7 +110,9 @@ def test_more_kimg_go_on_where_the_run_ended(recipe):
     assert steps == list(range(1, 11))
 
 
-@pytest.mark.parametrize("moment", ["log.jsonl", "state-*", ".state-*"], ids=["start", "snapshot", "while writing"])
+@pytest.mark.parametrize(
+    "moment", ["log.jsonl", "state-*", ".state-*"], ids=["start", "snapshot", "while writing"]
+)
 def test_a_killed_run_resumes_to_the_same_bits(recipe, moment):
     text = recipe("train.kimg=0.4", "train.metrics=[]")
     assert train(text, "straight") == 0
@@ -200,7 +216,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(arguments, status, fragment, c
 
 
 def test_two_processes_train_as_one(recipe):
-    # 20 steps at the rate of the paper; Adam amplifies the rounding of sums in another order, faster at higher rates.
+    # 20 steps at the rate of the paper; Adam amplifies the rounding of sums, faster at higher rates.
     text = recipe("train.kimg=0.32", "train.micro_batch=2", "train.metrics=[]", "optim.learning_rate=1e-4")
     assert train(text, "one") == 0
     process = start(text, "two", "--num-processes", "2")
@@ -208,7 +224,9 @@ def test_two_processes_train_as_one(recipe):
     assert process.returncode == 0, errors
     one, two = final_state("one"), final_state("two")
     for name in ("generator", "discriminator", "ema"):
-        a, b = (torch.cat([v.flatten() for k, v in s.items() if k.startswith(f"{name}/")]) for s in (one, two))
+        a, b = (
+            torch.cat([v.flatten() for k, v in s.items() if k.startswith(f"{name}/")]) for s in (one, two)
+        )
         assert ((a - b).norm() / a.norm()).item() < 1e-5
 
 
@@ -225,10 +243,25 @@ def test_an_error_in_one_of_several_processes_is_one_line_with_its_status(recipe
 
 def test_the_number_of_processes_is_asserted(recipe, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "1")
-    for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "localhost"), ("MASTER_PORT", "29511")):
+    for name, value in (
+        ("RANK", "0"),
+        ("LOCAL_RANK", "0"),
+        ("MASTER_ADDR", "localhost"),
+        ("MASTER_PORT", "29511"),
+    ):
         monkeypatch.setenv(name, value)
     environment = dict(os.environ)
-    command = [sys.executable, "-m", "gtool", "train", "transgan", "--recipe", recipe(), "--num-processes", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "gtool",
+        "train",
+        "transgan",
+        "--recipe",
+        recipe(),
+        "--num-processes",
+        "2",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 1
     assert "2 processes were asked for and 1" in done.stderr

@@ -43,13 +43,19 @@ def dry_run(plan: Plan, request: Request) -> None:
     if request.as_json:
         return console.result_json(record | {"resolved": plan.recipe.model_dump(mode="json", by_alias=True)})
     console.result(to_toml(plan.recipe))
-    console.notice(f"{plan.name}: generator {counts[0] / 1e6:.2f}M, discriminator {counts[1] / 1e6:.2f}M parameters")
+    console.notice(
+        f"{plan.name}: generator {counts[0] / 1e6:.2f}M, discriminator {counts[1] / 1e6:.2f}M parameters"
+    )
     console.notice(
         f"forward {generator / 1e9:.2f} + {discriminator / 1e9:.2f} GFLOP an image, "
         f"{record['step_gflop_per_image']:.1f} GFLOP for each real image trained on"
     )
-    console.notice(f"weights, gradients, averages and optimizer state {record['state_gib']:.2f} GiB, activations on top")
-    console.notice(f"about {console.duration(seconds)} on {compute.describe()} in {compute.precision}; nothing was written")
+    console.notice(
+        f"weights, gradients, averages and optimizer state {record['state_gib']:.2f} GiB, activations on top"
+    )
+    console.notice(
+        f"about {console.duration(seconds)} on {compute.describe()} in {compute.precision}; nothing was written"
+    )
 
 
 def _state_bytes(counts: list[int]) -> int:

@@ -59,7 +59,9 @@ def make_plan(request: Request) -> Plan:
     name, path = ("resumed", run.recipe) if run else _choose_recipe(request)
     table = read_table(path)
     if table.get("model_name") != request.model:
-        raise RecipeError(f"recipe {path}: is for the model {table.get('model_name')!r}, not for `{request.model}`")
+        raise RecipeError(
+            f"recipe {path}: is for the model {table.get('model_name')!r}, not for `{request.model}`"
+        )
     original = make_recipe(table, where=str(path))
     for key, value in request.flags.items():
         overlay(table, key.split("."), value)
@@ -134,7 +136,9 @@ def _check_batches(recipe: Recipe, processes: int) -> None:
             raise RecipeError(f"train.{key} = {batch} cannot be divided by {processes} processes")
         share = batch // processes
         if share % min(train.micro_batch or share, share):
-            raise RecipeError(f"train.{key} = {batch}: {share} a process is no multiple of train.micro_batch = {train.micro_batch}")
+            raise RecipeError(
+                f"train.{key} = {batch}: {share} a process is no multiple of train.micro_batch = {train.micro_batch}"
+            )
 
 
 def _check_policy(recipe: Recipe) -> None:
@@ -148,7 +152,11 @@ def _check_policy(recipe: Recipe) -> None:
 
 def _check_same_networks(original: Recipe, resolved: Recipe, run: RunFolder) -> None:
     if original.model != resolved.model:
-        raise RecipeError(f"{run.path}: a resumed run keeps its networks; model and data.resolution cannot change")
+        raise RecipeError(
+            f"{run.path}: a resumed run keeps its networks; model and data.resolution cannot change"
+        )
     for key in ("seed", "batch_size"):
         if getattr(original.train, key) != getattr(resolved.train, key):
-            raise CheckpointError(f"{run.path}: a resumed run keeps its train.{key}; start a new run to change it")
+            raise CheckpointError(
+                f"{run.path}: a resumed run keeps its train.{key}; start a new run to change it"
+            )

@@ -73,7 +73,9 @@ def score_note(scores: Mapping[str, float]) -> str:
     )
 
 
-def save_grid(run: RunFolder, name: str, images: np.ndarray, columns: int | None, text: Mapping[str, str]) -> Path:
+def save_grid(
+    run: RunFolder, name: str, images: np.ndarray, columns: int | None, text: Mapping[str, str]
+) -> Path:
     """Write uint8 (N, 3, R, R) as one picture in the run's samples folder."""
     from gtool.render.picture import grid, save_png
 
@@ -117,15 +119,17 @@ def save_curves(run: RunFolder) -> Path | None:
     panels = {
         "losses": ["discriminator_loss", "generator_loss"],
         "logits": ["real_logit", "fake_logit"],
-        "scores": [name for name in records[-1] if f"{name}_floor" in records[-1]],
+        "rfd": ["rfd", "rfd_floor"],
+        "swd": [name for name in records[-1] if name.startswith("swd_")],
     }
-    series = {
-        title: {
-            name: ([r["kimg"] for r in records if name in r], [r[name] for r in records if name in r]) for name in names
-        }
-        for title, names in panels.items()
-        if names
-    }
+    series = {title: {name: _line(records, name) for name in names} for title, names in panels.items()}
+    series = {title: {n: line for n, line in lines.items() if line[0]} for title, lines in series.items()}
     path = run.path / "curves.png"
-    curves(path, series, x_label="kimg")
+    curves(path, {t: lines for t, lines in series.items() if lines}, x_label="kimg", log=("rfd", "swd"))
     return path
+
+
+def _line(records: list[dict[str, Any]], name: str) -> tuple[list[float], list[float]]:
+    """Return kimg and values of the records that have a value."""
+    found = [(record["kimg"], record[name]) for record in records if name in record]
+    return [kimg for kimg, _ in found], [value for _, value in found]

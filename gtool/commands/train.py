@@ -35,6 +35,8 @@ def train(request: Request) -> None:
         from gtool.commands.dryrun import dry_run
 
         return dry_run(plan, request)
+    # Before torch: an empty folder or a hub out of reach is said at once, and a download happens in one process.
+    source = _open_source(plan.recipe)
     from gtool.device import launch, launched_processes, make_compute
 
     if (request.num_processes or 1) > 1 and launched_processes() is None:
@@ -42,7 +44,7 @@ def train(request: Request) -> None:
     compute = make_compute(request.device, plan.recipe.train.precision, num_processes=request.num_processes)
     console.set_quiet(console.is_quiet() or not compute.is_main)
     with ExitStack() as stack:
-        session = _open_session(plan, request, compute, stack)
+        session = _open_session(plan, request, source, compute, stack)
         last = _iterate(session, stack)
         if compute.is_main:
             _finish(session, request, last)
@@ -68,11 +70,11 @@ class Session:
         return self.plan.recipe
 
 
-def _open_session(plan: Plan, request: Request, compute: Compute, stack: ExitStack) -> Session:
+def _open_session(plan: Plan, request: Request, source: Any, compute: Compute, stack: ExitStack) -> Session:
     """Load the data, build or restore the state, make or take the run folder."""
     from gtool.engines.adversarial import init_state
 
-    images = _load_images(plan.recipe, compute)
+    images = _load_images(source, plan.recipe, compute)
     batches = _make_batches(images, plan.recipe, compute)
     state = init_state(plan.recipe, plan.config, batches, compute)
     run = _take_run(plan, request, compute, stack)
@@ -94,12 +96,11 @@ def _open_session(plan: Plan, request: Request, compute: Compute, stack: ExitSta
     return session
 
 
-def _load_images(recipe: Recipe, compute: Compute) -> Any:
-    from gtool.data.cache import load_images
+def _open_source(recipe: Recipe) -> Any:
     from gtool.data.sources import open_source
 
     data = recipe.data
-    source = open_source(
+    return open_source(
         data.dataset,
         split=data.split,
         image_column=data.image_column,
@@ -108,8 +109,14 @@ def _load_images(recipe: Recipe, compute: Compute) -> Any:
         num_images=data.num_images,
         resolution=data.resolution,
     )
-    if note := getattr(source, "note", None):
-        console.notice(note)
+
+
+def _load_images(source: Any, recipe: Recipe, compute: Compute) -> Any:
+    from gtool.data.cache import load_images
+
+    data = recipe.data
+    if source.note:
+        console.notice(source.note)
     with console.progress(f"reading {source.name}") as update:
         images = load_images(
             source,
@@ -137,7 +144,11 @@ def _make_batches(images: Any, recipe: Recipe, compute: Compute) -> Any:
     from gtool.data.loader import Batches
 
     return Batches(
-        images, seed=recipe.train.seed, flip=recipe.data.flip, rank=compute.rank, world_size=compute.world_size
+        images,
+        seed=recipe.train.seed,
+        flip=recipe.data.flip,
+        rank=compute.rank,
+        world_size=compute.world_size,
     )
 
 
@@ -161,7 +172,7 @@ def _take_run(plan: Plan, request: Request, compute: Compute, stack: ExitStack) 
     if failure:
         raise failure
     if path is None:
-        raise CheckpointError("the main process could not open the run folder")
+        raise CheckpointError(f"process {compute.rank}: the main process could not open the run folder")
     return RunFolder(Path(path))
 
 
@@ -217,7 +228,9 @@ def _prepare_reports(session: Session, request: Request, images: Any) -> None:
     shown = np.asarray(images.images[np.arange(min(recipe.sample.num, len(images)))])
     save_grid(session.run, "real", shown, recipe.sample.columns, {"dataset": recipe.data.dataset})
     if recipe.train.metrics and len(images) >= 4:
-        session.yardstick = Yardstick.build(images.images, num=recipe.train.metric_images, device=session.compute.device)
+        session.yardstick = Yardstick.build(
+            images.images, num=recipe.train.metric_images, device=session.compute.device
+        )
     if session.state.nimg == 0:
         _save_preview(session)
 
@@ -342,7 +355,9 @@ def _measure(session: Session) -> dict[str, float]:
         return {}
     from gtool.device import derive_seed
 
-    fake = _generate(session, session.recipe.train.metric_images, derive_seed("metrics", session.recipe.train.seed))
+    fake = _generate(
+        session, session.recipe.train.metric_images, derive_seed("metrics", session.recipe.train.seed)
+    )
     wanted = session.recipe.train.metrics
     scores = session.yardstick.score(fake)
     return {name: value for name, value in scores.items() if name.startswith(tuple(wanted)) or name == "rfd"}
@@ -372,7 +387,11 @@ def _finish(session: Session, request: Request, scores: Mapping[str, float]) -> 
     if scores:
         console.notice(score_note(scores))
     console.notice(f"{state.nimg / 1000:g} kimg in {console.duration(state.seconds)}")
-    for name, path in (("samples", grids[-1] if grids else None), ("animation", animation), ("curves", curve)):
+    for name, path in (
+        ("samples", grids[-1] if grids else None),
+        ("animation", animation),
+        ("curves", curve),
+    ):
         if path:
             console.notice(f"{name:>10}: {path}")
     console.notice(f"{'weights':>10}: {weights[-1] if weights else 'none yet'}")

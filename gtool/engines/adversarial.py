@@ -94,7 +94,9 @@ def init_state(recipe: Recipe, config: Any, batches: Batches, compute: Compute) 
         discriminator.compile()
     optim = recipe.optim
     rates = (optim.learning_rate, optim.discriminator_learning_rate or optim.learning_rate)
-    optimizers = [_optimizer(net, recipe, rate) for net, rate in zip((generator, discriminator), rates, strict=True)]
+    optimizers = [
+        _optimizer(net, recipe, rate) for net, rate in zip((generator, discriminator), rates, strict=True)
+    ]
     prepare = compute.accelerator.prepare
     return State(
         recipe=recipe,
@@ -155,7 +157,10 @@ def _discriminator_step(state: State, critic: int) -> tuple[Shared | None, dict[
     batch = recipe.train.batch_size
     real = to_pm1(state.batches.next(batch).to(state.compute.device, non_blocking=True))
     latents = _Latents(state, batch, f"discriminator-{critic}")
-    draws = [draw(state.policy, batch, real.shape[-1], _random(state, what, critic)) for what in ("real", "fake", "mix")]
+    draws = [
+        draw(state.policy, batch, real.shape[-1], _random(state, what, critic))
+        for what in ("real", "fake", "mix")
+    ]
     parts = _parts(state, batch)
     batch_mean = _mean_real_logit(state, real, draws[0], parts, batch)
     network = state.compute.accelerator.unwrap_model(state.discriminator)
@@ -164,9 +169,13 @@ def _discriminator_step(state: State, critic: int) -> tuple[Shared | None, dict[
     shared = None
     sums: dict[str, Tensor] = {}
     for position, part in enumerate(parts):
-        share = _Share(state, part, critic, [chunk[part.start : part.stop].to(real.device) for chunk in draws])
+        share = _Share(
+            state, part, critic, [chunk[part.start : part.stop].to(real.device) for chunk in draws]
+        )
         fake = _fakes(state, latents, part)
-        loss, stats, logits = _discriminator_loss(state, share, _of(real, part, parts), fake.detach(), batch_mean)
+        loss, stats, logits = _discriminator_loss(
+            state, share, _of(real, part, parts), fake.detach(), batch_mean
+        )
         with _no_sync(state, state.discriminator, last=position == len(parts) - 1):
             state.compute.accelerator.backward(loss / len(parts))
         if recipe.train.share_fakes:
@@ -241,7 +250,9 @@ def _difference_penalty(recipe: Recipe, logits: tuple[Tensor, ...], progress: fl
     total: Tensor | None = None
     for base, gamma in zip(logits[:2], _gammas(recipe, progress), strict=True):
         if gamma:
-            term = gamma / 2 * penalties.finite_difference(remaining.pop(0), base, recipe.loss.difference_step)
+            term = (
+                gamma / 2 * penalties.finite_difference(remaining.pop(0), base, recipe.loss.difference_step)
+            )
             total = term if total is None else total + term
     return total
 
@@ -266,13 +277,17 @@ def _exact_penalty(state: State, share: _Share, real: Tensor, fake: Tensor) -> T
             discriminate(share.draws[2]), real, fake, alpha[share.part].to(real), loss.gradient_penalty_target
         )
         terms.append(loss.gradient_penalty * mixed)
-    for images, chunk, gamma in zip((real, fake), share.draws, _gammas(state.recipe, state.progress), strict=False):
+    for images, chunk, gamma in zip(
+        (real, fake), share.draws, _gammas(state.recipe, state.progress), strict=False
+    ):
         if gamma:
             terms.append(gamma / 2 * penalties.zero_centred(discriminate(chunk), images))
     return torch.stack(terms).sum() if terms else None
 
 
-def _mean_real_logit(state: State, real: Tensor, draws: Draws, parts: list[slice], batch: int) -> Tensor | None:
+def _mean_real_logit(
+    state: State, real: Tensor, draws: Draws, parts: list[slice], batch: int
+) -> Tensor | None:
     """The mean of D(real) over the global batch, which the drift term of every share needs.
 
     None when it is unused, or when the one share is the whole batch and its own mean will do.
@@ -311,7 +326,9 @@ def _generator_step(state: State, shared: Shared | None) -> dict[str, Tensor]:
                 logits = network(augment(fake, chunk)).float()
             loss = losses.generator_loss(recipe.loss.kind, logits, real_logits)
             stats = {"generator_loss": loss, "fake_std": fake.detach().std(dim=0).mean()}
-            loss = loss + _auxiliary(state, latents, part, fake, real if real is None else _of(real, part, parts))
+            loss = loss + _auxiliary(
+                state, latents, part, fake, real if real is None else _of(real, part, parts)
+            )
             state.compute.accelerator.backward(loss / len(parts))
         for name, value in stats.items():
             sums[name] = sums.get(name, 0.0) + value.detach() / len(parts)
@@ -413,7 +430,9 @@ def _set_learning_rates(state: State) -> None:
     optim = state.recipe.optim
     factor = rate_factor(state.recipe, state.steps, state.progress)
     rates = (optim.learning_rate, optim.discriminator_learning_rate or optim.learning_rate)
-    for optimizer, rate in zip((state.generator_optimizer, state.discriminator_optimizer), rates, strict=True):
+    for optimizer, rate in zip(
+        (state.generator_optimizer, state.discriminator_optimizer), rates, strict=True
+    ):
         for group in optimizer.param_groups:
             group["lr"] = rate * factor
 
@@ -476,7 +495,9 @@ def state_info(state: State) -> dict[str, Any]:
     }
 
 
-def restore_state(state: State, tensors: dict[str, dict[str, Tensor]], info: dict[str, Any], where: str) -> None:
+def restore_state(
+    state: State, tensors: dict[str, dict[str, Tensor]], info: dict[str, Any], where: str
+) -> None:
     """Put a saved state back.
 
     Raises:
@@ -507,7 +528,9 @@ def _restore_optimizer(network: nn.Module, optimizer: Any, saved: dict[str, Tens
         found.setdefault(name, {})[key] = value
     for name, values in found.items():
         parameter = parameters[name]
-        optimizer.state[parameter] = {key: value.to(parameter.device).clone() for key, value in values.items()}
+        optimizer.state[parameter] = {
+            key: value.to(parameter.device).clone() for key, value in values.items()
+        }
 
 
 def weights_meta(recipe: Recipe, config: Any, nimg: int) -> dict[str, Any]:
@@ -563,7 +586,13 @@ def latents(generator: nn.Module, seed: int, indices: Tensor) -> Tensor:
 
 @torch.no_grad()
 def generate(
-    generator: nn.Module, seed: int, indices: Tensor, compute: Compute, *, batch_size: int = 64, z: Tensor | None = None
+    generator: nn.Module,
+    seed: int,
+    indices: Tensor,
+    compute: Compute,
+    *,
+    batch_size: int = 64,
+    z: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """Yield uint8 (b, 3, R, R) on the CPU for the image numbers in `indices`.
 
@@ -582,7 +611,9 @@ def generate(
         chosen = indices[rows]
         chunk = latents(generator, seed, chosen) if z is None else z[rows]
         noise = [
-            hashed_normal(seed, chosen, length, f"noise-{layer}").unsqueeze(-1).to(compute.device)  # (b, L, 1)
+            hashed_normal(seed, chosen, length, f"noise-{layer}")
+            .unsqueeze(-1)
+            .to(compute.device)  # (b, L, 1)
             for layer, length in enumerate(generator.noise_lengths)
         ]
         with compute.autocast():

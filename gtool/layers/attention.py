@@ -41,11 +41,16 @@ def attend(qkv: Tensor, bias: Tensor | None, twice: bool = False) -> Tensor:
 def plain_attention(qkv: Tensor, bias: Tensor | None) -> Tensor:
     """As `attend`, in operations that have every derivative; logits and their softmax are fp32."""
     q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, K, T, d) each
-    logits = (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).float()  # (B, K, T, T)
+    logits = _precise(q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1))  # (B, K, T, T)
     if bias is not None:
         logits = logits + bias
     out: Tensor = (logits.softmax(dim=-1).to(v.dtype) @ v).transpose(1, 2).flatten(2)
     return out
+
+
+def _precise(x: Tensor) -> Tensor:
+    """Return half precision as fp32, the rest as it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class SelfAttention(nn.Module):
@@ -81,7 +86,7 @@ class SelfAttention(nn.Module):
         q = F.linear(x[:, :1], for_q).view(n, 1, self.heads, -1)
         k, v = F.linear(x, for_kv).view(n, tokens, 2, self.heads, -1).unbind(2)  # (N, L, K, d)
         # One row of weights for every head: small enough for plain operations, whose logits stay fp32.
-        logits = (q.float() * k).sum(-1) * q.shape[-1] ** -0.5  # (N, L, K)
+        logits = (_precise(q) * k).sum(-1) * q.shape[-1] ** -0.5  # (N, L, K)
         weights = logits.softmax(dim=1).to(v.dtype).unsqueeze(-1)
         out: Tensor = self.out((weights * v).sum(1, keepdim=True).flatten(2))
         return out
