@@ -28,6 +28,7 @@ Upsample = Literal["pixelshuffle", "bicubic", "bilinear"]
 RESOLUTIONS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 # Channels a head that `at_resolution` leaves to generator stages it adds, where `head_width` is not given.
 NARROWEST_HEAD = 16
+LARGEST_MAP = 64  # side up to which `at_resolution` adds maps to a discriminator before it enlarges patches
 # A stage: a file from a stranger must not keep a reader building for ever.
 MOST_BLOCKS = 64
 
@@ -322,7 +323,7 @@ def _discriminator_stages(config: TransGANConfig, resolution: int) -> list[dict[
     unit = discriminator.head_width or discriminator.heads
     for _ in range(difference):
         first = stages[0]
-        if first["side"] * 2 > 64:
+        if first["side"] * 2 > LARGEST_MAP:
             break  # larger patches from here on
         channels = max(unit, first["channels"] * 3 // 4 // unit * unit)
         stages.insert(
@@ -339,6 +340,10 @@ def _discriminator_stages(config: TransGANConfig, resolution: int) -> list[dict[
     for _ in range(-difference):
         if len(stages) > 1:
             stages.pop(0)  # a lone stage keeps its map, its patches shrink
+    largest = max(LARGEST_MAP, discriminator.stages[0].side)
+    while stages[0]["side"] > min(largest, resolution // 2):
+        for stage in stages:
+            stage["side"] //= 2
     return stages
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from gtool.errors import CheckpointError
-from gtool.models.transgan_config import PRESETS, TransGANConfig
+from gtool.models.transgan_config import PRESETS, RESOLUTIONS, TransGANConfig
 
 Tensors = dict[str, Tensor]
 
@@ -197,7 +197,10 @@ def _infer(generator: Tensors, discriminator: Tensors | None) -> TransGANConfig:
             candidate = TransGANConfig.model_validate(values | {"discriminator": preset.discriminator})
             if candidate == preset:
                 return candidate
-    partner = TransGANConfig().at_resolution(values["resolution"]).discriminator
+    side = values["resolution"] // 2
+    partner: Any = {"stages": [{"side": side, "channels": 384, "depth": 3}]}
+    if values["resolution"] in RESOLUTIONS:
+        partner = TransGANConfig().at_resolution(values["resolution"]).discriminator
     return TransGANConfig.model_validate(values | {"discriminator": partner})
 
 
