@@ -103,7 +103,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model; ends with weights, a grid, an animation of the run, and curves."""
-    from gtool.commands.train import Request
+    from gtool.commands.plan import Request
     from gtool.commands.train import train as run_train
 
     flags = {

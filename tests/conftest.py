@@ -28,7 +28,7 @@ def _untrained_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from gtool import models
     from gtool.checkpoint import save_weights
-    from gtool.engines.adversarial import weights_meta
+    from gtool.engines.generation import weights_meta
     from tests.tiny import tiny_recipe
 
     recipe = tiny_recipe()

@@ -8,6 +8,8 @@ import torch
 from gtool import models
 from gtool.device import make_compute
 from gtool.engines import adversarial as engine
+from gtool.engines.generation import generate
+from gtool.engines.resume import restore_state, state_info, state_tensors
 from gtool.recipe import validate
 from tests.tiny import tiny_recipe
 
@@ -107,11 +109,10 @@ def test_a_restored_state_goes_on_exactly():
         engine.step(straight)
         engine.step(stopped)
     tensors = {
-        name: {k: v.clone() for k, v in group.items()}
-        for name, group in engine.state_tensors(stopped).items()
+        name: {k: v.clone() for k, v in group.items()} for name, group in state_tensors(stopped).items()
     }
     resumed = make_state()
-    engine.restore_state(resumed, tensors, engine.state_info(stopped), "test")
+    restore_state(resumed, tensors, state_info(stopped), "test")
     for _ in range(2):
         engine.step(straight)
         engine.step(resumed)
@@ -189,8 +190,8 @@ def test_the_wgan_eps_penalty_of_a_step_has_its_analytic_value():
 def test_images_depend_on_seed_and_number_alone():
     state = make_state()
     numbers = torch.tensor([3, 0, 7, 7, 1])
-    together = torch.cat(list(engine.generate(state.ema, 5, numbers, state.compute, batch_size=5)))
-    alone = torch.cat(list(engine.generate(state.ema, 5, numbers, state.compute, batch_size=1)))
+    together = torch.cat(list(generate(state.ema, 5, numbers, state.compute, batch_size=5)))
+    alone = torch.cat(list(generate(state.ema, 5, numbers, state.compute, batch_size=1)))
     assert (together.int() - alone.int()).abs().max() <= 1
     assert torch.equal(together[2], together[3])
     assert not torch.equal(together[0], together[1])

@@ -33,7 +33,7 @@ def folders(tmp_path):
 def run_folder(tmp_path):
     """A run that has saved weights of an untrained tiny generator once."""
     from gtool.checkpoint import save_weights
-    from gtool.engines.adversarial import weights_meta
+    from gtool.engines.generation import weights_meta
     from gtool.models import config_class, networks
     from gtool.recipe import to_toml
 

@@ -15,7 +15,7 @@ from gtool.cli import run
 from gtool.commands import export as command
 from gtool.device import hashed_normal, make_compute
 from gtool.engines import exporting
-from gtool.engines.adversarial import load_generator
+from gtool.engines.generation import load_generator
 
 
 def export(*arguments) -> int:

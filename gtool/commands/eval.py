@@ -159,7 +159,7 @@ def _open_generated(
 ) -> tuple[Generated, Stored, dict[str, Any]]:
     """A generator is compared with the pixels it was trained on, or with others brought to its resolution."""
     from gtool.commands.scoring import Generated, open_stored
-    from gtool.engines.adversarial import load_generator
+    from gtool.engines.generation import load_generator
 
     generator, meta = load_generator(path, compute)
     num = request.num or (NUM_GENERATED_FID if {"fid", "kid"} & set(request.metrics) else NUM_GENERATED)

@@ -101,7 +101,7 @@ def _compute() -> Compute:
 
 def _export(weights: Path, path: Path, kind: str) -> dict[str, Any]:
     from gtool.engines import exporting
-    from gtool.engines.adversarial import load_generator
+    from gtool.engines.generation import load_generator
 
     generator, meta = load_generator(weights, _compute())
     if kind == "safetensors":

@@ -198,7 +198,7 @@ class _Source:
 
     def images(self, indices: Tensor, z: Tensor | None = None) -> Iterator[Any]:
         """Yield uint8 arrays (b, 3, R, R), with progress."""
-        from gtool.engines.adversarial import generate
+        from gtool.engines.generation import generate
 
         batch_size = self.job.request.batch_size or _batch_size(self.resolution)
         total, done = len(indices), 0
@@ -217,7 +217,7 @@ def _batch_size(resolution: int) -> int:
 
 def _load(job: Job) -> _Source:
     from gtool.device import make_compute
-    from gtool.engines.adversarial import load_generator
+    from gtool.engines.generation import load_generator
 
     compute = make_compute(job.request.device, job.request.precision)
     generator, meta = load_generator(job.weights, compute)
@@ -281,7 +281,7 @@ def _write_walk(job: Job) -> dict[str, Path]:
     import numpy as np
     import torch
 
-    from gtool.engines.adversarial import latents
+    from gtool.engines.generation import latents
     from gtool.engines.walk import closed_walk
     from gtool.render.picture import grid, save_png
 

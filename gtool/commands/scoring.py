@@ -15,7 +15,7 @@ from gtool import console
 from gtool.data.cache import load_images
 from gtool.data.sources import open_source
 from gtool.device import Compute, derive_seed
-from gtool.engines.adversarial import generate
+from gtool.engines.generation import generate
 from gtool.errors import DataError
 from gtool.metrics.fid import Extractor, FeatureCollector, Features, fid
 from gtool.metrics.images import permutation

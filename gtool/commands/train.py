@@ -178,7 +178,7 @@ def _take_run(plan: Plan, request: Request, compute: Compute, stack: ExitStack) 
 
 def _restore(plan: Plan, run: RunFolder, state: State) -> dict[str, float]:
     """Put the newest state back where there is one; return what is known of the best snapshot."""
-    from gtool.engines.adversarial import restore_state
+    from gtool.engines.resume import restore_state
 
     states = run.states() if plan.run else []
     if not states:
@@ -297,17 +297,19 @@ def _snapshot(session: Session, tick: Tick) -> dict[str, float]:
     """Save weights, state and preview in the main process, and measure; the others wait at the end of the tick."""
     if not session.compute.is_main:
         return {}
+    from gtool.engines.generation import weights_meta
+    from gtool.engines.resume import state_info, state_tensors
+
     run, state, recipe = session.run, session.state, session.recipe
-    engine = models.engine(recipe.model_name)
     _require_finite(state)
     images = None if tick.signum is not None else _save_preview(session)
     scores = _measure(session) if images is not None else {}
     if scores and scores["rfd"] <= session.best.get("rfd", float("inf")):
         session.best = {"nimg": tick.nimg, "rfd": scores["rfd"]}
-    meta = engine.weights_meta(recipe, session.plan.config, state.nimg)
+    meta = weights_meta(recipe, session.plan.config, state.nimg)
     checkpoint.save_weights(run.weights_path(state.nimg), state.ema.state_dict(), meta | {"scores": scores})
-    info = engine.state_info(state) | {"best": session.best}
-    checkpoint.save_state(run.state_path(state.nimg), engine.state_tensors(state), info)
+    info = state_info(state) | {"best": session.best}
+    checkpoint.save_state(run.state_path(state.nimg), state_tensors(state), info)
     run.prune(recipe.train.keep, int(session.best["nimg"]) if session.best else None)
     return scores
 
@@ -344,8 +346,9 @@ def _save_preview(session: Session) -> Any:
 def _generate(session: Session, count: int, seed: int) -> Any:
     import torch
 
-    engine = models.engine(session.recipe.model_name)
-    chunks = engine.generate(session.state.ema, seed, torch.arange(count), session.compute)
+    from gtool.engines.generation import generate
+
+    chunks = generate(session.state.ema, seed, torch.arange(count), session.compute)
     return torch.cat(list(chunks)).numpy()
 
 

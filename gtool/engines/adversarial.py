@@ -1,4 +1,4 @@
-"""Adversarial training of a generator and a discriminator: init_state, step, generate.
+"""Adversarial training of a generator and a discriminator: init_state, step.
 
 One `step` is n_critic discriminator updates and one generator update. The order inside it is what the released
 TransGAN code gets wrong and this module gets right: all micro-batches of the discriminator, its update, all
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -23,14 +23,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from gtool import checkpoint, models
+from gtool import models
 from gtool.data.augment import Draws, augment, draw
 from gtool.data.policies import parse_policy
-from gtool.data.transforms import to_pm1, to_uint8
-from gtool.device import Compute, hashed_normal, make_generator
+from gtool.data.transforms import to_pm1
+from gtool.device import Compute, make_generator
 from gtool.losses import adversarial as losses
 from gtool.losses import penalties
-from gtool.recipe import Recipe, validate
+from gtool.recipe import Recipe
 
 
 class Batches(Protocol):
@@ -465,157 +465,3 @@ def _update_ema(state: State) -> None:
     beta = ema_beta(state.recipe, state.nimg)
     trained = state.compute.accelerator.unwrap_model(state.generator)
     torch._foreach_lerp_(list(state.ema.parameters()), list(trained.parameters()), 1.0 - beta)
-
-
-# Saving and going on.
-
-
-def state_tensors(state: State) -> dict[str, dict[str, Tensor]]:
-    """Return everything that a resume needs as named groups of tensors."""
-    groups: dict[str, dict[str, Tensor]] = {
-        name: dict(network.state_dict()) for name, network in state.networks.items()
-    }
-    for name, (network, optimizer) in state.optimizers.items():
-        groups[name] = {
-            f"{parameter}/{key}": value
-            for parameter, tensor in network.named_parameters()
-            for key, value in optimizer.state[tensor].items()
-        }
-    return groups
-
-
-def state_info(state: State) -> dict[str, Any]:
-    """Return the counters that a resume needs."""
-    return {
-        "nimg": state.nimg,
-        "steps": state.steps,
-        "seconds": state.seconds,
-        "progress": state.progress,
-        "position": state.batches.position,
-    }
-
-
-def restore_state(
-    state: State, tensors: dict[str, dict[str, Tensor]], info: dict[str, Any], where: str
-) -> None:
-    """Put a saved state back.
-
-    Raises:
-        CheckpointError: a group, tensor or counter is missing or of another shape.
-    """
-    expected = state.networks.keys() | state.optimizers.keys()
-    if tensors.keys() != expected:
-        raise checkpoint.CheckpointError(f"{where}: holds {sorted(tensors)}, expected {sorted(expected)}")
-    for name, network in state.networks.items():
-        checkpoint.restore(network, tensors[name], f"{where}/{name}")
-    for name, (network, optimizer) in state.optimizers.items():
-        _restore_optimizer(network, optimizer, tensors[name], f"{where}/{name}")
-    try:
-        state.nimg, state.steps = int(info["nimg"]), int(info["steps"])
-        state.seconds, state.progress = float(info["seconds"]), float(info["progress"])
-        state.batches.position = int(info["position"])
-    except (KeyError, TypeError, ValueError):
-        raise checkpoint.CheckpointError(f"{where}/state.json: a counter is missing or no number") from None
-
-
-def _restore_optimizer(network: nn.Module, optimizer: Any, saved: dict[str, Tensor], where: str) -> None:
-    parameters = dict(network.named_parameters())
-    found: dict[str, dict[str, Tensor]] = {}
-    for entry, value in saved.items():
-        name, _, key = entry.rpartition("/")
-        if name not in parameters or (key != "step" and value.shape != parameters[name].shape):
-            raise checkpoint.CheckpointError(f"{where}: `{entry}` does not fit this model")
-        found.setdefault(name, {})[key] = value
-    for name, values in found.items():
-        parameter = parameters[name]
-        optimizer.state[parameter] = {
-            key: value.to(parameter.device).clone() for key, value in values.items()
-        }
-
-
-def weights_meta(recipe: Recipe, config: Any, nimg: int) -> dict[str, Any]:
-    """Describe a weights file so that it can be used alone."""
-    return {
-        "model": recipe.model_name,
-        "config": config.model_dump(mode="json"),
-        "recipe": recipe.model_dump(mode="json", by_alias=True, exclude_none=True),
-        "nimg": nimg,
-    }
-
-
-# Using a trained generator.
-
-
-def load_generator(path: Any, compute: Compute) -> tuple[nn.Module, dict[str, Any]]:
-    """Build the generator that a weights file describes, in eval mode on the device, with the file's metadata.
-
-    Raises:
-        CheckpointError: the file is damaged, of another kind, or does not fit the model it names.
-    """
-    weights = checkpoint.load_weights(path)
-    meta = weights.meta
-    model, nimg = meta.get("model"), meta.get("nimg", 0)
-    if not isinstance(model, str) or model not in models.MODELS:
-        raise checkpoint.CheckpointError(f"{path}: weights of an unknown model {model!r}")
-    if not isinstance(meta.get("config"), dict) or not isinstance(nimg, int) or nimg < 0:
-        raise checkpoint.CheckpointError(f"{path}: its description lacks a config or a number of images")
-    try:
-        config = validate(models.config_class(model), meta["config"], str(path), "config.")
-    except models.RecipeError as bad:
-        raise checkpoint.CheckpointError(str(bad)) from None
-    generator = _build_generator(model, config, weights.tensors, path)
-    return generator.to(compute.device).eval().requires_grad_(False), meta
-
-
-def _build_generator(model: str, config: Any, tensors: dict[str, Tensor], path: Any) -> nn.Module:
-    """Build and fill a generator; a file that asks for other sizes than it holds is refused before they are made."""
-    build = models.networks(model).Generator
-    with torch.device("meta"):
-        outline = build(config)
-    checkpoint.require_fit(outline, tensors, path)
-    with torch.random.fork_rng(devices=[]):
-        generator = build(config)
-    checkpoint.restore(generator, tensors, path)
-    return generator
-
-
-def latents(generator: nn.Module, seed: int, indices: Tensor) -> Tensor:
-    """Return z (n, z_dim) for image numbers; row i depends on (seed, indices[i]) alone."""
-    return hashed_normal(seed, indices, int(generator.z_dim), "z")
-
-
-@torch.no_grad()
-def generate(
-    generator: nn.Module,
-    seed: int,
-    indices: Tensor,
-    compute: Compute,
-    *,
-    batch_size: int = 64,
-    z: Tensor | None = None,
-) -> Iterator[Tensor]:
-    """Yield uint8 (b, 3, R, R) on the CPU for the image numbers in `indices`.
-
-    Args:
-        generator: in eval mode, on the device of `compute`.
-        seed: with the image number, all that an image depends on.
-        indices: int64 (n,); they also choose the noise inputs.
-        batch_size: images per forward.
-        z: (n, z_dim) latents to use in place of the seeded ones.
-    """
-    for start in range(0, len(indices), batch_size):
-        count = min(batch_size, len(indices) - start)
-        # Every forward has the same size: matrix kernels of other sizes round otherwise, and an image would depend on
-        # how many are made with it.
-        rows = torch.arange(start, start + batch_size).clamp(max=len(indices) - 1)
-        chosen = indices[rows]
-        chunk = latents(generator, seed, chosen) if z is None else z[rows]
-        noise = [
-            hashed_normal(seed, chosen, length, f"noise-{layer}")
-            .unsqueeze(-1)
-            .to(compute.device)  # (b, L, 1)
-            for layer, length in enumerate(generator.noise_lengths)
-        ]
-        with compute.autocast():
-            images = generator(chunk.to(compute.device), noise or None)
-        yield to_uint8(images[:count]).cpu()

@@ -1,0 +1,104 @@
+"""A trained generator at work: from a weights file to images; the same for every adversarial family.
+
+Image i of a seed depends on (seed, i) alone: latents and noise inputs are functions of these two numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gtool import checkpoint, models
+from gtool.data.transforms import to_uint8
+from gtool.device import Compute, hashed_normal
+from gtool.errors import CheckpointError, RecipeError
+from gtool.recipe import Recipe, validate
+
+
+def weights_meta(recipe: Recipe, config: Any, nimg: int) -> dict[str, Any]:
+    """Describe a weights file so that it can be used alone."""
+    return {
+        "model": recipe.model_name,
+        "config": config.model_dump(mode="json"),
+        "recipe": recipe.model_dump(mode="json", by_alias=True, exclude_none=True),
+        "nimg": nimg,
+    }
+
+
+def load_generator(path: Path, compute: Compute) -> tuple[nn.Module, dict[str, Any]]:
+    """Build the generator that a weights file describes, in eval mode on the device, with the file's metadata.
+
+    Raises:
+        CheckpointError: the file is damaged, of another kind, or does not fit the model it names.
+    """
+    weights = checkpoint.load_weights(path)
+    meta = weights.meta
+    model, nimg = meta.get("model"), meta.get("nimg", 0)
+    if not isinstance(model, str) or model not in models.MODELS:
+        raise CheckpointError(f"{path}: weights of an unknown model {model!r}")
+    if not isinstance(meta.get("config"), dict) or not isinstance(nimg, int) or nimg < 0:
+        raise CheckpointError(f"{path}: its description lacks a config or a number of images")
+    try:
+        config = validate(models.config_class(model), meta["config"], str(path), "config.")
+    except RecipeError as bad:
+        raise CheckpointError(str(bad)) from None
+    generator = _build_generator(model, config, weights.tensors, path)
+    return generator.to(compute.device).eval().requires_grad_(False), meta
+
+
+def _build_generator(model: str, config: Any, tensors: dict[str, Tensor], path: Path) -> nn.Module:
+    """Build and fill a generator; a file that asks for other sizes than it holds is refused before they are made."""
+    build = models.networks(model).Generator
+    with torch.device("meta"):
+        outline = build(config)
+    checkpoint.require_fit(outline, tensors, path)
+    with torch.random.fork_rng(devices=[]):
+        generator = build(config)
+    checkpoint.restore(generator, tensors, path)
+    return generator
+
+
+def latents(generator: Any, seed: int, indices: Tensor) -> Tensor:
+    """Return z (n, z_dim) for image numbers; row i depends on (seed, indices[i]) alone."""
+    return hashed_normal(seed, indices, int(generator.z_dim), "z")
+
+
+@torch.no_grad()
+def generate(
+    generator: Any,
+    seed: int,
+    indices: Tensor,
+    compute: Compute,
+    *,
+    batch_size: int = 64,
+    z: Tensor | None = None,
+) -> Iterator[Tensor]:
+    """Yield uint8 (b, 3, R, R) on the CPU for the image numbers in `indices`.
+
+    Args:
+        generator: a network with `z_dim` and `noise_lengths`, in eval mode, on the device of `compute`.
+        seed: with the image number, all that an image depends on.
+        indices: int64 (n,); they also choose the noise inputs.
+        batch_size: images per forward.
+        z: (n, z_dim) latents to use in place of the seeded ones.
+    """
+    for start in range(0, len(indices), batch_size):
+        count = min(batch_size, len(indices) - start)
+        # Every forward has the same size: matrix kernels of other sizes round otherwise, and an image would depend on
+        # how many are made with it.
+        rows = torch.arange(start, start + batch_size).clamp(max=len(indices) - 1)
+        chosen = indices[rows]
+        chunk = latents(generator, seed, chosen) if z is None else z[rows]
+        noise = [
+            hashed_normal(seed, chosen, length, f"noise-{layer}")
+            .unsqueeze(-1)
+            .to(compute.device)  # (b, L, 1)
+            for layer, length in enumerate(generator.noise_lengths)
+        ]
+        with compute.autocast():
+            images = generator(chunk.to(compute.device), noise or None)
+        yield to_uint8(images[:count]).cpu()
