@@ -299,9 +299,9 @@ class ClassHead(nn.Module):
             x = block(x, noise=values, twice=twice)
         for block, values in zip(self.blocks[last:], noise[last:], strict=True):
             x = cast(Block, block).read(x, values)
-        # fp32, as in `PooledHead`.
+        # In the precision of the weights, as in `PooledHead`.
         with torch.autocast(x.device.type, enabled=False):
-            logits: Tensor = self.logit(self.norm(x)[:, 0].float())
+            logits: Tensor = self.logit(self.norm(x)[:, 0].to(self.logit.weight.dtype))
         return logits.squeeze(-1)
 
 
@@ -317,8 +317,8 @@ class PooledHead(nn.Module):
     def forward(self, x: Tensor, _noise: Sequence[Tensor | None], _twice: bool) -> Tensor:
         """(N, L, C) -> (N,)."""
         side = round(x.shape[1] ** 0.5)
-        pooled = pool(x, side // self.side).flatten(1).float()
-        # fp32, a hundredth of the work: a finite difference, and a relativistic loss of two logits near 20, would
+        pooled = pool(x, side // self.side).flatten(1).to(self.logit.weight.dtype)
+        # In the precision of the weights, a hundredth of the work: a finite difference, and a relativistic loss of two logits near 20, would
         # otherwise be differences of bf16 numbers that lie 0.125 apart.
         with torch.autocast(x.device.type, enabled=False):
             logits: Tensor = self.logit(F.leaky_relu(self.hidden(pooled), 0.2))
