@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from gtool.layers import second_derivatives
 from gtool.layers import tiled_attention as tiled
 from gtool.layers.attention import MLP, CrossAttention, SelfAttention, attend, plain_attention
 from gtool.layers.normalization import Normalization
@@ -275,3 +276,51 @@ def test_patch_embedding_is_a_strided_convolution(patch, overlap):
     expected = F.conv2d(images, embed.weight, embed.bias, stride=patch, padding=padding)
     torch.testing.assert_close(embed(images), to_tokens(expected))
     assert embed.weight.shape[-1] == patch * (1 + overlap)
+
+
+# Second derivatives.
+
+
+def _second_order(form, *inputs):
+    """Return the gradients of a projection of the gradient of a projection."""
+    random = torch.Generator().manual_seed(1)
+    out = form(*inputs)
+    grad = torch.randn(out.shape, generator=random).to(out.dtype).requires_grad_()
+    (first,) = torch.autograd.grad((out * grad).sum(), inputs[0], create_graph=True)
+    projection = torch.randn(first.shape, generator=random).to(out.dtype)
+    wanted = [value for value in (*inputs, grad) if value.requires_grad]
+    return first, *torch.autograd.grad((first * projection).sum(), wanted, allow_unused=True)
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_second_derivatives_of_layer_norm_are_the_library_s(with_bias, monkeypatch):
+    monkeypatch.setattr(second_derivatives, "PIECE", 20)
+    x = torch.randn(3, 4, 6, dtype=torch.float64).requires_grad_()
+    weight = torch.randn(6, dtype=torch.float64).requires_grad_()
+    bias = torch.randn(6, dtype=torch.float64) if with_bias else None
+    ours = _second_order(lambda a, b: second_derivatives.layer_norm(a, b, bias, 1e-5), x, weight)
+    theirs = _second_order(lambda a, b: F.layer_norm(a, (6,), b, bias, 1e-5), x, weight)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_second_derivatives_of_gelu_are_the_library_s(monkeypatch):
+    monkeypatch.setattr(second_derivatives, "PIECE", 7)
+    x = (torch.randn(5, 6, dtype=torch.float64) * 2).requires_grad_()
+    torch.testing.assert_close(_second_order(second_derivatives.gelu, x), _second_order(F.gelu, x))
+
+
+def test_second_derivatives_of_gelu_work_in_bf16():
+    x = torch.randn(50, 6)
+    exact = _second_order(F.gelu, x.requires_grad_())
+    rough = _second_order(second_derivatives.gelu, x.detach().bfloat16().requires_grad_())
+    for a, b in zip(exact[1:], rough[1:], strict=True):
+        assert b.dtype == torch.bfloat16
+        assert (a - b.float()).norm() < 0.02 * a.norm()
+
+
+def test_second_derivatives_through_a_gain_s_gradient_are_refused():
+    x, weight = torch.randn(3, 6).requires_grad_(), torch.randn(6).requires_grad_()
+    out = second_derivatives.layer_norm(x, weight, None, 1e-5)
+    (first,) = torch.autograd.grad(out.square().sum(), weight, create_graph=True)
+    with pytest.raises(NotImplementedError, match="gain or bias"):
+        first.sum().backward()

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gtool.layers import second_derivatives
 from gtool.layers.position import RelativePositionBias
 from gtool.layers.tiled_attention import fused_attention, tiled_attention
 
@@ -41,9 +42,9 @@ def attend(qkv: Tensor, bias: Tensor | None, twice: bool = False) -> Tensor:
 def plain_attention(qkv: Tensor, bias: Tensor | None) -> Tensor:
     """As `attend`, in operations that have every derivative; logits and their softmax are fp32."""
     q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, K, T, d) each
-    logits = _precise(q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1))  # (B, K, T, T)
-    if bias is not None:
-        logits = logits + bias
+    logits = q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)  # (B, K, T, T)
+    # The sum with an fp32 bias is fp32 in one pass.
+    logits = _precise(logits if bias is None else logits + bias)
     out: Tensor = (logits.softmax(dim=-1).to(v.dtype) @ v).transpose(1, 2).flatten(2)
     return out
 
@@ -122,8 +123,10 @@ class CrossAttention(nn.Module):
         return x.view(n, tokens, self.heads, channels // self.heads).transpose(1, 2)  # (N, K, L, d)
 
 
-def activate(x: Tensor, kind: str) -> Tensor:
+def activate(x: Tensor, kind: str, twice: bool = False) -> Tensor:
     """Apply "gelu" (erf), "gelu-tanh" or "leaky-relu" (slope 0.2, released code)."""
+    if twice and kind == "gelu":
+        return second_derivatives.gelu(x)
     if kind == "leaky-relu":
         return F.leaky_relu(x, 0.2)
     return F.gelu(x, approximate="tanh" if kind == "gelu-tanh" else "none")
@@ -138,7 +141,7 @@ class MLP(nn.Module):
         self.expand = nn.Linear(channels, hidden)
         self.contract = nn.Linear(hidden, channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., C) -> (..., C)."""
-        out: Tensor = self.contract(activate(self.expand(x), self.activation))
+    def forward(self, x: Tensor, twice: bool = False) -> Tensor:
+        """(..., C) -> (..., C); twice: a second derivative will be taken."""
+        out: Tensor = self.contract(activate(self.expand(x), self.activation, twice))
         return out

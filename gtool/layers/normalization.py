@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gtool.layers import second_derivatives
+
 PIXEL_NORM_EPS = 1e-8  # released code
 LAYER_NORM_EPS = 1e-5
 
@@ -35,9 +37,14 @@ class Normalization(nn.Module):
             nn.init.normal_(self.gain.weight, std=channels**-0.5 * 0.1)
             nn.init.zeros_(self.gain.bias)
 
-    def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
-        """Normalise (N, L, C); z (N, z_dim) is needed where the gain is linear in it."""
-        if self.kind in ("ln", "layer"):
+    def forward(self, x: Tensor, z: Tensor | None = None, twice: bool = False) -> Tensor:
+        """Normalise (N, L, C); z (N, z_dim) is needed where the gain is linear in it.
+
+        twice: a second derivative will be taken.
+        """
+        if twice and self.weight is not None and self.kind in ("ln", "layer"):
+            x = second_derivatives.layer_norm(x, self.weight, self.bias, LAYER_NORM_EPS)
+        elif self.kind in ("ln", "layer"):
             x = F.layer_norm(x, (self.channels,), self.weight, self.bias, LAYER_NORM_EPS)
         elif self.kind in ("pn", "rms"):
             x = x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + PIXEL_NORM_EPS)

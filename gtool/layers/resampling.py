@@ -49,8 +49,9 @@ def pool(x: Tensor, factor: int = 2) -> Tensor:
     """Average f x f neighbours: (N, L, C) -> (N, L / f^2, C)."""
     n, tokens, channels = x.shape
     smaller = round(tokens**0.5) // factor
-    x = x.view(n, smaller, factor, smaller, factor, channels).mean(dim=(2, 4))
-    return x.reshape(n, smaller**2, channels)
+    # Two steps: over rows, each contiguous, is several times faster than over both axes at once.
+    x = x.reshape(n, smaller, factor, smaller * factor * channels).mean(dim=2)
+    return x.view(n, smaller**2, factor, channels).mean(dim=2)
 
 
 class PatchEmbed(nn.Module):

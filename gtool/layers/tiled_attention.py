@@ -8,7 +8,7 @@ sqrt(d) + b), o = P v and g the gradient of o:
     dv = P^T g,  dP = g v^T,  dS = P * (dP - rowsum(P * dP))
     dq = dS k,  dk = dS^T q,  db = sum of dS over tiles
 
-Measured on one core with 16 tiles of 1024 tokens, 4 heads of 16, bf16: forward and backward 0.30 s, plain
+Measured on one core with 16 tiles of 1024 tokens, 4 heads of 16, bf16: forward and backward 0.27 s, plain
 operations 0.55 s; at 256 tokens they are equal. Arithmetic of the backward pass is fp32.
 
 Axis letters: B tiles of the batch, T tokens of a tile, K heads, d channels of a head.
@@ -87,7 +87,9 @@ def _gradient_of_head(
     # rowsum(P * dP) is grad . out; a column of it, and one of ones beside v, let the product subtract it.
     grad_and_sum = torch.cat([grad, -(grad * out).sum(-1, keepdim=True)], dim=-1)  # (B, T, d + 1)
     values_and_one = F.pad(v, (0, 1), value=1.0).transpose(1, 2).contiguous()  # (B, d + 1, T)
-    grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+    queries, grads = q.transpose(1, 2), grad.transpose(1, 2)
+    # Sums for keys and values are kept as (B, d, T): products with T columns are faster than with d.
+    grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(keys), torch.zeros_like(keys)
     rows_each = buffers.shape[1] // (tiles * tokens)
     for first in range(0, tokens, rows_each):
         count = min(rows_each, tokens - first)
@@ -96,8 +98,8 @@ def _gradient_of_head(
         torch.bmm(q[:, rows], keys, out=weights).add_(bias[rows])
         torch.softmax(weights, dim=-1, out=weights)  # P
         torch.bmm(grad_and_sum[:, rows], values_and_one, out=logits).mul_(weights)  # dS
-        grad_v.baddbmm_(weights.transpose(1, 2), grad[:, rows])
-        grad_k.baddbmm_(logits.transpose(1, 2), q[:, rows])
+        grad_v.baddbmm_(grads[:, :, rows], weights)
+        grad_k.baddbmm_(queries[:, :, rows], logits)
         grad_q[:, rows] = torch.bmm(logits, k)
         grad_bias[rows] += logits.sum(0)
-    return grad_q * width**-0.5, grad_k, grad_v
+    return grad_q * width**-0.5, grad_k.transpose(1, 2), grad_v.transpose(1, 2)

@@ -72,14 +72,14 @@ class Block(nn.Module):
         """(N, L, C) -> (N, L, C), tokens in the order of tiles."""
         if self.cross is not None and context is not None:
             x = self.cross(x, context)
-        x = self._add(x, self.attention(self._noisy(self.norm1(x, z), noise), twice))
-        return self._add(x, self.mlp(self.norm2(x, z)))
+        x = self._add(x, self.attention(self._noisy(self.norm1(x, z, twice), noise), twice))
+        return self._add(x, self.mlp(self.norm2(x, z, twice), twice))
 
-    def read(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+    def read(self, x: Tensor, noise: Tensor | None = None, twice: bool = False) -> Tensor:
         """What `forward` gives for the first token: (N, L, C) -> (N, 1, C)."""
-        normed = self._noisy(self.norm1(x), noise)
+        normed = self._noisy(self.norm1(x, None, twice), noise)
         x = self._add(x[:, :1], self.attention.read(normed))
-        return self._add(x, self.mlp(self.norm2(x)))
+        return self._add(x, self.mlp(self.norm2(x, None, twice), twice))
 
     def _noisy(self, x: Tensor, noise: Tensor | None) -> Tensor:
         return x if noise is None or self.noise_strength is None else x + noise * self.noise_strength
@@ -298,7 +298,7 @@ class ClassHead(nn.Module):
         for block, values in zip(self.blocks[:last], noise, strict=False):
             x = block(x, noise=values, twice=twice)
         for block, values in zip(self.blocks[last:], noise[last:], strict=True):
-            x = cast(Block, block).read(x, values)
+            x = cast(Block, block).read(x, values, twice)
         # In the precision of the weights, as in `PooledHead`.
         with torch.autocast(x.device.type, enabled=False):
             logits: Tensor = self.logit(self.norm(x)[:, 0].to(self.logit.weight.dtype))
@@ -318,8 +318,8 @@ class PooledHead(nn.Module):
         """(N, L, C) -> (N,)."""
         side = round(x.shape[1] ** 0.5)
         pooled = pool(x, side // self.side).flatten(1).to(self.logit.weight.dtype)
-        # In the precision of the weights, a hundredth of the work: a finite difference, and a relativistic loss of two logits near 20, would
-        # otherwise be differences of bf16 numbers that lie 0.125 apart.
+        # In the precision of the weights, a hundredth of the work: a finite difference, and a relativistic
+        # loss of two logits near 20, would otherwise be differences of bf16 numbers that lie 0.125 apart.
         with torch.autocast(x.device.type, enabled=False):
             logits: Tensor = self.logit(F.leaky_relu(self.hidden(pooled), 0.2))
         return logits.squeeze(-1)

@@ -1,12 +1,13 @@
 """Training steps of the CIFAR-10 configuration: ours against the released classes, interleaved in one run.
 
-    python -m tests.benchmarks.transgan_speed --reference PATH_TO_A_CHECKOUT_OF_TransGAN [--batch 16] [--rounds 5]
+    python -m tests.benchmarks.transgan_speed --reference PATH_TO_A_CHECKOUT_OF_TransGAN [--batch 16]
+    [--rounds 5]
 
-A step is one discriminator and one generator update: gradient penalty, drift, augmentation, clipping, Adam, moving
-average. Ours is `gtool.engines.adversarial.step` with the recipe `cifar10`; theirs the released training function
-written out for a CPU, in fp32 and under bf16 autocast. Every contestant is a process of its own, so that its peak
-memory is its own; all are asked for one step in turn, so that they meet the same load. Time is CPU time of the process
-(wall time in brackets): the median of the rounds.
+A step is one discriminator and one generator update: gradient penalty, drift, augmentation, clipping, Adam,
+moving average. Ours is `gtool.engines.adversarial.step` with the recipe `cifar10`; theirs the released
+training function written out for a CPU, in fp32 and under bf16 autocast. Every contestant is a process of
+its own, so that its peak memory is its own; all are asked for one step in turn, so that they meet the same
+load. Time is CPU time of the process (wall time in brackets): the median of the rounds.
 """
 
 from __future__ import annotations
