@@ -233,6 +233,8 @@ def _prepare_reports(session: Session, request: Request, images: Any) -> None:
         )
     if session.state.nimg == 0:
         _save_preview(session)
+        # What an untrained generator gets: later scores are read as shares of it.
+        session.log.add({"nimg": 0, "kimg": 0.0, "steps": 0, "seconds": 0.0, **_measure(session)})
 
 
 @contextmanager
