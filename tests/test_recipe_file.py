@@ -91,3 +91,13 @@ def test_every_shipped_recipe_says_how_it_is_run_and_what_it_gives(name):
     comment = " ".join(line[1:] for line in text.splitlines() if line.startswith("#")).lower()
     for word in ("gtool train", "hardware", "time", "result"):
         assert word in comment
+
+
+def test_a_length_in_images_replaces_one_in_minutes():
+    from gtool.commands.plan import Request, make_plan
+
+    request = {"model": "transgan", "recipe": "scenes", "settings": []}
+    assert make_plan(Request(**request, flags={})).recipe.train.minutes is not None
+    assert make_plan(Request(**request, flags={"train.kimg": 2.0})).recipe.train.minutes is None
+    both = {"train.kimg": 2.0, "train.minutes": 3.0}
+    assert make_plan(Request(**request, flags=both)).recipe.train.minutes == 3.0

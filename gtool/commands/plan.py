@@ -63,6 +63,10 @@ def make_plan(request: Request) -> Plan:
             f"recipe {path}: is for the model {table.get('model_name')!r}, not for `{request.model}`"
         )
     original = make_recipe(table, where=str(path))
+    if "train.kimg" in request.flags and isinstance(table.get("train"), dict):
+        # A length asked for in images replaces one in minutes: schedules then never look at the clock, and a run that
+        # is killed and resumed ends with the same bits.
+        table["train"].pop("minutes", None)
     for key, value in request.flags.items():
         overlay(table, key.split("."), value)
     settings = [setting for setting in request.settings if setting.partition("=")[0] not in request.flags]
