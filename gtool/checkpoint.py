@@ -118,7 +118,7 @@ def load_weights(path: Path) -> Weights:
         version = meta["format"]
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(
-            f"{path}: has no gtool description in its header; bring foreign weights in with `gtool export FILE --from MODEL`"
+            f"{path}: has no gtool description in its header; bring foreign weights in with `gtool export --from`"
         ) from None
     if version != FORMAT:
         raise CheckpointError(f"{path}: weights of format {version!r}, this gtool reads format {FORMAT}")

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from gtool import __version__, console
-from gtool.errors import GToolError, Interrupted
+from gtool.errors import GToolError, InterruptedRunError
 
 app = typer.Typer(
     name="gtool",
@@ -373,7 +373,7 @@ def _report(failed: Exception, arguments: list[str]) -> int:
     """Say what stopped the command and return its exit status."""
     text = str(failed)
     if isinstance(failed, GToolError):
-        (console.notice if isinstance(failed, Interrupted) else console.error)(text)
+        (console.notice if isinstance(failed, InterruptedRunError) else console.error)(text)
         return failed.exit_code
     if isinstance(failed, _UsageError):
         console.error(_usage(failed))

@@ -125,9 +125,13 @@ def test_a_damaged_pickle_is_refused(tmp_path, content):
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     path = _weights(tmp_path / "w.safetensors")
-    with pytest.raises(CheckpointError, match="No space left"), checkpoint.atomic_write(path) as temporary:
+
+    def half(temporary: Path) -> None:
         temporary.write_bytes(b"half")
         raise OSError(28, "No space left on device")
+
+    with pytest.raises(CheckpointError, match="No space left"), checkpoint.atomic_write(path) as temporary:
+        half(temporary)
     assert [entry.name for entry in tmp_path.iterdir()] == ["w.safetensors"]
     assert checkpoint.load_weights(path)
 
@@ -156,7 +160,8 @@ def test_a_second_trainer_is_refused(tmp_path):
     import sys
 
     run = RunFolder(tmp_path)
-    code = f"from gtool.checkpoint import RunFolder; from pathlib import Path; RunFolder(Path({str(tmp_path)!r})).lock()"
+    imports = "from gtool.checkpoint import RunFolder; from pathlib import Path"
+    code = f"{imports}; RunFolder(Path({str(tmp_path)!r})).lock()"
     with run.lock():
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "another process is training" in done.stderr

@@ -16,7 +16,6 @@ from gtool.layers.position import (
     from_tiles,
     local_table,
     neighbourhood_mask,
-    relative_index,
     to_tiles,
 )
 from gtool.layers.resampling import (
@@ -51,20 +50,25 @@ def test_to_tiles_puts_the_tokens_of_a_tile_in_a_row():
     assert torch.equal(tiles, torch.stack(expected))
 
 
-@pytest.mark.parametrize("window", [1, 2, 5])
-def test_relative_index_names_the_offset_of_every_pair(window):
-    index = relative_index(window)
-    width = 2 * window - 1
-    for query in range(window**2):
-        for key in range(window**2):
-            down = query // window - key // window
-            right = query % window - key % window
-            assert index[query, key] == (down + window - 1) * width + right + window - 1
+@pytest.mark.parametrize("window", [1, 2, 3, 5])
+def test_relative_bias_is_the_table_entry_of_every_offset(window):
+    bias = RelativePositionBias(window, 2, "learned")
+    table, width = bias.table.view(2, 2 * window - 1, 2 * window - 1), window
+    for query in range(width**2):
+        for key in range(width**2):
+            down = query // width - key // width
+            right = query % width - key % width
+            expected = table[:, down + width - 1, right + width - 1]
+            assert torch.equal(bias()[:, query, key], expected)
 
 
-def test_relative_bias_is_the_table_entry_of_every_pair():
+def test_relative_bias_can_be_learned_after_inference():
     bias = RelativePositionBias(3, 2, "learned")
-    assert torch.equal(bias(), bias.table[:, relative_index(3)])
+    with torch.inference_mode():
+        bias()
+    (gradient,) = torch.autograd.grad(bias().sum(), bias.table)
+    offsets = torch.tensor([1.0, 2.0, 3.0, 2.0, 1.0])
+    torch.testing.assert_close(gradient.view(2, 5, 5)[0], offsets[:, None] * offsets)
 
 
 def test_learned_table_starts_small():

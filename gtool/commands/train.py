@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gtool import checkpoint, console, models
 from gtool.checkpoint import RunFolder
 from gtool.commands.plan import Plan, Request, make_plan
-from gtool.errors import CheckpointError, DivergedError, GToolError, Interrupted
+from gtool.errors import CheckpointError, DivergedError, GToolError, InterruptedRunError
 from gtool.recipe import Recipe, to_toml
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ def _iterate(session: Session, stack: ExitStack) -> dict[str, float]:
 
     Raises:
         DivergedError: not finite; the last saved state stays.
-        Interrupted: a signal came, and the state has been saved.
+        InterruptedRunError: a signal came, and the state has been saved.
     """
     from gtool.engines import loop
 
@@ -279,8 +279,9 @@ def _iterate(session: Session, stack: ExitStack) -> dict[str, float]:
             update(tick.progress, 1.0, tick_note(tick, scores))
         session.compute.wait()
         if tick.signum is not None:
-            where = f"state saved in {session.run.path}; go on with `gtool train {recipe.model_name} --resume {session.run.path}`"
-            raise Interrupted(f"stopped at {tick.nimg / 1000:g} kimg; {where}", tick.signum)
+            go_on = f"gtool train {recipe.model_name} --resume {session.run.path}"
+            where = f"state saved in {session.run.path}; go on with `{go_on}`"
+            raise InterruptedRunError(f"stopped at {tick.nimg / 1000:g} kimg; {where}", tick.signum)
     return scores
 
 

@@ -6,8 +6,6 @@ C channels, K heads.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor, nn
 
@@ -36,19 +34,6 @@ def from_tiles(x: Tensor, window: int) -> Tensor:
     return x.reshape(n, tokens, channels)
 
 
-@lru_cache(maxsize=32)
-def _relative_index(window: int, device: torch.device) -> Tensor:
-    place = torch.arange(window, device=device)
-    offset = place[:, None] - place[None, :] + window - 1  # (w, w) in 0 .. 2w-2
-    rows = offset[:, None, :, None] * (2 * window - 1)
-    return (rows + offset[None, :, None, :]).reshape(-1)  # (T T,)
-
-
-def relative_index(window: int, device: torch.device | str = "cpu") -> Tensor:
-    """Return int64 (T, T): the entry of a (2w-1)^2 table for every query (first axis) and key of a tile."""
-    return _relative_index(window, torch.device(device)).view(window**2, window**2)
-
-
 class RelativePositionBias(nn.Module):
     """A table of one number per 2-D offset and head, added to the logits of attention inside a tile.
 
@@ -69,10 +54,11 @@ class RelativePositionBias(nn.Module):
 
     def forward(self) -> Tensor:
         """Return the bias (K, T, T) of every query and key."""
-        index = _relative_index(self.window, self.table.device)
-        tokens = self.window**2
-        bias = self.table.gather(1, index.expand(self.table.shape[0], -1))  # (K, T T)
-        return bias.view(-1, tokens, tokens)
+        width, tokens = 2 * self.window - 1, self.window**2
+        # Every query sees a w x w window of the table turned by half a turn: views and one copy, no index.
+        turned = self.table.view(-1, width, width).flip(1, 2)
+        windows = turned.unfold(1, self.window, 1).unfold(2, self.window, 1)  # (K, w, w, w, w)
+        return windows.flip(1, 2).reshape(-1, tokens, tokens)
 
 
 def local_table(window: int, heads: int) -> Tensor:

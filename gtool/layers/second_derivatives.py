@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 PIECE = 1 << 17  # elements worked on at a time by each thread
-LOG_NORMAL = torch.tensor(-0.5 * math.log(2 * math.pi))  # of the normal density at 0
+NORMAL = (2 * math.pi) ** -0.5  # the normal density at 0
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
@@ -141,7 +141,7 @@ class _GeluGradient(torch.autograd.Function):
         pieces = (value.reshape(-1).split(size) for value in (v.contiguous(), grad.contiguous(), x, to_x))
         for of_v, of_grad, of_x, place in zip(*pieces, strict=True):
             square = of_x.to(torch.promote_types(x.dtype, torch.float32)).square()
-            density = torch.add(LOG_NORMAL, square, alpha=-0.5).exp_()
-            density.mul_(2 - square).mul_(of_v)
+            density = (square * -0.5).exp_()
+            density.mul_(torch.rsub(square, 2 * NORMAL, alpha=NORMAL)).mul_(of_v)
             torch.mul(density, of_grad, out=place)
         return torch.ops.aten.gelu_backward(v, x), to_x
