@@ -8,7 +8,7 @@
     RecipeError       2  a bad recipe key or value (click reports bad flags with 2 as well)
     GateError         4  ran correctly, a metric missed its gate
     DivergedError     5  training left the finite numbers; the last good state is kept
-    InterruptedRunError       130 or 143, after the state has been saved
+    InterruptedRunError 130 or 143, after the state has been saved
 
 Anything else that escapes is our bug and exits with 3. A message is one line: what, where, what to do.
 """
