@@ -13,6 +13,7 @@ from gtool.layers import second_derivatives
 
 PIXEL_NORM_EPS = 1e-8  # released code
 LAYER_NORM_EPS = 1e-5
+GAIN_STD = 0.1  # of gains that are linear in z, at the start
 
 
 class Normalization(nn.Module):
@@ -34,7 +35,7 @@ class Normalization(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels)) if learned else None
         self.bias = nn.Parameter(torch.zeros(channels)) if learned and kind == "ln" else None
         if self.gain is not None:
-            nn.init.normal_(self.gain.weight, std=channels**-0.5 * 0.1)
+            nn.init.normal_(self.gain.weight, std=GAIN_STD * self.gain.in_features**-0.5)
             nn.init.zeros_(self.gain.bias)
 
     def forward(self, x: Tensor, z: Tensor | None = None, twice: bool = False) -> Tensor:

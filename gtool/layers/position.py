@@ -64,7 +64,8 @@ class RelativePositionBias(nn.Module):
 def local_table(window: int, heads: int) -> Tensor:
     """Return (K, (2w-1)^2): Gaussian neighbourhoods of 0.8, 1.6, 3.2 tokens for three heads, then zeros.
 
-    Logarithms stop at -20: further down, softmax computes with denormal numbers, which takes ten times as long.
+    Logarithms stop at -20: further down, softmax computes with denormal numbers, which takes ten times as
+    long.
     """
     offset = torch.arange(1 - window, window, dtype=torch.float32)
     squared = (offset[:, None] ** 2 + offset[None, :] ** 2).flatten()  # ((2w-1)^2,)

@@ -26,12 +26,7 @@ from gtool.layers.attention import MLP, CrossAttention, SelfAttention
 from gtool.layers.normalization import Normalization
 from gtool.layers.position import INIT_STD, from_tiles, neighbourhood_mask, to_tiles
 from gtool.layers.resampling import PatchEmbed, low_pass, pixel_shuffle, pool, to_map, to_tokens, upsample
-from gtool.models.transgan_config import (
-    Attention,
-    DiscriminatorConfig,
-    TransGANConfig,
-    arriving_channels,
-)
+from gtool.models.transgan_config import BlockSettings, DiscriminatorConfig, TransGANConfig
 from gtool.models.transgan_import import Released, read_released, rename_released
 
 __all__ = ["Discriminator", "Generator", "Released", "build", "read_released", "rename_released"]
@@ -42,7 +37,7 @@ class Block(nn.Module):
 
     def __init__(
         self,
-        settings: Attention,
+        settings: BlockSettings,
         channels: int,
         window: int | None,
         *,
@@ -97,7 +92,7 @@ class GeneratorStage(nn.Module):
         self.upsample = (stage.upsample or generator.upsample) if index else None
         self.low_pass = stage.low_pass
         self.window = generator.window_of(stage.side)
-        arriving = arriving_channels(generator, index) if index else stage.channels
+        arriving = generator.arriving_channels(index) if index else stage.channels
         self.change = nn.Linear(arriving, stage.channels) if arriving != stage.channels else None
         self.position = nn.Parameter(_small_normal(stage.side**2, stage.channels))
         first = generator.stages[0].channels
@@ -203,7 +198,9 @@ class Generator(nn.Module):
         for stage, values in zip(self.stages, _by_stage(noise, self.noise_lengths, self.depths), strict=True):
             x = stage(x, values, z, context)
         x = x if self.final_norm is None else self.final_norm(x)
-        x = self.to_rgb(x)  # (N, S S, 3 P P)
+        # Half precision would round colours to steps of half a level of the file.
+        with torch.autocast(x.device.type, enabled=False):
+            x = self.to_rgb(x.to(self.to_rgb.weight.dtype))  # (N, S S, 3 P P)
         image = to_map(pixel_shuffle(x, self.config.patch_size))
         return image.tanh() if self.config.output == "tanh" else image
 
@@ -216,6 +213,7 @@ class DiscriminatorStage(nn.Module):
         discriminator, stage = config.discriminator, config.discriminator.stages[index]
         above = discriminator.stages[index - 1].channels if index else 0
         new = stage.channels - above
+        self.side = stage.side
         patch_size = config.resolution // stage.side
         self.embed = PatchEmbed(new, patch_size, stage.overlap) if new else None
         self.position = nn.Parameter(_small_normal(stage.side**2, stage.channels))
@@ -233,10 +231,13 @@ class DiscriminatorStage(nn.Module):
             parts.append(self.embed(images))
         x = torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
         x = x + self.position
+        order = self.side
         for block, window, values in zip(self.blocks, self.windows, noise, strict=True):
+            if window != order:
+                x, order = to_tiles(from_tiles(x, order), window), window
             values = None if values is None else to_tiles(values, window)
-            x = from_tiles(block(to_tiles(x, window), noise=values, twice=twice), window)
-        return x
+            x = block(x, noise=values, twice=twice)
+        return from_tiles(x, order)
 
 
 class Discriminator(nn.Module):
@@ -330,7 +331,7 @@ def _discriminator_block(discriminator: DiscriminatorConfig, channels: int, wind
     return Block(discriminator, channels, window, residual_gain=gain)
 
 
-def _noise_lengths(settings: Attention, tokens: list[int], depths: list[int]) -> tuple[int, ...]:
+def _noise_lengths(settings: BlockSettings, tokens: list[int], depths: list[int]) -> tuple[int, ...]:
     """Return the tokens of every noise input: one a block, or none at all."""
     lengths = [count for count, depth in zip(tokens, depths, strict=True) for _ in range(depth)]
     return tuple(lengths) if settings.noise else ()

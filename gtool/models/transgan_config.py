@@ -14,10 +14,24 @@ Sides and patch sizes are in tokens and pixels; a FLOP is one multiply or one ad
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isqrt
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gtool.models.transgan_flops import flops
+from gtool.models.transgan_presets import PRESETS
+
+__all__ = [
+    "PRESETS",
+    "RESOLUTIONS",
+    "BlockSettings",
+    "DiscriminatorConfig",
+    "DiscriminatorStage",
+    "GeneratorConfig",
+    "GeneratorStage",
+    "TransGANConfig",
+    "flops",
+]
 
 Count = Annotated[int, Field(ge=1, le=2**16)]
 Norm = Literal["ln", "layer", "pn", "rms", "instance", "none"]
@@ -59,12 +73,12 @@ class DiscriminatorStage(Section):
     overlap: bool = False  # patches twice as wide as their distance (CelebA-HQ release, first stage)
 
 
-class Attention(Section):
+class BlockSettings(Section):
     """What both networks say about their blocks."""
 
     heads: Count = 4  # at every width, as released
     head_width: Count | None = None  # channels per head; replaces `heads`
-    window: Count = 16  # side of the tiles of grid self-attention
+    window: Count = 16  # side of the tiles of grid self-attention, or the next smaller divisor of the map's
     full_attention_until: Count = 32  # maps of at most this side are attended whole
     relative_position: RelativePosition = "learned"
     norm: Norm = "ln"
@@ -101,7 +115,7 @@ class Attention(Section):
             )
 
 
-class GeneratorConfig(Attention):
+class GeneratorConfig(BlockSettings):
     """z -> tokens of the first stage -> image."""
 
     stages: Annotated[tuple[GeneratorStage, ...], Field(strict=False, min_length=1)] = (
@@ -144,8 +158,14 @@ class GeneratorConfig(Attention):
         """Pixels a side of what the stages make."""
         return self.stages[-1].side * self.patch_size
 
+    def arriving_channels(self, index: int) -> int:
+        """Return the channels that reach a stage if nothing but the resampling changes them."""
+        kind = self.stages[index].upsample or self.upsample
+        below = self.stages[index - 1].channels
+        return below // 4 if kind == "pixelshuffle" else below
 
-class DiscriminatorConfig(Attention):
+
+class DiscriminatorConfig(BlockSettings):
     """Image -> tokens of several patch sizes -> one logit."""
 
     stages: Annotated[tuple[DiscriminatorStage, ...], Field(strict=False, min_length=1)] = (
@@ -156,9 +176,8 @@ class DiscriminatorConfig(Attention):
     head: Literal["cls", "pooled"] = "cls"
     head_depth: Annotated[int, Field(ge=1, le=MOST_BLOCKS)] = 1
     head_side: Count = 4
-    init: Literal["truncated-normal", "fan-in"] = (
-        "truncated-normal"  # of the Linear layers: std 0.02, or 1/fan-in
-    )
+    # Of linear layers: deviation 0.02 as released, or the library's, uniform in +-1 / sqrt(inputs).
+    init: Literal["truncated-normal", "fan-in"] = "truncated-normal"
 
     @model_validator(mode="after")
     def _stages_fit(self) -> DiscriminatorConfig:
