@@ -388,6 +388,29 @@ def test_bf16_stays_close_to_fp32(variant):
         assert (a - b).norm() < 0.03 * a.norm()
 
 
+def test_images_and_logits_are_fp32_under_autocast():
+    generator, discriminator = _networks()
+    with torch.autocast("cpu", torch.bfloat16):
+        images = generator(torch.randn(2, 6))
+        assert images.dtype == discriminator(images).dtype == torch.float32
+
+
+@pytest.mark.parametrize("variant", ["released", "pooled", "layer"])
+def test_a_penalty_in_bf16_points_where_it_does_in_fp32(variant):
+    discriminator = _networks(variant)[1]
+    images = torch.randn(16, 3, 16, 16).requires_grad_()
+
+    def gradient(bf16: bool) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            logits = discriminator(images)
+        (of_images,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+        penalty = (of_images.flatten(1).norm(dim=1) - 1).square().mean()
+        found = torch.autograd.grad(penalty, list(discriminator.parameters()), allow_unused=True)
+        return torch.cat([value.flatten() for value in found if value is not None]).double()
+
+    assert torch.cosine_similarity(gradient(True), gradient(False), dim=0) > 0.99
+
+
 def test_no_noise_is_zero_noise():
     generator, _ = _networks("noise")
     with torch.no_grad():
