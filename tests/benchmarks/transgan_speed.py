@@ -9,9 +9,11 @@ training function written out for a CPU, in fp32 and under bf16 autocast. Every 
 its own, so that its peak memory is its own; all are asked for one step in turn, so that they meet the same
 load. Time is CPU time of the process (wall time in brackets): the median of the rounds.
 
-Measured on one thread of a shared 2-core machine with bf16 matrix instructions, batch 16: released fp32
-19.3 s and 6.4 GiB, released bf16 12.7 s and 5.5 GiB, ours 4.3 s and 4.2 GiB (4.5x and 2.9x), with the
-penalty in fp32 5.5 s (3.5x and 2.3x); ours at 23 % of the measured bf16 peak.
+Measured with --threads 2 on two free cores with bf16 matrix instructions, batch 16, wall time of a step:
+released fp32 12.3 s, released bf16 8.5 s, ours 2.4 s (5.1x and 3.5x), with the penalty in fp32 3.1 s (4.0x
+and 2.8x); CPU time 4.4x and 2.9x, with the penalty in fp32 3.5x and 2.3x; memory 6.4, 5.6, 4.2 and 4.7 GiB;
+ours at 17 to 24 % of the measured bf16 peak. On one thread of a busy machine the CPU time of ours was 3.8
+to 4.5 and 2.7 to 2.9 times less.
 """
 
 from __future__ import annotations
