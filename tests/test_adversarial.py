@@ -8,6 +8,7 @@ import torch
 from gtool import models
 from gtool.device import make_compute
 from gtool.engines import adversarial as engine
+from gtool.engines import schedules
 from gtool.engines.generation import generate
 from gtool.engines.resume import restore_state, state_info, state_tensors
 from gtool.recipe import validate
@@ -60,6 +61,7 @@ LOSSES = [
         "train.share_fakes=true",
     ],
     ["loss.mode_seeking=1.0"],
+    ["model.discriminator.noise=true", "train.ema_kimg=0.01"],
     ["model.generator.super_resolution=true", "loss.super_resolution=50.0", "loss.super_resolution_kimg=1.0"],
     ["train.locality=[[0.02, 2], [1.0, 4]]"],
 ]
@@ -81,6 +83,22 @@ def test_the_generator_step_leaves_no_gradient_in_the_discriminator():
     state = make_state()
     engine._generator_step(state, None)
     assert all(p.grad is None for p in state.discriminator.parameters())
+
+
+@pytest.mark.parametrize("settings", LOSSES[:5], ids=str)
+def test_the_discriminator_s_noise_is_drawn_and_its_strengths_learn(settings):
+    settings = [setting for setting in settings if "share_fakes" not in setting]
+    settings += ["model.discriminator.noise=true", "optim.eps=1e-3"]
+    whole, parts = make_state(*settings), make_state(*settings, "train.micro_batch=2")
+    for state in (whole, parts):
+        engine.step(state)
+    strengths = [
+        {name: p.item() for name, p in state.discriminator.named_parameters() if name.endswith("strength")}
+        for state in (whole, parts)
+    ]
+    assert len(strengths[0]) == 3
+    assert all(strengths[0].values())
+    assert strengths[1] == pytest.approx(strengths[0], rel=1e-3, abs=1e-7)
 
 
 def test_the_discriminator_step_leaves_the_generator_alone():
@@ -143,19 +161,19 @@ def test_the_average_halves_in_its_half_life(n_critic):
     """The release's half-life is n_critic times longer than stated."""
     recipe = tiny_recipe("train.ema_kimg=1.6", "train.ema_rampup=0.0", f"train.n_critic={n_critic}")
     steps = 1600 // (recipe.train.batch_size * n_critic)
-    assert engine.ema_beta(recipe, 10**6) ** steps == pytest.approx(0.5)
+    assert schedules.ema_beta(recipe, 10**6) ** steps == pytest.approx(0.5)
 
 
 def test_the_average_is_the_weights_at_first_and_lags_later():
     recipe = tiny_recipe("train.ema_rampup=0.1")
-    assert engine.ema_beta(recipe, 80) < 0.3 < engine.ema_beta(recipe, 10**6)
+    assert schedules.ema_beta(recipe, 80) < 0.3 < schedules.ema_beta(recipe, 10**6)
 
 
 @pytest.mark.parametrize(("progress", "expected"), [(0.0, 1.0), (0.6, 1.0), (0.8, 0.5), (1.0, 0.0)])
 def test_linear_decay_arrives_at_its_end(progress, expected):
     """The release never writes the learning rate at or past the end step (sheet 4.1, defect 5)."""
     recipe = tiny_recipe("optim.decay=linear")
-    assert engine.rate_factor(recipe, 100, progress) == pytest.approx(expected)
+    assert schedules.rate_factor(recipe, 100, progress) == pytest.approx(expected)
 
 
 def test_each_network_has_its_own_learning_rate():
@@ -177,7 +195,7 @@ def test_the_wgan_eps_penalty_of_a_step_has_its_analytic_value():
             super().__init__()
             self.w = torch.nn.Parameter(torch.full((3 * 16 * 16,), 0.05))
 
-        def forward(self, images):
+        def forward(self, images, noise=None):
             return images.flatten(1) @ self.w
 
     state.discriminator = Linear()

@@ -28,6 +28,7 @@ from gtool.data.augment import Draws, augment, draw
 from gtool.data.policies import parse_policy
 from gtool.data.transforms import to_pm1
 from gtool.device import Compute, make_generator
+from gtool.engines.schedules import ema_beta, gammas, rate_factor
 from gtool.losses import adversarial as losses
 from gtool.losses import penalties
 from gtool.recipe import Recipe
@@ -157,21 +158,16 @@ def _discriminator_step(state: State, critic: int) -> tuple[Shared | None, dict[
     batch = recipe.train.batch_size
     real = to_pm1(state.batches.next(batch).to(state.compute.device, non_blocking=True))
     latents = _Latents(state, batch, f"discriminator-{critic}")
-    draws = [
-        draw(state.policy, batch, real.shape[-1], _random(state, what, critic))
-        for what in ("real", "fake", "mix")
-    ]
+    views = [_View.draw(state, batch, what, critic) for what in ("real", "fake", "mix")]
     parts = _parts(state, batch)
-    batch_mean = _mean_real_logit(state, real, draws[0], parts, batch)
+    batch_mean = _mean_real_logit(state, real, views[0], parts)
     network = state.compute.accelerator.unwrap_model(state.discriminator)
     network.requires_grad_(True)
     optimizer.zero_grad(set_to_none=True)
     shared = None
     sums: dict[str, Tensor] = {}
     for position, part in enumerate(parts):
-        share = _Share(
-            state, part, critic, [chunk[part.start : part.stop].to(real.device) for chunk in draws]
-        )
+        share = _Share(state, part, critic, [view.of(part, real.device) for view in views])
         fake = _fakes(state, latents, part)
         loss, stats, logits = _discriminator_loss(
             state, share, _of(real, part, parts), fake.detach(), batch_mean
@@ -188,12 +184,12 @@ def _discriminator_step(state: State, critic: int) -> tuple[Shared | None, dict[
 
 @dataclass(frozen=True)
 class _Share:
-    """One micro-batch of one process: its place in the global batch and its augmentation draws."""
+    """One micro-batch of one process: its place in the global batch and how its images are seen."""
 
     state: State
     part: slice
     critic: int
-    draws: list[Draws]  # for reals, fakes, and what a penalty looks at
+    views: list[_View]  # of reals, fakes, and what a penalty looks at
 
 
 def _discriminator_loss(
@@ -201,13 +197,15 @@ def _discriminator_loss(
 ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """Loss of one share, its statistics, and the logits of the reals."""
     recipe = state.recipe
-    images = [augment(real, share.draws[0]), augment(fake, share.draws[1])]
+    views = share.views[:2]
+    images = [augment(real, views[0].draws), augment(fake, views[1].draws)]
     is_due = state.steps % recipe.loss.penalty_interval == 0
     differenced = is_due and recipe.loss.penalty_method == "finite-difference"
     if differenced:
-        images += _shifted(state, share, images)
+        shifted = _shifted(state, share, images)
+        images, views = images + list(shifted.values()), views + [views[place] for place in shifted]
     with state.compute.autocast():
-        logits = state.discriminator(torch.cat(images)).float().chunk(len(images))
+        logits = _judge(state.discriminator, images, views)
     loss = losses.discriminator_loss(recipe.loss.kind, logits[0], logits[1])
     stats = {"discriminator_loss": loss, "real_logit": logits[0].mean(), "fake_logit": logits[1].mean()}
     if recipe.loss.drift:
@@ -225,22 +223,17 @@ def _discriminator_loss(
     return loss, stats, logits[0]
 
 
-def _gammas(recipe: Recipe, progress: float) -> tuple[float, float]:
-    """R1 and R2 weights; gamma_decay is the factor they have reached at the end of the run."""
-    factor = recipe.loss.gamma_decay**progress
-    return recipe.loss.r1_gamma * factor, recipe.loss.r2_gamma * factor
-
-
-def _shifted(state: State, share: _Share, images: list[Tensor]) -> list[Tensor]:
-    """Augmented reals (R1) and fakes (R2) moved a small step in a random direction."""
+def _shifted(state: State, share: _Share, images: list[Tensor]) -> dict[int, Tensor]:
+    """Augmented reals (0, for R1) and fakes (1, for R2) moved a small step in a random direction."""
     loss = state.recipe.loss
-    shifted = []
-    for image, gamma, what in zip(images, (loss.r1_gamma, loss.r2_gamma), ("r1", "r2"), strict=True):
+    shifted = {}
+    for place, (gamma, what) in enumerate(((loss.r1_gamma, "r1"), (loss.r2_gamma, "r2"))):
         if gamma:
+            image = images[place]
             batch = state.recipe.train.batch_size
             random = _random(state, f"direction-{what}", share.critic)
             direction = torch.randn(batch, *image.shape[1:], generator=random, device=random.device)
-            shifted.append(image + loss.difference_step * direction[share.part].to(image))
+            shifted[place] = image + loss.difference_step * direction[share.part].to(image)
     return shifted
 
 
@@ -248,7 +241,7 @@ def _difference_penalty(recipe: Recipe, logits: tuple[Tensor, ...], progress: fl
     """gamma/2 E[|grad D|^2] on reals and on fakes, by finite differences along random directions."""
     remaining = list(logits[2:])
     total: Tensor | None = None
-    for base, gamma in zip(logits[:2], _gammas(recipe, progress), strict=True):
+    for base, gamma in zip(logits[:2], gammas(recipe, progress), strict=True):
         if gamma:
             term = (
                 gamma / 2 * penalties.finite_difference(remaining.pop(0), base, recipe.loss.difference_step)
@@ -262,10 +255,10 @@ def _exact_penalty(state: State, share: _Share, real: Tensor, fake: Tensor) -> T
     loss = state.recipe.loss
     full_precision = state.recipe.train.penalty_precision == "fp32"
 
-    def discriminate(chunk: Draws) -> Callable[[Tensor], Tensor]:
+    def discriminate(view: _View) -> Callable[[Tensor], Tensor]:
         def logits(images: Tensor) -> Tensor:
             with state.compute.autocast(enabled=not full_precision):
-                return state.discriminator(augment(images, chunk))
+                return _judge(state.discriminator, [augment(images, view.draws)], [view])[0]
 
         return logits
 
@@ -274,20 +267,18 @@ def _exact_penalty(state: State, share: _Share, real: Tensor, fake: Tensor) -> T
         random = _random(state, "interpolate", share.critic)
         alpha = torch.rand(state.recipe.train.batch_size, 1, 1, 1, generator=random, device=random.device)
         mixed = penalties.gradient_penalty(
-            discriminate(share.draws[2]), real, fake, alpha[share.part].to(real), loss.gradient_penalty_target
+            discriminate(share.views[2]), real, fake, alpha[share.part].to(real), loss.gradient_penalty_target
         )
         terms.append(loss.gradient_penalty * mixed)
-    for images, chunk, gamma in zip(
-        (real, fake), share.draws, _gammas(state.recipe, state.progress), strict=False
+    for images, view, gamma in zip(
+        (real, fake), share.views, gammas(state.recipe, state.progress), strict=False
     ):
         if gamma:
-            terms.append(gamma / 2 * penalties.zero_centred(discriminate(chunk), images))
+            terms.append(gamma / 2 * penalties.zero_centred(discriminate(view), images))
     return torch.stack(terms).sum() if terms else None
 
 
-def _mean_real_logit(
-    state: State, real: Tensor, draws: Draws, parts: list[slice], batch: int
-) -> Tensor | None:
+def _mean_real_logit(state: State, real: Tensor, view: _View, parts: list[slice]) -> Tensor | None:
     """The mean of D(real) over the global batch, which the drift term of every share needs.
 
     None when it is unused, or when the one share is the whole batch and its own mean will do.
@@ -297,9 +288,8 @@ def _mean_real_logit(
     network = state.compute.accelerator.unwrap_model(state.discriminator)
     means = []
     for part in parts:
-        chunk = draws[part.start : part.stop].to(real.device)
-        with torch.no_grad(), state.compute.autocast():
-            means.append(network(augment(_of(real, part, parts), chunk)).float().mean())
+        with torch.no_grad():
+            means.append(_look(state, network, _of(real, part, parts), view.of(part, real.device)).mean())
     return state.compute.mean(torch.stack(means).mean())
 
 
@@ -310,20 +300,19 @@ def _generator_step(state: State, shared: Shared | None) -> dict[str, Tensor]:
     network.requires_grad_(False)
     optimizer.zero_grad(set_to_none=True)
     latents = _Latents(state, batch, "generator")
-    draws = draw(state.policy, batch, recipe.data.resolution, _random(state, "generated"))
+    view = _View.draw(state, batch, "generated")
     real = _real_for_generator(state, batch) if shared is None else None
     parts = _parts(state, batch)
     sums: dict[str, Tensor] = {}
     for position, part in enumerate(parts):
-        chunk = draws[part.start : part.stop].to(state.compute.device)
+        seen = view.of(part, state.compute.device)
         with _no_sync(state, state.generator, last=position == len(parts) - 1):
             fake = shared.fake if shared else _fakes(state, latents, part, with_graph=True)
             real_logits = shared.real_logits if shared else None
             if real is not None and losses.needs_real_in_generator(recipe.loss.kind):
-                with torch.no_grad(), state.compute.autocast():
-                    real_logits = network(augment(_of(real, part, parts), chunk)).float()
-            with state.compute.autocast():
-                logits = network(augment(fake, chunk)).float()
+                with torch.no_grad():
+                    real_logits = _look(state, network, _of(real, part, parts), seen)
+            logits = _look(state, network, fake, seen)
             loss = losses.generator_loss(recipe.loss.kind, logits, real_logits)
             stats = {"generator_loss": loss, "fake_std": fake.detach().std(dim=0).mean()}
             loss = loss + _auxiliary(
@@ -364,7 +353,7 @@ def _auxiliary(state: State, latents: _Latents, part: slice, fake: Tensor, real:
     return total
 
 
-# Shares, latents, schedules.
+# Shares, latents, views.
 
 
 def _parts(state: State, batch: int) -> list[slice]:
@@ -378,6 +367,42 @@ def _parts(state: State, batch: int) -> list[slice]:
 def _of(local: Tensor, part: slice, parts: list[slice]) -> Tensor:
     """Take a part, given in places of the global batch, out of this process's share."""
     return local[part.start - parts[0].start : part.stop - parts[0].start]
+
+
+@dataclass(frozen=True)
+class _View:
+    """How the discriminator sees N images: the draws of their augmentation and its own noise inputs."""
+
+    draws: Draws
+    noise: list[Tensor]  # (N, L, 1) for every length of the network
+
+    @classmethod
+    def draw(cls, state: State, batch: int, purpose: str, critic: int = 0) -> _View:
+        """Draw for a global batch."""
+        recipe, network = state.recipe, state.compute.accelerator.unwrap_model(state.discriminator)
+        draws = draw(state.policy, batch, recipe.data.resolution, _random(state, purpose, critic))
+        random = _random(state, f"noise-{purpose}", critic)
+        return cls(
+            draws, [torch.randn(batch, length, 1, generator=random) for length in network.noise_lengths]
+        )
+
+    def of(self, part: slice, device: torch.device) -> _View:
+        """Return a share of it on the device."""
+        draws = self.draws[part.start : part.stop].to(device)
+        return _View(draws, [values[part].to(device) for values in self.noise])
+
+
+def _judge(network: nn.Module, images: list[Tensor], views: list[_View]) -> tuple[Tensor, ...]:
+    """Return the fp32 logits (n,) of every chunk of augmented images, from one call."""
+    noise = [torch.cat(values) for values in zip(*(view.noise for view in views), strict=True)]
+    logits: Tensor = network(torch.cat(images), noise or None).float()
+    return torch.split(logits, [len(chunk) for chunk in images])
+
+
+def _look(state: State, network: nn.Module, images: Tensor, view: _View) -> Tensor:
+    """Return the fp32 logits (n,) of images that are augmented here."""
+    with state.compute.autocast():
+        return _judge(network, [augment(images, view.draws)], [view])[0]
 
 
 def _random(state: State, purpose: str, critic: int = 0) -> torch.Generator:
@@ -415,17 +440,6 @@ def _clip_and_step(state: State, network: nn.Module, optimizer: Any) -> Tensor:
     return norm.detach()
 
 
-def rate_factor(recipe: Recipe, steps: int, progress: float) -> float:
-    """Learning rate as a share of the recipe's: linear warm-up in steps, then decay from `decay_start` on."""
-    optim = recipe.optim
-    factor = min(1.0, (steps + 1) / optim.warmup_steps) if optim.warmup_steps else 1.0
-    if optim.decay == "none" or progress <= optim.decay_start:
-        return factor
-    left = (1.0 - progress) / (1.0 - optim.decay_start)
-    shape = left if optim.decay == "linear" else 0.5 - 0.5 * math.cos(math.pi * left)
-    return factor * (optim.decay_to + (1.0 - optim.decay_to) * shape)
-
-
 def _set_learning_rates(state: State) -> None:
     optim = state.recipe.optim
     factor = rate_factor(state.recipe, state.steps, state.progress)
@@ -443,21 +457,6 @@ def _set_locality(state: State) -> None:
     if schedule:
         width = next((width for until, width in schedule if state.nimg < 1000 * until), None)
         state.compute.accelerator.unwrap_model(state.generator).set_locality(width)
-
-
-def ema_beta(recipe: Recipe, nimg: int) -> float:
-    """Share of the old average that survives a step: 0.5 after ema_kimg images, however many a step shows.
-
-    The release counts the images of one discriminator update and averages once in n_critic of them, which makes its
-    half-life n_critic times longer than it says.
-    """
-    train = recipe.train
-    if train.ema_decay is not None:
-        return train.ema_decay
-    half_life = 1000 * train.ema_kimg
-    if train.ema_rampup:
-        half_life = min(half_life, train.ema_rampup * nimg)
-    return 0.5 ** (train.batch_size * train.n_critic / half_life) if half_life else 0.0
 
 
 @torch.no_grad()

@@ -94,7 +94,8 @@ class GeneratorStage(nn.Module):
         self.window = generator.window_of(stage.side)
         arriving = generator.arriving_channels(index) if index else stage.channels
         self.change = nn.Linear(arriving, stage.channels) if arriving != stage.channels else None
-        self.position = nn.Parameter(_small_normal(stage.side**2, stage.channels))
+        placed = index == 0 or generator.positions == "every-stage"
+        self.position = nn.Parameter(_small_normal(stage.side**2, stage.channels)) if placed else None
         first = generator.stages[0].channels
         self.blocks = nn.ModuleList(
             Block(
@@ -109,7 +110,8 @@ class GeneratorStage(nn.Module):
 
     def forward(self, x: Tensor, noise: Sequence[Tensor | None], z: Tensor, context: Tensor | None) -> Tensor:
         """Tokens of the stage below (N, L', C') -> (N, L, C)."""
-        x = self._rise(x) + self.position
+        x = self._rise(x)
+        x = x if self.position is None else x + self.position
         x = to_tiles(x, self.window)
         for block, values in zip(self.blocks, noise, strict=True):
             values = None if values is None else to_tiles(values, self.window)

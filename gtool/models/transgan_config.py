@@ -124,6 +124,9 @@ class GeneratorConfig(BlockSettings):
         GeneratorStage(side=32, channels=64, depth=2),
     )
     upsample: Upsample = "pixelshuffle"
+    # Absolute positions are learned at every stage, as released, or at the first alone: a free number for every
+    # pixel of the last stage is a fixed pattern of noise that a small discriminator does not see.
+    positions: Literal["every-stage", "first-stage"] = "every-stage"
     # cross-attention: every block first looks at tokens made of z (CelebA-HQ release, "self-modulation");
     # gain: the gains of the norms are linear in z.
     modulation: Literal["none", "cross-attention", "gain"] = "none"

@@ -83,6 +83,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "generator": {
             "stages": _stages([(8, 128, 2), (16, 64, 2), (32, 32, 1)], _G),
             "upsample": "bilinear",
+            "positions": "first-stage",
             "head_width": 32,
             "full_attention_until": 16,
             "norm": "layer",
