@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -196,31 +195,38 @@ def _discriminator_loss(
     state: State, share: _Share, real: Tensor, fake: Tensor, batch_mean: Tensor | None
 ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """Loss of one share, its statistics, and the logits of the reals."""
-    recipe = state.recipe
-    views = share.views[:2]
-    images = [augment(real, views[0].draws), augment(fake, views[1].draws)]
+    recipe, views = state.recipe, share.views[:2]
     is_due = state.steps % recipe.loss.penalty_interval == 0
-    differenced = is_due and recipe.loss.penalty_method == "finite-difference"
+    zero_centred = is_due and bool(recipe.loss.r1_gamma or recipe.loss.r2_gamma)
+    differenced = zero_centred and recipe.loss.penalty_method == "finite-difference"
+    exact = zero_centred and not differenced
+    inputs = [images.detach().requires_grad_(exact) for images in (real, fake)]
+    images = [augment(chunk, view.draws) for chunk, view in zip(inputs, views, strict=True)]
     if differenced:
         shifted = _shifted(state, share, images)
         images, views = images + list(shifted.values()), views + [views[place] for place in shifted]
-    with state.compute.autocast():
+    with state.compute.autocast(enabled=not (exact and _in_full_precision(recipe))):
         logits = _judge(state.discriminator, images, views)
     loss = losses.discriminator_loss(recipe.loss.kind, logits[0], logits[1])
     stats = {"discriminator_loss": loss, "real_logit": logits[0].mean(), "fake_logit": logits[1].mean()}
     if recipe.loss.drift:
         mean = logits[0].mean().detach() if batch_mean is None else batch_mean
         loss = loss + recipe.loss.drift * losses.drift(logits[0], mean)
-    if is_due:
-        penalty = (
-            _difference_penalty(recipe, logits, state.progress)
-            if differenced
-            else _exact_penalty(state, share, real, fake)
-        )
-        if penalty is not None:
-            loss = loss + recipe.loss.penalty_interval * penalty
-            stats["penalty"] = penalty
+    terms = []
+    if zero_centred:
+        slopes = _differences(recipe, logits) if differenced else penalties.zero_centred(logits, inputs)
+        weights = gammas(recipe, state.progress)
+        terms += [gamma / 2 * slope for gamma, slope in zip(weights, slopes, strict=True) if gamma]
+    if is_due and recipe.loss.gradient_penalty:
+        terms.append(_gradient_penalty(state, share, real, fake))
+    if terms:
+        stats["penalty"] = torch.stack(terms).sum()
+        loss = loss + recipe.loss.penalty_interval * stats["penalty"]
     return loss, stats, logits[0]
+
+
+def _in_full_precision(recipe: Recipe) -> bool:
+    return recipe.train.penalty_precision == "fp32"
 
 
 def _shifted(state: State, share: _Share, images: list[Tensor]) -> dict[int, Tensor]:
@@ -237,45 +243,28 @@ def _shifted(state: State, share: _Share, images: list[Tensor]) -> dict[int, Ten
     return shifted
 
 
-def _difference_penalty(recipe: Recipe, logits: tuple[Tensor, ...], progress: float) -> Tensor | None:
-    """gamma/2 E[|grad D|^2] on reals and on fakes, by finite differences along random directions."""
-    remaining = list(logits[2:])
-    total: Tensor | None = None
-    for base, gamma in zip(logits[:2], gammas(recipe, progress), strict=True):
-        if gamma:
-            term = (
-                gamma / 2 * penalties.finite_difference(remaining.pop(0), base, recipe.loss.difference_step)
-            )
-            total = term if total is None else total + term
-    return total
+def _differences(recipe: Recipe, logits: tuple[Tensor, ...]) -> list[Tensor]:
+    """E[|grad D|^2] on reals and on fakes, by finite differences along random directions; 0 where it is unused."""
+    remaining, step = list(logits[2:]), recipe.loss.difference_step
+    return [
+        penalties.finite_difference(remaining.pop(0), base, step) if gamma else base.new_zeros(())
+        for base, gamma in zip(logits[:2], (recipe.loss.r1_gamma, recipe.loss.r2_gamma), strict=True)
+    ]
 
 
-def _exact_penalty(state: State, share: _Share, real: Tensor, fake: Tensor) -> Tensor | None:
-    """Penalties by double backward, with respect to the images before augmentation."""
-    loss = state.recipe.loss
-    full_precision = state.recipe.train.penalty_precision == "fp32"
+def _gradient_penalty(state: State, share: _Share, real: Tensor, fake: Tensor) -> Tensor:
+    """WGAN-GP with its weight, with respect to the images before augmentation."""
+    loss, view = state.recipe.loss, share.views[2]
 
-    def discriminate(view: _View) -> Callable[[Tensor], Tensor]:
-        def logits(images: Tensor) -> Tensor:
-            with state.compute.autocast(enabled=not full_precision):
-                return _judge(state.discriminator, [augment(images, view.draws)], [view])[0]
+    def discriminate(images: Tensor) -> Tensor:
+        with state.compute.autocast(enabled=not _in_full_precision(state.recipe)):
+            return _judge(state.discriminator, [augment(images, view.draws)], [view])[0]
 
-        return logits
-
-    terms = []
-    if loss.gradient_penalty:
-        random = _random(state, "interpolate", share.critic)
-        alpha = torch.rand(state.recipe.train.batch_size, 1, 1, 1, generator=random, device=random.device)
-        mixed = penalties.gradient_penalty(
-            discriminate(share.views[2]), real, fake, alpha[share.part].to(real), loss.gradient_penalty_target
-        )
-        terms.append(loss.gradient_penalty * mixed)
-    for images, view, gamma in zip(
-        (real, fake), share.views, gammas(state.recipe, state.progress), strict=False
-    ):
-        if gamma:
-            terms.append(gamma / 2 * penalties.zero_centred(discriminate(view), images))
-    return torch.stack(terms).sum() if terms else None
+    random = _random(state, "interpolate", share.critic)
+    alpha = torch.rand(state.recipe.train.batch_size, 1, 1, 1, generator=random, device=random.device)
+    target = loss.gradient_penalty_target
+    penalty = penalties.gradient_penalty(discriminate, real, fake, alpha[share.part].to(real), target)
+    return loss.gradient_penalty * penalty
 
 
 def _mean_real_logit(state: State, real: Tensor, view: _View, parts: list[slice]) -> Tensor | None:

@@ -1,9 +1,9 @@
 """Terms beside the adversarial loss: penalties on the discriminator's input gradient, and mode seeking.
 
 gradient_penalty   WGAN-GP (Gulrajani et al. 2017), scaled by the target as the release of TransGAN scales it.
-zero_centred       R1 and R2 (Mescheder et al. 2018): mean squared gradient norm on reals, on fakes. By
-                   double backward, or by the finite difference of one more forward, which equals it in
-                   expectation over directions as the step goes to 0, leaves fused kernels usable, costs less.
+zero_centred       R1 and R2 (Mescheder et al. 2018): mean squared gradient norm on reals, on fakes.
+finite_difference  the same from one more forward: equal in expectation over directions from N(0, I) as the
+                   step goes to 0. Leaves fused kernels usable and costs less, but varies more.
 mode_seeking       MSGAN (Mao et al. 2019), as the release's `wgangp-mode` writes it.
 
 No weight is applied here. `discriminate` maps images (N, 3, R, R) to logits (N,) and contains the
@@ -14,8 +14,7 @@ alone, which is what makes the gradient of the sum the per-image gradient. Every
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -36,43 +35,26 @@ def gradient_penalty(
         target: gradient norm to hold, phi in the release.
     """
     alpha = alpha.float()
-    gradient = _input_gradient(discriminate, alpha * real.float() + (1 - alpha) * fake.float())
+    mixed = (alpha * real.float() + (1 - alpha) * fake.float()).detach().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(discriminate(mixed).float().sum(), mixed, create_graph=True)
     norm: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1)  # (N,)
     return (norm - target).square().mean() / target**2
 
 
-def zero_centred(
-    discriminate: Discriminate,
-    images: Tensor,
-    *,
-    method: Literal["exact", "finite-difference"] = "exact",
-    direction: Tensor | None = None,
-    step: float = 0.05,
-) -> Tensor:
-    """Return E[|grad D(x)|^2] at the images, or its one-direction estimate.
+def zero_centred(logits: Sequence[Tensor], images: Sequence[Tensor]) -> list[Tensor]:
+    """Return E[|grad D(x)|^2] for every chunk of images, by double backward through the graph of the logits.
 
     Args:
-        discriminate: images to logits.
-        images: (N, 3, R, R), taken without their graph.
-        method: double backward, or finite difference.
-        direction: (N, 3, R, R) from N(0, I); for the finite difference only.
-        step: how far to go along the direction.
-
-    Raises:
-        ValueError: unknown method, or a finite difference without a direction.
+        logits: (n,) each, in any division of what one call has computed from all the images.
+        images: (n, 3, R, R) each, leaves that require a gradient.
     """
-    if method == "exact":
-        return _input_gradient(discriminate, images).square().flatten(1).sum(dim=1).mean()
-    if method != "finite-difference":
-        raise ValueError(f"unknown penalty method `{method}`; known: exact, finite-difference")
-    if direction is None:
-        raise ValueError("a finite difference needs a direction")
-    images = images.detach().float()
-    return finite_difference(discriminate(images + step * direction.float()), discriminate(images), step)
+    total = torch.cat(list(logits)).float().sum()
+    gradients = torch.autograd.grad(total, list(images), create_graph=True)
+    return [gradient.float().square().flatten(1).sum(dim=1).mean() for gradient in gradients]
 
 
 def finite_difference(shifted: Tensor, base: Tensor, step: float) -> Tensor:
-    """Return E[((D(x + step u) - D(x)) / step)^2] from logits (N,) that one batched call has computed."""
+    """Return E[((D(x + step u) - D(x)) / step)^2] from the logits (N,) of moved and of unmoved images."""
     return ((shifted.float() - base.float()) / step).square().mean()
 
 
@@ -95,10 +77,3 @@ def mode_seeking(images_a: Tensor, images_b: Tensor, z_a: Tensor, z_b: Tensor) -
         raise ValueError("mode seeking compares two generated images: batches of two or more are needed")
     change = (images_a.float() - images_b.float()).abs().mean() / (z_a.float() - z_b.float()).abs().mean()
     return 1 / (change + 1e-5)
-
-
-def _input_gradient(discriminate: Discriminate, images: Tensor) -> Tensor:
-    """Gradient (N, 3, R, R) of each logit by its image, with the graph that a second backward needs."""
-    images = images.detach().float().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(discriminate(images).float().sum(), images, create_graph=True)
-    return gradient
