@@ -91,7 +91,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "relative_position": "local",
         },
         "discriminator": {
-            "stages": [{"side": 8, "channels": 128, "depth": 3}],
+            "stages": [{"side": 8, "channels": 128, "depth": 3, "overlap": True}],
             "head_width": 32,
             "norm": "layer",
             "activation": "leaky-relu",
