@@ -143,6 +143,12 @@ def _check_batches(recipe: Recipe, processes: int) -> None:
             raise RecipeError(
                 f"train.{key} = {batch}: {share} a process is no multiple of train.micro_batch = {train.micro_batch}"
             )
+    generated = (train.generator_batch_size or train.batch_size) // processes
+    if recipe.loss.mode_seeking and min(train.micro_batch or generated, generated) < 2:
+        raise RecipeError(
+            "loss.mode_seeking compares two images of one micro-batch: train.micro_batch and the share of a "
+            "process must be 2 or more"
+        )
 
 
 def _check_policy(recipe: Recipe) -> None:
