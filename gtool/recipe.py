@@ -90,6 +90,26 @@ class LossRecipe(Section):
         return self
 
 
+class StrokesRecipe(Section):
+    """How a stroke predictor learns: from strokes that are known, then from what its strokes gain on pictures."""
+
+    count: Annotated[int, Field(ge=1, le=64)] = 8  # strokes painted on a patch
+    brush: str = "flat"
+    known_until: Share = 0.1  # share of the run on patches of known strokes alone
+    known_share: Share = 0.3  # share of patches of known strokes after that
+    known_weight: NonNegative = 0.3  # and their weight then
+    sides: NonNegative = 5.0  # L1 over x, y, width, height
+    angle: NonNegative = 1.0
+    wasserstein: NonNegative = 5.0
+    decision: NonNegative = 1.0
+    positive_weight: Positive = 2.0  # of strokes that are there, in the decision's cross-entropy
+    pixel: NonNegative = 0.0  # L1 of patches of known strokes, painted by decision
+    gain_decision: NonNegative = 1.0  # of the cross-entropy that teaches which strokes gain most
+    explore: Share = 0.5  # share of patches on which half of the proposals cannot be chosen, so that all learn
+    pictures: Annotated[int, Field(ge=16)] = 2048  # drawn at the start
+    scenes_share: Share = 0.3  # of them built-in scenes; the rest are dead leaves
+
+
 class TrainRecipe(Section):
     """Length, batches, averaging, cadence. One kimg is a thousand real images shown to the discriminator."""
 
@@ -151,6 +171,7 @@ class Recipe(Section):
     augment: AugmentRecipe = AugmentRecipe()
     optim: OptimRecipe = OptimRecipe()
     loss: LossRecipe = LossRecipe()
+    strokes: StrokesRecipe = StrokesRecipe()
     train: TrainRecipe = TrainRecipe()
     sample: SampleRecipe = SampleRecipe()
 

@@ -30,6 +30,12 @@ MODELS = {
         engine="gtool.engines.adversarial",
         importer="gtool.models.transgan_import",
     ),
+    "paint-transformer": Model(
+        module="gtool.models.paint_transformer",
+        schema="gtool.models.paint_transformer_config:PaintTransformerConfig",
+        engine="gtool.engines.strokes",
+        importer="gtool.models.paint_transformer_import",
+    ),
 }
 
 

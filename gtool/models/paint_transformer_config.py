@@ -1,0 +1,75 @@
+"""The config of Paint Transformer's stroke predictors; imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Count = Annotated[int, Field(ge=1)]
+
+PATCH = 32  # pixels a side that both predictors look at
+
+
+class PaintTransformerConfig(BaseModel):
+    """A network that looks at a patch of the photo and of the canvas and proposes strokes.
+
+    architecture: `dense` proposes one stroke at every token of an 8 x 8 grid, its centre bound to its cell;
+    `released` is the network of the paper, in which 8 learned queries find the strokes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    architecture: Literal["dense", "released"] = "dense"
+    # dense only
+    width: Annotated[int, Field(ge=8, le=1024)] = 192
+    heads: Count = 6
+    depth: Annotated[int, Field(ge=1, le=24)] = 4
+    mlp_ratio: Count = 4
+    stem_width: Annotated[int, Field(ge=8, le=512)] = 64
+    grid: Literal[4, 8] = 8  # tokens a side
+    # released only
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> PaintTransformerConfig:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} cannot be shared by {self.heads} heads")
+        return self
+
+    @property
+    def resolution(self) -> int:
+        """Pixels a side of a patch."""
+        return PATCH
+
+    @property
+    def proposals(self) -> int:
+        """Strokes that one look proposes."""
+        return self.grid**2 if self.architecture == "dense" else 8
+
+    def at_resolution(self, resolution: int) -> PaintTransformerConfig:
+        """Return the same networks; patches have one size.
+
+        Raises:
+            ValueError: another resolution than that of a patch.
+        """
+        if resolution != PATCH:
+            raise ValueError(f"patches have {PATCH} pixels a side, whatever the size of the painting")
+        return self
+
+
+def flops(config: PaintTransformerConfig) -> float:
+    """Return the floating-point operations of one patch, forward only (matrix products and convolutions)."""
+    if config.architecture == "released":
+        return 0.689e9  # counted at dispatch level for the released network
+    tokens, width = config.grid**2, config.width
+    block = tokens * width * width * (4 + 2 * config.mlp_ratio) + 2 * tokens**2 * width
+    last = width if config.grid == 8 else 2 * config.stem_width
+    stem = 16 * 16 * 9 * 9 * config.stem_width + 8 * 8 * 9 * config.stem_width * 2 * config.stem_width
+    stem += tokens * 9 * 2 * config.stem_width * last
+    return 2.0 * (config.depth * block + stem + tokens * width * 7)
+
+
+def plain(config: PaintTransformerConfig) -> dict[str, Any]:
+    """Return the config as plain values."""
+    return config.model_dump(mode="json")

@@ -1,0 +1,160 @@
+"""Brushes, drawn by code: a silhouette and the relief of its bristles, filtered for every size it is painted at.
+
+A brush is drawn on the unit square that a stroke's width (u) and height (v) span, bristles along v. Two numbers a
+place: how much paint covers it (mask) and how much lighter or darker than the stroke's colour it is (shade, of
+mean 1 over the paint, so that a stroke has on average the colour it was given: the pictures of the reference
+darken it by 9 %).
+
+Strokes are squeezed by different amounts along u and v, so the picture is kept in every pair of power-of-two
+widths and heights (a ripmap): a stroke is sampled from the one nearest to its own pixels, neither aliased nor
+blurred. All of them lie in one atlas, and a painting needs one `grid_sample`, whatever sizes its strokes have.
+
+Axis letters: M side of the largest picture, T texels of the atlas a side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gtool.errors import DataError, did_you_mean
+
+MASTER = 256  # texels a side of the largest picture of the atlas
+FINEST = 512  # and of the drawing that it is filtered from
+SMALLEST = 2
+KINDS = ("flat", "round", "dry")
+# Half axes of the silhouette in widths and heights of the stroke, as those of the reference's ink.
+HALF_WIDTH, HALF_HEIGHT = 0.40, 0.46
+CHANNELS = 4  # mask and mask * shade with bristles along v, the same along u
+
+Picture = np.ndarray  # (2, M, M) float32: mask, shade
+
+
+@dataclass(frozen=True)
+class Brush:
+    """A brush ready to paint.
+
+    atlas: (1, 4, T, T) mask, mask * shade, and both transposed; a border of zeros around every picture.
+    corners: (levels, 2) first texel (x, y) of the pictures of a level; x by the width's, y by the height's.
+    sizes: (levels,) texels a side.
+    """
+
+    name: str
+    atlas: Tensor
+    corners: Tensor
+    sizes: Tensor
+
+    def to(self, device: torch.device | str) -> Brush:
+        """Return the brush on a device."""
+        return Brush(self.name, self.atlas.to(device), self.corners.to(device), self.sizes.to(device))
+
+    @property
+    def coverage(self) -> float:
+        """Share of a stroke's width times height that is paint."""
+        return float(self.atlas[0, 0, -MASTER - 1 : -1, -MASTER - 1 : -1].mean())
+
+
+@lru_cache(maxsize=8)
+def load_brush(name: str, seed: int = 0) -> Brush:
+    """Return a built-in brush.
+
+    Raises:
+        DataError: no such brush.
+    """
+    if name not in KINDS:
+        raise DataError(f"brush `{name}` does not exist{did_you_mean(name, KINDS)}")
+    return make_brush(name, draw(name, seed))
+
+
+def draw(kind: str, seed: int = 0) -> Picture:
+    """Draw a built-in brush (2, FINEST, FINEST): mask and shade."""
+    random = np.random.default_rng([seed, KINDS.index(kind)])
+    places = (np.arange(FINEST) + 0.5) / FINEST - 0.5
+    x, y = places[None, :], places[:, None]
+    bristles = _noise(random, FINEST, 90) + 0.6 * _noise(random, FINEST, 28)  # (M,) across the stroke
+    along = _smooth_field(random, across=48, along=5)  # how each bristle changes on its way
+    shade = 1 + 0.085 * bristles[None, :] + 0.075 * along
+    if kind == "round":
+        inside = 1 - (np.abs(x / HALF_WIDTH) ** 2.4 + np.abs(y / HALF_HEIGHT) ** 2.4)
+        inside = inside + 0.05 * _smooth_field(random, across=9, along=9)
+    else:
+        reach = HALF_HEIGHT - 0.035 * (1 + _noise(random, FINEST, 40))[None, :] - 0.04 * (x / HALF_WIDTH) ** 2
+        side = HALF_WIDTH - 0.012 * (1 + _noise(random, FINEST, 12))[:, None]
+        # The far end is ragged, the near end round: a loaded brush set down and lifted.
+        far = reach - 0.03 * (1 + _noise(random, FINEST, 70))[None, :]
+        ends = np.where(y < 0, -y / reach, y / far)
+        inside = 1 - np.maximum(np.abs(x) / side, ends)
+    mask = np.clip(0.5 + inside * FINEST * HALF_WIDTH / 8, 0, 1)
+    if kind == "dry":
+        load = bristles[None, :] + 0.9 * along + 1.5 - 2.6 * (y + 0.5)
+        mask = mask * np.clip(0.5 + 2.5 * load + 1.6, 0, 1)
+    # Paint is pushed to the rim and stands there.
+    rim = np.exp(-np.clip(inside, 0, None) / 0.06)
+    shade = shade - 0.10 * rim * (x < 0) + 0.06 * rim * (x >= 0)
+    return np.stack([mask, shade * np.ones_like(mask)]).astype(np.float32)
+
+
+def from_ink(ink: np.ndarray) -> Picture:
+    """Turn how much ink a scanned brush mark has, (H, W) in [0, 1], into a picture: mask and shade.
+
+    The mark is stretched over the whole square, its bristles along the height; shade comes from the amount of ink.
+    """
+    from PIL import Image
+
+    image = Image.fromarray((ink * 255).astype(np.uint8)).resize((FINEST, FINEST), Image.Resampling.BOX)
+    amount = np.asarray(image, np.float32) / 255
+    mask = np.clip(amount * 4, 0, 1)
+    return np.stack([mask, 1.15 - 0.3 * amount])
+
+
+def make_brush(name: str, picture: Picture) -> Brush:
+    """Filter a picture for every size and lay the results out in an atlas."""
+    mask, shade = picture[0].astype(np.float64), picture[1].astype(np.float64)
+    weight = mask.sum()
+    if not weight > 0:
+        raise DataError(f"brush {name}: there is no ink in the picture")
+    shaded = mask * shade * (weight / (mask * shade).sum())
+    channels = np.stack([mask, shaded, mask.T, shaded.T])
+    sizes = [SMALLEST << level for level in range((MASTER // SMALLEST).bit_length())]
+    starts = np.cumsum([1, *(size + 2 for size in sizes)])
+    atlas = np.zeros((CHANNELS, starts[-1] - 1, starts[-1] - 1), np.float32)
+    rows = channels.astype(np.float32).reshape(CHANNELS, MASTER, -1, channels.shape[-1]).mean(2)
+    for height, y in reversed(list(zip(sizes, starts, strict=False))):
+        cells = rows.reshape(CHANNELS, height, MASTER, -1).mean(3)
+        for width, x in reversed(list(zip(sizes, starts, strict=False))):
+            atlas[:, y : y + height, x : x + width] = cells
+            cells = cells.reshape(CHANNELS, height, -1, 2).mean(3)
+        rows = rows.reshape(CHANNELS, -1, 2, rows.shape[-1]).mean(2)
+    corners = torch.from_numpy(starts[:-1].astype(np.float32))
+    return Brush(
+        name, torch.from_numpy(atlas)[None], corners, torch.tensor([float(size) for size in sizes])
+    )
+
+
+def _noise(random: np.random.Generator, length: int, waves: int) -> np.ndarray:
+    """Smooth 1-D noise (length,) in about [-1, 1] with so many independent values along it."""
+    knots = random.uniform(-1, 1, waves + 3)
+    places = np.linspace(1, waves + 1, length)
+    left = places.astype(int)
+    share = places - left
+    share = share * share * (3 - 2 * share)
+    return knots[left] * (1 - share) + knots[left + 1] * share
+
+
+def _smooth_field(random: np.random.Generator, across: int, along: int) -> np.ndarray:
+    """Smooth 2-D noise (FINEST, FINEST) in about [-1, 1]; across counts values along u, along those along v."""
+    knots = random.uniform(-1, 1, (along + 3, across + 3))
+    rows = _interpolate(knots, along)
+    return _interpolate(rows.T, across).T
+
+
+def _interpolate(knots: np.ndarray, waves: int) -> np.ndarray:
+    places = np.linspace(1, waves + 1, FINEST)
+    left = places.astype(int)
+    share = (places - left)[:, None]
+    share = share * share * (3 - 2 * share)
+    return knots[left] * (1 - share) + knots[left + 1] * share
