@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gtool import console, models
 from gtool.commands.plan import Plan, Request
-from gtool.recipe import Recipe, to_toml
+from gtool.recipe import to_toml
 
 if TYPE_CHECKING:
     from gtool.device import Compute
@@ -25,17 +25,19 @@ def dry_run(plan: Plan, request: Request) -> None:
     compute = make_compute(request.device, plan.recipe.train.precision)
     with torch.device("meta"):
         networks = models.networks(plan.recipe.model_name).build(plan.config)
-    counts = [sum(p.numel() for p in network.parameters()) for network in networks]
-    generator, discriminator = models.flops(plan.recipe.model_name, plan.config)
+    forward = models.flops(plan.recipe.model_name, plan.config)
+    counts = {
+        name: sum(p.numel() for p in network.parameters())
+        for name, network in zip(forward, networks, strict=True)
+    }
+    each_step = models.trainer(plan.recipe.model_name).step_flops(plan.recipe, forward)
     seconds = estimate_seconds(plan, compute)
     record = {
         "recipe": plan.name,
-        "generator_parameters": counts[0],
-        "discriminator_parameters": counts[1],
-        "generator_gflop_per_image": round(generator / 1e9, 3),
-        "discriminator_gflop_per_image": round(discriminator / 1e9, 3),
-        "step_gflop_per_image": round(step_flops(plan.recipe, generator, discriminator) / 1e9, 3),
-        "state_gib": round(_state_bytes(counts) / 2**30, 3),
+        **{f"{name}_parameters": count for name, count in counts.items()},
+        **{f"{name}_gflop_per_image": round(flop / 1e9, 3) for name, flop in forward.items()},
+        "step_gflop_per_image": round(each_step / 1e9, 3),
+        "state_gib": round(_state_bytes(list(counts.values())) / 2**30, 3),
         "device": compute.describe(),
         "precision": compute.precision,
         "seconds": round(seconds),
@@ -43,12 +45,11 @@ def dry_run(plan: Plan, request: Request) -> None:
     if request.as_json:
         return console.result_json(record | {"resolved": plan.recipe.model_dump(mode="json", by_alias=True)})
     console.result(to_toml(plan.recipe))
+    sizes = ", ".join(f"{name} {count / 1e6:.2f}M" for name, count in counts.items())
+    console.notice(f"{plan.name}: {sizes} parameters")
     console.notice(
-        f"{plan.name}: generator {counts[0] / 1e6:.2f}M, discriminator {counts[1] / 1e6:.2f}M parameters"
-    )
-    console.notice(
-        f"forward {generator / 1e9:.2f} + {discriminator / 1e9:.2f} GFLOP an image, "
-        f"{record['step_gflop_per_image']:.1f} GFLOP for each real image trained on"
+        f"forward {' + '.join(f'{flop / 1e9:.2f}' for flop in forward.values())} GFLOP an image, "
+        f"{record['step_gflop_per_image']:.1f} GFLOP for each image trained on"
     )
     console.notice(
         f"weights, gradients, averages and optimizer state {record['state_gib']:.2f} GiB, activations on top"
@@ -59,29 +60,15 @@ def dry_run(plan: Plan, request: Request) -> None:
 
 
 def _state_bytes(counts: list[int]) -> int:
-    """fp32 bytes of parameters, gradients and two Adam moments of both networks, and the average of the first."""
+    """fp32 bytes of parameters, gradients and two Adam moments of all networks, and the average of the first."""
     return 4 * (4 * sum(counts) + counts[0])
-
-
-def step_flops(recipe: Recipe, generator: float, discriminator: float) -> float:
-    """Return the floating-point operations of training for each real image, from those of the two forwards.
-
-    A forward with its backward costs three forwards; an exact penalty costs about 6.3 forwards of the discriminator
-    (counted for the CIFAR-10 networks), a finite difference three for each batch it looks at.
-    """
-    loss, train = recipe.loss, recipe.train
-    penalties = [loss.gradient_penalty, loss.r1_gamma, loss.r2_gamma]
-    each = 6.3 if loss.penalty_method == "exact" else 3.0
-    penalty = each * sum(1 for weight in penalties if weight) / loss.penalty_interval
-    ratio = (train.generator_batch_size or train.batch_size) / (train.n_critic * train.batch_size)
-    for_discriminator = (0.0 if train.share_fakes else generator) + (6.0 + penalty) * discriminator
-    return for_discriminator + ratio * 3.0 * (generator + discriminator)
 
 
 def estimate_seconds(plan: Plan, compute: Compute) -> float:
     """Estimate the time of a whole run from its arithmetic and a tenth of a second of matrix products."""
     recipe = plan.recipe
-    work = step_flops(recipe, *models.flops(recipe.model_name, plan.config)) * 1000 * recipe.train.kimg
+    forward = models.flops(recipe.model_name, plan.config)
+    work = models.trainer(recipe.model_name).step_flops(recipe, forward) * 1000 * recipe.train.kimg
     rate = _matmul_rate(compute) * UTILISATION[compute.precision] * compute.world_size
     seconds = work / rate
     return min(seconds, 60 * recipe.train.minutes) if recipe.train.minutes is not None else seconds

@@ -110,7 +110,8 @@ def _choose_recipe(request: Request) -> tuple[str, Path]:
     short = Path(dataset).name.lower()
     near = [name for name in known if re.fullmatch(rf"{re.escape(short)}(-\d+)?", name)]
     exists = Path(dataset).expanduser().exists()
-    name = near[0] if near and not exists else "folder"
+    any_data = "folder" if "folder" in known else "default"
+    name = near[0] if near and not exists else any_data
     on_cpu = request.device == "cpu" or (request.device == "auto" and not has_gpu())
     if on_cpu and f"{name}-cpu" in known:
         name = f"{name}-cpu"

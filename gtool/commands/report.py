@@ -60,17 +60,21 @@ def tick_record(tick: Tick, rate: float, scores: Mapping[str, float]) -> dict[st
 
 def tick_note(tick: Tick, scores: Mapping[str, float]) -> str:
     """Return the part of a progress line that changes: where, how fast, how it is going."""
-    gap = tick.stats.get("real_logit", 0.0) - tick.stats.get("fake_logit", 0.0)
-    note = f"{tick.nimg / 1000:.1f} kimg  {tick.images_per_second:.0f} img/s  D gap {gap:+.2f}"
+    note = f"{tick.nimg / 1000:.1f} kimg  {tick.images_per_second:.0f} img/s"
+    if "real_logit" in tick.stats:
+        note += f"  D gap {tick.stats['real_logit'] - tick.stats['fake_logit']:+.2f}"
+    elif "left" in tick.stats:
+        note += f"  error left {tick.stats['left']:.3f}"
     return f"{note}  {score_note(scores)}" if scores else note
 
 
 def score_note(scores: Mapping[str, float]) -> str:
     """Return scores as `rfd 12.3 (8.1x floor)`."""
-    names = [name for name in scores if f"{name}_floor" in scores]
+    with_floor = [name for name in scores if f"{name}_floor" in scores]
     return "  ".join(
-        f"{name} {scores[name]:.4g} ({scores[name] / scores[f'{name}_floor']:.1f}x floor)" for name in names
-    )
+        f"{name} {scores[name]:.4g} ({scores[name] / scores[f'{name}_floor']:.1f}x floor)"
+        for name in with_floor
+    ) or "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
 
 
 def save_grid(
@@ -110,16 +114,17 @@ def save_animation_of_run(run: RunFolder, fps: float) -> Path | None:
 
 
 def save_curves(run: RunFolder) -> Path | None:
-    """Write curves.png: losses, logits and scores over kimg; None when nothing has been logged."""
+    """Write curves.png: whatever of losses, logits and scores the run has; None when nothing has been logged."""
     from gtool.render.curves import curves
 
     records = read_log(run)
     if not records:
         return None
     panels = {
-        "losses": ["discriminator_loss", "generator_loss"],
+        "losses": ["discriminator_loss", "generator_loss", "reward", "known_decision", "gain_decision"],
         "logits": ["real_logit", "fake_logit"],
         "rfd": ["rfd", "rfd_floor"],
+        "error left": ["left", *(name for name in records[-1] if name.startswith("left_"))],
         "swd": [name for name in records[-1] if name.startswith("swd_")],
     }
     series = {title: {name: _line(records, name) for name in names} for title, names in panels.items()}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gtool import checkpoint, console, models
 from gtool.checkpoint import RunFolder
@@ -17,11 +17,11 @@ from gtool.errors import CheckpointError, DivergedError, GToolError, Interrupted
 from gtool.recipe import Recipe, to_toml
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from gtool.commands.report import Log
     from gtool.device import Compute
-    from gtool.engines.adversarial import State
     from gtool.engines.loop import Tick
-    from gtool.metrics.yardstick import Yardstick
 
 
 def train(request: Request) -> None:
@@ -36,7 +36,7 @@ def train(request: Request) -> None:
 
         return dry_run(plan, request)
     # Before torch: an empty folder or a hub out of reach is said at once, and a download happens in one process.
-    source = _open_source(plan.recipe)
+    inputs = models.trainer(request.model).open_inputs(plan.recipe)
     from gtool.device import launch, launched_processes, make_compute
 
     if (request.num_processes or 1) > 1 and launched_processes() is None:
@@ -44,11 +44,39 @@ def train(request: Request) -> None:
     compute = make_compute(request.device, plan.recipe.train.precision, num_processes=request.num_processes)
     console.set_quiet(console.is_quiet() or not compute.is_main)
     with ExitStack() as stack:
-        session = _open_session(plan, request, source, compute, stack)
+        session = _open_session(plan, request, inputs, compute, stack)
         last = _iterate(session, stack)
         if compute.is_main:
             _finish(session, request, last)
     compute.close()
+
+
+class Trainer(Protocol):
+    """What one family of models adds to a run; made by the module that the table of models names."""
+
+    step: Callable[[Any], dict[str, Tensor]]
+    state: Any  # see `gtool.engines.loop.Progress` and `gtool.engines.resume.Resumable`
+    ranked_by: str  # the score that says which snapshot is best: the lower the better
+
+    def describe_data(self) -> str:
+        """Return what is learned from, in a few words."""
+        ...
+
+    def open_reports(self, run: RunFolder) -> None:
+        """Write pictures of what is learned from, and prepare what `measure` needs."""
+        ...
+
+    def preview(self) -> Any:
+        """Return pictures of how far training is, uint8 (N, 3, R, R), always of the same subjects."""
+        ...
+
+    def measure(self) -> dict[str, float]:
+        """Return scores by name."""
+        ...
+
+    def next_command(self, run: RunFolder) -> str:
+        """Return what a user would type next."""
+        ...
 
 
 @dataclass
@@ -58,8 +86,7 @@ class Session:
     plan: Plan
     compute: Compute
     run: RunFolder
-    state: State
-    yardstick: Yardstick | None
+    trainer: Trainer
     log: Log | None
     tracker: Any
     stop: Callable[[], int | None]
@@ -69,87 +96,30 @@ class Session:
     def recipe(self) -> Recipe:
         return self.plan.recipe
 
+    @property
+    def state(self) -> Any:
+        return self.trainer.state
 
-def _open_session(plan: Plan, request: Request, source: Any, compute: Compute, stack: ExitStack) -> Session:
+
+def _open_session(plan: Plan, request: Request, inputs: Any, compute: Compute, stack: ExitStack) -> Session:
     """Load the data, build or restore the state, make or take the run folder."""
-    from gtool.engines.adversarial import init_state
-
-    images = _load_images(source, plan.recipe, compute)
-    batches = _make_batches(images, plan.recipe, compute)
-    state = init_state(plan.recipe, plan.config, batches, compute)
+    trainer = models.trainer(request.model).Trainer(plan.recipe, plan.config, inputs, compute)
     run = _take_run(plan, request, compute, stack)
-    best = _restore(plan, run, state)
+    best = _restore(plan, run, trainer.state)
     session = Session(
         plan=plan,
         compute=compute,
         run=run,
-        state=state,
-        yardstick=None,
+        trainer=trainer,
         log=None,
         tracker=None,
         stop=stack.enter_context(_signals()),
         best=best,
     )
     if compute.is_main:
-        _introduce(session, len(images))
-        _prepare_reports(session, request, images)
+        _introduce(session)
+        _prepare_reports(session, request)
     return session
-
-
-def _open_source(recipe: Recipe) -> Any:
-    from gtool.data.sources import open_source
-
-    data = recipe.data
-    return open_source(
-        data.dataset,
-        split=data.split,
-        image_column=data.image_column,
-        label_column=data.label_column,
-        segmentation_column=data.segmentation_column,
-        num_images=data.num_images,
-        resolution=data.resolution,
-    )
-
-
-def _load_images(source: Any, recipe: Recipe, compute: Compute) -> Any:
-    from gtool.data.cache import load_images
-
-    data = recipe.data
-    if source.note:
-        console.notice(source.note)
-    with console.progress(f"reading {source.name}") as update:
-        images = load_images(
-            source,
-            data.resolution,
-            crop=data.crop,
-            budget_gb=data.cache_gb,
-            progress=lambda done, total: update(done, total, f"{done:,} of {total:,} images"),
-        )
-    if compute.is_main:
-        _name_skipped(images.skipped)
-    return images
-
-
-def _name_skipped(skipped: list[tuple[str, str]]) -> None:
-    if not skipped:
-        return
-    console.warning(f"{len(skipped)} of the files cannot be read and are left out:")
-    for name, reason in skipped[:10]:
-        console.warning(f"  {name}: {reason}")
-    if len(skipped) > 10:
-        console.warning(f"  and {len(skipped) - 10} more")
-
-
-def _make_batches(images: Any, recipe: Recipe, compute: Compute) -> Any:
-    from gtool.data.loader import Batches
-
-    return Batches(
-        images,
-        seed=recipe.train.seed,
-        flip=recipe.data.flip,
-        rank=compute.rank,
-        world_size=compute.world_size,
-    )
 
 
 def _take_run(plan: Plan, request: Request, compute: Compute, stack: ExitStack) -> RunFolder:
@@ -176,7 +146,7 @@ def _take_run(plan: Plan, request: Request, compute: Compute, stack: ExitStack) 
     return RunFolder(Path(path))
 
 
-def _restore(plan: Plan, run: RunFolder, state: State) -> dict[str, float]:
+def _restore(plan: Plan, run: RunFolder, state: Any) -> dict[str, float]:
     """Put the newest state back where there is one; return what is known of the best snapshot."""
     from gtool.engines.resume import restore_state
 
@@ -188,53 +158,44 @@ def _restore(plan: Plan, run: RunFolder, state: State) -> dict[str, float]:
     return dict(info.get("best", {}))
 
 
-def _introduce(session: Session, num_images: int) -> None:
+def _introduce(session: Session) -> None:
     """Say in one line what runs: recipe, parameters, device, precision, time."""
     from gtool.commands.dryrun import estimate_seconds
 
     recipe, compute, state = session.recipe, session.compute, session.state
-    networks = state.networks
-    sizes = " + ".join(_millions(networks[name]) for name in ("generator", "discriminator"))
+    networks = {name: network for name, network in state.networks.items() if name != "ema"}
+    sizes = " + ".join(_millions(network) for network in networks.values())
     remaining = (1 - state.nimg / (1000 * recipe.train.kimg)) * estimate_seconds(session.plan, compute)
     if recipe.train.minutes is not None:
         remaining = min(remaining, 60 * recipe.train.minutes - state.seconds)
     console.notice(
-        f"{recipe.model_name} {session.plan.name}: {sizes} parameters (generator + discriminator), "
+        f"{recipe.model_name} {session.plan.name}: {sizes} parameters ({' + '.join(networks)}), "
         f"{compute.describe()}, {compute.precision}, about {console.duration(remaining)}"
     )
-    source = f"{recipe.data.dataset}, {num_images:,} images at {recipe.data.resolution} px"
     resumed = f", from {state.nimg / 1000:g} kimg on" if state.nimg else ""
-    console.notice(f"data: {source}; run folder: {session.run.path}{resumed}")
+    console.notice(f"data: {session.trainer.describe_data()}; run folder: {session.run.path}{resumed}")
 
 
 def _millions(network: Any) -> str:
     return f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f}M"
 
 
-def _prepare_reports(session: Session, request: Request, images: Any) -> None:
-    """Open log and tracker, show real images, measure the floor of the scores."""
-    import numpy as np
+def _prepare_reports(session: Session, request: Request) -> None:
+    """Open log and tracker, show what is learned from, measure what an untrained model gets."""
+    from gtool.commands.report import Log
 
-    from gtool.commands.report import Log, save_grid
-    from gtool.metrics.yardstick import Yardstick
-
-    recipe = session.recipe
     session.log = Log(session.run, session.state.nimg)
     if request.tracker:
         from accelerate.tracking import TensorBoardTracker
 
         session.tracker = TensorBoardTracker("tensorboard", logging_dir=str(session.run.path))
         session.tracker.start()
-    shown = np.asarray(images.images[np.arange(min(recipe.sample.num, len(images)))])
-    save_grid(session.run, "real", shown, recipe.sample.columns, {"dataset": recipe.data.dataset})
-    if recipe.train.metrics and len(images) >= 4:
-        session.yardstick = Yardstick.build(
-            images.images, num=recipe.train.metric_images, device=session.compute.device
-        )
+    session.trainer.open_reports(session.run)
     if session.state.nimg == 0:
         _save_preview(session)
-        # What an untrained generator gets: later scores are read as shares of it.
-        session.log.add({"nimg": 0, "kimg": 0.0, "steps": 0, "seconds": 0.0, **_measure(session)})
+        # What an untrained model gets: later scores are read as shares of it.
+        scores = session.trainer.measure()
+        session.log.add({"nimg": 0, "kimg": 0.0, "steps": 0, "seconds": 0.0, **scores})
 
 
 @contextmanager
@@ -265,10 +226,10 @@ def _iterate(session: Session, stack: ExitStack) -> dict[str, float]:
     from gtool.engines import loop
 
     recipe, state = session.recipe, session.state
-    engine = models.engine(recipe.model_name)
     update = stack.enter_context(console.progress("training"))
     scores: dict[str, float] = {}
-    ticks = loop.run_training(engine.step, state, recipe.train, session.compute, stop_signal=session.stop)
+    ticks = loop.run_training(
+        session.trainer.step, state, recipe.train, session.compute, stop_signal=session.stop)
     for tick in ticks:
         seen = _snapshot(session, tick) if tick.is_snapshot else {}
         scores = seen or scores
@@ -288,7 +249,8 @@ def _iterate(session: Session, stack: ExitStack) -> dict[str, float]:
 def _log(session: Session, tick: Tick, scores: Mapping[str, float]) -> None:
     from gtool.commands.report import tick_record
 
-    rate = session.state.generator_optimizer.param_groups[0]["lr"]
+    _, optimizer = next(iter(session.state.optimizers.values()))
+    rate = optimizer.param_groups[0]["lr"]
     record = tick_record(tick, rate, scores)
     if session.log:
         session.log.add(record)
@@ -306,9 +268,10 @@ def _snapshot(session: Session, tick: Tick) -> dict[str, float]:
     run, state, recipe = session.run, session.state, session.recipe
     _require_finite(state)
     images = None if tick.signum is not None else _save_preview(session)
-    scores = _measure(session) if images is not None else {}
-    if scores and scores["rfd"] <= session.best.get("rfd", float("inf")):
-        session.best = {"nimg": tick.nimg, "rfd": scores["rfd"]}
+    scores = session.trainer.measure() if images is not None else {}
+    rank = session.trainer.ranked_by
+    if rank in scores and scores[rank] <= session.best.get(rank, float("inf")):
+        session.best = {"nimg": tick.nimg, rank: scores[rank]}
     meta = weights_meta(recipe, session.plan.config, state.nimg)
     checkpoint.save_weights(run.weights_path(state.nimg), state.ema.state_dict(), meta | {"scores": scores})
     info = state_info(state) | {"best": session.best}
@@ -317,7 +280,7 @@ def _snapshot(session: Session, tick: Tick) -> dict[str, float]:
     return scores
 
 
-def _require_finite(state: State) -> None:
+def _require_finite(state: Any) -> None:
     """Refuse to save networks that a step has just ruined.
 
     Raises:
@@ -339,34 +302,11 @@ def _save_preview(session: Session) -> Any:
     from gtool.commands.report import save_grid
 
     recipe = session.recipe
-    images = _generate(session, recipe.sample.num, recipe.train.seed)
+    images = session.trainer.preview()
     kimg = session.state.nimg / 1000
     text = {"kimg": f"{kimg:g}", "seed": str(recipe.train.seed), "run": session.run.path.name}
     save_grid(session.run, f"{kimg:010.3f}", images, recipe.sample.columns, text)
     return images
-
-
-def _generate(session: Session, count: int, seed: int) -> Any:
-    import torch
-
-    from gtool.engines.generation import generate
-
-    chunks = generate(session.state.ema, seed, torch.arange(count), session.compute)
-    return torch.cat(list(chunks)).numpy()
-
-
-def _measure(session: Session) -> dict[str, float]:
-    """Score fresh images of the averaged generator; their seed is never one that a user samples with by chance."""
-    if session.yardstick is None:
-        return {}
-    from gtool.device import derive_seed
-
-    fake = _generate(
-        session, session.recipe.train.metric_images, derive_seed("metrics", session.recipe.train.seed)
-    )
-    wanted = session.recipe.train.metrics
-    scores = session.yardstick.score(fake)
-    return {name: value for name, value in scores.items() if name.startswith(tuple(wanted)) or name == "rfd"}
 
 
 def _finish(session: Session, request: Request, scores: Mapping[str, float]) -> None:
@@ -401,5 +341,5 @@ def _finish(session: Session, request: Request, scores: Mapping[str, float]) -> 
         if path:
             console.notice(f"{name:>10}: {path}")
     console.notice(f"{'weights':>10}: {weights[-1] if weights else 'none yet'}")
-    console.notice(f"{'next':>10}: gtool sample {run.path} --num 64")
+    console.notice(f"{'next':>10}: {session.trainer.next_command(run)}")
     console.result(str(run.path))

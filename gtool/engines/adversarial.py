@@ -62,6 +62,15 @@ class State:
     policy: tuple[str, ...] = field(default=())
 
     @property
+    def position(self) -> int:
+        """Images drawn from the data so far."""
+        return self.batches.position
+
+    @position.setter
+    def position(self, position: int) -> None:
+        self.batches.position = position
+
+    @property
     def networks(self) -> dict[str, nn.Module]:
         """The bare networks by the names they are saved under."""
         unwrap = self.compute.accelerator.unwrap_model

@@ -21,7 +21,7 @@ class Resumable(Protocol):
     steps: int
     seconds: float
     progress: float
-    batches: Any  # its `position` is the number of images drawn so far
+    position: int  # images drawn from the data so far; 0 for families that make their own
 
     @property
     def networks(self) -> dict[str, nn.Module]: ...
@@ -50,7 +50,7 @@ def state_info(state: Resumable) -> dict[str, Any]:
         "steps": state.steps,
         "seconds": state.seconds,
         "progress": state.progress,
-        "position": state.batches.position,
+        "position": state.position,
     }
 
 
@@ -72,7 +72,7 @@ def restore_state(
     try:
         state.nimg, state.steps = int(info["nimg"]), int(info["steps"])
         state.seconds, state.progress = float(info["seconds"]), float(info["progress"])
-        state.batches.position = int(info["position"])
+        state.position = int(info["position"])
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(f"{where}/state.json: a counter is missing or no number") from None
 

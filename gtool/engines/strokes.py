@@ -29,12 +29,14 @@ from gtool.engines.lessons import (
     known_strokes,
     masks,
 )
+from gtool.engines.painting import Plan, deepest_level, paint, predictor_of
 from gtool.engines.schedules import ema_beta, rate_factor
 from gtool.losses import strokes as losses
 from gtool.models.paint_transformer import Proposals
 from gtool.models.paint_transformer_config import PATCH
 from gtool.recipe import Recipe
 from gtool.render.brush import Brush, load_brush
+from gtool.render.painting import render_painting
 
 CHOOSING = 16  # pixels a side at which all proposals of a patch are tried
 SOFT = 1e-4
@@ -55,6 +57,7 @@ class State:
     steps: int = 0
     seconds: float = 0.0
     progress: float = 0.0
+    position: int = 0  # pictures are drawn by step, not in turn
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -74,7 +77,7 @@ def init_state(recipe: Recipe, config: Any, pictures: Tensor | None, compute: Co
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(make_generator(recipe.train.seed, "init").initial_seed())
-        predictor = models.networks(recipe.model_name).build(config)
+        (predictor,) = models.networks(recipe.model_name).build(config)
     predictor = predictor.to(compute.device)
     ema = copy.deepcopy(predictor).eval().requires_grad_(False)
     optim = recipe.optim
@@ -116,7 +119,7 @@ def step(state: State) -> dict[str, Tensor]:
     canvases = [known.canvas] if known else []
     if num_pictures:
         images = crops(state.pictures, num_pictures, random, device)
-        target, canvas = half_painted(_predict_with(state), state.brush, images, recipe.strokes.count, random)
+        target, canvas = half_painted(predictor_of(state.ema, state.compute), state.brush, images, recipe.strokes.count, random)
         targets.append(target)
         canvases.append(canvas)
     state.optimizer.zero_grad(set_to_none=True)
@@ -154,15 +157,6 @@ def _num_crops(recipe: Recipe, share: int, progress: float) -> int:
     if progress < strokes.known_until:
         return 0
     return round(share * (1 - strokes.known_share) / 5)
-
-
-def _predict_with(state: State) -> Any:
-    def predict(target: Tensor, canvas: Tensor) -> Proposals:
-        with state.compute.autocast():
-            proposals: Proposals = state.ema(target, canvas)
-        return proposals
-
-    return predict
 
 
 def _part(proposals: Proposals, start: int, stop: int) -> Proposals:
@@ -262,7 +256,7 @@ def measure(state: State, count: int = 256) -> dict[str, float]:
     blurred = F.interpolate(F.avg_pool2d(target, 8), size=PATCH, mode="bilinear", align_corners=False)
     found: dict[str, float] = {}
     for suffix, canvas in (("", mean), ("_blurred", blurred)):
-        shape_params, logits = _predict_with(state)(target, canvas)
+        shape_params, logits = predictor_of(state.ema, state.compute)(target, canvas)
         strokes = min(state.recipe.strokes.count, logits.shape[1])
         mask, shaded = masks(state.brush, shape_params, PATCH)
         by_gain, gains = losses.select_by_gain(mask, target.flatten(2), canvas.flatten(2), strokes)
@@ -279,4 +273,21 @@ def measure(state: State, count: int = 256) -> dict[str, float]:
     return found
 
 
-__all__ = ["PICTURE", "State", "init_state", "measure", "step"]
+# Pictures of progress.
+
+
+def preview_targets(state: State, count: int) -> Tensor:
+    """Return the pictures that previews are painted after, uint8 (N, 3, 128, 128): always the same, never trained on."""
+    return draw_pictures(count, state.recipe.strokes.scenes_share, seed=10_009)
+
+
+def preview(state: State, count: int) -> Tensor:
+    """Paint the preview pictures with the averaged network: uint8 (N, 3, 128, 128)."""
+    device = state.compute.device
+    plan = Plan(levels=deepest_level(PICTURE, PICTURE), strokes=state.recipe.strokes.count)
+    predict = predictor_of(state.ema, state.compute)
+    painted = []
+    for target in preview_targets(state, count):
+        painting = paint(target.to(device).float() / 255, plan, state.brush, predict)
+        painted.append(render_painting(painting, state.brush, PICTURE, PICTURE).permute(2, 0, 1).cpu())
+    return torch.stack(painted)

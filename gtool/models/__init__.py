@@ -19,7 +19,7 @@ class Model:
 
     module: str  # the networks: needs torch
     schema: str  # module:class of the config: imports without torch
-    engine: str  # init_state, step, generate
+    trainer: str  # what the family adds to `gtool train`
     importer: str  # rename_released: needs torch
 
 
@@ -27,13 +27,13 @@ MODELS = {
     "transgan": Model(
         module="gtool.models.transgan",
         schema="gtool.models.transgan_config:TransGANConfig",
-        engine="gtool.engines.adversarial",
+        trainer="gtool.commands.train_adversarial",
         importer="gtool.models.transgan_import",
     ),
     "paint-transformer": Model(
         module="gtool.models.paint_transformer",
         schema="gtool.models.paint_transformer_config:PaintTransformerConfig",
-        engine="gtool.engines.strokes",
+        trainer="gtool.commands.train_strokes",
         importer="gtool.models.paint_transformer_import",
     ),
 }
@@ -61,9 +61,9 @@ def networks(name: str) -> ModuleType:
     return import_module(find_model(name).module)
 
 
-def engine(name: str) -> ModuleType:
-    """Import and return the training family of a model."""
-    return import_module(find_model(name).engine)
+def trainer(name: str) -> ModuleType:
+    """Import and return what a model's family adds to `gtool train`: open_inputs, step_flops, Trainer, all torch-free."""
+    return import_module(find_model(name).trainer)
 
 
 def importer(name: str) -> ModuleType:
@@ -71,8 +71,7 @@ def importer(name: str) -> ModuleType:
     return import_module(find_model(name).importer)
 
 
-def flops(name: str, config: Any) -> tuple[float, float]:
-    """Return the floating-point operations of one image through generator and discriminator, forward only."""
+def flops(name: str, config: Any) -> dict[str, float]:
+    """Return the floating-point operations of one image through each network, forward only, as `build` orders them."""
     schema = import_module(find_model(name).schema.partition(":")[0])
-    generator, discriminator = schema.flops(config)
-    return float(generator), float(discriminator)
+    return {network: float(count) for network, count in schema.flops(config).items()}

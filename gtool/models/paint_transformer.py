@@ -167,6 +167,11 @@ def _init_released(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def build(config: PaintTransformerConfig) -> nn.Module:
+def build_predictor(config: PaintTransformerConfig) -> nn.Module:
     """Build the predictor that a config describes."""
     return DensePredictor(config) if config.architecture == "dense" else ReleasedPredictor(config)
+
+
+def build(config: PaintTransformerConfig) -> tuple[nn.Module]:
+    """Build all networks of the model: one."""
+    return (build_predictor(config),)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -20,6 +20,7 @@ class PaintTransformerConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
+    resolution: Literal[32] = PATCH  # of a patch, whatever the size of the painting
     architecture: Literal["dense", "released"] = "dense"
     # dense only
     width: Annotated[int, Field(ge=8, le=1024)] = 192
@@ -38,11 +39,6 @@ class PaintTransformerConfig(BaseModel):
         return self
 
     @property
-    def resolution(self) -> int:
-        """Pixels a side of a patch."""
-        return PATCH
-
-    @property
     def proposals(self) -> int:
         """Strokes that one look proposes."""
         return self.grid**2 if self.architecture == "dense" else 8
@@ -58,18 +54,13 @@ class PaintTransformerConfig(BaseModel):
         return self
 
 
-def flops(config: PaintTransformerConfig) -> float:
+def flops(config: PaintTransformerConfig) -> dict[str, float]:
     """Return the floating-point operations of one patch, forward only (matrix products and convolutions)."""
     if config.architecture == "released":
-        return 0.689e9  # counted at dispatch level for the released network
+        return {"predictor": 0.689e9}  # counted at dispatch level for the released network
     tokens, width = config.grid**2, config.width
     block = tokens * width * width * (4 + 2 * config.mlp_ratio) + 2 * tokens**2 * width
     last = width if config.grid == 8 else 2 * config.stem_width
     stem = 16 * 16 * 9 * 9 * config.stem_width + 8 * 8 * 9 * config.stem_width * 2 * config.stem_width
     stem += tokens * 9 * 2 * config.stem_width * last
-    return 2.0 * (config.depth * block + stem + tokens * width * 7)
-
-
-def plain(config: PaintTransformerConfig) -> dict[str, Any]:
-    """Return the config as plain values."""
-    return config.model_dump(mode="json")
+    return {"predictor": 2.0 * (config.depth * block + stem + tokens * width * 7)}

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from gtool.models.transgan_config import BlockSettings, GeneratorConfig, TransGANConfig
 
 
-def flops(config: TransGANConfig) -> tuple[float, float]:
-    """Return the FLOPs that one image takes through generator and discriminator, forward only.
+def flops(config: TransGANConfig) -> dict[str, float]:
+    """Return the FLOPs that one image takes through each network, forward only.
 
     The last block of a class head is counted for every token, as released; here it is computed for one.
     """
-    return _generator_flops(config), _discriminator_flops(config)
+    return {"generator": _generator_flops(config), "discriminator": _discriminator_flops(config)}
 
 
 def _block_flops(settings: BlockSettings, channels: int, tokens: int, window: int) -> float:

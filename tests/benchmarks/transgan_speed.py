@@ -168,7 +168,7 @@ def report(results: dict[str, list[dict[str, float]]], arguments: argparse.Names
     """Print times, ratios, memory and the share of the measured peak."""
     from gtool.models.transgan_config import TransGANConfig, flops
 
-    generator, discriminator = flops(TransGANConfig())
+    generator, discriminator = flops(TransGANConfig()).values()
     # Two forwards and a backward of the generator; real, fake, penalty (6.3 forwards) and generated ones.
     work = arguments.batch * (4 * generator + (6 + 6.3 + 2) * discriminator)
     peak = matmul_peak(torch.bfloat16, arguments.threads)

@@ -1,0 +1,152 @@
+"""What adversarial models add to `gtool train`: images to learn from, grids of samples, rfd and swd."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gtool import console
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from gtool.checkpoint import RunFolder
+    from gtool.device import Compute
+    from gtool.metrics.yardstick import Yardstick
+    from gtool.recipe import Recipe
+
+
+def open_inputs(recipe: Recipe) -> Any:
+    """Find the images, without torch.
+
+    Raises:
+        DataError: no such data, or none that can be used.
+    """
+    from gtool.data.sources import open_source
+
+    data = recipe.data
+    return open_source(
+        data.dataset,
+        split=data.split,
+        image_column=data.image_column,
+        label_column=data.label_column,
+        segmentation_column=data.segmentation_column,
+        num_images=data.num_images,
+        resolution=data.resolution,
+    )
+
+
+def step_flops(recipe: Recipe, forward: dict[str, float]) -> float:
+    """Return the floating-point operations of training for each real image, from those of the two forwards.
+
+    A forward with its backward costs three forwards; an exact penalty costs about 6.3 forwards of the discriminator
+    (counted for the CIFAR-10 networks), a finite difference three for each batch it looks at.
+    """
+    generator, discriminator = forward["generator"], forward["discriminator"]
+    loss, train = recipe.loss, recipe.train
+    penalties = [loss.gradient_penalty, loss.r1_gamma, loss.r2_gamma]
+    each = 6.3 if loss.penalty_method == "exact" else 3.0
+    penalty = each * sum(1 for weight in penalties if weight) / loss.penalty_interval
+    ratio = (train.generator_batch_size or train.batch_size) / (train.n_critic * train.batch_size)
+    for_discriminator = (0.0 if train.share_fakes else generator) + (6.0 + penalty) * discriminator
+    return for_discriminator + ratio * 3.0 * (generator + discriminator)
+
+
+class Trainer:
+    """A generator and a discriminator in training."""
+
+    ranked_by = "rfd"
+
+    def __init__(self, recipe: Recipe, config: Any, inputs: Any, compute: Compute) -> None:
+        from gtool.data.loader import Batches
+        from gtool.engines.adversarial import init_state, step
+
+        self.recipe, self.compute = recipe, compute
+        self.images = _load_images(inputs, recipe, compute)
+        batches = Batches(
+            self.images,
+            seed=recipe.train.seed,
+            flip=recipe.data.flip,
+            rank=compute.rank,
+            world_size=compute.world_size,
+        )
+        self.state = init_state(recipe, config, batches, compute)
+        self.step = step
+        self.yardstick: Yardstick | None = None
+
+    def describe_data(self) -> str:
+        """Return the data set with its size."""
+        data = self.recipe.data
+        return f"{data.dataset}, {len(self.images):,} images at {data.resolution} px"
+
+    def open_reports(self, run: RunFolder) -> None:
+        """Show real images and measure the floor of the scores."""
+        import numpy as np
+
+        from gtool.commands.report import save_grid
+        from gtool.metrics.yardstick import Yardstick
+
+        recipe = self.recipe
+        shown = np.asarray(self.images.images[np.arange(min(recipe.sample.num, len(self.images)))])
+        save_grid(run, "real", shown, recipe.sample.columns, {"dataset": recipe.data.dataset})
+        if recipe.train.metrics and len(self.images) >= 4:
+            self.yardstick = Yardstick.build(
+                self.images.images, num=recipe.train.metric_images, device=self.compute.device
+            )
+
+    def preview(self) -> np.ndarray:
+        """Generate from the fixed latents."""
+        return self._generate(self.recipe.sample.num, self.recipe.train.seed)
+
+    def measure(self) -> dict[str, float]:
+        """Score fresh images of the averaged generator; their seed is never one that a user samples with by chance."""
+        if self.yardstick is None:
+            return {}
+        from gtool.device import derive_seed
+
+        train = self.recipe.train
+        scores = self.yardstick.score(
+            self._generate(train.metric_images, derive_seed("metrics", train.seed))
+        )
+        wanted = tuple(train.metrics)
+        return {name: value for name, value in scores.items() if name.startswith(wanted) or name == "rfd"}
+
+    def next_command(self, run: RunFolder) -> str:
+        """Return how to sample."""
+        return f"gtool sample {run.path} --num 64"
+
+    def _generate(self, count: int, seed: int) -> np.ndarray:
+        import torch
+
+        from gtool.engines.generation import generate
+
+        chunks = generate(self.state.ema, seed, torch.arange(count), self.compute)
+        return torch.cat(list(chunks)).numpy()
+
+
+def _load_images(source: Any, recipe: Recipe, compute: Compute) -> Any:
+    from gtool.data.cache import load_images
+
+    data = recipe.data
+    if source.note:
+        console.notice(source.note)
+    with console.progress(f"reading {source.name}") as update:
+        images = load_images(
+            source,
+            data.resolution,
+            crop=data.crop,
+            budget_gb=data.cache_gb,
+            progress=lambda done, total: update(done, total, f"{done:,} of {total:,} images"),
+        )
+    if compute.is_main:
+        _name_skipped(images.skipped)
+    return images
+
+
+def _name_skipped(skipped: list[tuple[str, str]]) -> None:
+    if not skipped:
+        return
+    console.warning(f"{len(skipped)} of the files cannot be read and are left out:")
+    for name, reason in skipped[:10]:
+        console.warning(f"  {name}: {reason}")
+    if len(skipped) > 10:
+        console.warning(f"  and {len(skipped) - 10} more")

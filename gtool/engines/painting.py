@@ -1,0 +1,337 @@
+"""Painting a photo, coarse to fine: at every level patches of it are looked at, and strokes that help are kept.
+
+Paint Transformer (Liu et al. 2021), section 3.4; compared with Huage001/PaintTransformer, inference/inference.py.
+Level k cuts the photo into patches of 1 / 2^k of its longer side, seen at 32 pixels a side; after the last level
+the patches are shifted by half, so that strokes cross their borders.
+
+Deviations, with their reasons: patches cover the photo alone and repeat its edge pixels (the reference pads to a
+square of a power of two with black, and leaves black specks); images are resampled without aliasing; the canvas
+begins as a ground colour under broad strokes that leave nothing bare; the decision is thresholded in the shifted
+pass too; a stroke stays only where it brings the canvas nearer to the photo, which is tried on the canvas itself.
+
+Axis letters: N patches, S proposals, K strokes a patch, H W pixels of a level.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gtool.device import Compute, make_generator
+from gtool.engines.lessons import masks
+from gtool.losses.strokes import mean_color, select_by_gain
+from gtool.models.paint_transformer import Proposals
+from gtool.models.paint_transformer_config import PATCH
+from gtool.render.brush import Brush
+from gtool.render.painting import Painting, draw_on, to_pixels
+from gtool.render.stroke import Touched, composite, layers, touch
+
+Method = Literal["predictor", "greedy", "random"]
+Select = Literal["gain", "decision"]
+CHUNK = 256  # patches looked at in one forward
+CHOOSING = 16  # pixels a side at which the proposals of a patch are tried
+CANDIDATES = 64  # random strokes that greedy painting tries for each that it paints
+LEAST_GAIN = 1 / 255  # mean lowering of the error under a stroke that is worth a stroke
+Predict = Callable[[Tensor, Tensor], Proposals]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How to paint."""
+
+    levels: int  # the last one; level 0 is one patch
+    strokes: int = 8  # a patch
+    method: Method = "predictor"
+    select: Select = "gain"
+    keep_all: bool = False  # also strokes that do not help
+    max_strokes: int | None = None
+    opacity: float = 1.0
+    ground: tuple[float, float, float] | None = None  # None: the photo's mean colour
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class _Level:
+    """The patches of a level over a photo (3, H, W): `patch` photo pixels a side, from (left, top) on."""
+
+    number: int
+    patch: int
+    left: int
+    top: int
+    columns: int
+    rows: int
+
+    @property
+    def scale(self) -> float:
+        """Pixels of the level a pixel of the photo."""
+        return PATCH / self.patch
+
+    def to_photo(self, geometry: Tensor) -> Tensor:
+        """Strokes in pixels of the level -> pixels of the photo."""
+        grow = self.patch / PATCH
+        moved = geometry * geometry.new_tensor([grow, grow, grow, grow, 1.0])
+        return moved + geometry.new_tensor([float(self.left), float(self.top), 0.0, 0.0, 0.0])
+
+    def from_photo(self, geometry: Tensor) -> Tensor:
+        """Strokes in pixels of the photo -> pixels of the level."""
+        moved = geometry - geometry.new_tensor([float(self.left), float(self.top), 0.0, 0.0, 0.0])
+        return moved * geometry.new_tensor([self.scale] * 4 + [1.0])
+
+
+def deepest_level(height: int, width: int) -> int:
+    """Return the level at which a patch of the network is about a patch of the photo."""
+    return max(0, math.ceil(math.log2(max(height, width) / PATCH)))
+
+
+def paint(
+    photo: Tensor,
+    plan: Plan,
+    brush: Brush,
+    predict: Predict | None,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Painting:
+    """Paint a photo.
+
+    Args:
+        photo: (3, H, W) in [0, 1].
+        plan: how.
+        brush: on the device of the photo.
+        predict: targets and canvases (n, 3, 32, 32) to proposals; unused by the methods without a network.
+        progress: is told how many passes of how many are done.
+    """
+    _, height, width = photo.shape
+    longer = max(height, width)
+    ground = plan.ground or tuple(photo.mean(dim=(1, 2)).tolist())
+    random = make_generator(plan.seed, "painting")
+    strokes = _Strokes(photo.device)
+    passes = list(_passes(plan.levels, height, width))
+    _underpaint(strokes, photo, random)
+    for number, level in enumerate(passes):
+        progress(number, len(passes))
+        room = None if plan.max_strokes is None else plan.max_strokes - len(strokes)
+        if room is not None and room <= 0:
+            break
+        _paint_level(photo, plan, brush, predict, level, strokes, ground, random, room)
+    progress(len(passes), len(passes))
+    geometry, colors, levels = strokes.join()
+    if plan.max_strokes is not None:
+        geometry, colors, levels = (x[: plan.max_strokes] for x in (geometry, colors, levels))
+    return Painting(
+        aspect=width / height,
+        shape_params=to_pixels(geometry, 1 / longer),
+        colors=colors,
+        levels=levels,
+        ground=(ground[0], ground[1], ground[2]),
+        brush=brush.name,
+        opacity=plan.opacity,
+    )
+
+
+class _Strokes:
+    """Strokes painted so far, in pixels of the photo."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._parts = [(torch.empty(0, 5, device=device), torch.empty(0, 3, device=device))]
+        self._levels = [torch.empty(0, dtype=torch.long, device=device)]
+
+    def __len__(self) -> int:
+        return sum(len(colors) for _, colors in self._parts)
+
+    def add(self, geometry: Tensor, colors: Tensor, level: int) -> None:
+        self._parts.append((geometry, colors))
+        self._levels.append(torch.full((len(colors),), level, device=colors.device))
+
+    def join(self) -> tuple[Tensor, Tensor, Tensor]:
+        geometry, colors = (torch.cat(part) for part in zip(*self._parts, strict=True))
+        return geometry, colors, torch.cat(self._levels)
+
+
+def _passes(deepest: int, height: int, width: int) -> Iterator[_Level]:
+    longer = max(height, width)
+    for number in range(deepest + 1):
+        patch = max(1, math.ceil(longer / 2**number))
+        columns, rows = math.ceil(width / patch), math.ceil(height / patch)
+        left, top = (width - columns * patch) // 2, (height - rows * patch) // 2
+        yield _Level(number, patch, left, top, columns, rows)
+    if deepest:
+        half = patch // 2
+        yield _Level(deepest + 1, patch, left - half, top - half, columns + 1, rows + 1)
+
+
+def _underpaint(strokes: _Strokes, photo: Tensor, random: torch.Generator) -> None:
+    """Cover the canvas with broad strokes of the photo's own colours, as painters block in a picture."""
+    _, height, width = photo.shape
+    cell = max(height, width) / 6
+    columns, rows = math.ceil(width / cell), math.ceil(height / cell)
+    means = F.interpolate(photo[None], size=(rows, columns), mode="bilinear", antialias=True, align_corners=False)
+    step_x, step_y = width / columns, height / rows
+    y, x = torch.meshgrid(torch.arange(rows) + 0.5, torch.arange(columns) + 0.5, indexing="ij")
+    order = torch.randperm(rows * columns, generator=random)
+    angle = torch.rand(rows * columns, generator=random)
+    # Wide enough that the ink of neighbours overlaps at any angle.
+    length = 1.9 * max(step_x, step_y)
+    sides = torch.tensor([[length, 1.1 * length]]).expand(rows * columns, 2)
+    geometry = torch.cat([(x * step_x).reshape(-1, 1), (y * step_y).reshape(-1, 1), sides, angle[:, None]], dim=1)
+    colors = means[0].flatten(1).T
+    strokes.add(geometry[order].to(photo.device), colors[order.to(photo.device)], 0)
+
+
+def _paint_level(
+    photo: Tensor,
+    plan: Plan,
+    brush: Brush,
+    predict: Predict | None,
+    level: _Level,
+    strokes: _Strokes,
+    ground: tuple[float, ...],
+    random: torch.Generator,
+    room: int | None,
+) -> None:
+    target = _see(photo, level)  # (3, H, W)
+    canvas = photo.new_tensor(ground).expand(*target.shape[1:], 3).contiguous()  # (H, W, 3)
+    geometry, colors, _ = strokes.join()
+    draw_on(canvas, level.from_photo(geometry), colors, brush, plan.opacity)
+    proposed, gain = _propose(plan, brush, predict, level, target, canvas, random)
+    if room is not None and len(proposed) > room:
+        best = gain.topk(room).indices.sort().values
+        proposed = proposed[best]
+    height, width, _ = canvas.shape
+    flat, flat_target = canvas.view(-1, 3), target.permute(1, 2, 0).reshape(-1, 3).contiguous()
+    kept, tints = [], torch.empty(len(proposed), 3, device=photo.device)
+    for layer in layers(proposed, height, width):
+        touched = touch(brush, proposed[layer], height, width)
+        tint = _tints(touched, flat_target, len(layer))
+        judge = None if plan.keep_all else flat_target
+        kept_here = composite(
+            flat, touched, tint, opacity=plan.opacity, target=judge, least_gain=LEAST_GAIN
+        )
+        tints[layer] = tint
+        kept.append(layer[kept_here])
+    chosen = torch.cat(kept).sort().values if kept else torch.empty(0, dtype=torch.long)
+    strokes.add(level.to_photo(proposed[chosen]), tints[chosen], level.number)
+
+
+def _see(photo: Tensor, level: _Level) -> Tensor:
+    """The photo at the resolution of a level, its edges repeated where patches reach beyond it: (3, H, W)."""
+    _, height, width = photo.shape
+    right = level.left + level.columns * level.patch - width
+    bottom = level.top + level.rows * level.patch - height
+    size = (level.rows * PATCH, level.columns * PATCH)
+    pads = (-level.left, right, -level.top, bottom)
+    padded = F.pad(photo[None], pads, mode="replicate")
+    seen = F.interpolate(padded, size=size, mode="bilinear", antialias=True, align_corners=False)
+    return seen[0].clamp(0, 1)
+
+
+def _tints(touched: Touched, target: Tensor, count: int) -> Tensor:
+    """Mean colour of the target under each of `count` strokes: (n, 3)."""
+    weights = torch.zeros(count, device=target.device).index_add_(0, touched.stroke, touched.mask)
+    sums = torch.zeros(count, 3, device=target.device)
+    sums.index_add_(0, touched.stroke, touched.mask[:, None] * target[touched.place])
+    return sums / (weights[:, None] + 1e-4)
+
+
+def _propose(
+    plan: Plan,
+    brush: Brush,
+    predict: Predict | None,
+    level: _Level,
+    target: Tensor,
+    canvas: Tensor,
+    random: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Strokes for every patch, in pixels of the level and in painting order, with what each promises to gain."""
+    targets = _patches(target, level)
+    canvases = _patches(canvas.permute(2, 0, 1), level)
+    found, gains = [], []
+    for start in range(0, len(targets), CHUNK):
+        chunk = slice(start, start + CHUNK)
+        shapes, gain = _propose_for_patches(plan, brush, predict, targets[chunk], canvases[chunk], random)
+        found.append(shapes)
+        gains.append(gain)
+    shapes, gain = torch.cat(found), torch.cat(gains)  # (N, K, 5), (N, K)
+    number = torch.arange(len(shapes), device=shapes.device)
+    corner = torch.stack([number % level.columns, number // level.columns], dim=-1).to(shapes) * PATCH
+    geometry = to_pixels(shapes, PATCH)
+    geometry[..., :2] += corner[:, None]
+    # First strokes of all patches before second ones: each level is blocked in before it is finished.
+    geometry, gain = geometry.transpose(0, 1).reshape(-1, 5), gain.T.reshape(-1)
+    wanted = gain > 0 if not plan.keep_all else torch.ones_like(gain, dtype=torch.bool)
+    return geometry[wanted], gain[wanted]
+
+
+def _patches(image: Tensor, level: _Level) -> Tensor:
+    """(3, H, W) -> (N, 3, 32, 32), row by row."""
+    cut = image.reshape(3, level.rows, PATCH, level.columns, PATCH).permute(1, 3, 0, 2, 4)
+    return cut.reshape(-1, 3, PATCH, PATCH)
+
+
+def _propose_for_patches(
+    plan: Plan, brush: Brush, predict: Predict | None, target: Tensor, canvas: Tensor, random: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Strokes (N, K, 5) in patches, in painting order, and their gains (N, K)."""
+    count = plan.strokes
+    near = [F.avg_pool2d(x, PATCH // CHOOSING).flatten(2) for x in (target, canvas)]
+    if plan.method == "random":
+        shapes = _random_shapes(len(target), count, random).to(target.device)
+        return shapes, torch.ones(shapes.shape[:2], device=target.device)
+    if plan.method == "greedy":
+        return _greedy(brush, near[0], near[1], count, random)
+    if predict is None:
+        raise ValueError("the method `predictor` needs a predictor")
+    shapes, logits = predict(target, canvas)
+    count = min(count, logits.shape[1])
+    if plan.select == "decision":
+        decided, chosen = logits.topk(count, dim=1)
+        # The most certain on top, as it was trained; a probability stands for the gain.
+        return _pick(shapes, chosen.flip(1)), (decided.flip(1) > 0).float() * decided.flip(1).sigmoid()
+    mask, _ = masks(brush, shapes, CHOOSING)
+    chosen, gains = select_by_gain(mask, near[0], near[1], count)
+    return _pick(shapes, chosen), gains
+
+
+def _pick(shapes: Tensor, chosen: Tensor) -> Tensor:
+    return shapes.gather(1, chosen[..., None].expand(-1, -1, 5))
+
+
+def _random_shapes(n: int, count: int, random: torch.Generator) -> Tensor:
+    """Strokes anywhere in patches, sides 0.1 to 0.8 evenly in their logarithm, any angle: (N, K, 5)."""
+    uniform = torch.rand(n, count, 5, generator=random)
+    sides = torch.exp(-2.3 + 2.1 * uniform[..., 2:4])
+    return torch.cat([uniform[..., :2], sides, uniform[..., 4:]], dim=-1)
+
+
+def _greedy(
+    brush: Brush, target: Tensor, canvas: Tensor, count: int, random: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """For every stroke try CANDIDATES fresh random ones and take the best: the baseline without a network."""
+    found, gains = [], []
+    for _ in range(count):
+        shapes = _random_shapes(len(target), CANDIDATES, random).to(target.device)
+        mask, _ = masks(brush, shapes, CHOOSING)
+        chosen, gain = select_by_gain(mask, target, canvas, 1)
+        found.append(_pick(shapes, chosen))
+        gains.append(gain)
+        best = mask.gather(1, chosen[..., None].expand(-1, -1, mask.shape[-1]))
+        alpha = best * (gain > 0)[..., None]
+        canvas = canvas + alpha * (mean_color(best, target)[..., 0, :, None] - canvas)
+    return torch.cat(found, 1), torch.cat(gains, 1)
+
+
+def predictor_of(network: torch.nn.Module, compute: Compute) -> Predict:
+    """Return a network as what `paint` asks for its proposals."""
+
+    @torch.no_grad()
+    def predict(target: Tensor, canvas: Tensor) -> Proposals:
+        with compute.autocast():
+            proposals: Proposals = network(target, canvas)
+        return proposals
+
+    return predict
