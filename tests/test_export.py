@@ -236,8 +236,8 @@ class Bomb:
 
 DAMAGES = {
     "code": (lambda saved: saved | {"epoch": Bomb()}, "refused: the file wants to build"),
-    "no generator": (lambda saved: {"weights": 3}, "holds no generator"),
-    "text for tensors": (lambda saved: {"avg_gen_state_dict": "none"}, "holds no generator"),
+    "no generator": (lambda saved: {"weights": 3}, "holds no network"),
+    "text for tensors": (lambda saved: {"avg_gen_state_dict": "none"}, "holds no network"),
     "unknown names": (lambda saved: {"avg_gen_state_dict": {"a": torch.zeros(2)}}, "l1.weight"),
     "flat input": (lambda saved: with_tensor(saved, "l1.weight", torch.zeros(3)), "released.pth"),
     "flat position": (lambda saved: with_tensor(saved, "pos_embed_1", torch.zeros(3)), "released.pth"),

@@ -130,37 +130,38 @@ def _import_released(request: Request, model: str) -> tuple[Path, dict[str, Any]
         raise CheckpointError(f"{source}: no such file")
     from gtool.engines import exporting
 
-    chosen, tensors = _choose_generator(checkpoint.load_pickled(source), source)
+    chosen, tensors = _choose_network(checkpoint.load_pickled(source), source)
     try:
         config, renamed = models.importer(model).rename_released(tensors)
     except CheckpointError as bad:
         raise CheckpointError(f"{source}: {bad}") from None
-    generator = models.networks(model).Generator(config).eval()
-    checkpoint.restore(generator, renamed, source)
-    exporting.check_finite(generator)
+    network = models.networks(model).build(config)[0].eval()
+    checkpoint.restore(network, renamed, source)
+    getattr(models.importer(model), "check", exporting.check_finite)(network)
     path = request.out or Path(f"{source.stem}.safetensors")
     path = path / f"{source.stem}.safetensors" if path.is_dir() else path
     meta = {"model": model, "config": config.model_dump(mode="json"), "nimg": 0, "source": source.name}
-    checkpoint.save_weights(path, generator.state_dict(), meta)
-    count = sum(parameter.numel() for parameter in generator.parameters())
+    checkpoint.save_weights(path, network.state_dict(), meta)
+    count = sum(parameter.numel() for parameter in network.parameters())
+    use = models.find_model(model).use.format(path=path)
     console.notice(
         f"read `{chosen}`: {model} at {config.resolution} px, {count / 1e6:.1f}M parameters; "
-        f"checked: it makes images; next: gtool sample {path}"
+        f"checked by using it; next: {use}"
     )
     return path, {"tensors": chosen, "resolution": config.resolution, "parameters": count}
 
 
 # As the original training script names them, the best first.
-GENERATORS = ("avg_gen_state_dict", "gen_state_dict")
+NETWORKS = ("avg_gen_state_dict", "gen_state_dict")
 
 
-def _choose_generator(loaded: dict[str, Any], source: Path) -> tuple[str, dict[str, Tensor]]:
-    """Find the generator in a checkpoint: the averaged one, the trained one, or the file itself."""
+def _choose_network(loaded: dict[str, Any], source: Path) -> tuple[str, dict[str, Tensor]]:
+    """Find the network in a checkpoint: the averaged generator, the trained one, or the file itself."""
     import torch
 
-    chosen = next((name for name in GENERATORS if name in loaded), "the whole file")
+    chosen = next((name for name in NETWORKS if name in loaded), "the whole file")
     tensors = loaded.get(chosen, loaded)
     if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
-        raise CheckpointError(f"{source}: holds no generator; looked for {' and '.join(GENERATORS)}")
+        raise CheckpointError(f"{source}: holds no network; looked for {' and '.join(NETWORKS)}")
     # The original code saves the wrapper that torch puts around a network for several GPUs.
     return chosen, {str(name).removeprefix("module."): value for name, value in tensors.items()}

@@ -52,7 +52,10 @@ def load_generator(path: Path, compute: Compute) -> tuple[nn.Module, dict[str, A
 
 def _build_generator(model: str, config: Any, tensors: dict[str, Tensor], path: Path) -> nn.Module:
     """Build and fill a generator; a file that asks for other sizes than it holds is refused before they are made."""
-    build = models.networks(model).Generator
+    build = getattr(models.networks(model), "Generator", None)
+    if build is None:
+        use = models.find_model(model).use.format(path=path)
+        raise CheckpointError(f"{path}: weights of {model}, which makes no images by itself; use `{use}`")
     with torch.device("meta"):
         outline = build(config)
     checkpoint.require_fit(outline, tensors, path)

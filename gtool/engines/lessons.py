@@ -63,7 +63,9 @@ class Known:
 
 
 @torch.no_grad()
-def known_strokes(brush: Brush, count: int, strokes: int, random: torch.Generator, device: torch.device) -> Known:
+def known_strokes(
+    brush: Brush, count: int, strokes: int, random: torch.Generator, device: torch.device
+) -> Known:
     """Paint random strokes on backgrounds of random strokes twice as large (Paint Transformer, section 3.3)."""
 
     def uniform(*shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
@@ -74,9 +76,9 @@ def known_strokes(brush: Brush, count: int, strokes: int, random: torch.Generato
     # Neighbours in photographs differ little: colours scatter around one of the patch's own, by little or by much.
     scatter = uniform(count, 1, 1).square()
     colors = (palette + scatter * (uniform(count, strokes, 3) - palette)).clamp(0, 1)
-    ground_colors = (palette[:grounds] + scatter[:grounds] * (uniform(grounds, strokes, 3) - palette[:grounds])).clamp(
-        0, 1
-    )
+    ground_colors = (
+        palette[:grounds] + scatter[:grounds] * (uniform(grounds, strokes, 3) - palette[:grounds])
+    ).clamp(0, 1)
     start = palette[:grounds, 0, :, None] * (uniform(grounds, 1, 1) < 0.75)
     under = _random_shapes(uniform, grounds, strokes)
     mask, shaded = masks(brush, under, 2 * PATCH)
@@ -92,7 +94,9 @@ def known_strokes(brush: Brush, count: int, strokes: int, random: torch.Generato
 
 def _random_shapes(uniform: Callable[..., Tensor], count: int, strokes: int) -> Tensor:
     centres = uniform(count, strokes, 2, low=0.0, high=1.0)
-    sides = torch.exp(uniform(count, strokes, 2, low=-2.3, high=-0.2))  # 0.1 to 0.8, evenly in their logarithm
+    sides = torch.exp(
+        uniform(count, strokes, 2, low=-2.3, high=-0.2)
+    )  # 0.1 to 0.8, evenly in their logarithm
     return torch.cat([centres, sides, uniform(count, strokes, 1)], dim=-1)
 
 
@@ -134,7 +138,9 @@ def crops(pictures: Tensor, count: int, random: torch.Generator, device: torch.d
     x, y = room * (2 * uniform[:, 2] - 1), room * (2 * uniform[:, 3] - 1)
     c = torch.where(uniform[:, 4] < 0.5, c, -c)  # mirrored
     matrix = torch.stack([c, -s, x, s * torch.where(uniform[:, 4] < 0.5, 1, -1), half * angle.cos(), y], 1)
-    grid = F.affine_grid(matrix.view(count, 2, 3).to(device), [count, 3, 2 * PATCH, 2 * PATCH], align_corners=False)
+    grid = F.affine_grid(
+        matrix.view(count, 2, 3).to(device), [count, 3, 2 * PATCH, 2 * PATCH], align_corners=False
+    )
     return F.grid_sample(source, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 

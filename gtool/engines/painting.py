@@ -118,7 +118,15 @@ def paint(
         room = None if plan.max_strokes is None else plan.max_strokes - len(strokes)
         if room is not None and room <= 0:
             break
-        _paint_level(photo, plan, brush, predict, level, strokes, ground, random, room)
+        canvas = photo.new_tensor(ground).expand(level.rows * PATCH, level.columns * PATCH, 3).contiguous()
+        geometry, colors, _ = strokes.join()
+        draw_on(canvas, level.from_photo(geometry), colors, brush, plan.opacity)
+        target = _see(photo, level)
+        proposed, gain = _propose(_Look(plan, brush, predict, random), level, target, canvas)
+        if room is not None and len(proposed) > room:
+            proposed = proposed[gain.topk(room).indices.sort().values]
+        chosen, tints = _try(plan, brush, proposed, target, canvas)
+        strokes.add(level.to_photo(proposed[chosen]), tints[chosen], level.number)
     progress(len(passes), len(passes))
     geometry, colors, levels = strokes.join()
     if plan.max_strokes is not None:
@@ -170,7 +178,9 @@ def _underpaint(strokes: _Strokes, photo: Tensor, random: torch.Generator) -> No
     _, height, width = photo.shape
     cell = max(height, width) / 6
     columns, rows = math.ceil(width / cell), math.ceil(height / cell)
-    means = F.interpolate(photo[None], size=(rows, columns), mode="bilinear", antialias=True, align_corners=False)
+    means = F.interpolate(
+        photo[None], size=(rows, columns), mode="bilinear", antialias=True, align_corners=False
+    )
     step_x, step_y = width / columns, height / rows
     y, x = torch.meshgrid(torch.arange(rows) + 0.5, torch.arange(columns) + 0.5, indexing="ij")
     order = torch.randperm(rows * columns, generator=random)
@@ -178,44 +188,31 @@ def _underpaint(strokes: _Strokes, photo: Tensor, random: torch.Generator) -> No
     # Wide enough that the ink of neighbours overlaps at any angle.
     length = 1.9 * max(step_x, step_y)
     sides = torch.tensor([[length, 1.1 * length]]).expand(rows * columns, 2)
-    geometry = torch.cat([(x * step_x).reshape(-1, 1), (y * step_y).reshape(-1, 1), sides, angle[:, None]], dim=1)
+    geometry = torch.cat(
+        [(x * step_x).reshape(-1, 1), (y * step_y).reshape(-1, 1), sides, angle[:, None]], dim=1
+    )
     colors = means[0].flatten(1).T
     strokes.add(geometry[order].to(photo.device), colors[order.to(photo.device)], 0)
 
 
-def _paint_level(
-    photo: Tensor,
-    plan: Plan,
-    brush: Brush,
-    predict: Predict | None,
-    level: _Level,
-    strokes: _Strokes,
-    ground: tuple[float, ...],
-    random: torch.Generator,
-    room: int | None,
-) -> None:
-    target = _see(photo, level)  # (3, H, W)
-    canvas = photo.new_tensor(ground).expand(*target.shape[1:], 3).contiguous()  # (H, W, 3)
-    geometry, colors, _ = strokes.join()
-    draw_on(canvas, level.from_photo(geometry), colors, brush, plan.opacity)
-    proposed, gain = _propose(plan, brush, predict, level, target, canvas, random)
-    if room is not None and len(proposed) > room:
-        best = gain.topk(room).indices.sort().values
-        proposed = proposed[best]
+def _try(plan: Plan, brush: Brush, proposed: Tensor, target: Tensor, canvas: Tensor) -> tuple[Tensor, Tensor]:
+    """Paint strokes (n, 5) that help onto a canvas (H, W, 3), in place.
+
+    Returns:
+        the numbers of those that stayed, and the colours (n, 3) of all.
+    """
     height, width, _ = canvas.shape
-    flat, flat_target = canvas.view(-1, 3), target.permute(1, 2, 0).reshape(-1, 3).contiguous()
-    kept, tints = [], torch.empty(len(proposed), 3, device=photo.device)
+    flat, wanted = canvas.view(-1, 3), target.permute(1, 2, 0).reshape(-1, 3).contiguous()
+    stayed = torch.zeros(len(proposed), dtype=torch.bool, device=canvas.device)
+    tints = torch.zeros(len(proposed), 3, device=canvas.device)
+    judge = None if plan.keep_all else wanted
     for layer in layers(proposed, height, width):
         touched = touch(brush, proposed[layer], height, width)
-        tint = _tints(touched, flat_target, len(layer))
-        judge = None if plan.keep_all else flat_target
-        kept_here = composite(
+        tints[layer] = tint = _tints(touched, wanted, len(layer))
+        stayed[layer] = composite(
             flat, touched, tint, opacity=plan.opacity, target=judge, least_gain=LEAST_GAIN
         )
-        tints[layer] = tint
-        kept.append(layer[kept_here])
-    chosen = torch.cat(kept).sort().values if kept else torch.empty(0, dtype=torch.long)
-    strokes.add(level.to_photo(proposed[chosen]), tints[chosen], level.number)
+    return stayed.nonzero().squeeze(1), tints
 
 
 def _see(photo: Tensor, level: _Level) -> Tensor:
@@ -238,22 +235,24 @@ def _tints(touched: Touched, target: Tensor, count: int) -> Tensor:
     return sums / (weights[:, None] + 1e-4)
 
 
-def _propose(
-    plan: Plan,
-    brush: Brush,
-    predict: Predict | None,
-    level: _Level,
-    target: Tensor,
-    canvas: Tensor,
-    random: torch.Generator,
-) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class _Look:
+    """What proposals are made with."""
+
+    plan: Plan
+    brush: Brush
+    predict: Predict | None
+    random: torch.Generator
+
+
+def _propose(look: _Look, level: _Level, target: Tensor, canvas: Tensor) -> tuple[Tensor, Tensor]:
     """Strokes for every patch, in pixels of the level and in painting order, with what each promises to gain."""
     targets = _patches(target, level)
     canvases = _patches(canvas.permute(2, 0, 1), level)
     found, gains = [], []
     for start in range(0, len(targets), CHUNK):
         chunk = slice(start, start + CHUNK)
-        shapes, gain = _propose_for_patches(plan, brush, predict, targets[chunk], canvases[chunk], random)
+        shapes, gain = _propose_for_patches(look, targets[chunk], canvases[chunk])
         found.append(shapes)
         gains.append(gain)
     shapes, gain = torch.cat(found), torch.cat(gains)  # (N, K, 5), (N, K)
@@ -263,7 +262,7 @@ def _propose(
     geometry[..., :2] += corner[:, None]
     # First strokes of all patches before second ones: each level is blocked in before it is finished.
     geometry, gain = geometry.transpose(0, 1).reshape(-1, 5), gain.T.reshape(-1)
-    wanted = gain > 0 if not plan.keep_all else torch.ones_like(gain, dtype=torch.bool)
+    wanted = torch.ones_like(gain, dtype=torch.bool) if look.plan.keep_all else gain > 0
     return geometry[wanted], gain[wanted]
 
 
@@ -273,10 +272,9 @@ def _patches(image: Tensor, level: _Level) -> Tensor:
     return cut.reshape(-1, 3, PATCH, PATCH)
 
 
-def _propose_for_patches(
-    plan: Plan, brush: Brush, predict: Predict | None, target: Tensor, canvas: Tensor, random: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def _propose_for_patches(look: _Look, target: Tensor, canvas: Tensor) -> tuple[Tensor, Tensor]:
     """Strokes (N, K, 5) in patches, in painting order, and their gains (N, K)."""
+    plan, brush, predict, random = look.plan, look.brush, look.predict, look.random
     count = plan.strokes
     near = [F.avg_pool2d(x, PATCH // CHOOSING).flatten(2) for x in (target, canvas)]
     if plan.method == "random":

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -119,7 +120,9 @@ def step(state: State) -> dict[str, Tensor]:
     canvases = [known.canvas] if known else []
     if num_pictures:
         images = crops(state.pictures, num_pictures, random, device)
-        target, canvas = half_painted(predictor_of(state.ema, state.compute), state.brush, images, recipe.strokes.count, random)
+        target, canvas = half_painted(
+            predictor_of(state.ema, state.compute), state.brush, images, recipe.strokes.count, random
+        )
         targets.append(target)
         canvases.append(canvas)
     state.optimizer.zero_grad(set_to_none=True)
@@ -137,7 +140,9 @@ def step(state: State) -> dict[str, Tensor]:
         stats |= seen
     state.compute.accelerator.backward(loss)
     limit = recipe.optim.clip_norm or float("inf")
-    stats["grad_norm"] = state.compute.accelerator.clip_grad_norm_(state.predictor.parameters(), limit).detach()
+    stats["grad_norm"] = state.compute.accelerator.clip_grad_norm_(
+        state.predictor.parameters(), limit
+    ).detach()
     state.optimizer.step()
     state.nimg += recipe.train.batch_size
     beta = ema_beta(recipe, state.nimg)
@@ -228,7 +233,7 @@ def _picture_loss(
     canvases = losses.paint_in_turn(mask, shaded, colors, start, gains > 0)
     errors = [(painted - flat).abs().mean(dim=(1, 2)) for painted in (start, *canvases)]  # K + 1 of (N,)
     # What a stroke takes away is its own doing; what those before it left is not.
-    steps = [after - before.detach() for before, after in zip(errors, errors[1:], strict=False)]
+    steps = [after - before.detach() for before, after in pairwise(errors)]
     scale = errors[0].mean() + SOFT
     reward = (torch.stack(steps).sum(0) + errors[-1]).mean() / scale
     positive = wanted.new_tensor(strokes.positive_weight)
@@ -267,7 +272,9 @@ def measure(state: State, count: int = 256) -> dict[str, float]:
         ):
             picked = chosen[..., None].expand(-1, -1, mask.shape[-1])
             m, s = mask.gather(1, picked), shaded.gather(1, picked)
-            painted = losses.paint_in_turn(m, s, losses.mean_color(m, target.flatten(2)), canvas.flatten(2), applied)
+            painted = losses.paint_in_turn(
+                m, s, losses.mean_color(m, target.flatten(2)), canvas.flatten(2), applied
+            )
             error = (painted[-1] - target.flatten(2)).abs().mean(dim=(1, 2))
             found[name + suffix] = float(error.sum() / (canvas - target).abs().mean(dim=(1, 2, 3)).sum())
     return found

@@ -21,6 +21,7 @@ class Model:
     schema: str  # module:class of the config: imports without torch
     trainer: str  # what the family adds to `gtool train`
     importer: str  # rename_released: needs torch
+    use: str  # what a user types with weights of it
 
 
 MODELS = {
@@ -29,12 +30,14 @@ MODELS = {
         schema="gtool.models.transgan_config:TransGANConfig",
         trainer="gtool.commands.train_adversarial",
         importer="gtool.models.transgan_import",
+        use="gtool sample {path}",
     ),
     "paint-transformer": Model(
         module="gtool.models.paint_transformer",
         schema="gtool.models.paint_transformer_config:PaintTransformerConfig",
         trainer="gtool.commands.train_strokes",
         importer="gtool.models.paint_transformer_import",
+        use="gtool paint photo.jpg --weights {path}",
     ),
 }
 
@@ -62,7 +65,7 @@ def networks(name: str) -> ModuleType:
 
 
 def trainer(name: str) -> ModuleType:
-    """Import and return what a model's family adds to `gtool train`: open_inputs, step_flops, Trainer, all torch-free."""
+    """Import and return what a model's family adds to `gtool train`: open_inputs, step_flops, Trainer."""
     return import_module(find_model(name).trainer)
 
 

@@ -20,7 +20,7 @@ class PaintTransformerConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    resolution: Literal[32] = PATCH  # of a patch, whatever the size of the painting
+    resolution: Literal[32] = 32  # of a patch, whatever the size of the painting
     architecture: Literal["dense", "released"] = "dense"
     # dense only
     width: Annotated[int, Field(ge=8, le=1024)] = 192
