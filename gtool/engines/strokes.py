@@ -284,7 +284,7 @@ def measure(state: State, count: int = 256) -> dict[str, float]:
 
 
 def preview_targets(state: State, count: int) -> Tensor:
-    """Return the pictures that previews are painted after, uint8 (N, 3, 128, 128): always the same, never trained on."""
+    """Return what previews are painted after, uint8 (N, 3, 128, 128): always the same, never trained on."""
     return draw_pictures(count, state.recipe.strokes.scenes_share, seed=10_009)
 
 
