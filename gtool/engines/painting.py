@@ -17,21 +17,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gtool import checkpoint
 from gtool.device import Compute, make_generator
 from gtool.engines.lessons import masks
+from gtool.errors import CheckpointError, RecipeError
 from gtool.losses.strokes import mean_color, select_by_gain
-from gtool.models.paint_transformer import Proposals
+from gtool.models import config_class
+from gtool.models.paint_transformer import Proposals, build_predictor
 from gtool.models.paint_transformer_config import PATCH
+from gtool.recipe import validate
 from gtool.render.brush import Brush
 from gtool.render.painting import Painting, draw_on, to_pixels
 from gtool.render.stroke import Touched, composite, layers, touch
 
+MODEL = "paint-transformer"
 Method = Literal["predictor", "greedy", "random"]
 Select = Literal["gain", "decision"]
 CHUNK = 256  # patches looked at in one forward
@@ -288,8 +294,10 @@ def _propose_for_patches(look: _Look, target: Tensor, canvas: Tensor) -> tuple[T
     count = min(count, logits.shape[1])
     if plan.select == "decision":
         decided, chosen = logits.topk(count, dim=1)
-        # The most certain on top, as it was trained; a probability stands for the gain.
-        return _pick(shapes, chosen.flip(1)), (decided.flip(1) > 0).float() * decided.flip(1).sigmoid()
+        # The most certain on top, as it was trained; a probability stands for the gain. Where no more strokes are
+        # proposed than can be painted, the decision also says how many.
+        paintable = decided > 0 if logits.shape[1] == count else torch.ones_like(decided, dtype=torch.bool)
+        return _pick(shapes, chosen.flip(1)), (paintable * decided.sigmoid()).flip(1)
     mask, _ = masks(brush, shapes, CHOOSING)
     chosen, gains = select_by_gain(mask, near[0], near[1], count)
     return _pick(shapes, chosen), gains
@@ -333,3 +341,32 @@ def predictor_of(network: torch.nn.Module, compute: Compute) -> Predict:
         return proposals
 
     return predict
+
+
+def load_predictor(path: Path | None, compute: Compute) -> Predict:
+    """Return the predictor that a weights file describes, on the device; None for the one that comes with gtool.
+
+    Raises:
+        CheckpointError: there is none, or the file is damaged, of another model, or does not fit what it says.
+    """
+    path = path or checkpoint.shipped_weights(MODEL)
+    if path is None:
+        raise CheckpointError("no trained weights come with this gtool; name some, or paint by --method greedy")
+    weights = checkpoint.load_weights(path)
+    model, described = weights.meta.get("model"), weights.meta.get("config")
+    if model != MODEL:
+        raise CheckpointError(f"{path}: weights of {model!r}; painting needs those of {MODEL}")
+    if not isinstance(described, dict):
+        raise CheckpointError(f"{path}: its description lacks a config")
+    try:
+        config = validate(config_class(MODEL), described, str(path), "config.")
+    except RecipeError as bad:
+        raise CheckpointError(str(bad)) from None
+    # A file that asks for other sizes than it holds is refused before they are made.
+    with torch.device("meta"):
+        outline = build_predictor(config)
+    checkpoint.require_fit(outline, weights.tensors, path)
+    with torch.random.fork_rng(devices=[]):
+        network = build_predictor(config)
+    checkpoint.restore(network, weights.tensors, path)
+    return predictor_of(network.to(compute.device).eval().requires_grad_(False), compute)
