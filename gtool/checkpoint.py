@@ -387,6 +387,12 @@ def find_weights(spec: str | None) -> Path:
     raise CheckpointError(f"{spec}: no such run or file{did_you_mean(path.name, known) if known else ''}")
 
 
+def shipped_weights(model: str) -> Path | None:
+    """Return the weights of a model that come with the package, or None where none do."""
+    path = Path(__file__).parent / "weights" / f"{model}.safetensors"
+    return path if path.is_file() else None
+
+
 def _from_hub(repository: str) -> Path:
     from gtool.hub import download
 

@@ -66,10 +66,10 @@ def read_rgb(encoded: Encoded, name: str, at_least: int = 0) -> Image.Image:
     Raises:
         UnreadableImage: no image, damaged, too large, or of a kind that has no RGB meaning.
     """
-    with _opened(encoded, name) as image:
+    with open_image(encoded, name) as image:
         if at_least and image.format in ("JPEG", "MPO") and min(image.size) >= 4 * at_least:
             image.draft("RGB", (2 * at_least, 2 * at_least))
-        return _to_rgb(_upright(image), name)
+        return _to_rgb(upright(image), name)
 
 
 def read_values(encoded: Encoded, name: str) -> np.ndarray:
@@ -78,7 +78,7 @@ def read_values(encoded: Encoded, name: str) -> np.ndarray:
     Raises:
         UnreadableImage: damaged, or a colour picture.
     """
-    with _opened(encoded, name) as image:
+    with open_image(encoded, name) as image:
         if image.mode == "1":
             return np.asarray(image, np.uint8)
         if image.mode not in ("P", "L", "I", "I;16", "I;16B", "I;16L"):
@@ -87,8 +87,8 @@ def read_values(encoded: Encoded, name: str) -> np.ndarray:
 
 
 @contextmanager
-def _opened(encoded: Encoded, name: str) -> Iterator[Image.Image]:
-    """Open an image and turn whatever its decoder raises into UnreadableImage."""
+def open_image(encoded: Encoded, name: str) -> Iterator[Image.Image]:
+    """Open an image; whatever its decoder raises, then or within the block, becomes UnreadableImage."""
     if encoded is None:
         raise UnreadableImage(name, "empty")
     if isinstance(encoded, UnreadableImage):
@@ -123,7 +123,7 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
     """Apply the noted orientation; looking for notes first, as reading them costs as much as a small JPEG."""
     if image.format == "JPEG" and not image.info.keys() & {"exif", "xmp"}:
         return image
@@ -135,6 +135,18 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    layer = to_layer(image, name)
+    if layer.mode == "RGB":
+        return layer
+    return Image.alpha_composite(Image.new("RGBA", layer.size, _WHITE), layer).convert("RGB")
+
+
+def to_layer(image: Image.Image, name: str) -> Image.Image:
+    """Convert to RGB, or to RGBA where something is transparent.
+
+    Raises:
+        UnreadableImage: of a kind that has no RGB meaning.
+    """
     if image.mode == "RGB" and "transparency" not in image.info:
         image.load()
         return image
@@ -147,10 +159,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         return _from_16_bit(values).convert("RGB")
     if image.mode == "F":
         raise UnreadableImage(name, "float pixels, which have no agreed range; store 8 or 16 bits")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, _WHITE), layer).convert("RGB")
-    return image.convert("RGB")
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 
 def _from_16_bit(values: np.ndarray) -> Image.Image:
