@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,7 +63,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     except OSError as bad:
         raise CheckpointError(f"{path}: cannot be written: {bad.strerror or bad}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where there is no folder, there is nothing to remove
+            temporary.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:
