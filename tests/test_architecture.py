@@ -82,6 +82,13 @@ LIGHT_COMMANDS = {
     "missing run": (["train", "transgan", "--resume", "runs/none"], 1),
     "missing weights": (["sample", "none.safetensors"], 1),
     "missing eval folder": (["eval", "./nothing-here", "--rfd"], 1),
+    "missing photo": (["paint", "none.jpg"], 1),
+    "missing strokes": (["paint", "--from-strokes", "none.json"], 1),
+    "missing predictor": (["paint", "none.jpg", "--weights", "runs/none"], 1),
+    "bad brush": (["paint", "none.jpg", "--brush", "flatt"], 2),
+    "bad canvas": (["paint", "none.jpg", "--canvas-color", "#12"], 2),
+    "bad painting": (["paint", "none.jpg", "-o", "painted.tiff"], 2),
+    "bad method": (["paint", "none.jpg", "--method", "gredy"], 2),
     "missing export": (["export", "none.safetensors", "--format", "onnx"], 1),
 }
 
