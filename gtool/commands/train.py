@@ -229,7 +229,8 @@ def _iterate(session: Session, stack: ExitStack) -> dict[str, float]:
     update = stack.enter_context(console.progress("training"))
     scores: dict[str, float] = {}
     ticks = loop.run_training(
-        session.trainer.step, state, recipe.train, session.compute, stop_signal=session.stop)
+        session.trainer.step, state, recipe.train, session.compute, stop_signal=session.stop
+    )
     for tick in ticks:
         seen = _snapshot(session, tick) if tick.is_snapshot else {}
         scores = seen or scores

@@ -104,9 +104,7 @@ class Trainer:
         from gtool.device import derive_seed
 
         train = self.recipe.train
-        scores = self.yardstick.score(
-            self._generate(train.metric_images, derive_seed("metrics", train.seed))
-        )
+        scores = self.yardstick.score(self._generate(train.metric_images, derive_seed("metrics", train.seed)))
         wanted = tuple(train.metrics)
         return {name: value for name, value in scores.items() if name.startswith(wanted) or name == "rfd"}
 

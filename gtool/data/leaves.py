@@ -19,9 +19,7 @@ CHUNK = 64  # pictures drawn at a time
 
 def draw_leaves(count: int, resolution: int, generator: torch.Generator) -> Tensor:
     """Draw pictures, uint8 (N, 3, R, R), a function of the generator alone."""
-    parts = [
-        _draw(min(CHUNK, count - start), resolution, generator) for start in range(0, count, CHUNK)
-    ]
+    parts = [_draw(min(CHUNK, count - start), resolution, generator) for start in range(0, count, CHUNK)]
     return torch.cat(parts) if parts else torch.empty(0, 3, resolution, resolution, dtype=torch.uint8)
 
 
