@@ -162,6 +162,9 @@ def test_names_that_are_no_text_are_painted_and_shown(capsys):
     assert os.path.isfile(os.fsdecode(b"caf\xe9-painted.png"))
     assert capsys.readouterr().out == "caf\\udce9-painted.png\n"
     assert shown(name) == "caf\\udce9.png"
+    Path(name).write_text("no photo")
+    assert paint(name, "--force") == 1
+    assert refusal(capsys) == "error: caf\\udce9.png: no image of a known format"
 
 
 # The look.

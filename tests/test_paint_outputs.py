@@ -32,7 +32,7 @@ def test_paintings_in_a_folder_are_not_painted_again(capsys):
     assert paint("all", "-o", "all/painted") == 0
     draw_photo("all/b.png")
     assert paint("all") == 0
-    assert "1 paintings (*-painted.*) among the photos are left out" in capsys.readouterr().err
+    assert "left out 1 of 3, called as paintings (*-painted.*)" in capsys.readouterr().err
     assert [name for name in files() if "painted" in name] == [
         "all/a-painted.png",
         "all/b-painted.png",
@@ -108,6 +108,10 @@ def test_a_quoted_pattern_is_understood(capsys):
         draw_photo(name)
     assert paint("a*.png") == 0
     assert capsys.readouterr().out.splitlines() == ["a1-painted.png", "a2-painted.png"]
+    assert paint("a*.png", "--force") == 0
+    assert capsys.readouterr().out.splitlines() == ["a1-painted.png", "a2-painted.png"]
+    assert paint("*-painted.png") == 1
+    assert refusal(capsys) == "error: *-painted.png: nothing but what is called as paintings (*-painted.*)"
 
 
 def test_json_is_one_object(capsys):
@@ -229,7 +233,7 @@ REFUSED = {
         2,
         "--svg a.svg: 2 photos need a folder",
     ),
-    "file for a folder": (["one", "-o", "a.png"], 2, "a folder of photos needs a folder"),
+    "file for a folder": (["one", "-o", "a.png"], 2, "photos of a folder or pattern need a folder"),
     "brush": (["photo.png", "--brush", "flatt"], 2, "did you mean `flat`?"),
     "brush folder": (["photo.png", "--brush", "./none"], 1, "--brush ./none: no such folder"),
     "brush without pictures": (["photo.png", "--brush", "empty"], 1, "--brush empty: no photos found"),

@@ -48,7 +48,7 @@ def test_a_folder_stands_for_its_photos_and_those_below(tmp_path):
         ("all/b.jpg", "."),
         ("all/in/c.webp", "in"),
     ]
-    assert all(item.in_folder for item in found)
+    assert all(item.searched for item in found)
 
 
 def test_a_quoted_pattern_stands_for_what_it_fits(tmp_path):
@@ -244,9 +244,9 @@ def test_a_mark_that_lies_is_turned_upright():
     assert read_ink(saved(mark().T)) == pytest.approx(read_ink(saved(mark())))
 
 
-def test_a_blank_picture_is_no_mark():
+def test_blank_paper_with_its_grain_is_no_mark():
     with pytest.raises(UnreadableImage, match="no ink"):
-        read_ink(saved(np.full((9, 9), 0.4)))
+        read_ink(saved(0.9 + 0.02 * np.random.RandomState(0).rand(40, 40)))
 
 
 # Writing.

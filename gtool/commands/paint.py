@@ -23,12 +23,13 @@ from gtool.commands.paint_outputs import (
     shown,
     without_paintings,
 )
-from gtool.data.photos import Photo, check_size, find_photos, read_ink, read_photo, save_photo
+from gtool.data.photos import Photo, check_size, find_photos, read_ink, read_photo, save_photo, shrink
 from gtool.device import PRECISIONS
 from gtool.errors import DataError, GToolError, RecipeError, did_you_mean
 
 if TYPE_CHECKING:
     from gtool.commands.paint_studio import Animation, Studio
+    from gtool.data.photos import Pixels
 
 MODEL = "paint-transformer"
 METHODS = ("predictor", "greedy", "random")
@@ -96,11 +97,15 @@ def paint(request: Request) -> None:
         RecipeError: flags that mean nothing, or nothing together.
         GToolError: a photo, stroke file, brush or weights that cannot be used, a place that cannot be written.
     """
-    _refuse_mixtures(request)
-    check_outputs(request.outputs)
     start = time.perf_counter()
     strokes = request.from_strokes
-    report = _paint_photos(request) if strokes is None else _render_strokes(strokes, request)
+    try:
+        _refuse_mixtures(request)
+        check_outputs(request.outputs)
+        report = _paint_photos(request) if strokes is None else _render_strokes(strokes, request)
+    except GToolError as bad:
+        bad.args = (shown(str(bad)),)  # whatever a file is called, an error is one line
+        raise
     if request.as_json:
         failed = [{"in": str(bad.source), "reason": bad.text} for bad in report.failures]
         seconds = round(time.perf_counter() - start, 2)
@@ -269,16 +274,18 @@ def _jobs(request: Request) -> tuple[list[Job], list[Failure]]:
     found = find_photos(request.photos)
     left = without_paintings(found)
     if not left:
-        raise DataError(f"{shown(request.photos[0])}: nothing but paintings of gtool (*{PAINTED}.*) in it")
+        raise DataError(f"{shown(request.photos[0])}: nothing but what is called as paintings (*{PAINTED}.*)")
     if len(left) < len(found):
-        console.notice(f"{len(found) - len(left):,} paintings (*{PAINTED}.*) among the photos are left out")
+        console.notice(
+            f"left out {len(found) - len(left):,} of {len(found):,}, called as paintings (*{PAINTED}.*)"
+        )
     return plan_jobs(left, request.outputs)
 
 
 def _read(job: Job, request: Request) -> Photo:
     side = request.max_side or DEFAULT_SIDE
     if not request.photos:
-        return _draw_scene(job.source, side)
+        return Photo(shrink(_scene(), side))
     photo = read_photo(job.source, side)
     for note in photo.notes:
         console.notice(f"{shown(job.source)}: {note}")
@@ -286,18 +293,13 @@ def _read(job: Job, request: Request) -> Photo:
     return photo
 
 
-def _draw_scene(path: Path, side: int) -> Photo:
-    """Draw the built-in scene, and leave it beside its painting to be compared."""
+def _scene() -> Pixels:
     import numpy as np
 
-    from gtool.data.photos import shrink
     from gtool.data.scenes import draw_scenes
 
-    scene = draw_scenes(np.array([SCENE_NUMBER]), SCENE_SIDE).images[0].transpose(1, 2, 0)  # (H, W, 3)
-    scene = np.ascontiguousarray(scene)
-    if not path.exists():
-        save_photo(path, scene)
-    return Photo(shrink(scene, side))
+    scene = draw_scenes(np.array([SCENE_NUMBER]), SCENE_SIDE).images[0]
+    return np.ascontiguousarray(scene.transpose(1, 2, 0))  # (H, W, 3)
 
 
 def _open(request: Request, said: dict[str, Any]) -> Studio:
@@ -328,6 +330,8 @@ def _paint_one(
         record = _record(job, len(painting), photo.size, began)
         if request.as_json:
             record |= measure(painting, studio.brush, photo, pixels)
+    if not request.photos and not job.source.exists():
+        save_photo(job.source, _scene())  # beside its painting, to be compared
     _announce(request, job, record)
     return record
 

@@ -14,7 +14,7 @@ from gtool.errors import GToolError, RecipeError
 PAINTED = "-painted"
 ANIMATIONS = (".webp", ".gif", ".mp4")
 _SUFFIXES = {"-o": tuple(FORMATS), "--svg": (".svg",), "--strokes": (".json",), "--animate": ANIMATIONS}
-_OURS = re.compile(rf".*{PAINTED}(-\d+)?")  # stems of paintings, which a folder's photos lie among
+_OURS = re.compile(rf".*{PAINTED}(-\d+)?")  # stems of paintings, which lie among photos
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def plan_jobs(found: Sequence[Found], outputs: Outputs) -> tuple[list[Job], list
         RecipeError: one file for several photos.
         GToolError: why the only photo cannot be painted.
     """
-    single = len(found) == 1 and not found[0].in_folder
+    single = len(found) == 1 and not found[0].searched
     if not single:
         _require_folders(outputs, len(found))
     sources = {os.path.realpath(item.path) for item in found}
@@ -134,14 +134,14 @@ def plan_one(source: Path, stem: str, outputs: Outputs) -> Job:
 
 
 def without_paintings(found: Sequence[Found]) -> list[Found]:
-    """Leave out what earlier calls have painted in the folders that are painted now."""
-    return [item for item in found if not (item.in_folder and _OURS.fullmatch(item.path.stem))]
+    """Leave out the paintings of earlier calls where photos are searched for."""
+    return [item for item in found if not (item.searched and _OURS.fullmatch(item.path.stem))]
 
 
 def _require_folders(outputs: Outputs, count: int) -> None:
     for flag, text in outputs.typed.items():
         if not _is_folder(text):
-            photos = "a folder of photos needs" if count == 1 else f"{count:,} photos need"
+            photos = "photos of a folder or pattern need" if count == 1 else f"{count:,} photos need"
             raise RecipeError(f"{flag} {shown(text)}: {photos} a folder; name one that ends in /")
 
 

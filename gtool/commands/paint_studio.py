@@ -25,7 +25,7 @@ from gtool.render.painting import Painting, render_painting, uncovered
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Pixels = NDArray[np.uint8]
+    from gtool.data.photos import Pixels
 
 DEFAULT_DETAIL = 0.5
 USUAL_LEVEL = 4  # at the default detail: the same strokes for the eye, whatever the size of the photo
@@ -201,7 +201,7 @@ def write_files(
     if job.svg is not None:
         from gtool.render.svg import save_svg
 
-        save_svg(job.svg, painting, max(height, width))
+        save_svg(job.svg, painting, max(height, width), brush)
     if job.animation is not None:
         _animate(job.animation, painting, brush, min(max(height, width), ANIMATION_SIDE), animation)
     return pixels

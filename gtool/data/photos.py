@@ -11,7 +11,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ class Found:
 
     path: Path
     below: Path = Path()  # folders between the argument and the file
-    in_folder: bool = False  # found in a folder, not named
+    searched: bool = False  # found in a folder or by a pattern, not named
     problem: str = ""
 
 
@@ -69,8 +69,8 @@ def _find(argument: str) -> list[Found]:
         return _find_in_folder(path)
     if not os.path.lexists(path) and glob.has_magic(argument):
         matches = sorted(glob.glob(str(path), recursive=True))
-        inside = [item for match in matches for item in _find(match)]
-        return inside or [Found(path, problem="no file fits this pattern")]
+        inside = [replace(item, searched=True) for match in matches for item in _find(match)]
+        return inside or [Found(path, searched=True, problem="no file fits this pattern")]
     return [Found(path, problem=_problem(path))]
 
 
@@ -93,10 +93,10 @@ def _find_in_folder(root: Path) -> list[Found]:
     try:
         paths = sorted(visible_files(root, IMAGE_SUFFIXES))
     except DataError as bad:
-        return [Found(root, in_folder=True, problem=str(bad).removeprefix(f"{root}: "))]
+        return [Found(root, searched=True, problem=str(bad).removeprefix(f"{root}: "))]
     if not paths:
         suffixes = " ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
-        return [Found(root, in_folder=True, problem=f"no photos found (looked for {suffixes})")]
+        return [Found(root, searched=True, problem=f"no photos found (looked for {suffixes})")]
     return [Found(path, path.relative_to(root).parent, True, _problem(path)) for path in paths]
 
 
@@ -252,13 +252,15 @@ def read_ink(path: Path) -> NDArray[np.float32]:
     else:
         grey = photo.pixels.astype(np.float32).mean(-1) / 255
         edge = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-        ink = np.abs(grey - np.median(edge))
-        ink /= max(float(ink.max()), 1e-6) if ink.max() > INK_SEEN else 1.0
-    rows, columns = np.flatnonzero((ink > INK_SEEN).any(1)), np.flatnonzero((ink > INK_SEEN).any(0))
+        contrast = np.abs(grey - np.float32(np.median(edge)))
+        full = contrast.max() if contrast.max() > INK_SEEN else np.inf
+        ink = contrast / full
+    is_ink = ink > INK_SEEN
+    rows, columns = np.flatnonzero(is_ink.any(1)), np.flatnonzero(is_ink.any(0))
     if not len(rows):
         raise UnreadableImage(str(path), "no ink in the picture of a brush mark")
     ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return ink.T.copy() if ink.shape[1] > ink.shape[0] else ink
+    return np.ascontiguousarray(ink.T if ink.shape[1] > ink.shape[0] else ink, np.float32)
 
 
 # Writing.
