@@ -130,9 +130,7 @@ def make_brush(name: str, picture: Picture) -> Brush:
             cells = cells.reshape(CHANNELS, height, -1, 2).mean(3)
         rows = rows.reshape(CHANNELS, -1, 2, rows.shape[-1]).mean(2)
     corners = torch.from_numpy(starts[:-1].astype(np.float32))
-    return Brush(
-        name, torch.from_numpy(atlas)[None], corners, torch.tensor([float(size) for size in sizes])
-    )
+    return Brush(name, torch.from_numpy(atlas)[None], corners, torch.tensor([float(size) for size in sizes]))
 
 
 def _noise(random: np.random.Generator, length: int, waves: int) -> np.ndarray:

@@ -81,7 +81,7 @@ def render_bands(
 ) -> Iterator[tuple[int, int, Tensor]]:
     """Paint band after band of rows: yields top, bottom, uint8 (bottom - top, W, 3)."""
     geometry = to_pixels(painting.shape_params, max(height, width))
-    reach = geometry[:, 2:4].norm(dim=-1) / 2 + 2
+    reach = geometry[:, 2:4].norm(dim=-1) * 0.505 + 2  # half a diagonal, and what filtering adds
     rows = max(1, BAND_PIXELS // width)
     for top in range(0, height, rows):
         bottom = min(height, top + rows)

@@ -27,11 +27,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gtool.render.brush import SMALLEST, Brush
+from gtool.render.brush import MASTER, SMALLEST, Brush
 
 THINNEST = 1.5  # pixels: what is thinner is drawn so wide, and fainter
 TURN = 6.0  # how fast bristles turn with the logarithm of height over width
-MARGIN = 1.0  # pixels around the ink that filtering can reach
+MARGIN = 1.0  # pixels around the ink that filtering reaches at least
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,12 @@ def render(brush: Brush, geometry: Tensor, height: int, width: int) -> tuple[Ten
     dx = torch.arange(width, device=device) + 0.5 - marks.x[:, None]  # (N, W)
     dy = torch.arange(height, device=device) + 0.5 - marks.y[:, None]  # (N, H)
     across, along = texels.size_x / marks.width, texels.size_y / marks.height
-    tx = (across * marks.cosine)[:, None, None] * dx[:, None] + (across * marks.sine)[:, None, None] * dy[..., None]
-    ty = (along * marks.cosine)[:, None, None] * dy[..., None] - (along * marks.sine)[:, None, None] * dx[:, None]
+    tx = (across * marks.cosine)[:, None, None] * dx[:, None] + (across * marks.sine)[:, None, None] * dy[
+        ..., None
+    ]
+    ty = (along * marks.cosine)[:, None, None] * dy[..., None] - (along * marks.sine)[:, None, None] * dx[
+        :, None
+    ]
     tx = _within(tx, texels.left[:, None, None], texels.size_x[:, None, None])
     ty = _within(ty, texels.top[:, None, None], texels.size_y[:, None, None])
     values = _lookup(brush, tx, ty)  # (4, N, H, W)
@@ -139,8 +143,7 @@ class Touched:
 def touch(brush: Brush, geometry: Tensor, height: int, width: int) -> Touched:
     """List the pixels of an (height, width) canvas under N strokes (N, 5), in pixels, with what the brush gives."""
     marks = _marks(geometry)
-    # Half extents of the ink's rectangle, turned.
-    a, b = 0.5 * marks.width + MARGIN, 0.5 * marks.height + MARGIN
+    a, b = _half_sides(marks)
     reach_y = a * marks.sine.abs() + b * marks.cosine.abs()
     first = (marks.y - reach_y).floor().clamp(0, height).long()
     count = ((marks.y + reach_y).ceil().clamp(0, height).long() - first).clamp(min=0)
@@ -165,6 +168,15 @@ def touch(brush: Brush, geometry: Tensor, height: int, width: int) -> Touched:
     ty = _within(ty, texels.top[stroke], texels.size_y[stroke])
     mask, shaded = _blend(_lookup(brush, tx, ty), marks.upright[stroke], marks.fade[stroke])
     return Touched((row * width + start)[line] + column, stroke, mask, shaded)
+
+
+def _half_sides(marks: _Marks) -> tuple[Tensor, Tensor]:
+    """Half width and height of the rectangle outside which a mark is nothing: (N,) each.
+
+    Filtering reaches half a texel, which is more than MARGIN in marks much larger than the largest picture.
+    """
+    a, b = 0.5 * marks.width, 0.5 * marks.height
+    return a + (a / MASTER).clamp(min=MARGIN), b + (b / MASTER).clamp(min=MARGIN)
 
 
 def _counting(counts: Tensor) -> Tensor:
@@ -195,14 +207,14 @@ def layers(geometry: Tensor, height: int, width: int) -> list[Tensor]:
     it that it may overlap. Indices of the strokes (n,) in rising order, one tensor a layer.
     """
     marks = _marks(geometry)
-    a, b = 0.5 * marks.width + MARGIN, 0.5 * marks.height + MARGIN
+    a, b = _half_sides(marks)
     c, s = marks.cosine.abs(), marks.sine.abs()
     reach = torch.stack([a * c + b * s, a * s + b * c], dim=-1)  # (N, 2)
     centre = torch.stack([marks.x, marks.y], dim=-1)
     cell = max(2.0, float(reach.median()) / 3) if len(reach) else 2.0
     # Pixels are whole: a stroke holds all of those it grazes.
     low = ((centre - reach).floor() / cell).floor().long().clamp(min=0)
-    high = ((centre + reach).ceil() / cell).floor().long() + 1
+    high = (((centre + reach).ceil() / cell).floor().long() + 1).clamp(min=0)
     cells = torch.tensor([int(width / cell) + 1, int(height / cell) + 1], device=high.device)
     boxes = torch.cat([low, torch.minimum(high, cells)], dim=-1).cpu().numpy()
     deepest = np.zeros((int(cells[1]), int(cells[0])), np.int32)
@@ -214,7 +226,11 @@ def layers(geometry: Tensor, height: int, width: int) -> list[Tensor]:
             box[...] = depth[place]
     order = np.argsort(depth, kind="stable")
     splits = np.flatnonzero(np.diff(depth[order])) + 1
-    return [torch.from_numpy(part).to(geometry.device) for part in np.split(order, splits) if depth[part[0]]] if len(order) else []
+    return (
+        [torch.from_numpy(part).to(geometry.device) for part in np.split(order, splits) if depth[part[0]]]
+        if len(order)
+        else []
+    )
 
 
 def composite(
