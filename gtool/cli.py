@@ -332,7 +332,9 @@ def paint(
     fps: Annotated[
         float | None, typer.Option(min=0.1, max=100, help="Frames a second of that; default 24.")
     ] = None,
-    frames: Annotated[int | None, typer.Option(min=2, max=10_000, help="How many; default 96.")] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=2, max=10_000, help="How many until it is finished; default 96.")
+    ] = None,
     svg: Annotated[
         str | None, typer.Option(help="Also write the strokes as vectors: FILE.svg or FOLDER/.")
     ] = None,

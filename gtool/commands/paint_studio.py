@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ DEFAULT_DETAIL = 0.5
 USUAL_LEVEL = 4  # at the default detail: the same strokes for the eye, whatever the size of the photo
 LEAST_SIDE = 64  # pixels that a photo keeps across while it is looked at
 ANIMATION_SIDE = 720  # pixels of an animation's longer side, at most
+HOLD_SECONDS = 1.5  # that its end is shown
 UNCOVERED_SIDE = 1024  # at which bare canvas is measured
 
 
@@ -218,7 +220,10 @@ def _animate(path: Path, painting: Painting, brush: Brush, longer: int, animatio
             made = making_of(painting, brush, height, width, animation.frames)
             for number, frame in enumerate(made):
                 update(number, animation.frames, shown(path))
-                yield np.asarray(frame.cpu().numpy())
+                picture = np.asarray(frame.cpu().numpy())
+                yield picture
+            # Films begin anew at once: the finished painting is looked at for a while.
+            yield from repeat(picture, round(HOLD_SECONDS * animation.fps))
 
         save_animation(path, frames(), animation.fps)
 
