@@ -71,7 +71,7 @@ def test_coarse_strokes_come_in_smaller_numbers_than_fine_ones():
     assert added[-8:].min() > 50
     # Each of the five levels has its share of the film.
     levels = coarse_to_fine().levels[torch.tensor(counts[1:]) - 1]
-    assert levels.bincount(minlength=5).min() >= 4
+    assert levels.bincount(minlength=5).min() >= 2
 
 
 def test_every_frame_changes_a_visible_and_about_even_part():

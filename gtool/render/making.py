@@ -20,8 +20,8 @@ EVENNESS = 0.75
 def making_of(painting: Painting, brush: Brush, height: int, width: int, frames: int) -> Iterator[Tensor]:
     """Yield the bare ground, the painting as it grows by about even amounts, and the finished painting.
 
-    Every frame paints its new strokes over the one before, so all of them together take about as long as the
-    finished picture, and one canvas in memory.
+    Every frame paints its new strokes over the one before: 48 of them take about twice as long as the finished
+    picture alone, and memory for one.
 
     Args:
         painting: on the device of the brush.
