@@ -174,9 +174,10 @@ def _mark(paint: list[tuple[list[Line], float]], mask: Field, shaded: Field) -> 
     first, second = (known[int(share * (len(known) - 1))] for share in DARKER)
     parts = (known[known > first], known[(known > second) & (known <= first)], known[known <= second])
     light, dark, darkest = (max(1e-3, float(part.mean() if len(part) else first)) for part in parts)
-    # Nothing beyond the paint is dark; a little over the bound, so that lines end near the last dark place.
-    field = np.where(np.isfinite(shade), shade, first + 0.1)
-    drawn = [_simple(contours(-field, -bound)) for bound in (first, second)]
+    # Beyond the paint is nothing dark, by so much that lines end within the last dark place.
+    beyond = first + 0.3
+    field = np.where(np.isfinite(shade), shade, beyond)
+    drawn = [_simple(contours(-field, -bound, -beyond)) for bound in (first, second)]
     black = [1 - dark / light, 1 - darkest / dark]
     whole, *areas = (sum(map(_area, lines)) for lines in (paint[-1][0], *drawn))
     dark_share, darkest_share = (min(1.0, area / whole) if whole else 0.0 for area in areas)
@@ -192,14 +193,14 @@ def _picture(brush: Brush, height: int, width: int) -> tuple[Field, Field]:
     return cut[0], cut[1]
 
 
-def contours(field: Field, level: float) -> list[Line]:
+def contours(field: Field, level: float, beyond: float = 0.0) -> list[Line]:
     """Return closed lines around the places where a field (n, m) over the unit square is above a level.
 
-    Marching squares: values stand at the centres of cells, and around the field everything lies below. Lines run
-    clockwise as seen (v down) around what is above, the other way round about holes.
+    Marching squares: values stand at the centres of cells, and around the field stands `beyond`, which must not be
+    above the level. Lines run clockwise as seen (v down) around what is above, the other way round about holes.
     """
     rows, columns = field.shape
-    padded = np.pad(field, 1, constant_values=min(float(field.min()), level) - 1e-3)
+    padded = np.pad(field, 1, constant_values=beyond)
     above = padded > level
     sides: dict[Side, Side] = {}  # from where a line enters a square of four values to where it leaves
     squares = above[:-1, :-1].astype(int) + above[1:, :-1] + above[:-1, 1:] + above[1:, 1:]
