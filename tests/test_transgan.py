@@ -34,6 +34,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bicubic": {"generator": {"upsample": "bicubic"}},
     "cross-attention": {"generator": {"modulation": "cross-attention", "norm": "pn"}},
     "gain": {"generator": {"modulation": "gain", "upsample": "bilinear", "relative_position": "local"}},
+    "first positions": {"generator": {"positions": "first-stage", "upsample": "bilinear"}},
     "tiles": {
         "generator": {"window": 4, "full_attention_until": 4},
         "discriminator": {"window": 2, "full_attention_until": 2},
@@ -355,6 +356,23 @@ def test_a_gradient_penalty_has_the_right_gradient(variant):
             weight -= step * direction
     expected = (values[0] - values[1]) / 2e-4
     assert (gradient * direction).sum().item() == pytest.approx(expected, rel=1e-3, abs=1e-9)
+
+
+def test_positions_of_the_first_stage_alone_make_no_pattern_of_pixels():
+    """Free numbers for every pixel are noise at the start, which a small discriminator may never see."""
+    roughness = {}
+    for positions in ("every-stage", "first-stage"):
+        torch.manual_seed(0)
+        generator = TransGANConfig.preset("cpu32").generator.model_copy(update={"positions": positions})
+        network = Generator(TransGANConfig.preset("cpu32").model_copy(update={"generator": generator}))
+        assert sum(name.endswith(".position") for name, _ in network.named_parameters()) == (
+            3 if positions == "every-stage" else 1
+        )
+        with torch.no_grad():
+            image = network(torch.randn(4, 64, generator=torch.Generator().manual_seed(1)))
+        smooth = torch.nn.functional.avg_pool2d(image, 3, 1)
+        roughness[positions] = (image[..., 1:-1, 1:-1] - smooth).std() / image.std()
+    assert roughness["first-stage"] < 0.8 * roughness["every-stage"]
 
 
 def test_a_frozen_discriminator_passes_gradients_on_and_keeps_none():
