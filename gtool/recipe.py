@@ -105,7 +105,9 @@ class StrokesRecipe(Section):
     positive_weight: Positive = 2.0  # of strokes that are there, in the decision's cross-entropy
     pixel: NonNegative = 0.0  # L1 of patches of known strokes, painted by decision
     gain_decision: NonNegative = 1.0  # of the cross-entropy that teaches which strokes gain most
-    explore: Share = 0.5  # share of patches on which half of the proposals cannot be chosen, so that all learn
+    explore: Share = (
+        0.5  # share of patches on which half of the proposals cannot be chosen, so that all learn
+    )
     pictures: Annotated[int, Field(ge=16)] = 2048  # drawn at the start
     scenes_share: Share = 0.3  # of them built-in scenes; the rest are dead leaves
 

@@ -351,7 +351,9 @@ def load_predictor(path: Path | None, compute: Compute) -> Predict:
     """
     path = path or checkpoint.shipped_weights(MODEL)
     if path is None:
-        raise CheckpointError("no trained weights come with this gtool; name some, or paint by --method greedy")
+        raise CheckpointError(
+            "no trained weights come with this gtool; name some, or paint by --method greedy"
+        )
     weights = checkpoint.load_weights(path)
     model, described = weights.meta.get("model"), weights.meta.get("config")
     if model != MODEL:

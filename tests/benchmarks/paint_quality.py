@@ -96,7 +96,9 @@ def methods(weights: list[Path]) -> Iterator[tuple[str, dict[str, Any], Any]]:
 
 def main() -> None:
     """Paint everything and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--weights", type=Path, action="append", default=[])
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
