@@ -21,7 +21,7 @@ from gtool.errors import GToolError, InterruptedRunError
 
 app = typer.Typer(
     name="gtool",
-    help="Train, sample, score and export the transformer image generators.",
+    help="Train, sample, score and export the transformer image generators, and paint with one.",
     invoke_without_command=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -79,7 +79,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 `gtool train transgan --dataset cifar10 --recipe cifar10 --dry-run`"""
 )
 def train(
-    model: Annotated[str, typer.Argument(help="Which model: transgan.")],
+    model: Annotated[str, typer.Argument(help="Which model: transgan or paint-transformer.")],
     dataset: Annotated[
         str | None, typer.Option(help="A built-in name, a folder, zip or parquet of images, or a hub id.")
     ] = None,
