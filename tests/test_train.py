@@ -214,6 +214,7 @@ def test_a_full_disk_is_one_line_and_the_last_state_stays(recipe):
             2,
             "two images of one micro-batch",
         ),
+        (["train", "paint-transformer", "--dataset", "."], 2, "pictures of their own making"),
         (["train", "transgan", "--set", "augment.policy=colour"], 2, "color"),
         (["train", "transgan", "--precision", "fp8"], 2, "fp8"),
         (["train", "transgan", "--tracker", "wandb"], 2, "tensorboard"),

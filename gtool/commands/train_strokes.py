@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gtool.errors import RecipeError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -14,17 +16,17 @@ if TYPE_CHECKING:
 BUILT_IN = "scenes"  # the data set's name that stands for pictures drawn here: leaves and scenes
 
 
-def open_inputs(recipe: Recipe) -> Any:
-    """Find the user's pictures where the recipe names some, without torch.
+def open_inputs(recipe: Recipe) -> None:
+    """Make sure that no other pictures are asked for than those made here.
 
     Raises:
-        DataError: no such data, or none that can be used.
+        RecipeError: a data set that would not be looked at.
     """
-    if recipe.data.dataset == BUILT_IN:
-        return None
-    from gtool.commands.train_adversarial import open_inputs as open_images
-
-    return open_images(recipe)
+    if recipe.data.dataset != BUILT_IN:
+        raise RecipeError(
+            f"--dataset {recipe.data.dataset}: stroke predictors learn from strokes and pictures of their own making; "
+            "leave it out"
+        )
 
 
 def step_flops(recipe: Recipe, forward: dict[str, float]) -> float:

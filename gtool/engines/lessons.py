@@ -1,7 +1,7 @@
 """What a stroke predictor learns from: patches of strokes that are known, and patches of pictures half painted.
 
 Nothing is read from disk: strokes are drawn at random, pictures are dead leaves and built-in scenes. All random
-numbers are functions of (seed, purpose, step) and are drawn for the global batch.
+numbers come from the generator that is passed.
 
 Axis letters: N patches, G strokes a patch, P pixels of a patch.
 """

@@ -6,8 +6,8 @@ pixel at (X, Y) lies at
     u = 1/2 + ( c (X - x) + s (Y - y)) / width
     v = 1/2 + (-s (X - x) + c (Y - y)) / height
 
-of the brush (Paint Transformer, Liu et al. 2021; facts of its code in the names of its authors, inference.py: the
-same equations in coordinates of [-1, 1]). The brush gives mask a and mask times shade b there, and the canvas
+of the brush (Paint Transformer, Liu et al. 2021; Huage001/PaintTransformer, inference/inference.py, has the same
+equations in coordinates of [-1, 1]). The brush gives mask a and mask times shade b there, and the canvas
 becomes C (1 - o a) + o b RGB under opacity o.
 
 Deviations, with their reasons: bristles turn from one axis to the other where width and height change places (a
