@@ -105,6 +105,9 @@ class StrokesRecipe(Section):
     positive_weight: Positive = 2.0  # of strokes that are there, in the decision's cross-entropy
     pixel: NonNegative = 0.0  # L1 of patches of known strokes, painted by decision
     gain_decision: NonNegative = 1.0  # of the cross-entropy that teaches which strokes gain most
+    # Power of the decision's probability that gains are multiplied by in training. Among proposals that gain alike
+    # those are chosen that were chosen before, so that there is something to be learned about which.
+    habit: NonNegative = 1.0
     explore: Share = (
         0.5  # share of patches on which half of the proposals cannot be chosen, so that all learn
     )

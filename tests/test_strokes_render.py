@@ -8,7 +8,7 @@ import torch
 
 from gtool.render.brush import FINEST, HALF_HEIGHT, HALF_WIDTH, KINDS, MASTER, load_brush, make_brush
 from gtool.render.painting import draw_on
-from gtool.render.stroke import Touched, composite, layers, render, touch
+from gtool.render.stroke import TURN, Touched, composite, layers, render, touch
 from tests.strokes import BRUSHES, brush_named, colors, strokes
 
 SIDE = 128
@@ -65,7 +65,7 @@ def equations(stroke, side):
 def test_a_mark_lies_where_the_equations_put_it(smooth_brush, stroke):
     u, v = equations(stroke, SIDE)
     mask, shaded = (x[0].numpy() for x in render(smooth_brush, torch.tensor([stroke]), SIDE, SIDE))
-    upright = 1 / (1 + (stroke[2] / stroke[3]) ** 6)
+    upright = 1 / (1 + (stroke[2] / stroke[3]) ** TURN)
     expected = upright * smooth_mask(u, v) + (1 - upright) * smooth_mask(v, u)
     assert expected.max() > 0.4
     assert np.abs(mask - expected).max() < 0.01

@@ -217,14 +217,15 @@ def _picture_loss(
     with torch.no_grad():
         small, _ = masks(state.brush, shape_params, CHOOSING)
         near = [F.avg_pool2d(x, PATCH // CHOOSING).flatten(2) for x in (target, canvas)]
-        best, gains = losses.select_by_gain(small, near[0], near[1], count)
+        weight = proposals.logits.sigmoid() ** strokes.habit if strokes.habit else None
+        best, gains = losses.select_by_gain(small, near[0], near[1], count, weight)
         wanted = torch.zeros_like(proposals.logits)
         wanted.scatter_(1, best, (gains > 0).to(wanted.dtype))
         # On some patches half of the proposals are out, so that those never chosen go on learning.
         hidden = torch.rand(n, num_proposals, generator=random) < 0.5
         hidden &= torch.rand(n, 1, generator=random) < strokes.explore
         small = small * (~hidden).to(small)[..., None]
-        chosen, gains = losses.select_by_gain(small, near[0], near[1], count)
+        chosen, gains = losses.select_by_gain(small, near[0], near[1], count, weight)
     picked = shape_params.gather(1, chosen[..., None].expand(-1, -1, 5))
     mask, shaded = masks(state.brush, picked, PATCH)
     flat = target.flatten(2)

@@ -30,7 +30,7 @@ from torch import Tensor
 from gtool.render.brush import MASTER, SMALLEST, Brush
 
 THINNEST = 1.5  # pixels: what is thinner is drawn so wide, and fainter
-TURN = 6.0  # how fast bristles turn with the logarithm of height over width
+TURN = 24.0  # how fast bristles turn with the logarithm of height over width
 MARGIN = 1.0  # pixels around the ink that filtering reaches at least
 
 
