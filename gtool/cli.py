@@ -552,4 +552,7 @@ def main() -> None:
     """Entry point of the `gtool` command."""
     # So that SIGTERM clears unfinished files away like every other end; training saves its state first.
     signal.signal(signal.SIGTERM, lambda signum, _frame: sys.exit(128 + signum))
+    # Threads that wait for each other sleep soon instead of keeping cores from those that they wait for; read when
+    # the OpenMP library is loaded, with torch.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     sys.exit(run(sys.argv[1:]))

@@ -90,7 +90,7 @@ def test_the_picture_has_the_size_that_was_asked_for(tmp_path):
 
 
 def test_bristles_run_along_the_longer_side(tmp_path):
-    params = torch.tensor([[0.5, 0.5, 0.1, 0.4, 0.2], [0.5, 0.5, 0.4, 0.1, 0.2], [0.5, 0.5, 0.2, 0.21, 0.2]])
+    params = torch.tensor([[0.5, 0.5, 0.1, 0.4, 0.2], [0.5, 0.5, 0.4, 0.1, 0.2], [0.5, 0.5, 0.2, 0.205, 0.2]])
     painting = a_painting(3, shape_params=params)
     root = written(tmp_path, painting)
     assert [use.get(HREF) for use in root.findall(f"{SVG}use")] == ["#v", "#h", "#b"]

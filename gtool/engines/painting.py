@@ -31,7 +31,7 @@ from gtool.errors import CheckpointError, RecipeError
 from gtool.losses.strokes import mean_color, select_by_gain
 from gtool.models import config_class
 from gtool.models.paint_transformer import Proposals, build_predictor
-from gtool.models.paint_transformer_config import PATCH
+from gtool.models.paint_transformer_config import PATCH, num_parameters
 from gtool.recipe import validate
 from gtool.render.brush import Brush
 from gtool.render.painting import Painting, draw_on, to_pixels
@@ -40,7 +40,7 @@ from gtool.render.stroke import Touched, composite, layers, touch
 MODEL = "paint-transformer"
 Method = Literal["predictor", "greedy", "random"]
 Select = Literal["gain", "decision"]
-CHUNK = 256  # patches looked at in one forward
+CHUNK = 64  # patches looked at in one forward
 CHOOSING = 16  # pixels a side at which the proposals of a patch are tried
 CANDIDATES = 64  # random strokes that greedy painting tries for each that it paints
 LEAST_GAIN = 1 / 255  # mean lowering of the error under a stroke that is worth a stroke
@@ -365,9 +365,9 @@ def load_predictor(path: Path | None, compute: Compute) -> Predict:
     except RecipeError as bad:
         raise CheckpointError(str(bad)) from None
     # A file that asks for other sizes than it holds is refused before they are made.
-    with torch.device("meta"):
-        outline = build_predictor(config)
-    checkpoint.require_fit(outline, weights.tensors, path)
+    held, needed = sum(tensor.numel() for tensor in weights.tensors.values()), num_parameters(config)
+    if held < needed:
+        raise CheckpointError(f"{path}: holds {held:,} numbers, its description asks for {needed:,}")
     with torch.random.fork_rng(devices=[]):
         network = build_predictor(config)
     checkpoint.restore(network, weights.tensors, path)

@@ -55,6 +55,26 @@ class PaintTransformerConfig(BaseModel):
         return self
 
 
+def num_parameters(config: PaintTransformerConfig) -> int:
+    """Return how many numbers the network learns."""
+    if config.architecture == "released":
+        return 9_072_902
+    width, stem, share = config.width, config.stem_width, (CELLS // config.grid) ** 2
+    convolutions = 9 * (9 * stem + 2 * stem * stem + 2 * stem * width) + 3 * stem + width
+    norms = 2 * stem + 4 * stem
+    attention = 4 * width**2 + width + config.heads * (2 * config.grid - 1) ** 2
+    mlp = 2 * config.mlp_ratio * width**2 + config.mlp_ratio * width + width
+    block = attention + mlp + 4 * width
+    return (
+        convolutions
+        + norms
+        + config.grid**2 * width
+        + config.depth * block
+        + 2 * width
+        + 7 * share * (width + 1)
+    )
+
+
 def flops(config: PaintTransformerConfig) -> dict[str, float]:
     """Return the floating-point operations of one patch, forward only (matrix products and convolutions)."""
     if config.architecture == "released":
