@@ -56,7 +56,7 @@ class Block(nn.Module):
 
 
 class DensePredictor(nn.Module):
-    """Photo, canvas and their difference -> tokens -> strokes: one in each of 8 x 8 cells, a token has one or several."""
+    """Photo, canvas and their difference -> tokens -> strokes, one in each of 8 x 8 cells; a token has 1 or 4 cells."""
 
     def __init__(self, config: PaintTransformerConfig) -> None:
         super().__init__()
