@@ -245,7 +245,8 @@ def _paint_photos(request: Request) -> Report:
     alone = len(jobs) + len(failures) == 1
     studio = None
     for number, job in enumerate(jobs, 1):
-        photo, began = None, time.perf_counter()
+        began = time.perf_counter()
+        photo: Photo | Survey | None = None
         with _bearing(report, job, alone):
             photo = survey(job.source) if job.is_clip else _read(job, request)
         if photo is None:
@@ -255,8 +256,11 @@ def _paint_photos(request: Request) -> Report:
         place = f"{number} of {len(jobs)}, " if len(jobs) > 1 else ""
         with _bearing(report, job, alone):
             began = time.perf_counter() - reading
-            paint_it = _paint_one if isinstance(photo, Photo) else _paint_frames
-            report.records.append(paint_it(request, studio, job, photo, place, began))
+            if isinstance(photo, Photo):
+                record = _paint_one(request, studio, job, photo, place, began)
+            else:
+                record = _paint_frames(request, studio, job, photo, place, began)
+            report.records.append(record)
     report.settings = {"method": said["method"], "seed": request.seed}
     if said["weights"] is not None:
         report.settings["weights"] = str(said["weights"])

@@ -52,14 +52,15 @@ def paint_clip(
     """
     rate = found.rate if fps is None else Fraction(fps).limit_denominator(1000)
     total = found.frames if fps is None else max(1, round(found.frames * rate / found.rate))
+    width, height = fitting(found.width, found.height, at_most)
     counts = _Counts()
     began = time.perf_counter()
     with (
         open_clip(job.source) as clip,
-        write_film(job.out, rate, found.pixel_aspect) as film,
+        write_film(job.out, (height, width), rate, found.pixel_aspect) as film,
         console.progress("painting") as update,
     ):
-        _say(job, found, at_most, film.add_tracks(clip.audio))
+        _say(job, found, (width, height), film.add_tracks(clip.audio))
         frames: Iterable[Frame] = clip.frames(at_most, film.copy)
         if fps is not None:
             frames = _at_rate(frames, rate)
@@ -70,19 +71,17 @@ def paint_clip(
             pixels = painter.paint(frame.photo)
             film.add(pixels, frame.time)
             counts.add(painter, frame.photo.pixels if compare else pixels, pixels)
-    height, width, _ = pixels.shape
     return {"height": height, "width": width} | counts.summary(float(rate), painter.shots, compare)
 
 
-def _say(job: Job, found: Survey, at_most: int, dumb: list[str]) -> None:
+def _say(job: Job, found: Survey, size: tuple[int, int], dumb: list[str]) -> None:
     """Tell what becomes of the clip that its user may not expect."""
     name = shown(job.source)
     for note in found.notes:
         console.notice(f"{name}: {note}")
-    width, height = fitting(found.width, found.height, at_most)
-    if (width, height) != (found.width, found.height):
-        size = f"{found.width}x{found.height} is painted at {width}x{height}"
-        console.notice(f"{name}: {size}; --max-side {max(found.width, found.height)} keeps it")
+    if size != (found.width, found.height):
+        made = f"{found.width}x{found.height} is painted at {size[0]}x{size[1]}"
+        console.notice(f"{name}: {made}; --max-side {max(found.width, found.height)} keeps it")
     if dumb:
         console.notice(f"{name}: {job.out.suffix} holds no {', '.join(dumb)} sound, which is left out")
 

@@ -14,7 +14,12 @@ from gtool.errors import GToolError, RecipeError
 
 PAINTED = "-painted"
 ANIMATIONS = (".webp", ".gif", ".mp4")
-_SUFFIXES = {"-o": (*FORMATS, *clips.FORMATS), "--svg": (".svg",), "--strokes": (".json",), "--animate": ANIMATIONS}
+_SUFFIXES = {
+    "-o": (*FORMATS, *clips.FORMATS),
+    "--svg": (".svg",),
+    "--strokes": (".json",),
+    "--animate": ANIMATIONS,
+}
 _OURS = re.compile(rf".*{PAINTED}(-\d+)?")  # stems of paintings, which lie among photos
 
 

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SUFFIXES = frozenset(
-    (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts")
-    + (".wmv", ".flv", ".ogv", ".3gp")
+    ".mp4 .m4v .mov .webm .mkv .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .ogv .3gp".split()  # noqa: SIM905
 )
 FORMATS = (".mp4", ".webm")  # that are written
 # Demuxers that open nothing but the file itself: playlists of any kind could name others.
@@ -148,7 +147,9 @@ def open_clip(path: Path) -> Iterator[Clip]:
         # A file of ours instead of a name: no name is taken for an address.
         with path.open("rb") as file, av.open(file, options=options, metadata_errors="replace") as container:
             if not container.streams.video:
-                raise UnreadableClip(path, "holds no pictures" + (", only sound" * bool(container.streams.audio)))
+                raise UnreadableClip(
+                    path, "holds no pictures" + (", only sound" * bool(container.streams.audio))
+                )
             yield _Film(path, container)
     except av.error.FFmpegError as bad:
         raise UnreadableClip(path, f"no clip that can be read: {bad.strerror}") from None
@@ -193,23 +194,28 @@ class _Film:
             raise UnreadableClip(self._path, f"cut short: {count:,} of its {declared:,} frames are there")
         # Where frames are not counted by the file, its length tells.
         length = Fraction(self._container.duration or 0, 1_000_000)
-        if not declared and length > Fraction(11, 10) * max(last, end) + 1:
+        if not declared and length > Fraction(11, 10) * max(last, end) + Fraction(1, 4):
             there = f"{float(max(last, end)):.1f} of its {float(length):.1f} seconds are there"
             raise UnreadableClip(self._path, f"cut short: {there}")
         turned = first.rotation % 180 != 0
         height, width = (first.width, first.height) if turned else (first.height, first.width)
-        rate = Fraction(count - 1) / last if count > 1 and last > 0 else Fraction(0)
         aspect = self._video.sample_aspect_ratio or Fraction(1)
         return Survey(
             height=height,
             width=width,
             frames=count,
-            rate=rate or self._video.average_rate or Fraction(25),
+            rate=self._rate(count, last),
             pixel_aspect=1 / aspect if turned else aspect,
             notes=("its colours are of high dynamic range and come out pale",)
             if first.color_trc in HDR_CURVES
             else (),
         )
+
+    def _rate(self, count: int, last: Fraction) -> Fraction:
+        """Frames a second: as the file says, unless the times of its frames say otherwise."""
+        said = Fraction(self._video.average_rate or 25)
+        found = (count - 1) / last if last > 0 else said
+        return said if abs(found / said - 1) < 0.02 else found
 
     def frames(self, at_most: int, sound: Callable[[Any], None]) -> Iterator[Frame]:
         size = None

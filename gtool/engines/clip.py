@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gtool.engines.painting import CHOOSING, Earlier, Plan, Predict, paint, underpainting_cells
 from gtool.render.brush import Brush
-from gtool.render.cover import mark, mean_under, meets
+from gtool.render.cover import look_under, mark, mean_under, meets
 from gtool.render.painting import Painting, draw_on, to_pixels
 
 # Difference, on average over a window of 3 x 3 compared pixels, which are 7 or more pixels of a frame a side: noise of
@@ -115,15 +115,11 @@ class ClipPainter:
         """Say which strokes have most of their ink where something changed after them: (N,) bool."""
         height, width = changed_in.shape
         geometry = to_pixels(shown.painting.shape_params, max(height, width))
-        stale = torch.zeros(len(geometry), dtype=torch.bool, device=geometry.device)
-        for born in shown.born.unique().tolist():
-            mine = (shown.born == born).nonzero().squeeze(1)
-            stale[mine] = mean_under(geometry[mine], (changed_in > born).float()[None])[:, 0] > STALE
-        return stale
+        changed, inside = look_under(geometry, changed_in[None])
+        later = (changed[0] > shown.born[:, None]) & inside  # (N, 25)
+        return later.sum(-1) > STALE * inside.sum(-1)
 
-    def _bared(
-        self, was: Painting, becomes: Painting, stays: Tensor, height: int, width: int
-    ) -> Tensor:
+    def _bared(self, was: Painting, becomes: Painting, stays: Tensor, height: int, width: int) -> Tensor:
         """Say where strokes that go are missed: (h, w) bool."""
         geometry = to_pixels(was.shape_params, max(height, width))
         gone = mark(geometry[~stays], -(-height // CELL), -(-width // CELL), CELL)

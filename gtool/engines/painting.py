@@ -155,7 +155,9 @@ def paint(
         room = None if plan.max_strokes is None else plan.max_strokes - len(strokes) - later
         if room is None or room > 0:
             anew = None if earlier is None else _see(earlier.anew, level)
-            canvas = photo.new_tensor(ground).expand(level.rows * PATCH, level.columns * PATCH, 3).contiguous()
+            canvas = (
+                photo.new_tensor(ground).expand(level.rows * PATCH, level.columns * PATCH, 3).contiguous()
+            )
             strokes.add(*_paint_pass(look, level, _see(photo, level), canvas, strokes, room, anew), number)
     progress(len(passes), len(passes))
     geometry, colors, levels = strokes.join()
@@ -392,8 +394,8 @@ def _random_shapes(seed: int, level: int, patches: Tensor, turn: int, count: int
 
     Those of a patch do not depend on the others, so that what is new in one place changes no other.
     """
-    uniform = hashed_uniform(seed, patches.cpu().numpy(), 5 * count, f"{level} {turn}")
-    uniform = torch.from_numpy(uniform).to(patches.device, torch.float32).view(-1, count, 5)
+    numbers = hashed_uniform(seed, patches.cpu().numpy(), 5 * count, f"{level} {turn}")
+    uniform = torch.from_numpy(numbers).to(patches.device, torch.float32).view(-1, count, 5)
     sides = torch.exp(-2.3 + 2.1 * uniform[..., 2:4])
     return torch.cat([uniform[..., :2], sides, uniform[..., 4:]], dim=-1)
 

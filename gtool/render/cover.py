@@ -34,7 +34,9 @@ def meets(geometry: Tensor, mask: Tensor, cell: float) -> Tensor:
 
 def _boxes(geometry: Tensor, height: int, width: int, cell: float) -> list[Tensor]:
     """Left, top, right and bottom cells, the latter two not inside: (N,) int64 each."""
-    reach = 0.505 * geometry[:, 2:4].norm(dim=-1, keepdim=True) + 2  # half a diagonal, and what filtering adds
+    reach = (
+        0.505 * geometry[:, 2:4].norm(dim=-1, keepdim=True) + 2
+    )  # half a diagonal, and what filtering adds
     low, high = (geometry[:, :2] - reach) / cell, (geometry[:, :2] + reach) / cell
     ends = torch.tensor([width, height], device=geometry.device)
     low, high = low.floor().long().clamp(min=0), high.ceil().long().clamp(min=0)
@@ -47,6 +49,17 @@ def mean_under(geometry: Tensor, image: Tensor) -> Tensor:
 
     Places beyond the image do not count; a stroke wholly beyond it gets 0.
     """
+    values, inside = look_under(geometry, image)
+    return ((values * inside).sum(-1) / inside.sum(-1).clamp(min=1)).T
+
+
+def look_under(geometry: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+    """Look at an image (C, H, W) in 25 places under the ink of each of N strokes (N, 5).
+
+    Returns:
+        values: (C, N, 25).
+        inside: (N, 25) bool, which places lie within the image; the values of others mean nothing.
+    """
     _, height, width = image.shape
     probe = geometry.new_tensor(PROBES)
     u, v = (axis.reshape(1, -1) for axis in torch.meshgrid(probe, probe, indexing="ij"))  # (1, 25)
@@ -56,5 +69,4 @@ def mean_under(geometry: Tensor, image: Tensor) -> Tensor:
     row = (y + u * across * sine + v * along * cosine).floor().long()
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     place = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
-    values = image.flatten(1)[:, place] * inside  # (C, N, 25)
-    return (values.sum(-1) / inside.sum(-1).clamp(min=1)).T
+    return image.flatten(1)[:, place], inside

@@ -16,7 +16,11 @@ from gtool.render.picture import Pixels
 TICKS = 90_000  # a second: whole numbers for every usual frame rate
 _CODECS: dict[str, tuple[str, str, dict[str, str]]] = {
     ".mp4": ("mp4", "libx264", {"crf": X264_CRF}),
-    ".webm": ("webm", "libvpx-vp9", {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}),
+    ".webm": (
+        "webm",
+        "libvpx-vp9",
+        {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"},
+    ),
 }
 BT709, MPEG_RANGE = 1, 1  # ITU-T H.273
 
@@ -24,12 +28,18 @@ BT709, MPEG_RANGE = 1, 1  # ITU-T H.273
 class Film:
     """A film that is being written."""
 
-    def __init__(self, container: Any, suffix: str, rate: Fraction, pixel_aspect: Fraction) -> None:
+    def __init__(
+        self, container: Any, suffix: str, size: tuple[int, int], rate: Fraction, pixel_aspect: Fraction
+    ) -> None:
         self._container = container
         self._tracks: dict[int, Any] = {}
         _, codec, options = _CODECS[suffix]
-        self._even = codec == "libx264"  # which refuses odd sides in this pixel format
         self._video = container.add_stream(codec, rate=rate, options=options)
+        height, width = size
+        # x264 refuses odd sides in this pixel format.
+        self._even = codec == "libx264"
+        self._video.height = height + height % 2 * self._even
+        self._video.width = width + width % 2 * self._even
         self._video.pix_fmt = "yuv420p"  # what browsers play
         coding = self._video.codec_context
         coding.time_base = Fraction(1, TICKS)
@@ -46,12 +56,10 @@ class Film:
         return [track.codec_context.name for track in tracks if track.index not in self._tracks]
 
     def add(self, picture: Pixels, time: Fraction) -> None:
-        """Show a picture uint8 (H, W, 3), all of one size, from so many seconds on."""
+        """Show a picture uint8 (H, W, 3), of the size of the film, from so many seconds on."""
         import av
 
         picture = even(picture) if self._even else picture
-        if not self._video.codec_context.is_open:
-            self._video.height, self._video.width = picture.shape[:2]
         frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
         frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
         frame.pts, frame.time_base = round(time * TICKS), Fraction(1, TICKS)
@@ -69,8 +77,10 @@ class Film:
 
 
 @contextmanager
-def write_film(path: Path, rate: Fraction, pixel_aspect: Fraction = Fraction(1)) -> Iterator[Film]:
-    """Yield a film, .mp4 or .webm by its suffix, that is there under its name once the block has ended well.
+def write_film(
+    path: Path, size: tuple[int, int], rate: Fraction, pixel_aspect: Fraction = Fraction(1)
+) -> Iterator[Film]:
+    """Yield a film of a height and width, .mp4 or .webm by its suffix; it gets its name when the block ends well.
 
     Raises:
         CheckpointError: it cannot be written.
@@ -84,7 +94,7 @@ def write_film(path: Path, rate: Fraction, pixel_aspect: Fraction = Fraction(1))
             temporary.open("wb") as file,
             av.open(file, "w", format=_CODECS[suffix][0]) as container,
         ):
-            film = Film(container, suffix, rate.limit_denominator(100_000), pixel_aspect)
+            film = Film(container, suffix, size, rate.limit_denominator(100_000), pixel_aspect)
             yield film
             film.finish()
     except av.error.FFmpegError as bad:
