@@ -20,7 +20,7 @@ from gtool.engines.painting import Plan
 from gtool.engines.painting import paint as paint_photo
 from gtool.models.paint_transformer import Proposals
 from gtool.render.brush import load_brush
-from gtool.render.cover import mark, mean_under, meets
+from gtool.render.cover import look_under, mark, meets, seen_ink
 from gtool.render.painting import render_painting
 from tests import odd_images as odd
 from tests.painted import draw_photo, files, paint, refusal
@@ -179,11 +179,22 @@ def test_what_lies_where_is_found():
     strokes = torch.tensor([[20.0, 20.0, 10.0, 10.0, 0.3], [60.0, 20.0, 10.0, 30.0, 0.5]])
     image = torch.zeros(1, 40, 80)
     image[:, :, :20] = 1
-    assert mean_under(strokes, image)[:, 0].tolist() == pytest.approx([0.5, 0.0], abs=0.15)
+    assert look_under(strokes, image)[0].mean(-1).tolist() == pytest.approx([0.5, 0.0], abs=0.15)
     cells = mark(strokes[:1], 10, 20, 4)
     assert cells[5, 5]
     assert not cells[:, 10:].any()
     assert meets(strokes, cells, 4).tolist() == [True, False]
+
+
+def test_hidden_ink_is_told_from_what_is_seen():
+    strokes = torch.tensor(
+        [[20.0, 20.0, 10.0, 10.0, 0.0], [60.0, 20.0, 10.0, 10.0, 0.0], [20.0, 20.0, 24.0, 24.0, 0.0]]
+    )
+    share, place, stroke = seen_ink(BRUSH, strokes, 1.0, (40, 80))
+    assert share[0] < 0.1
+    assert share[1:].tolist() == pytest.approx([1, 1])
+    assert set(stroke[place == 20 * 80 + 20].tolist()) == {2}
+    assert set(stroke[place == 20 * 80 + 60].tolist()) == {1}
 
 
 # The command line: films.

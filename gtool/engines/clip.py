@@ -19,15 +19,15 @@ from torch import Tensor
 
 from gtool.engines.painting import CHOOSING, Earlier, Plan, Predict, paint, underpainting_cells
 from gtool.render.brush import Brush
-from gtool.render.cover import look_under, mark, mean_under, meets
-from gtool.render.painting import Painting, draw_on, to_pixels
+from gtool.render.cover import look_under, mark, meets, seen_ink
+from gtool.render.painting import Painting, to_pixels
 
 # Difference, on average over a window of 3 x 3 compared pixels, which are 7 or more pixels of a frame a side: noise of
 # a sensor (standard deviation 10/255) and H.264 at its default quality stay below a third of it.
 CHANGED = 0.04
 AROUND = 2  # compared pixels around a change that count as changed
 STALE = 0.5  # share of its ink where something changed, from which a stroke goes
-BARED = 0.02  # what a stroke that goes must have shown for its place to be painted anew
+HIDDEN = 0.1  # share of its ink that is seen, below which a stroke among moving ones goes
 CUT = 0.75  # share of changed pixels from which nothing of the painting is kept
 CELL = 8  # compared pixels
 
@@ -56,7 +56,7 @@ class ClipPainter:
         self.new_strokes = 0  # in the last frame
         self._brush = brush
         self._predict = predict
-        self._number = 0
+        self._number = self._begun = 0  # of this frame and of the first of its shot
         self._shown: _Shown | None = None
 
     def paint(self, frame: Tensor) -> Painting:
@@ -77,6 +77,7 @@ class ClipPainter:
     def _begin(self, frame: Tensor, seen: Tensor) -> _Shown:
         painting = paint(frame, self.plan, self._brush, self._predict)
         self.shots += 1
+        self._begun = self._number
         self.new_strokes = len(painting)
         born = torch.full((len(painting),), self._number, device=frame.device)
         return _Shown(painting, born, seen, torch.full_like(seen[0], self._number, dtype=torch.long))
@@ -84,53 +85,54 @@ class ClipPainter:
     def _continue(self, shown: _Shown, frame: Tensor, seen: Tensor, changed: Tensor) -> _Shown:
         height, width = changed.shape
         changed_in = torch.where(changed, self._number, shown.changed_in)
-        painting, stale = shown.painting, self._stale(shown, changed_in)
-        under = math.prod(underpainting_cells(*frame.shape[1:]))
+        geometry = to_pixels(shown.painting.shape_params, max(height, width))
+        stale = look_under(geometry, changed_in[None])[0] > shown.born[:, None]  # (N, 25)
+        goes = stale.float().mean(-1) > STALE
         # The underpainting keeps its places for the whole shot, so that no ground is laid bare; colours follow.
-        colors, born = painting.colors.clone(), shown.born.clone()
-        followed = stale[:under].nonzero().squeeze(1)
-        geometry = to_pixels(painting.shape_params, max(height, width))
-        colors[followed] = mean_under(geometry[followed], seen)
+        under = math.prod(underpainting_cells(*frame.shape[1:]))
+        followed = goes[:under].nonzero().squeeze(1)
+        painting, born = replace(shown.painting, colors=shown.painting.colors.clone()), shown.born.clone()
+        painting.colors[followed] = look_under(geometry[followed], seen).mean(-1).T
         born[followed] = self._number
-        stale[:under] = False
-        before, stays = replace(painting, colors=colors), ~stale
-        anew = changed | self._bared(painting, before, stays, height, width)
-        kept = _choose(before, stays)
-        made = paint(
-            frame,
-            replace(self.plan, ground=painting.ground),
-            self._brush,
-            self._predict,
-            earlier=Earlier(kept, F.interpolate(anew[None, None].float(), frame.shape[1:])[0]),
-        )
+        goes[:under] = False
+        # Where something moves, paint would pile up; in still places even what is hidden stays.
+        loose = stale.any(-1) | (born > self._begun)
+        loose[:under] = False
+        goes, bared = self._uncover(geometry, goes, loose, (height, width))
+        kept = _choose(painting, ~goes)
+        anew = F.interpolate((changed | bared)[None, None].float(), frame.shape[1:])[0]
+        plan = replace(self.plan, ground=painting.ground)
+        made = paint(frame, plan, self._brush, self._predict, earlier=Earlier(kept, anew))
         place = _places(made.levels, kept.levels)
         # As they were to the last bit: pixels and shares of a side are not the same number twice.
         made.shape_params[place] = kept.shape_params
         born_now = torch.full_like(made.levels, self._number)
-        born_now[place] = born[stays]
+        born_now[place] = born[~goes]
         self.new_strokes = len(made) - len(kept)
         return _Shown(made, born_now, torch.where(changed, seen, shown.seen), changed_in)
 
-    def _stale(self, shown: _Shown, changed_in: Tensor) -> Tensor:
-        """Say which strokes have most of their ink where something changed after them: (N,) bool."""
-        height, width = changed_in.shape
-        geometry = to_pixels(shown.painting.shape_params, max(height, width))
-        changed, inside = look_under(geometry, changed_in[None])
-        later = (changed[0] > shown.born[:, None]) & inside  # (N, 25)
-        return later.sum(-1) > STALE * inside.sum(-1)
+    def _uncover(
+        self, geometry: Tensor, goes: Tensor, loose: Tensor, size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Let hidden strokes go too, where they are loose, and find where all that go are missed.
 
-    def _bared(self, was: Painting, becomes: Painting, stays: Tensor, height: int, width: int) -> Tensor:
-        """Say where strokes that go are missed: (h, w) bool."""
-        geometry = to_pixels(was.shape_params, max(height, width))
-        gone = mark(geometry[~stays], -(-height // CELL), -(-width // CELL), CELL)
-        near = meets(geometry, gone, CELL)
-        pictures = []
-        for painting, drawn in ((was, near), (becomes, near & stays)):
-            canvas = geometry.new_tensor(was.ground).expand(height, width, 3).contiguous()
-            draw_on(canvas, geometry[drawn], painting.colors[drawn], self._brush, was.opacity)
-            pictures.append(canvas)
-        seen = (pictures[0] - pictures[1]).abs().amax(-1) > BARED
-        return seen & gone.repeat_interleave(CELL, 0).repeat_interleave(CELL, 1)[:height, :width]
+        Args:
+            geometry: (N, 5) in compared pixels.
+            goes: (N,) bool.
+            loose: (N,) bool, which may go.
+            size: h, w.
+
+        Returns:
+            (N,) bool, what goes, and (h, w) bool, where it was clearly seen.
+        """
+        height, width = size
+        around = mark(geometry[goes], -(-height // CELL), -(-width // CELL), CELL)
+        near = meets(geometry, around, CELL).nonzero().squeeze(1)
+        share, place, stroke = seen_ink(self._brush, geometry[near], self.plan.opacity, size)
+        goes = goes.index_put((near,), goes[near] | (loose[near] & (share < HIDDEN)))
+        bared = torch.zeros(height * width, dtype=torch.bool, device=geometry.device)
+        bared[place[goes[near[stroke]]]] = True
+        return goes, bared.view(size)
 
 
 def _reduce(frame: Tensor, levels: int) -> Tensor:

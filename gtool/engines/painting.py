@@ -35,7 +35,7 @@ from gtool.models.paint_transformer import Proposals, build_predictor
 from gtool.models.paint_transformer_config import PATCH
 from gtool.recipe import validate
 from gtool.render.brush import Brush
-from gtool.render.cover import mean_under, meets
+from gtool.render.cover import look_under, meets
 from gtool.render.painting import Painting, draw_on, to_pixels
 from gtool.render.stroke import Touched, composite, layers, touch
 
@@ -242,7 +242,7 @@ def _paint_pass(
         target = torch.lerp(canvas.permute(2, 0, 1), target, anew)
     proposed, gain = _propose(look, level, target, canvas, patches)
     if anew is not None:
-        inside = mean_under(proposed, anew)[:, 0] >= MOSTLY
+        inside = look_under(proposed, anew)[0].mean(-1) >= MOSTLY
         proposed, gain = proposed[inside], gain[inside]
     if room is not None and len(proposed) > room:
         proposed = proposed[gain.topk(room).indices.sort().values]

@@ -1,4 +1,4 @@
-"""Where strokes lie: which of them come near a mask, and what share of their ink is on it.
+"""Where strokes lie: which come near a mask, what is under their ink, and what of it is seen.
 
 Geometry is in pixels, as in `gtool.render.stroke`. Axis letters: N strokes, H W pixels, h w cells.
 """
@@ -8,8 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gtool.render.brush import Brush
+from gtool.render.stroke import layers, touch
+
 # Places of the ink that are looked at, across and along a mark; the ink of a brush ends at about 0.45.
 PROBES = (-0.4, -0.2, 0.0, 0.2, 0.4)
+
+FAINT = 0.1  # share of a pixel's colour below which a stroke is not clearly seen in it
 
 
 def mark(geometry: Tensor, height: int, width: int, cell: float) -> Tensor:
@@ -44,29 +49,42 @@ def _boxes(geometry: Tensor, height: int, width: int, cell: float) -> list[Tenso
     return [low[:, 0], low[:, 1], high[:, 0], high[:, 1]]
 
 
-def mean_under(geometry: Tensor, image: Tensor) -> Tensor:
-    """Return the mean of an image (C, H, W) under the ink of N strokes (N, 5), looked at in 25 places: (N, C).
-
-    Places beyond the image do not count; a stroke wholly beyond it gets 0.
-    """
-    values, inside = look_under(geometry, image)
-    return ((values * inside).sum(-1) / inside.sum(-1).clamp(min=1)).T
-
-
-def look_under(geometry: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-    """Look at an image (C, H, W) in 25 places under the ink of each of N strokes (N, 5).
-
-    Returns:
-        values: (C, N, 25).
-        inside: (N, 25) bool, which places lie within the image; the values of others mean nothing.
-    """
+def look_under(geometry: Tensor, image: Tensor) -> Tensor:
+    """Look at an image (C, H, W), its edges repeated, in 25 places under the ink of N strokes (N, 5): (C, N, 25)."""
     _, height, width = image.shape
     probe = geometry.new_tensor(PROBES)
     u, v = (axis.reshape(1, -1) for axis in torch.meshgrid(probe, probe, indexing="ij"))  # (1, 25)
     x, y, across, along, theta = (part[:, None] for part in geometry.unbind(-1))
     cosine, sine = (torch.pi * theta).cos(), (torch.pi * theta).sin()
-    column = (x + u * across * cosine - v * along * sine).floor().long()  # (N, 25)
-    row = (y + u * across * sine + v * along * cosine).floor().long()
-    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    place = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
-    return image.flatten(1)[:, place], inside
+    column = (x + u * across * cosine - v * along * sine).floor().long().clamp(0, width - 1)  # (N, 25)
+    row = (y + u * across * sine + v * along * cosine).floor().long().clamp(0, height - 1)
+    return image.flatten(1)[:, row * width + column]
+
+
+def seen_ink(
+    brush: Brush, geometry: Tensor, opacity: float, size: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Find out what of N strokes (N, 5), on a canvas of a height and width, the later ones leave to be seen.
+
+    Returns:
+        share: (N,) of the ink of each, in [0, 1]; 0 where there is none.
+        place: (P,) int64, pixels of the flat canvas,
+        stroke: (P,) int64, the strokes that are clearly seen in them.
+    """
+    height, width = size
+    light = torch.ones(height * width, device=geometry.device)  # what passes through all strokes above
+    seen, ink = torch.zeros(2, len(geometry), device=geometry.device)
+    places, strokes = [torch.empty(0, dtype=torch.long, device=geometry.device)], [ink[:0].long()]
+    downwards = geometry.flip(0)
+    for layer in layers(downwards, height, width):
+        touched = touch(brush, downwards[layer], height, width)
+        mask = touched.mask * opacity
+        stroke = len(geometry) - 1 - layer[touched.stroke]
+        weight = mask * light[touched.place]
+        light[touched.place] -= weight
+        seen.index_add_(0, stroke, weight)
+        ink.index_add_(0, stroke, mask)
+        clear = weight > FAINT
+        places.append(touched.place[clear])
+        strokes.append(stroke[clear])
+    return seen / ink.clamp(min=1e-6), torch.cat(places), torch.cat(strokes)
