@@ -83,6 +83,8 @@ LIGHT_COMMANDS = {
     "missing weights": (["sample", "none.safetensors"], 1),
     "missing eval folder": (["eval", "./nothing-here", "--rfd"], 1),
     "missing photo": (["paint", "none.jpg"], 1),
+    "missing clip": (["paint", "none.mp4", "--fps", "12"], 1),
+    "vectors of a clip": (["paint", "none.mp4", "-o", "painted.mp4", "--frames", "9"], 2),
     "missing strokes": (["paint", "--from-strokes", "none.json"], 1),
     "missing predictor": (["paint", "none.jpg", "--weights", "runs/none"], 1),
     "bad brush": (["paint", "none.jpg", "--brush", "flatt"], 2),

@@ -1,4 +1,4 @@
-"""`gtool paint`: photographs become paintings; strokes, vectors and the making of them on request."""
+"""`gtool paint`: photographs and clips become paintings; strokes, vectors and the making of them on request."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from gtool.commands.paint_outputs import (
     shown,
     without_paintings,
 )
+from gtool.data.clips import Survey, is_clip, survey
 from gtool.data.photos import Photo, check_size, find_photos, read_ink, read_photo, save_photo, shrink
 from gtool.device import PRECISIONS
 from gtool.errors import DataError, GToolError, RecipeError, did_you_mean
@@ -131,9 +132,10 @@ def _refuse_mixtures(request: Request) -> None:
             if given is not None:
                 raise RecipeError(f"{flag} is for --method predictor; {request.method} needs no network")
     if request.outputs.animate is None:
-        for flag, number in (("--fps", request.fps), ("--frames", request.frames)):
-            if number is not None:
-                raise RecipeError(f"{flag} is for --animate FILE")
+        if request.frames is not None:
+            raise RecipeError("--frames is for --animate FILE")
+        if request.fps is not None and not _names_clip(request):
+            raise RecipeError("--fps is for --animate FILE, or for a clip")
     if request.from_strokes is not None:
         _refuse_with_strokes(request)
     elif request.max_side is not None and request.max_side > LARGEST_PHOTO:
@@ -141,6 +143,11 @@ def _refuse_mixtures(request: Request) -> None:
             f"--max-side {request.max_side}: photos are painted at up to {LARGEST_PHOTO} px; keep the strokes "
             "with --strokes FILE.json and render them larger with --from-strokes"
         )
+
+
+def _names_clip(request: Request) -> bool:
+    named = [request.outputs.out, *request.photos]
+    return any(is_clip(Path(text).expanduser()) for text in named if text)
 
 
 def _require_known(flag: str, value: str | None, known: tuple[str, ...]) -> None:
@@ -238,18 +245,22 @@ def _paint_photos(request: Request) -> Report:
     alone = len(jobs) + len(failures) == 1
     studio = None
     for number, job in enumerate(jobs, 1):
-        photo, began = None, time.perf_counter()
+        began = time.perf_counter()
+        photo: Photo | Survey | None = None
         with _bearing(report, job, alone):
-            photo = _read(job, request)
+            photo = survey(job.source) if job.is_clip else _read(job, request)
         if photo is None:
             continue
         reading = time.perf_counter() - began
         studio = studio or _open(request, said)  # what is wrong with it concerns all pictures
         place = f"{number} of {len(jobs)}, " if len(jobs) > 1 else ""
         with _bearing(report, job, alone):
-            report.records.append(
-                _paint_one(request, studio, job, photo, place, time.perf_counter() - reading)
-            )
+            began = time.perf_counter() - reading
+            if isinstance(photo, Photo):
+                record = _paint_one(request, studio, job, photo, place, began)
+            else:
+                record = _paint_frames(request, studio, job, photo, place, began)
+            report.records.append(record)
     report.settings = {"method": said["method"], "seed": request.seed}
     if said["weights"] is not None:
         report.settings["weights"] = str(said["weights"])
@@ -336,6 +347,28 @@ def _paint_one(
     return record
 
 
+def _paint_frames(
+    request: Request, studio: Studio, job: Job, found: Survey, place: str, began: float
+) -> dict[str, Any]:
+    """Paint a clip, write it and say so; returns its record."""
+    from gtool.commands.paint_clip import paint_clip
+    from gtool.commands.paint_studio import enough_memory
+
+    with enough_memory(job.source):
+        made = paint_clip(
+            studio,
+            job,
+            found,
+            at_most=request.max_side or DEFAULT_SIDE,
+            fps=request.fps,
+            compare=request.as_json,
+            place=place,
+        )
+    record = _record(job, made.pop("strokes"), (made.pop("height"), made.pop("width")), began) | made
+    _announce(request, job, record)
+    return record
+
+
 # Strokes.
 
 
@@ -379,7 +412,9 @@ def _record(job: Job, strokes: int, size: tuple[int, int], began: float) -> dict
 
 def _announce(request: Request, job: Job, record: dict[str, Any]) -> None:
     size = f"{record['width']}x{record['height']}"
-    console.notice(f"{shown(job.source)}: {record['strokes']:,} strokes, {size}, {record['seconds']:.1f} s")
+    frames = f"{record['frames']:,} frames of " if "frames" in record else ""
+    strokes = f"{frames}{record['strokes']:,} strokes"
+    console.notice(f"{shown(job.source)}: {strokes}, {size}, {record['seconds']:.1f} s")
     if not request.as_json:
         for path in job.files.values():
             console.result(str(path).encode("utf-8", "backslashreplace").decode())

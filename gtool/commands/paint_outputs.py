@@ -8,12 +8,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gtool.data import clips
 from gtool.data.photos import FORMATS, Found
 from gtool.errors import GToolError, RecipeError
 
 PAINTED = "-painted"
 ANIMATIONS = (".webp", ".gif", ".mp4")
-_SUFFIXES = {"-o": tuple(FORMATS), "--svg": (".svg",), "--strokes": (".json",), "--animate": ANIMATIONS}
+_SUFFIXES = {
+    "-o": (*FORMATS, *clips.FORMATS),
+    "--svg": (".svg",),
+    "--strokes": (".json",),
+    "--animate": ANIMATIONS,
+}
 _OURS = re.compile(rf".*{PAINTED}(-\d+)?")  # stems of paintings, which lie among photos
 
 
@@ -36,13 +42,18 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to paint and the files to make of it."""
+    """One picture or clip to paint and the files to make of it."""
 
     source: Path
     out: Path
     svg: Path | None = None
     strokes: Path | None = None
     animation: Path | None = None
+
+    @property
+    def is_clip(self) -> bool:
+        """Whether every frame is to be painted."""
+        return self.out.suffix.lower() in clips.FORMATS
 
     @property
     def files(self) -> dict[str, Path]:
@@ -84,7 +95,9 @@ def check_outputs(outputs: Outputs) -> None:
         if (place := os.path.abspath(os.path.expanduser(text))) in files:
             raise RecipeError(f"{flag} {shown(text)}: is named for two things")
         files.add(place)
-        if suffix == ".mp4":
+        if flag == "-o" and suffix in clips.FORMATS:
+            clips.require_av(Path(text))
+        elif suffix == ".mp4":
             from gtool.render.animation import check_animation
 
             check_animation(Path(text))
@@ -99,8 +112,8 @@ def plan_jobs(found: Sequence[Found], outputs: Outputs) -> tuple[list[Job], list
     """Give every photo the files that are made of it, and leave out those that cannot be made.
 
     Raises:
-        RecipeError: one file for several photos.
-        GToolError: why the only photo cannot be painted.
+        RecipeError: one file for several photos, or what is made of pictures alone for a clip.
+        GToolError: why the only photo cannot be painted, or a clip where nothing can read it.
     """
     single = len(found) == 1 and not found[0].searched
     if not single:
@@ -110,6 +123,8 @@ def plan_jobs(found: Sequence[Found], outputs: Outputs) -> tuple[list[Job], list
     failures: list[Failure] = []
     for item, stem in zip(found, _stems(found, outputs), strict=True):
         job = _job(item, stem, outputs)
+        if not item.problem and (job.is_clip or clips.is_clip(item.path)):
+            _refuse_for_clip(item.path, outputs)
         if item.problem:
             failures.append(Failure(item.path, shown(f"{item.path}: {item.problem}")))
         elif reason := _refusal(job, outputs.force, sources):
@@ -128,9 +143,21 @@ def plan_one(source: Path, stem: str, outputs: Outputs) -> Job:
         GToolError: one of them exists or cannot be written.
     """
     job = _job(Found(source), stem, outputs)
+    if job.is_clip:
+        raise RecipeError(f"-o {shown(job.out)}: a clip is made of a clip")
     if reason := _refusal(job, outputs.force, {os.path.realpath(source)}):
         raise GToolError(reason)
     return job
+
+
+def _refuse_for_clip(path: Path, outputs: Outputs) -> None:
+    for flag, text in outputs.typed.items():
+        if flag != "-o":
+            raise RecipeError(f"{flag} is for pictures, not for clips")
+        if not _is_folder(text) and Path(text).suffix.lower() not in clips.FORMATS:
+            known = " or ".join(clips.FORMATS)
+            raise RecipeError(f"-o {shown(text)}: {shown(path)} is a clip, which becomes {known}")
+    clips.require_av(path)
 
 
 def without_paintings(found: Sequence[Found]) -> list[Found]:
@@ -162,12 +189,14 @@ def _stems(found: Sequence[Found], outputs: Outputs) -> Iterator[str]:
 
 def _job(item: Found, stem: str, outputs: Outputs) -> Job:
     places: dict[str, Path] = {}
+    made = clips.FORMATS[0] if clips.is_clip(item.path) else next(iter(FORMATS))
     for flag, text in outputs.typed.items():
         path = Path(os.path.expanduser(text))
-        places[flag] = path / item.below / f"{stem}{_SUFFIXES[flag][0]}" if _is_folder(text) else path
+        suffix = made if flag == "-o" else _SUFFIXES[flag][0]
+        places[flag] = path / item.below / f"{stem}{suffix}" if _is_folder(text) else path
     return Job(
         source=item.path,
-        out=places.get("-o", item.path.parent / f"{stem}.png"),
+        out=places.get("-o", item.path.parent / f"{stem}{made}"),
         svg=places.get("--svg"),
         strokes=places.get("--strokes"),
         animation=places.get("--animate"),

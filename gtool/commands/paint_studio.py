@@ -72,24 +72,33 @@ class Studio:
 
     def paint(self, photo: Photo, progress: Callable[[int, int], None]) -> Painting:
         """Paint a photo; the strokes are a function of its pixels, the style and the weights."""
-        style = self.style
         height, width = photo.size
-        ground = style.ground or photo.mean_color()
-        plan = engine.Plan(
+        ground = self.style.ground or photo.mean_color()
+        plan = replace(self.plan(height, width), ground=ground)
+        target = self.see(photo.over(ground), plan)
+        made = engine.paint(target, plan, self.brush, self.predict, progress=progress)
+        return replace(made, aspect=width / height)
+
+    def plan(self, height: int, width: int) -> engine.Plan:
+        """Return how a picture of a size is painted."""
+        style = self.style
+        return engine.Plan(
             levels=level_for(style.detail, engine.deepest_level(height, width)),
             method=style.method,
             select=style.select,
             keep_all=style.keep_all,
             max_strokes=style.max_strokes,
             opacity=style.opacity,
-            ground=ground,
+            ground=style.ground,
             seed=style.seed,
         )
-        seen = shrink(photo.over(ground), _side_seen(height, width, plan.levels))
+
+    def see(self, pixels: Pixels, plan: engine.Plan) -> torch.Tensor:
+        """Return what is looked at of a picture (H, W, 3): (3, h, w) in [0, 1] on the device."""
+        height, width, _ = pixels.shape
+        seen = shrink(pixels, _side_seen(height, width, plan.levels))
         target = torch.from_numpy(np.ascontiguousarray(seen.transpose(2, 0, 1)))  # (3, h, w)
-        target = target.to(self.compute.device).float() / 255
-        made = engine.paint(target, plan, self.brush, self.predict, progress=progress)
-        return replace(made, aspect=width / height)
+        return target.to(self.compute.device).float() / 255
 
 
 def open_studio(style: Style, device: str, precision: str, remark: str = "") -> Studio:

@@ -187,7 +187,7 @@ def _notes(image: Image.Image) -> tuple[str, ...]:
     return (
         ("several pages; the first one is painted",)
         if image.format == "TIFF"
-        else ("an animation; its first frame is painted",)
+        else ("an animation; its first frame is painted (-o FILE.mp4 paints them all)",)
     )
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gtool import checkpoint
-from gtool.device import Compute, make_generator
+from gtool.device import Compute, hashed_uniform, make_generator
 from gtool.engines.lessons import masks
 from gtool.errors import CheckpointError, RecipeError
 from gtool.losses.strokes import mean_color, select_by_gain
@@ -34,6 +35,7 @@ from gtool.models.paint_transformer import Proposals, build_predictor
 from gtool.models.paint_transformer_config import PATCH, num_parameters
 from gtool.recipe import validate
 from gtool.render.brush import Brush
+from gtool.render.cover import look_under, meets
 from gtool.render.painting import Painting, draw_on, to_pixels
 from gtool.render.stroke import Touched, composite, layers, touch
 
@@ -44,6 +46,7 @@ CHUNK = 64  # patches looked at in one forward
 CHOOSING = 16  # pixels a side at which the proposals of a patch are tried
 CANDIDATES = 64  # random strokes that greedy painting tries for each that it paints
 LEAST_GAIN = 1 / 255  # mean lowering of the error under a stroke that is worth a stroke
+MOSTLY = 0.6  # share of the ink of a new stroke that lies where a painting is painted anew
 Predict = Callable[[Tensor, Tensor], Proposals]
 
 
@@ -60,6 +63,27 @@ class Plan:
     opacity: float = 1.0
     ground: tuple[float, float, float] | None = None  # None: the photo's mean colour
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What stays of an earlier painting of nearly the same photo; the rest is painted anew.
+
+    strokes: those that stay; each is painted in the pass that its level names, before the new ones of that pass.
+    anew: (1, H, W) in [0, 1], where new strokes may go.
+    """
+
+    strokes: Painting
+    anew: Tensor
+
+    def of_pass(self, number: int, longer: int) -> tuple[Tensor, Tensor]:
+        """Geometry in pixels of the photo and colours of the strokes of a pass."""
+        mine = self.strokes.levels == number
+        return to_pixels(self.strokes.shape_params[mine], longer), self.strokes.colors[mine]
+
+    def count_after(self, number: int) -> int:
+        """How many strokes of later passes stay."""
+        return int((self.strokes.levels > number).sum())
 
 
 @dataclass(frozen=True)
@@ -102,6 +126,7 @@ def paint(
     predict: Predict | None,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    earlier: Earlier | None = None,
 ) -> Painting:
     """Paint a photo.
 
@@ -111,28 +136,29 @@ def paint(
         brush: on the device of the photo.
         predict: targets and canvases (n, 3, 32, 32) to proposals; unused by the methods without a network.
         progress: is told how many passes of how many are done.
+        earlier: the strokes to begin with, its underpainting among them; None starts from the bare ground.
     """
     _, height, width = photo.shape
     longer = max(height, width)
     ground = plan.ground or tuple(photo.mean(dim=(1, 2)).tolist())
-    random = make_generator(plan.seed, "painting")
+    look = _Look(plan, brush, predict)
     strokes = _Strokes(photo.device)
     passes = list(_passes(plan.levels, height, width))
-    _underpaint(strokes, photo, random)
+    if earlier is None:
+        _underpaint(strokes, photo, make_generator(plan.seed, "painting"))
     for number, level in enumerate(passes):
         progress(number, len(passes))
-        room = None if plan.max_strokes is None else plan.max_strokes - len(strokes)
-        if room is not None and room <= 0:
-            break
-        canvas = photo.new_tensor(ground).expand(level.rows * PATCH, level.columns * PATCH, 3).contiguous()
-        geometry, colors, _ = strokes.join()
-        draw_on(canvas, level.from_photo(geometry), colors, brush, plan.opacity)
-        target = _see(photo, level)
-        proposed, gain = _propose(_Look(plan, brush, predict, random), level, target, canvas)
-        if room is not None and len(proposed) > room:
-            proposed = proposed[gain.topk(room).indices.sort().values]
-        chosen, tints = _try(plan, brush, proposed, target, canvas)
-        strokes.add(level.to_photo(proposed[chosen]), tints[chosen], level.number)
+        later = 0
+        if earlier is not None:
+            strokes.add(*earlier.of_pass(number, longer), number)
+            later = earlier.count_after(number)
+        room = None if plan.max_strokes is None else plan.max_strokes - len(strokes) - later
+        if room is None or room > 0:
+            anew = None if earlier is None else _see(earlier.anew, level)
+            canvas = (
+                photo.new_tensor(ground).expand(level.rows * PATCH, level.columns * PATCH, 3).contiguous()
+            )
+            strokes.add(*_paint_pass(look, level, _see(photo, level), canvas, strokes, room, anew), number)
     progress(len(passes), len(passes))
     geometry, colors, levels = strokes.join()
     if plan.max_strokes is not None:
@@ -179,11 +205,61 @@ def _passes(deepest: int, height: int, width: int) -> Iterator[_Level]:
         yield _Level(deepest + 1, patch, left - half, top - half, columns + 1, rows + 1)
 
 
+def _paint_pass(
+    look: _Look,
+    level: _Level,
+    target: Tensor,
+    canvas: Tensor,
+    strokes: _Strokes,
+    room: int | None,
+    anew: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Find the strokes of a pass: geometry (n, 5) in pixels of the photo and colours (n, 3).
+
+    Args:
+        look: what proposals are made with.
+        level: of the pass.
+        target: (3, h, w), the photo at the level.
+        canvas: (h, w, 3), the bare ground; painted on.
+        strokes: of the passes before.
+        room: at most so many.
+        anew: (1, h, w) in [0, 1], where strokes are wanted; None for everywhere.
+    """
+    geometry, colors, _ = strokes.join()
+    geometry = level.from_photo(geometry)
+    patches = None
+    if anew is not None:
+        wanted = _patches(anew, level).amax(dim=(1, 2, 3)).view(1, 1, level.rows, level.columns)
+        patches = wanted.flatten().nonzero().squeeze(1)
+        if not len(patches):
+            return geometry[:0], colors[:0]
+        # Strokes of a patch reach into those beside it.
+        near = meets(geometry, F.max_pool2d(wanted, 3, 1, 1)[0, 0] > 0, PATCH)
+        geometry, colors = geometry[near], colors[near]
+    draw_on(canvas, geometry, colors, look.brush, look.plan.opacity)
+    if anew is not None:
+        # What stays is as it should be: a stroke that covers it has that against it.
+        target = torch.lerp(canvas.permute(2, 0, 1), target, anew)
+    proposed, gain = _propose(look, level, target, canvas, patches)
+    if anew is not None:
+        inside = look_under(proposed, anew)[0].mean(-1) >= MOSTLY
+        proposed, gain = proposed[inside], gain[inside]
+    if room is not None and len(proposed) > room:
+        proposed = proposed[gain.topk(room).indices.sort().values]
+    chosen, tints = _try(look.plan, look.brush, proposed, target, canvas)
+    return level.to_photo(proposed[chosen]), tints[chosen]
+
+
+def underpainting_cells(height: int, width: int) -> tuple[int, int]:
+    """Return rows and columns of the strokes that a painting begins with."""
+    cell = max(height, width) / 6
+    return math.ceil(height / cell), math.ceil(width / cell)
+
+
 def _underpaint(strokes: _Strokes, photo: Tensor, random: torch.Generator) -> None:
     """Cover the canvas with broad strokes of the photo's own colours, as painters block in a picture."""
     _, height, width = photo.shape
-    cell = max(height, width) / 6
-    columns, rows = math.ceil(width / cell), math.ceil(height / cell)
+    rows, columns = underpainting_cells(height, width)
     means = F.interpolate(
         photo[None], size=(rows, columns), mode="bilinear", antialias=True, align_corners=False
     )
@@ -248,22 +324,26 @@ class _Look:
     plan: Plan
     brush: Brush
     predict: Predict | None
-    random: torch.Generator
 
 
-def _propose(look: _Look, level: _Level, target: Tensor, canvas: Tensor) -> tuple[Tensor, Tensor]:
-    """Strokes for every patch, in pixels of the level and in painting order, with what each promises to gain."""
+def _propose(
+    look: _Look, level: _Level, target: Tensor, canvas: Tensor, patches: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Strokes for patches (n,) or all of them, in pixels of the level and in painting order, with their gains."""
     targets = _patches(target, level)
     canvases = _patches(canvas.permute(2, 0, 1), level)
+    numbers = torch.arange(len(targets), device=target.device)
+    if patches is not None:
+        targets, canvases, numbers = targets[patches], canvases[patches], patches
     found, gains = [], []
     for start in range(0, len(targets), CHUNK):
         chunk = slice(start, start + CHUNK)
-        shapes, gain = _propose_for_patches(look, targets[chunk], canvases[chunk])
+        draw = partial(_random_shapes, look.plan.seed, level.number, numbers[chunk])
+        shapes, gain = _propose_for_patches(look, targets[chunk], canvases[chunk], draw)
         found.append(shapes)
         gains.append(gain)
     shapes, gain = torch.cat(found), torch.cat(gains)  # (N, K, 5), (N, K)
-    number = torch.arange(len(shapes), device=shapes.device)
-    corner = torch.stack([number % level.columns, number // level.columns], dim=-1).to(shapes) * PATCH
+    corner = torch.stack([numbers % level.columns, numbers // level.columns], dim=-1).to(shapes) * PATCH
     geometry = to_pixels(shapes, PATCH)
     geometry[..., :2] += corner[:, None]
     # First strokes of all patches before second ones: each level is blocked in before it is finished.
@@ -273,21 +353,23 @@ def _propose(look: _Look, level: _Level, target: Tensor, canvas: Tensor) -> tupl
 
 
 def _patches(image: Tensor, level: _Level) -> Tensor:
-    """(3, H, W) -> (N, 3, 32, 32), row by row."""
-    cut = image.reshape(3, level.rows, PATCH, level.columns, PATCH).permute(1, 3, 0, 2, 4)
-    return cut.reshape(-1, 3, PATCH, PATCH)
+    """(C, H, W) -> (N, C, 32, 32), row by row."""
+    cut = image.reshape(-1, level.rows, PATCH, level.columns, PATCH).permute(1, 3, 0, 2, 4)
+    return cut.reshape(-1, image.shape[0], PATCH, PATCH)
 
 
-def _propose_for_patches(look: _Look, target: Tensor, canvas: Tensor) -> tuple[Tensor, Tensor]:
-    """Strokes (N, K, 5) in patches, in painting order, and their gains (N, K)."""
-    plan, brush, predict, random = look.plan, look.brush, look.predict, look.random
+def _propose_for_patches(
+    look: _Look, target: Tensor, canvas: Tensor, draw: Callable[[int, int], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Strokes (N, K, 5) in patches, in painting order, and their gains (N, K); `draw` is `_random_shapes`."""
+    plan, brush, predict = look.plan, look.brush, look.predict
     count = plan.strokes
     near = [F.avg_pool2d(x, PATCH // CHOOSING).flatten(2) for x in (target, canvas)]
     if plan.method == "random":
-        shapes = _random_shapes(len(target), count, random).to(target.device)
+        shapes = draw(0, count)
         return shapes, torch.ones(shapes.shape[:2], device=target.device)
     if plan.method == "greedy":
-        return _greedy(brush, near[0], near[1], count, random)
+        return _greedy(brush, near[0], near[1], count, draw)
     if predict is None:
         raise ValueError("the method `predictor` needs a predictor")
     shapes, logits = predict(target, canvas)
@@ -307,20 +389,24 @@ def _pick(shapes: Tensor, chosen: Tensor) -> Tensor:
     return shapes.gather(1, chosen[..., None].expand(-1, -1, 5))
 
 
-def _random_shapes(n: int, count: int, random: torch.Generator) -> Tensor:
-    """Strokes anywhere in patches, sides 0.1 to 0.8 evenly in their logarithm, any angle: (N, K, 5)."""
-    uniform = torch.rand(n, count, 5, generator=random)
+def _random_shapes(seed: int, level: int, patches: Tensor, turn: int, count: int) -> Tensor:
+    """Strokes anywhere in patches, sides 0.1 to 0.8 evenly in their logarithm, any angle: (N, K, 5).
+
+    Those of a patch do not depend on the others, so that what is new in one place changes no other.
+    """
+    numbers = hashed_uniform(seed, patches.cpu().numpy(), 5 * count, f"{level} {turn}")
+    uniform = torch.from_numpy(numbers).to(patches.device, torch.float32).view(-1, count, 5)
     sides = torch.exp(-2.3 + 2.1 * uniform[..., 2:4])
     return torch.cat([uniform[..., :2], sides, uniform[..., 4:]], dim=-1)
 
 
 def _greedy(
-    brush: Brush, target: Tensor, canvas: Tensor, count: int, random: torch.Generator
+    brush: Brush, target: Tensor, canvas: Tensor, count: int, draw: Callable[[int, int], Tensor]
 ) -> tuple[Tensor, Tensor]:
     """For every stroke try CANDIDATES fresh random ones and take the best: the baseline without a network."""
     found, gains = [], []
-    for _ in range(count):
-        shapes = _random_shapes(len(target), CANDIDATES, random).to(target.device)
+    for turn in range(count):
+        shapes = draw(turn, CANDIDATES)
         mask, _ = masks(brush, shapes, CHOOSING)
         chosen, gain = select_by_gain(mask, target, canvas, 1)
         found.append(_pick(shapes, chosen))

@@ -64,17 +64,17 @@ def _write_mp4(path: Path, frames: Iterator[Pixels], fps: float) -> None:
     import av
 
     with av.open(str(path), "w") as container:
-        first = _even(next(frames))
+        first = even(next(frames))
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = "yuv420p"  # what browsers play
         stream.options = {"crf": X264_CRF}
-        for picture in chain([first], map(_even, frames)):
+        for picture in chain([first], map(even, frames)):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
 
 
-def _even(picture: Pixels) -> Pixels:
+def even(picture: Pixels) -> Pixels:
     """Repeat the last row and column where a side is odd, since yuv420p halves both."""
     height, width = picture.shape[:2]
     return np.ascontiguousarray(np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
