@@ -211,8 +211,8 @@ def free_cores(most: int) -> int:
 
     now = psutil.cpu_times_percent(interval=LOOK_SECONDS)
     idle = now.idle + getattr(now, "nice", 0.0)
-    taken = round(psutil.cpu_count() * (1 - idle / 100))
-    return max(1, min(most, psutil.cpu_count() - taken))
+    cores = psutil.cpu_count() or 1
+    return max(1, min(most, cores - round(cores * (1 - idle / 100))))
 
 
 def _keep_freed_memory() -> None:
