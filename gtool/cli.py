@@ -76,12 +76,24 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 
 `gtool train transgan --resume auto` : go on with the newest run
 
+`gtool train paint-transformer --finetune ./my-photos` : go on from trained weights with photos of yours
+
 `gtool train transgan --dataset cifar10 --recipe cifar10 --dry-run`"""
 )
 def train(
     model: Annotated[str, typer.Argument(help="Which model: transgan or paint-transformer.")],
     dataset: Annotated[
         str | None, typer.Option(help="A built-in name, a folder, zip or parquet of images, or a hub id.")
+    ] = None,
+    finetune: Annotated[
+        str | None,
+        typer.Option(metavar="DATASET", help="Go on from trained weights with these (paint-transformer)."),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Begin with these: a run, a file or a hub id; with --finetune default those of the package."
+        ),
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="A name from `gtool recipes ls`, or a TOML file.")
@@ -108,6 +120,7 @@ def train(
 
     flags = {
         "data.dataset": dataset,
+        "train.weights": weights,
         "train.kimg": kimg,
         "train.minutes": minutes,
         "train.batch_size": batch_size,
@@ -119,6 +132,7 @@ def train(
         recipe=recipe,
         settings=settings or [],
         flags={key: value for key, value in flags.items() if value is not None},
+        finetune=finetune,
         out=out,
         resume=resume,
         device=device,
