@@ -415,6 +415,8 @@ def paint(
 
 `gtool export runs/transgan-cifar10-000 -o mine.safetensors` : one file to share, enough for `gtool sample`
 
+`gtool export runs/paint-transformer-scenes-000 -o predictor.onnx` : patches of photo and canvas to strokes
+
 `gtool export released.pth --from transgan -o transgan.safetensors` : a checkpoint of the original code"""
 )
 def export(
@@ -430,7 +432,7 @@ def export(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a generator as one file for other programs, and check the file by running it."""
+    """Write a trained network as one file for other programs, and check the file by running it."""
     from gtool.commands.export import Request
     from gtool.commands.export import export as run_export
 
