@@ -113,11 +113,13 @@ class StrokesRecipe(Section):
     )
     pictures: Annotated[int, Field(ge=16)] = 2048  # drawn at the start
     scenes_share: Share = 0.3  # of them built-in scenes; the rest are dead leaves
+    drawn_share: Share = 0.0  # of the pictures that are drawn where data.dataset gives others
 
 
 class TrainRecipe(Section):
     """Length, batches, averaging, cadence. One kimg is a thousand real images shown to the discriminator."""
 
+    weights: str | None = None  # to begin with: a run, a weights file, a hub id, or `shipped`
     kimg: Positive = 1000.0
     minutes: Positive | None = None
     batch_size: Count = 64

@@ -110,7 +110,7 @@ class DensePredictor(nn.Module):
 
     def _by_cell(self, out: Tensor) -> Tensor:
         """What tokens say of their cells, (N, L, 7 cells), in the order of the cells of the patch: (N, S, 7)."""
-        n, grid, share = len(out), self.config.grid, self.share
+        n, grid, share = out.shape[0], self.config.grid, self.share  # shapes, unlike len, can be traced
         return out.view(n, grid, grid, share, share, 7).transpose(2, 3).reshape(n, CELLS**2, 7)
 
 
@@ -145,7 +145,7 @@ class ReleasedPredictor(nn.Module):
         columns = self.col_embed[None, :, :].expand(8, -1, -1)  # the column's half first, as released
         rows = self.row_embed[:, None, :].expand(-1, 8, -1)
         x = x + torch.cat([columns, rows], dim=-1).flatten(0, 1)
-        x = self.transformer(x, self.query_pos.expand(len(x), -1, -1))  # (N, 8, C)
+        x = self.transformer(x, self.query_pos.expand(x.shape[0], -1, -1))  # (N, 8, C)
         raw, logits = self.linear_param(x).float(), self.linear_decider(x).float().squeeze(-1)
         shape_params = torch.cat([raw[..., :2], raw[..., 2:4].clamp(min=0.02), raw[..., 4:]], dim=-1)
         return Proposals(shape_params, logits)
