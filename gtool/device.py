@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -209,10 +210,11 @@ def free_cores(most: int) -> int:
     """
     import psutil
 
-    now = psutil.cpu_times_percent(interval=LOOK_SECONDS)
-    idle = now.idle + getattr(now, "nice", 0.0)
-    cores = psutil.cpu_count() or 1
-    return max(1, min(most, cores - round(cores * (1 - idle / 100))))
+    before, start = psutil.cpu_times(), time.monotonic()
+    time.sleep(LOOK_SECONDS)
+    after, seconds = psutil.cpu_times(), time.monotonic() - start
+    unused = sum(getattr(after, kind, 0.0) - getattr(before, kind, 0.0) for kind in ("idle", "nice"))
+    return max(1, min(most, round(unused / seconds)))
 
 
 def _keep_freed_memory() -> None:

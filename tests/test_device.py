@@ -65,12 +65,14 @@ def test_the_number_of_processes_is_asserted():
 def test_threads_are_as_many_as_cores_that_nothing_else_uses(monkeypatch):
     import psutil
 
-    for busy, niced, expected in ((0, 0, 4), (27, 0, 3), (97, 0, 1), (97, 60, 3)):
-        times = SimpleNamespace(idle=100.0 - busy, nice=float(niced))
-        monkeypatch.setattr(psutil, "cpu_times_percent", lambda interval, found=times: found)
-        monkeypatch.setattr(psutil, "cpu_count", lambda: 4)
+    for idle, niced, expected in ((4.0, 0.0, 4), (2.9, 0.0, 3), (0.1, 0.0, 1), (0.1, 2.0, 2)):
+        clock = iter((0.0, 10.0))
+        monkeypatch.setattr("gtool.device.time.monotonic", lambda clock=clock: next(clock))
+        times = iter((SimpleNamespace(idle=5.0), SimpleNamespace(idle=5.0 + 10 * idle, nice=10 * niced)))
+        monkeypatch.setattr(psutil, "cpu_times", lambda times=times: next(times))
         assert free_cores(4) == expected
-    assert free_cores(2) == 2
+    monkeypatch.undo()
+    assert free_cores(1) == 1
 
 
 def test_the_user_decides_about_threads(monkeypatch):
