@@ -27,7 +27,7 @@ from gtool.render.painting import Painting, to_pixels
 CHANGED = 0.04
 AROUND = 2  # compared pixels around a change that count as changed
 STALE = 0.5  # share of its ink where something changed, from which a stroke goes
-HIDDEN = 0.1  # share of its ink that is seen, below which a stroke among moving ones goes
+HIDDEN = 0.3  # share of its ink that is seen, below which a stroke among moving ones goes
 CUT = 0.75  # share of changed pixels from which nothing of the painting is kept
 CELL = 8  # compared pixels
 
