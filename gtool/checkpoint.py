@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 METADATA_KEY = "gtool"
 RUNS = Path("runs")
+SHIPPED = "shipped"  # the name of the weights that come with the package
 PICKLES = {".pt", ".pth", ".ckpt", ".pkl", ".bin", ".model"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -386,6 +387,22 @@ def find_weights(spec: str | None) -> Path:
         return _from_hub(spec)
     known = [entry.name for entry in RUNS.glob("*") if entry.is_dir()]
     raise CheckpointError(f"{spec}: no such run or file{did_you_mean(path.name, known) if known else ''}")
+
+
+def find_start(spec: str, model: str) -> Path:
+    """Return the weights that training begins with: those of the package for `shipped`, else as `find_weights`.
+
+    Raises:
+        CheckpointError: nothing there; says what would be right.
+    """
+    if spec != SHIPPED:
+        return find_weights(spec)
+    path = shipped_weights(model)
+    if path is None:
+        raise CheckpointError(
+            "no trained weights come with this gtool; name a run or a weights file to begin with by --weights"
+        )
+    return path
 
 
 def shipped_weights(model: str) -> Path | None:

@@ -76,12 +76,24 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 
 `gtool train transgan --resume auto` : go on with the newest run
 
+`gtool train paint-transformer --finetune ./my-photos` : go on from trained weights with photos of yours
+
 `gtool train transgan --dataset cifar10 --recipe cifar10 --dry-run`"""
 )
 def train(
     model: Annotated[str, typer.Argument(help="Which model: transgan or paint-transformer.")],
     dataset: Annotated[
         str | None, typer.Option(help="A built-in name, a folder, zip or parquet of images, or a hub id.")
+    ] = None,
+    finetune: Annotated[
+        str | None,
+        typer.Option(metavar="DATASET", help="Go on from trained weights with these (paint-transformer)."),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Begin with these: a run, a file or a hub id; with --finetune default those of the package."
+        ),
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="A name from `gtool recipes ls`, or a TOML file.")
@@ -108,6 +120,7 @@ def train(
 
     flags = {
         "data.dataset": dataset,
+        "train.weights": weights,
         "train.kimg": kimg,
         "train.minutes": minutes,
         "train.batch_size": batch_size,
@@ -119,6 +132,7 @@ def train(
         recipe=recipe,
         settings=settings or [],
         flags={key: value for key, value in flags.items() if value is not None},
+        finetune=finetune,
         out=out,
         resume=resume,
         device=device,
@@ -401,6 +415,8 @@ def paint(
 
 `gtool export runs/transgan-cifar10-000 -o mine.safetensors` : one file to share, enough for `gtool sample`
 
+`gtool export runs/paint-transformer-scenes-000 -o predictor.onnx` : patches of photo and canvas to strokes
+
 `gtool export released.pth --from transgan -o transgan.safetensors` : a checkpoint of the original code"""
 )
 def export(
@@ -416,7 +432,7 @@ def export(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a generator as one file for other programs, and check the file by running it."""
+    """Write a trained network as one file for other programs, and check the file by running it."""
     from gtool.commands.export import Request
     from gtool.commands.export import export as run_export
 
@@ -552,4 +568,7 @@ def main() -> None:
     """Entry point of the `gtool` command."""
     # So that SIGTERM clears unfinished files away like every other end; training saves its state first.
     signal.signal(signal.SIGTERM, lambda signum, _frame: sys.exit(128 + signum))
+    # Threads that wait for each other sleep soon instead of keeping cores from those that they wait for; read when
+    # the OpenMP library is loaded, with torch.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     sys.exit(run(sys.argv[1:]))

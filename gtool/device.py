@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PRECISIONS = ("auto", "bf16", "fp32")
+LOOK_SECONDS = 0.1  # that the load of the machine is watched for
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -175,6 +176,8 @@ def make_compute(
     chosen = _choose_device(device)
     if chosen.type == "cpu":
         _keep_freed_memory()
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(free_cores(torch.get_num_threads()))
     # mixed_precision stays "no": accelerate would wrap every forward, the penalties' double backward included,
     # which must be able to run in fp32. The autocast of Compute is the same torch context, placed by the engine.
     accelerator = Accelerator(cpu=chosen.type == "cpu", mixed_precision="no")
@@ -196,6 +199,20 @@ def make_compute(
     if chosen.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
     return Compute(accelerator=accelerator, device=chosen, bf16=bf16)
+
+
+def free_cores(most: int) -> int:
+    """Return how many cores nothing else uses at this moment, 1 to `most`; what is niced counts as nothing.
+
+    Threads of one operation wait for the slowest of them. Where one shares its core with another program, all are
+    slow: two threads beside one busy program took 20 times as long as one thread (measured, two cores).
+    """
+    import psutil
+
+    now = psutil.cpu_times_percent(interval=LOOK_SECONDS)
+    idle = now.idle + getattr(now, "nice", 0.0)
+    cores = psutil.cpu_count() or 1
+    return max(1, min(most, cores - round(cores * (1 - idle / 100))))
 
 
 def _keep_freed_memory() -> None:

@@ -105,16 +105,21 @@ class StrokesRecipe(Section):
     positive_weight: Positive = 2.0  # of strokes that are there, in the decision's cross-entropy
     pixel: NonNegative = 0.0  # L1 of patches of known strokes, painted by decision
     gain_decision: NonNegative = 1.0  # of the cross-entropy that teaches which strokes gain most
+    # Power of the decision's probability that gains are multiplied by in training. Among proposals that gain alike
+    # those are chosen that were chosen before, so that there is something to be learned about which.
+    habit: NonNegative = 1.0
     explore: Share = (
         0.5  # share of patches on which half of the proposals cannot be chosen, so that all learn
     )
     pictures: Annotated[int, Field(ge=16)] = 2048  # drawn at the start
     scenes_share: Share = 0.3  # of them built-in scenes; the rest are dead leaves
+    drawn_share: Share = 0.0  # of the pictures that are drawn where data.dataset gives others
 
 
 class TrainRecipe(Section):
     """Length, batches, averaging, cadence. One kimg is a thousand real images shown to the discriminator."""
 
+    weights: str | None = None  # to begin with: a run, a weights file, a hub id, or `shipped`
     kimg: Positive = 1000.0
     minutes: Positive | None = None
     batch_size: Count = 64

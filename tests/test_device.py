@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from gtool.device import derive_seed, hashed_normal, make_compute, make_generator
+from gtool.device import derive_seed, free_cores, hashed_normal, make_compute, make_generator
 from gtool.errors import DeviceError
 
 
@@ -58,3 +60,28 @@ def test_a_device_that_is_not_there_is_one_line(name):
 def test_the_number_of_processes_is_asserted():
     with pytest.raises(DeviceError, match="2 processes were asked for and 1"):
         make_compute("cpu", num_processes=2)
+
+
+def test_threads_are_as_many_as_cores_that_nothing_else_uses(monkeypatch):
+    import psutil
+
+    for busy, niced, expected in ((0, 0, 4), (27, 0, 3), (97, 0, 1), (97, 60, 3)):
+        times = SimpleNamespace(idle=100.0 - busy, nice=float(niced))
+        monkeypatch.setattr(psutil, "cpu_times_percent", lambda interval, found=times: found)
+        monkeypatch.setattr(psutil, "cpu_count", lambda: 4)
+        assert free_cores(4) == expected
+    assert free_cores(2) == 2
+
+
+def test_the_user_decides_about_threads(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    monkeypatch.setattr("gtool.device.free_cores", lambda most: 1)
+    make_compute("cpu")
+    assert torch.get_num_threads() == before
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    try:
+        make_compute("cpu")
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)

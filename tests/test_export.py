@@ -74,7 +74,7 @@ def test_pt2_makes_the_images_of_torch_at_any_batch(tiny_weights):
 
 
 def test_a_file_that_differs_from_torch_is_not_left_behind(tiny_weights, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(exporting, "_load_pt2", lambda path: lambda z: torch.zeros(len(z), 3, 16, 16))
+    monkeypatch.setattr(exporting, "_load_pt2", lambda path: lambda z: (torch.zeros(len(z[0]), 3, 16, 16),))
     (tmp_path / "out").mkdir()
     assert export(tiny_weights, "-o", "out/tiny.pt2") == 1
     assert "not written: the exported file differs from torch by" in capsys.readouterr().err

@@ -11,7 +11,7 @@ import torch
 from gtool.device import hashed_normal
 from gtool.errors import CheckpointError
 from gtool.models.paint_transformer import REACH, build_predictor
-from gtool.models.paint_transformer_config import PaintTransformerConfig, flops
+from gtool.models.paint_transformer_config import PaintTransformerConfig, flops, num_parameters
 from gtool.models.paint_transformer_import import rename_released
 from tests.transgan_formula import formula_tensor, summary
 
@@ -47,6 +47,14 @@ def released_weights(network):
 
 def test_the_released_network_has_its_9072902_parameters():
     assert sum(p.numel() for p in predictor(architecture="released").parameters()) == 9_072_902
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"grid": 4, "width": 64, "heads": 2}, {"architecture": "released"}], ids=str
+)
+def test_parameters_are_counted_without_building_them(values):
+    config = PaintTransformerConfig(**values)
+    assert num_parameters(config) == sum(p.numel() for p in build_predictor(config).parameters())
 
 
 def test_outputs_equal_those_of_the_released_class():

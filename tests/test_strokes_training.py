@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -11,22 +13,16 @@ from gtool.device import make_compute
 from gtool.engines import strokes as engine
 from gtool.engines.lessons import crops, half_painted, known_strokes, quarters
 from gtool.engines.resume import restore_state, state_info, state_tensors
+from gtool.errors import RecipeError
 from gtool.models.paint_transformer import Proposals
-from gtool.recipe import make_recipe, validate
+from gtool.recipe import to_toml, validate
 from gtool.render.brush import load_brush
-
-TABLE = {
-    "schema": 1,
-    "model_name": "paint-transformer",
-    "model": {"width": 32, "heads": 2, "depth": 1, "stem_width": 8},
-    "optim": {"kind": "adamw", "learning_rate": 2e-3, "betas": [0.9, 0.99], "clip_norm": 2.0},
-    "train": {"batch_size": 10, "kimg": 1.0, "ema_kimg": 0.05, "precision": "fp32"},
-    "strokes": {"pictures": 16, "count": 4, "scenes_share": 0.25},
-}
+from tests import runs
+from tests.tiny import tiny_strokes
 
 
 def make_state(*settings, progress=0.0):
-    recipe = make_recipe(TABLE, settings, where="test")
+    recipe = tiny_strokes("train.kimg=1.0", *settings)
     config = validate(models.config_class("paint-transformer"), recipe.model, "test")
     state = engine.init_state(recipe, config, None, make_compute("cpu", "fp32"))
     state.progress = progress
@@ -129,6 +125,29 @@ def test_a_restored_state_goes_on_exactly():
         assert torch.equal(flat(network), flat(resumed.networks[name])), name
 
 
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A recipe of four steps of known strokes and four with pictures, and a run of it that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("straight")
+    recipe, run = folder / "tiny.toml", folder / "run"
+    recipe.write_text(to_toml(tiny_strokes("strokes.known_until=0.5")), encoding="utf-8")
+    assert runs.train("paint-transformer", str(recipe), str(run)) == 0
+    return str(recipe), str(run)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["state-*.020", "state-*.060", "weights-*", ".state-*"],
+    ids=["snapshot", "later snapshot", "weights without their state", "while writing"],
+)
+def test_a_killed_run_resumes_to_the_same_bits(straight, moment):
+    recipe, run = straight
+    runs.kill_at(moment, "killed", runs.start("paint-transformer", recipe, "killed"))
+    assert runs.train("paint-transformer", recipe, "killed", "--resume", "auto") == 0
+    runs.assert_same_state(run, "killed")
+    assert not list(Path("killed").rglob("*.tmp*"))
+
+
 def test_the_seed_decides_everything():
     first, second, other = make_state(progress=0.5), make_state(progress=0.5), make_state("train.seed=1")
     other.progress = 0.5
@@ -149,9 +168,33 @@ def test_training_lowers_the_error_that_is_left():
 
 
 def test_previews_are_paintings_of_the_same_pictures():
-    state = make_state()
-    targets, painted = engine.preview_targets(state, 2), engine.preview(state, 2)
+    state = make_state("sample.num=2")
+    targets, painted = state.pictures.shown, engine.preview(state)
     assert painted.shape == targets.shape == (2, 3, 128, 128)
     error = (painted.float() - targets.float()).abs().mean()
     flat_error = (targets.float() - targets.float().mean(dim=(2, 3), keepdim=True)).abs().mean()
     assert error < 0.8 * flat_error
+
+
+@pytest.mark.parametrize("batch_size", [5, 6, 9, 12])
+@pytest.mark.parametrize("known_share", [0.0, 0.3, 0.8])
+def test_small_batches_are_shared_between_known_strokes_and_pictures(batch_size, known_share):
+    settings = [f"train.batch_size={batch_size}", f"strokes.known_share={known_share}"]
+    if known_share == 0.8:
+        with pytest.raises(RecipeError, match="leave no room for a crop of a picture"):
+            make_state(*settings)
+        return
+    state = make_state(*settings, progress=0.5)
+    assert "reward" in engine.step(state)
+
+
+@pytest.mark.parametrize("architecture", ["dense", "released"])
+def test_two_processes_train_together(straight, architecture):
+    """BatchNorm of the released network sees the patches of its own process; its averages are the main one's."""
+    recipe, _ = straight
+    more = ["--num-processes", "2", "--set", f"model.architecture={architecture}", "--kimg", "0.02"]
+    process = runs.start("paint-transformer", recipe, "two", *more)
+    _, errors = process.communicate(timeout=180)
+    assert process.returncode == 0, errors
+    for name, value in runs.final_state("two").items():
+        assert value.isfinite().all(), name

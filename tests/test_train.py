@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 
 from gtool.cli import run
 from gtool.recipe import to_toml
+from tests import runs
+from tests.runs import assert_same_state, final_state, kill_at, wait_for
 from tests.tiny import tiny_recipe
 
 
@@ -32,43 +34,11 @@ def recipe(tmp_path):
 
 
 def train(recipe: str, out: str, *more: str) -> int:
-    return run(["train", "transgan", "--recipe", recipe, "--out", out, "--device", "cpu", *more])
+    return runs.train("transgan", recipe, out, *more)
 
 
 def start(recipe: str, out: str, *more: str) -> subprocess.Popen:
-    command = [
-        sys.executable,
-        "-m",
-        "gtool",
-        "train",
-        "transgan",
-        "--recipe",
-        recipe,
-        "--out",
-        out,
-        "--device",
-        "cpu",
-    ]
-    return subprocess.Popen([*command, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def final_state(out: str) -> dict[str, torch.Tensor]:
-    state = sorted(Path(out).glob("state-*"))[-1]
-    return {f"{f.stem}/{k}": v for f in sorted(state.glob("*.safetensors")) for k, v in load_file(f).items()}
-
-
-def assert_same_state(first: str, second: str) -> None:
-    a, b = final_state(first), final_state(second)
-    assert a.keys() == b.keys()
-    assert [name for name in a if not torch.equal(a[name], b[name])] == []
-
-
-def wait_for(path: Path, pattern: str, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 120
-    while not list(path.glob(pattern)):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    return runs.start("transgan", recipe, out, *more)
 
 
 def test_a_run_leaves_everything_that_is_promised(recipe, capsys):
@@ -117,10 +87,7 @@ def test_more_kimg_go_on_where_the_run_ended(recipe):
 def test_a_killed_run_resumes_to_the_same_bits(recipe, moment):
     text = recipe("train.kimg=0.4", "train.metrics=[]")
     assert train(text, "straight") == 0
-    process = start(text, "killed")
-    wait_for(Path("killed"), moment, process)
-    process.kill()
-    process.communicate()
+    kill_at(moment, "killed", start(text, "killed"))
     assert train(text, "killed", "--resume", "auto") == 0
     assert_same_state("straight", "killed")
     assert not list(Path("killed").rglob("*.tmp*"))
@@ -214,7 +181,8 @@ def test_a_full_disk_is_one_line_and_the_last_state_stays(recipe):
             2,
             "two images of one micro-batch",
         ),
-        (["train", "paint-transformer", "--dataset", "."], 2, "pictures of their own making"),
+        (["train", "transgan", "--finetune", "."], 2, "is for paint-transformer; transgan learns"),
+        (["train", "transgan", "--weights", "x"], 2, "cannot begin with weights"),
         (["train", "transgan", "--set", "augment.policy=colour"], 2, "color"),
         (["train", "transgan", "--precision", "fp8"], 2, "fp8"),
         (["train", "transgan", "--tracker", "wandb"], 2, "tensorboard"),

@@ -1,4 +1,4 @@
-"""The smallest TransGAN that has every part, and runs of it that take seconds."""
+"""The smallest networks that have every part, and runs of them that take seconds."""
 
 from __future__ import annotations
 
@@ -47,3 +47,27 @@ TABLE: dict[str, Any] = {
 def tiny_recipe(*settings: str) -> Recipe:
     """Return the tiny recipe with `--set` settings on top."""
     return make_recipe(TABLE, settings, where="tiny")
+
+
+STROKES: dict[str, Any] = {
+    "schema": 1,
+    "model_name": "paint-transformer",
+    "model": {"width": 32, "heads": 2, "depth": 1, "stem_width": 8},
+    "optim": {"kind": "adamw", "learning_rate": 2e-3, "betas": [0.9, 0.99], "clip_norm": 2.0},
+    "train": {
+        "batch_size": 10,
+        "kimg": 0.08,
+        "ema_kimg": 0.05,
+        "tick_kimg": 0.01,
+        "snapshot_kimg": 0.02,
+        "metric_images": 16,
+        "precision": "fp32",
+    },
+    "strokes": {"pictures": 16, "count": 4, "scenes_share": 0.25},
+    "sample": {"num": 1},
+}
+
+
+def tiny_strokes(*settings: str) -> Recipe:
+    """Return the recipe of a tiny stroke predictor with `--set` settings on top."""
+    return make_recipe(STROKES, settings, where="tiny")

@@ -1,4 +1,4 @@
-"""`gtool export`: a trained generator for other programs, and original checkpoints for this one."""
+"""`gtool export`: a trained network for other programs, and original checkpoints for this one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gtool.errors import CheckpointError, GToolError, RecipeError, did_you_mean
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gtool.device import Compute
+    from gtool.engines.exporting import Exportable
 
 SUFFIXES = {"safetensors": ".safetensors", "onnx": ".onnx", "pt2": ".pt2"}
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -92,29 +92,39 @@ def _destination(request: Request, weights: Path, kind: str) -> Path:
     return path
 
 
-def _compute() -> Compute:
-    """Files are written and checked where every reader can repeat it: on the CPU in full precision."""
-    from gtool.device import make_compute
-
-    return make_compute("cpu", "fp32")
-
-
 def _export(weights: Path, path: Path, kind: str) -> dict[str, Any]:
     from gtool.engines import exporting
-    from gtool.engines.generation import load_generator
 
-    generator, meta = load_generator(weights, _compute())
+    network, use = _open(weights)
     if kind == "safetensors":
         with atomic_write(path) as temporary:
             shutil.copyfile(weights, temporary)
-        console.notice(f"copied; `gtool sample {path}` needs nothing else")
+        console.notice(f"copied; `{use.format(path=path)}` needs nothing else")
         return {}
-    if generator.noise_lengths:
-        console.notice("noise inputs are left out: an exported generator makes one image of one z")
-    error = exporting.export(generator, path, kind, exporting.describe(generator, meta))
+    if network.note:
+        console.notice(network.note)
+    error = exporting.export(network, path, kind)
     batches = " and ".join(map(str, exporting.CHECKED_BATCHES))
     console.notice(f"checked: largest error {error:.1e} against torch, at batches of {batches}")
     return {"max_error": error}
+
+
+def _open(weights: Path) -> tuple[Exportable, str]:
+    """Return the network of a weights file, and what a user types with such a file.
+
+    Raises:
+        CheckpointError: the file cannot be used.
+    """
+    from gtool.engines import exporting
+    from gtool.engines.trained import open_trained
+
+    trained = open_trained(weights)
+    networks = models.networks(trained.model)
+    generates = hasattr(networks, "Generator")
+    network = trained.network(networks.Generator if generates else lambda config: networks.build(config)[0])
+    network = network.eval().requires_grad_(False)
+    wrap = exporting.of_generator if generates else exporting.of_predictor
+    return wrap(network, trained.meta), models.find_model(trained.model).use
 
 
 # Original checkpoints.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from gtool.device import has_gpu
 from gtool.errors import CheckpointError, GToolError, RecipeError
 from gtool.recipe import Recipe, find_recipe, make_recipe, overlay, read_table, shipped_recipes, validate
 
+FINETUNE = "finetune"  # the recipe of models that can go on from trained weights
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -24,6 +26,7 @@ class Request:
     recipe: str | None = None  # a shipped name or a TOML file
     settings: list[str]  # --set a.b=value, in order
     flags: Mapping[str, Any]  # recipe key -> value, from the dedicated flags
+    finetune: str | None = None  # pictures to go on with from trained weights: a data set's name
     out: Path | None = None
     resume: str | None = None  # "auto" or a run folder
     device: str = "auto"
@@ -53,6 +56,9 @@ def make_plan(request: Request) -> Plan:
     """
     models.find_model(request.model)
     _refuse_unknown_tracker(request.tracker)
+    if request.finetune is not None:
+        _refuse_finetune(request)
+        request = replace(request, flags={**request.flags, "data.dataset": request.finetune})
     run = _run_to_resume(request)
     if run is not None and request.recipe and request.resume != "auto":
         raise RecipeError("--recipe cannot change a run that is resumed; its own recipe.toml is used")
@@ -72,6 +78,9 @@ def make_plan(request: Request) -> Plan:
     settings = [setting for setting in request.settings if setting.partition("=")[0] not in request.flags]
     recipe = make_recipe(table, settings, where=str(path))
     find_dataset(recipe.data.dataset)  # raises when the name leads nowhere
+    if recipe.train.weights is not None and run is None:
+        _refuse_weights(recipe)
+        recipe = _with_network_of_weights(recipe, table, settings, path)
     config = _configure(recipe, original.data.resolution, path)
     resolved = recipe.model_copy(update={"model": config.model_dump(mode="json", exclude_none=True)})
     _check_batches(resolved, request.num_processes or 1)
@@ -79,6 +88,52 @@ def make_plan(request: Request) -> Plan:
     if run:
         _check_same_networks(original, resolved, run)
     return Plan(resolved, config, name, run)
+
+
+def _refuse_finetune(request: Request) -> None:
+    if not _can_finetune(request.model):
+        raise RecipeError(
+            f"--finetune is for paint-transformer; {request.model} learns from pictures of yours by "
+            f"--dataset {request.finetune}"
+        )
+    if "data.dataset" in request.flags:
+        raise RecipeError("--finetune names the pictures already; leave --dataset out")
+
+
+def _can_finetune(model: str) -> bool:
+    return f"{model}/{FINETUNE}" in shipped_recipes(model)
+
+
+def _refuse_weights(recipe: Recipe) -> None:
+    if not _can_finetune(recipe.model_name):
+        raise RecipeError(
+            f"--weights: {recipe.model_name} cannot begin with weights, which hold one of its networks alone; "
+            "go on with a whole run by --resume"
+        )
+
+
+def _with_network_of_weights(
+    recipe: Recipe, table: dict[str, Any], settings: list[str], path: Path
+) -> Recipe:
+    """Take the network of the weights that training begins with, whatever the recipe's own would be.
+
+    Raises:
+        CheckpointError: the weights cannot be used.
+        RecipeError: a setting asks for another network.
+    """
+    weights = checkpoint.find_start(str(recipe.train.weights), recipe.model_name)
+    from gtool.engines.trained import open_trained
+
+    trained = open_trained(weights)
+    if trained.model != recipe.model_name:
+        raise CheckpointError(f"{weights}: weights of {trained.model}, not of {recipe.model_name}")
+    found = trained.config.model_dump(mode="json", exclude_none=True)
+    table["model"] = found
+    recipe = make_recipe(table, settings, where=str(path))
+    if recipe.model != found:
+        other = next(key for key in recipe.model if recipe.model[key] != found.get(key))
+        raise RecipeError(f"model.{other}: the network is that of {weights}; leave it out")
+    return recipe
 
 
 def _refuse_unknown_tracker(tracker: str | None) -> None:
@@ -102,8 +157,8 @@ def _run_to_resume(request: Request) -> RunFolder | None:
 
 def _choose_recipe(request: Request) -> tuple[str, Path]:
     """Take the recipe asked for, or the data set's; without a GPU its -cpu sibling where there is one."""
-    if request.recipe:
-        path = find_recipe(request.recipe, request.model)
+    if request.recipe or request.finetune is not None:
+        path = find_recipe(request.recipe or FINETUNE, request.model)
         return path.stem, path
     known = [name.partition("/")[2] for name in shipped_recipes(request.model)]
     dataset = str(request.flags.get("data.dataset", "scenes"))

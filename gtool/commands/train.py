@@ -147,11 +147,14 @@ def _take_run(plan: Plan, request: Request, compute: Compute, stack: ExitStack) 
 
 
 def _restore(plan: Plan, run: RunFolder, state: Any) -> dict[str, float]:
-    """Put the newest state back where there is one; return what is known of the best snapshot."""
-    from gtool.engines.resume import restore_state
+    """Put the newest state back, or the weights to begin with; return what is known of the best snapshot."""
+    from gtool.engines.resume import begin_with, restore_state
+    from gtool.engines.trained import open_trained
 
     states = run.states() if plan.run else []
     if not states:
+        if (start := plan.recipe.train.weights) is not None:
+            begin_with(state, open_trained(checkpoint.find_start(start, plan.recipe.model_name)))
         return {}
     tensors, info = checkpoint.load_state(states[-1])
     restore_state(state, tensors, info, str(states[-1]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gtool import console
+from gtool.commands.train_images import load_images, open_images
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,18 +21,7 @@ def open_inputs(recipe: Recipe) -> Any:
     Raises:
         DataError: no such data, or none that can be used.
     """
-    from gtool.data.sources import open_source
-
-    data = recipe.data
-    return open_source(
-        data.dataset,
-        split=data.split,
-        image_column=data.image_column,
-        label_column=data.label_column,
-        segmentation_column=data.segmentation_column,
-        num_images=data.num_images,
-        resolution=data.resolution,
-    )
+    return open_images(recipe)
 
 
 def step_flops(recipe: Recipe, forward: dict[str, float]) -> float:
@@ -61,7 +50,7 @@ class Trainer:
         from gtool.engines.adversarial import init_state, step
 
         self.recipe, self.compute = recipe, compute
-        self.images = _load_images(inputs, recipe, compute)
+        self.images = load_images(inputs, recipe, recipe.data.resolution, compute)
         batches = Batches(
             self.images,
             seed=recipe.train.seed,
@@ -119,32 +108,3 @@ class Trainer:
 
         chunks = generate(self.state.ema, seed, torch.arange(count), self.compute)
         return torch.cat(list(chunks)).numpy()
-
-
-def _load_images(source: Any, recipe: Recipe, compute: Compute) -> Any:
-    from gtool.data.cache import load_images
-
-    data = recipe.data
-    if source.note:
-        console.notice(source.note)
-    with console.progress(f"reading {source.name}") as update:
-        images = load_images(
-            source,
-            data.resolution,
-            crop=data.crop,
-            budget_gb=data.cache_gb,
-            progress=lambda done, total: update(done, total, f"{done:,} of {total:,} images"),
-        )
-    if compute.is_main:
-        _name_skipped(images.skipped)
-    return images
-
-
-def _name_skipped(skipped: list[tuple[str, str]]) -> None:
-    if not skipped:
-        return
-    console.warning(f"{len(skipped)} of the files cannot be read and are left out:")
-    for name, reason in skipped[:10]:
-        console.warning(f"  {name}: {reason}")
-    if len(skipped) > 10:
-        console.warning(f"  and {len(skipped) - 10} more")

@@ -1,10 +1,10 @@
-"""What stroke predictors add to `gtool train`: pictures of their own making, paintings, the error that is left."""
+"""What stroke predictors add to `gtool train`: pictures to paint, paintings, the error that is left."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gtool.errors import RecipeError
+from gtool.commands.train_images import load_images, open_images
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,19 +14,18 @@ if TYPE_CHECKING:
     from gtool.recipe import Recipe
 
 BUILT_IN = "scenes"  # the data set's name that stands for pictures drawn here: leaves and scenes
+SIDE = (
+    512  # pixels that a user's images are read at: details down to a quarter of the side are cut out of them
+)
 
 
-def open_inputs(recipe: Recipe) -> None:
-    """Make sure that no other pictures are asked for than those made here.
+def open_inputs(recipe: Recipe) -> Any:
+    """Find the user's images, without torch; None where pictures are drawn.
 
     Raises:
-        RecipeError: a data set that would not be looked at.
+        DataError: no such data, or none that can be used.
     """
-    if recipe.data.dataset != BUILT_IN:
-        raise RecipeError(
-            f"--dataset {recipe.data.dataset}: stroke predictors learn from strokes and pictures of their own making; "
-            "leave it out"
-        )
+    return None if recipe.data.dataset == BUILT_IN else open_images(recipe)
 
 
 def step_flops(recipe: Recipe, forward: dict[str, float]) -> float:
@@ -41,36 +40,44 @@ class Trainer:
     ranked_by = "left_gain"
 
     def __init__(self, recipe: Recipe, config: Any, inputs: Any, compute: Compute) -> None:
+        from gtool.engines.lessons import cut_pictures
         from gtool.engines.strokes import init_state, step
 
         self.recipe, self.compute = recipe, compute
-        self.state = init_state(recipe, config, None, compute)
+        images = None if inputs is None else load_images(inputs, recipe, SIDE, compute)
+        self.num_images = None if images is None else len(images)
+        pictures = None if images is None else cut_pictures(images.images, recipe)
+        self.state = init_state(recipe, config, pictures, compute)
         self.step = step
 
     def describe_data(self) -> str:
         """Return what pictures there are."""
-        return f"strokes and {len(self.state.pictures):,} pictures made on the spot"
+        pictures = f"{len(self.state.pictures.lessons):,} pictures"
+        if self.num_images is None:
+            return f"strokes and {pictures} made on the spot"
+        drawn = self.recipe.strokes.drawn_share
+        made = f", {100 * drawn:.0f} % of them drawn" if drawn else ""
+        return f"strokes and {pictures} of {self.recipe.data.dataset}, {self.num_images:,} images{made}"
 
     def open_reports(self, run: RunFolder) -> None:
         """Show the pictures that the previews are painted after."""
         from gtool.commands.report import save_grid
-        from gtool.engines.strokes import preview_targets
 
-        sample = self.recipe.sample
-        targets = preview_targets(self.state, sample.num).numpy()
-        save_grid(run, "real", targets, sample.columns, {"dataset": "drawn by gtool"})
+        dataset = "drawn by gtool" if self.num_images is None else self.recipe.data.dataset
+        targets = self.state.pictures.shown.numpy()
+        save_grid(run, "real", targets, self.recipe.sample.columns, {"dataset": dataset})
 
     def preview(self) -> np.ndarray:
         """Paint the same pictures as ever."""
         from gtool.engines.strokes import preview
 
-        return preview(self.state, self.recipe.sample.num).numpy()
+        return preview(self.state).numpy()
 
     def measure(self) -> dict[str, float]:
         """Return the share of the error that one look's strokes leave."""
         from gtool.engines.strokes import measure
 
-        return measure(self.state)
+        return measure(self.state, min(self.recipe.train.metric_images, 256))
 
     def next_command(self, run: RunFolder) -> str:
         """Return how to paint."""

@@ -1,7 +1,8 @@
-"""A trained generator as a file for other programs: ONNX and torch.export, each checked by running it.
+"""A trained network as a file for other programs: ONNX and torch.export, each checked by running it.
 
-What is exported takes z and returns images in [-1, 1]: the clamp that `gtool sample` applies when it makes pixels
-is part of it. Noise inputs, where a model has them, are left out, which is their mean.
+Of a generator, what is exported takes z and returns images in [-1, 1]: the clamp that `gtool sample` applies when it
+makes pixels is part of it. Noise inputs, where a model has them, are left out, which is their mean. Of a stroke
+predictor, it takes patches of photo and canvas and returns strokes with their logits.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,21 @@ CHECKED_BATCHES = (1, 5)
 OPSET = 18
 _EXTRA_FILE = "gtool.json"
 
-Runner = Callable[[Tensor], Tensor]
+Tensors = tuple[Tensor, ...]
+Runner = Callable[[Tensors], Tensors]
+
+
+@dataclass(frozen=True)
+class Exportable:
+    """A network in eval mode, on the CPU, float32, and what is to be known of it from outside."""
+
+    module: nn.Module  # takes tensors (N, ...); returns one, or several as a tuple
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    example: Callable[[int], Tensors]  # inputs of a batch
+    description: dict[str, str]  # for a user of the file, as text
+    note: str | None = None  # what is left out
+    comparable: Callable[[Tensors], Tensors] = tuple  # outputs as what small errors change by little
 
 
 class BoundedGenerator(nn.Module):
@@ -37,69 +53,144 @@ class BoundedGenerator(nn.Module):
     def __init__(self, generator: nn.Module) -> None:
         super().__init__()
         self.generator = generator
-        self.z_dim = int(generator.z_dim)  # type: ignore[arg-type]
 
     def forward(self, z: Tensor) -> Tensor:
         """Generate without noise inputs."""
         return self.generator(z).clamp(-1, 1)
 
 
-def describe(generator: nn.Module, meta: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a user of the exported file has to know, as text."""
-    resolution = meta["config"]["resolution"]
+class PlainPredictor(nn.Module):
+    """Target and canvas (N, 3, 32, 32) in [0, 1] -> shape_params (N, S, 5) and logits (N, S)."""
+
+    def __init__(self, predictor: nn.Module) -> None:
+        super().__init__()
+        self.predictor = predictor
+
+    def forward(self, target: Tensor, canvas: Tensor) -> Tensors:
+        """Propose strokes."""
+        return tuple(self.predictor(target, canvas))
+
+
+def of_generator(generator: nn.Module, meta: Mapping[str, Any]) -> Exportable:
+    """Return a generator to export; `meta` is that of its weights file."""
+    resolution, z_dim = meta["config"]["resolution"], int(generator.z_dim)  # type: ignore[arg-type]
+    return Exportable(
+        BoundedGenerator(generator).eval(),
+        inputs=("z",),
+        outputs=("images",),
+        example=lambda batch: (hashed_normal(batch, torch.arange(batch), z_dim, "export"),),
+        description=_describe(
+            meta,
+            input=f"z (N, {z_dim}) float32: independent normal numbers of mean 0 and variance 1",
+            output=f"images (N, 3, {resolution}, {resolution}) float32: RGB in [-1, 1]",
+            pixels="round(127.5 * images + 127.5), 0 to 255",
+        ),
+        note="noise inputs are left out: an exported generator makes one image of one z"
+        if generator.noise_lengths
+        else None,
+    )
+
+
+def of_predictor(predictor: nn.Module, meta: Mapping[str, Any]) -> Exportable:
+    """Return a stroke predictor to export; `meta` is that of its weights file."""
+    side = meta["config"]["resolution"]
+
+    def example(batch: int) -> Tensors:
+        numbers = (
+            hashed_normal(batch, torch.arange(batch), 3 * side * side, name) for name in ("target", "canvas")
+        )
+        return tuple((0.5 + 0.25 * x).clamp(0, 1).view(batch, 3, side, side) for x in numbers)
+
+    patch = f"(N, 3, {side}, {side}) float32: RGB in [0, 1]"
+    return Exportable(
+        PlainPredictor(predictor).eval(),
+        inputs=("target", "canvas"),
+        outputs=("shape_params", "logits"),
+        example=example,
+        description=_describe(
+            meta,
+            input=f"target, canvas {patch}, a patch of the photo and of what is painted of it",
+            output="shape_params (N, S, 5) float32: x, y, width, height in patches, theta in half turns; "
+            "logits (N, S) float32: of being painted",
+        ),
+        comparable=_without_turns,
+    )
+
+
+def _without_turns(outputs: Tensors) -> Tensors:
+    """Put a direction in the place of theta, which jumps from 1 to 0."""
+    shape_params, logits = outputs
+    angle = 2 * torch.pi * shape_params[..., 4]
+    return shape_params[..., :4], angle.cos(), angle.sin(), logits
+
+
+def _describe(meta: Mapping[str, Any], **about: str) -> dict[str, str]:
     return {
         "gtool": __version__,
         "model": str(meta["model"]),
         "kimg": f"{meta.get('nimg', 0) / 1000:g}",
-        "input": f"z (N, {generator.z_dim}) float32: independent normal numbers of mean 0 and variance 1",
-        "output": f"images (N, 3, {resolution}, {resolution}) float32: RGB in [-1, 1]",
-        "pixels": "round(127.5 * images + 127.5), 0 to 255",
+        **about,
         "config": json.dumps(meta["config"], sort_keys=True),
     }
 
 
-def export(generator: nn.Module, path: Path, kind: str, description: Mapping[str, str]) -> float:
-    """Write a generator as `onnx` or `pt2` and return the largest error of the written file.
+def export(network: Exportable, path: Path, kind: str) -> float:
+    """Write a network as `onnx` or `pt2` and return the largest error of the written file.
 
     Args:
-        generator: in eval mode, on the CPU, float32.
+        network: what to write.
         path: replaced when the file has proved right.
         kind: "onnx" or "pt2".
-        description: text for the file's metadata.
 
     Raises:
-        GToolError: the file differs from the generator by more than TOLERANCE, or its values are not finite.
+        GToolError: the file differs from the network by more than TOLERANCE, or its values are not finite.
         CheckpointError: the file cannot be written.
     """
-    bounded = BoundedGenerator(generator).eval()
     write, load = {"onnx": (_write_onnx, _load_onnx), "pt2": (_write_pt2, _load_pt2)}[kind]
     # Before tracing: networks keep constants that they compute at first use, and must not keep traced ones.
-    expected = [_reference(bounded, batch) for batch in CHECKED_BATCHES]
+    expected = [_reference(network, batch) for batch in CHECKED_BATCHES]
     with atomic_write(path) as temporary, _silence():
-        write(bounded, temporary, description)
+        write(network, temporary)
         run = load(temporary)
-        error = max(float((run(z) - images).abs().max()) for z, images in expected)
+        error = max(
+            float((found - wanted).abs().max())
+            for inputs, outputs in expected
+            for found, wanted in zip(
+                network.comparable(run(inputs)), network.comparable(outputs), strict=True
+            )
+        )
         if not error <= TOLERANCE:
             raise GToolError(f"{path}: not written: the exported file differs from torch by {error:.2g}")
     return error
 
 
-def check_finite(generator: nn.Module) -> None:
+def check_finite(network: nn.Module) -> None:
     """Make an image and look at it.
 
     Raises:
         GToolError: values that are not finite.
     """
-    _reference(BoundedGenerator(generator).eval(), 1)
-
-
-def _reference(bounded: BoundedGenerator, batch: int) -> tuple[Tensor, Tensor]:
-    z = hashed_normal(batch, torch.arange(batch), bounded.z_dim, "export")
+    generator = BoundedGenerator(network).eval()
+    z_dim = int(network.z_dim)  # type: ignore[arg-type]
     with torch.inference_mode():
-        images = bounded(z)
-    if not bool(torch.isfinite(images).all()):
-        raise GToolError("the generator makes values that are not finite; nothing was written")
-    return z, images
+        _require_finite((generator(hashed_normal(1, torch.arange(1), z_dim, "export")),))
+
+
+def _reference(network: Exportable, batch: int) -> tuple[Tensors, Tensors]:
+    inputs = network.example(batch)
+    with torch.inference_mode():
+        outputs = _as_tuple(network.module(*inputs))
+    _require_finite(outputs)
+    return inputs, outputs
+
+
+def _as_tuple(outputs: Tensor | Tensors) -> Tensors:
+    return (outputs,) if isinstance(outputs, Tensor) else outputs
+
+
+def _require_finite(outputs: Tensors) -> None:
+    if not all(bool(torch.isfinite(x).all()) for x in outputs):
+        raise GToolError("the network makes values that are not finite; nothing was written")
 
 
 @contextmanager
@@ -118,25 +209,26 @@ def _silence() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def _trace_arguments(bounded: BoundedGenerator) -> tuple[tuple[Tensor], dict[str, Any]]:
-    """An example input, and which of its sizes stays free."""
-    return (torch.zeros(TRACED_BATCH, bounded.z_dim),), {"z": {0: torch.export.Dim("batch")}}
+def _trace_arguments(network: Exportable) -> tuple[Tensors, dict[str, Any]]:
+    """Example inputs, and which of their sizes stays free."""
+    batch = torch.export.Dim("batch")
+    return network.example(TRACED_BATCH), {name: {0: batch} for name in network.inputs}
 
 
-def _write_onnx(bounded: BoundedGenerator, path: Path, description: Mapping[str, str]) -> None:
-    example, dynamic = _trace_arguments(bounded)
+def _write_onnx(network: Exportable, path: Path) -> None:
+    example, dynamic = _trace_arguments(network)
     program = torch.onnx.export(
-        bounded,
+        network.module,
         example,
         dynamic_shapes=dynamic,
-        input_names=["z"],
-        output_names=["images"],
+        input_names=list(network.inputs),
+        output_names=list(network.outputs),
         opset_version=OPSET,
         dynamo=True,
         verbose=False,
     )
     assert program is not None
-    program.model.metadata_props.update(description)
+    program.model.metadata_props.update(network.description)
     program.save(path, external_data=False)
 
 
@@ -146,15 +238,21 @@ def _load_onnx(path: Path) -> Runner:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda z: torch.from_numpy(session.run(["images"], {"z": z.numpy()})[0])
+    names = [entry.name for entry in session.get_inputs()]
+
+    def run(inputs: Tensors) -> Tensors:
+        given = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
+        return tuple(torch.from_numpy(value) for value in session.run(None, given))
+
+    return run
 
 
-def _write_pt2(bounded: BoundedGenerator, path: Path, description: Mapping[str, str]) -> None:
-    example, dynamic = _trace_arguments(bounded)
-    program = torch.export.export(bounded, example, dynamic_shapes=dynamic)
-    torch.export.save(program, path, extra_files={_EXTRA_FILE: json.dumps(description)})
+def _write_pt2(network: Exportable, path: Path) -> None:
+    example, dynamic = _trace_arguments(network)
+    program = torch.export.export(network.module, example, dynamic_shapes=dynamic)
+    torch.export.save(program, path, extra_files={_EXTRA_FILE: json.dumps(network.description)})
 
 
 def _load_pt2(path: Path) -> Runner:
     module = torch.export.load(path).module()
-    return lambda z: module(z).detach()
+    return lambda inputs: tuple(x.detach() for x in _as_tuple(module(*inputs)))

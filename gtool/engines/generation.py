@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gtool import checkpoint, models
+from gtool import models
 from gtool.data.transforms import to_uint8
 from gtool.device import Compute, hashed_normal
-from gtool.errors import CheckpointError, RecipeError
-from gtool.recipe import Recipe, validate
+from gtool.engines.trained import open_trained
+from gtool.errors import CheckpointError
+from gtool.recipe import Recipe
 
 
 def weights_meta(recipe: Recipe, config: Any, nimg: int) -> dict[str, Any]:
@@ -35,34 +36,15 @@ def load_generator(path: Path, compute: Compute) -> tuple[nn.Module, dict[str, A
     Raises:
         CheckpointError: the file is damaged, of another kind, or does not fit the model it names.
     """
-    weights = checkpoint.load_weights(path)
-    meta = weights.meta
-    model, nimg = meta.get("model"), meta.get("nimg", 0)
-    if not isinstance(model, str) or model not in models.MODELS:
-        raise CheckpointError(f"{path}: weights of an unknown model {model!r}")
-    if not isinstance(meta.get("config"), dict) or not isinstance(nimg, int) or nimg < 0:
-        raise CheckpointError(f"{path}: its description lacks a config or a number of images")
-    try:
-        config = validate(models.config_class(model), meta["config"], str(path), "config.")
-    except RecipeError as bad:
-        raise CheckpointError(str(bad)) from None
-    generator = _build_generator(model, config, weights.tensors, path)
-    return generator.to(compute.device).eval().requires_grad_(False), meta
-
-
-def _build_generator(model: str, config: Any, tensors: dict[str, Tensor], path: Path) -> nn.Module:
-    """Build and fill a generator; a file that asks for other sizes than it holds is refused before they are made."""
-    build = getattr(models.networks(model), "Generator", None)
+    trained = open_trained(path)
+    build = getattr(models.networks(trained.model), "Generator", None)
     if build is None:
-        use = models.find_model(model).use.format(path=path)
-        raise CheckpointError(f"{path}: weights of {model}, which makes no images by itself; use `{use}`")
-    with torch.device("meta"):
-        outline = build(config)
-    checkpoint.require_fit(outline, tensors, path)
-    with torch.random.fork_rng(devices=[]):
-        generator = build(config)
-    checkpoint.restore(generator, tensors, path)
-    return generator
+        use = models.find_model(trained.model).use.format(path=path)
+        raise CheckpointError(
+            f"{path}: weights of {trained.model}, which makes no images by itself; use `{use}`"
+        )
+    generator = trained.network(build)
+    return generator.to(compute.device).eval().requires_grad_(False), trained.meta
 
 
 def latents(generator: Any, seed: int, indices: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """What a stroke predictor learns from: patches of strokes that are known, and patches of pictures half painted.
 
-Nothing is read from disk: strokes are drawn at random, pictures are dead leaves and built-in scenes. All random
+Strokes are drawn at random; pictures are dead leaves and built-in scenes, or cut out of a user's images. All random
 numbers come from the generator that is passed.
 
 Axis letters: N patches, G strokes a patch, P pixels of a patch.
@@ -10,23 +10,73 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gtool.data.cuts import cut_squares, shrink
 from gtool.data.leaves import draw_leaves
 from gtool.data.scenes import draw_scenes
 from gtool.device import make_generator
 from gtool.losses.strokes import mean_color, paint_in_turn, select_by_gain
 from gtool.models.paint_transformer import Proposals
 from gtool.models.paint_transformer_config import PATCH
+from gtool.recipe import Recipe
 from gtool.render.brush import Brush
 from gtool.render.stroke import render
 
 PICTURE = 128  # pixels a side of the pictures that crops come from
+HELD_OUT = 64  # pictures that are scored
+FEW = 16  # images of which none is spared for scoring
 BURIED = 0.75  # share of an earlier stroke that a later one may not hide (released code)
 Predict = Callable[[Tensor, Tensor], Proposals]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures of a run, uint8 (N, 3, 128, 128) each."""
+
+    lessons: Tensor
+    held_out: Tensor  # whose crops are scored
+    shown: Tensor  # that previews are painted after
+
+
+def drawn_pictures(recipe: Recipe) -> Pictures:
+    """Draw all pictures of a run; only those learned from depend on its seed."""
+    strokes = recipe.strokes
+    return Pictures(
+        lessons=draw_pictures(strokes.pictures, strokes.scenes_share, recipe.train.seed),
+        held_out=draw_pictures(HELD_OUT, strokes.scenes_share, seed=10_007),
+        shown=draw_pictures(recipe.sample.num, strokes.scenes_share, seed=10_009),
+    )
+
+
+def cut_pictures(images: Any, recipe: Recipe) -> Pictures:
+    """Cut the pictures of a run out of a user's images, uint8 (N, 3, R, R), beside a share of drawn ones.
+
+    One image in eight is held out; where there are few, other squares of all of them are scored and shown.
+    """
+    strokes, seed = recipe.strokes, recipe.train.seed
+    random = make_generator(seed, "cuts")
+    order = torch.randperm(len(images), generator=random)
+    apart = min(HELD_OUT, len(images) // 8) if len(images) >= FEW else 0
+    held_out, learned = (order[:apart], order[apart:]) if apart else (order[:HELD_OUT], order)
+    num_drawn = round(strokes.pictures * strokes.drawn_share)
+    cut = cut_squares(images, _in_turn(learned, strokes.pictures - num_drawn), PICTURE, random)
+    drawn = draw_pictures(num_drawn, strokes.scenes_share, seed)
+    shown = [shrink(torch.from_numpy(images[[number]]), PICTURE) for number in held_out[: recipe.sample.num]]
+    return Pictures(
+        lessons=torch.cat([cut, drawn]),
+        held_out=cut_squares(images, _in_turn(held_out, HELD_OUT), PICTURE, random),
+        shown=torch.cat(shown),
+    )
+
+
+def _in_turn(numbers: Tensor, count: int) -> Tensor:
+    """Repeat numbers until there are so many, equal ones together: (count,)."""
+    return numbers.repeat(-(-count // len(numbers)))[:count].sort().values
 
 
 def draw_pictures(count: int, scenes_share: float, seed: int) -> Tensor:

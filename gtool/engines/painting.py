@@ -28,12 +28,11 @@ from torch import Tensor
 from gtool import checkpoint
 from gtool.device import Compute, hashed_uniform, make_generator
 from gtool.engines.lessons import masks
-from gtool.errors import CheckpointError, RecipeError
+from gtool.engines.trained import open_trained
+from gtool.errors import CheckpointError
 from gtool.losses.strokes import mean_color, select_by_gain
-from gtool.models import config_class
 from gtool.models.paint_transformer import Proposals, build_predictor
-from gtool.models.paint_transformer_config import PATCH
-from gtool.recipe import validate
+from gtool.models.paint_transformer_config import PATCH, num_parameters
 from gtool.render.brush import Brush
 from gtool.render.cover import look_under, meets
 from gtool.render.painting import Painting, draw_on, to_pixels
@@ -42,7 +41,7 @@ from gtool.render.stroke import Touched, composite, layers, touch
 MODEL = "paint-transformer"
 Method = Literal["predictor", "greedy", "random"]
 Select = Literal["gain", "decision"]
-CHUNK = 256  # patches looked at in one forward
+CHUNK = 64  # patches looked at in one forward
 CHOOSING = 16  # pixels a side at which the proposals of a patch are tried
 CANDIDATES = 64  # random strokes that greedy painting tries for each that it paints
 LEAST_GAIN = 1 / 255  # mean lowering of the error under a stroke that is worth a stroke
@@ -442,21 +441,8 @@ def load_predictor(path: Path | None, compute: Compute) -> Predict:
         raise CheckpointError(
             "no trained weights come with this gtool; name some, or paint by --method greedy"
         )
-    weights = checkpoint.load_weights(path)
-    model, described = weights.meta.get("model"), weights.meta.get("config")
-    if model != MODEL:
-        raise CheckpointError(f"{path}: weights of {model!r}; painting needs those of {MODEL}")
-    if not isinstance(described, dict):
-        raise CheckpointError(f"{path}: its description lacks a config")
-    try:
-        config = validate(config_class(MODEL), described, str(path), "config.")
-    except RecipeError as bad:
-        raise CheckpointError(str(bad)) from None
-    # A file that asks for other sizes than it holds is refused before they are made.
-    with torch.device("meta"):
-        outline = build_predictor(config)
-    checkpoint.require_fit(outline, weights.tensors, path)
-    with torch.random.fork_rng(devices=[]):
-        network = build_predictor(config)
-    checkpoint.restore(network, weights.tensors, path)
+    trained = open_trained(path)
+    if trained.model != MODEL:
+        raise CheckpointError(f"{path}: weights of {trained.model!r}; painting needs those of {MODEL}")
+    network = trained.network(build_predictor, num_parameters(trained.config))
     return predictor_of(network.to(compute.device).eval().requires_grad_(False), compute)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from gtool import checkpoint
+from gtool.engines.trained import Trained
 from gtool.errors import CheckpointError
 
 
@@ -75,6 +76,16 @@ def restore_state(
         state.position = int(info["position"])
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(f"{where}/state.json: a counter is missing or no number") from None
+
+
+def begin_with(state: Resumable, trained: Trained) -> None:
+    """Put trained weights into every network of a state at step 0: all are of the kind that the weights are.
+
+    Raises:
+        CheckpointError: a tensor is missing or of another shape.
+    """
+    for network in state.networks.values():
+        checkpoint.restore(network, trained.tensors, trained.path)
 
 
 def _restore_optimizer(network: nn.Module, optimizer: Any, saved: dict[str, Tensor], where: str) -> None:

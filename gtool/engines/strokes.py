@@ -1,4 +1,4 @@
-"""Training of a stroke predictor without any photograph: init_state, step, measure.
+"""Training of a stroke predictor, which needs no photograph but can have some: init_state, step, measure.
 
 First on patches of known strokes, matched with what is proposed (Paint Transformer, section 3.3). Then on pictures
 half painted: the proposals that would lower the error most are painted one after the other, each is rewarded for
@@ -24,14 +24,16 @@ from gtool.device import Compute, make_generator
 from gtool.engines.lessons import (
     PICTURE,
     Known,
+    Pictures,
     crops,
-    draw_pictures,
+    drawn_pictures,
     half_painted,
     known_strokes,
     masks,
 )
 from gtool.engines.painting import Plan, deepest_level, paint, predictor_of
 from gtool.engines.schedules import ema_beta, rate_factor
+from gtool.errors import RecipeError
 from gtool.losses import strokes as losses
 from gtool.models.paint_transformer import Proposals
 from gtool.models.paint_transformer_config import PATCH
@@ -53,7 +55,7 @@ class State:
     ema: nn.Module
     optimizer: Any
     brush: Brush
-    pictures: Tensor  # uint8 (N, 3, 128, 128)
+    pictures: Pictures
     nimg: int = 0  # patches seen
     steps: int = 0
     seconds: float = 0.0
@@ -71,11 +73,15 @@ class State:
         return {"optimizer": (self.networks["predictor"], self.optimizer)}
 
 
-def init_state(recipe: Recipe, config: Any, pictures: Tensor | None, compute: Compute) -> State:
+def init_state(recipe: Recipe, config: Any, pictures: Pictures | None, compute: Compute) -> State:
     """Build network (a function of the seed alone), average and optimizer at step 0.
 
-    pictures: uint8 (N, 3, 128, 128) of the user's; None draws the recipe's own.
+    pictures: of the user's; None draws the recipe's own.
+
+    Raises:
+        RecipeError: a process has too few patches for one crop of a picture, which is five.
     """
+    _require_crops(recipe, compute.world_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(make_generator(recipe.train.seed, "init").initial_seed())
         (predictor,) = models.networks(recipe.model_name).build(config)
@@ -92,8 +98,6 @@ def init_state(recipe: Recipe, config: Any, pictures: Tensor | None, compute: Co
         fused=True,
     )
     strokes = recipe.strokes
-    if pictures is None:
-        pictures = draw_pictures(strokes.pictures, strokes.scenes_share, recipe.train.seed)
     prepare = compute.accelerator.prepare
     return State(
         recipe=recipe,
@@ -102,7 +106,7 @@ def init_state(recipe: Recipe, config: Any, pictures: Tensor | None, compute: Co
         ema=ema,
         optimizer=prepare(optimizer),
         brush=load_brush(strokes.brush).to(compute.device),
-        pictures=pictures,
+        pictures=pictures or drawn_pictures(recipe),
     )
 
 
@@ -119,7 +123,7 @@ def step(state: State) -> dict[str, Tensor]:
     targets = [known.target] if known else []
     canvases = [known.canvas] if known else []
     if num_pictures:
-        images = crops(state.pictures, num_pictures, random, device)
+        images = crops(state.pictures.lessons, num_pictures, random, device)
         target, canvas = half_painted(
             predictor_of(state.ema, state.compute), state.brush, images, recipe.strokes.count, random
         )
@@ -156,12 +160,21 @@ def step(state: State) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in stats.items()}
 
 
+def _require_crops(recipe: Recipe, processes: int) -> None:
+    share = recipe.train.batch_size // processes
+    if recipe.strokes.known_until < 1 and _num_crops(recipe, share, 1.0) == 0:
+        raise RecipeError(
+            f"train.batch_size = {recipe.train.batch_size}, {share} a process, and strokes.known_share = "
+            f"{recipe.strokes.known_share:g} leave no room for a crop of a picture, which is five patches"
+        )
+
+
 def _num_crops(recipe: Recipe, share: int, progress: float) -> int:
     """Crops of a step; each is five patches."""
     strokes = recipe.strokes
     if progress < strokes.known_until:
         return 0
-    return round(share * (1 - strokes.known_share) / 5)
+    return min(round(share * (1 - strokes.known_share) / 5), share // 5)
 
 
 def _part(proposals: Proposals, start: int, stop: int) -> Proposals:
@@ -217,14 +230,15 @@ def _picture_loss(
     with torch.no_grad():
         small, _ = masks(state.brush, shape_params, CHOOSING)
         near = [F.avg_pool2d(x, PATCH // CHOOSING).flatten(2) for x in (target, canvas)]
-        best, gains = losses.select_by_gain(small, near[0], near[1], count)
+        weight = proposals.logits.sigmoid() ** strokes.habit if strokes.habit else None
+        best, gains = losses.select_by_gain(small, near[0], near[1], count, weight)
         wanted = torch.zeros_like(proposals.logits)
         wanted.scatter_(1, best, (gains > 0).to(wanted.dtype))
         # On some patches half of the proposals are out, so that those never chosen go on learning.
         hidden = torch.rand(n, num_proposals, generator=random) < 0.5
         hidden &= torch.rand(n, 1, generator=random) < strokes.explore
         small = small * (~hidden).to(small)[..., None]
-        chosen, gains = losses.select_by_gain(small, near[0], near[1], count)
+        chosen, gains = losses.select_by_gain(small, near[0], near[1], count, weight)
     picked = shape_params.gather(1, chosen[..., None].expand(-1, -1, 5))
     mask, shaded = masks(state.brush, picked, PATCH)
     flat = target.flatten(2)
@@ -255,8 +269,7 @@ def measure(state: State, count: int = 256) -> dict[str, float]:
     """
     device = state.compute.device
     random = make_generator(0, "held-out")
-    held_out = draw_pictures(64, state.recipe.strokes.scenes_share, seed=10_007)
-    target = F.avg_pool2d(crops(held_out, count, random, device), 2)
+    target = F.avg_pool2d(crops(state.pictures.held_out, count, random, device), 2)
     mean = target.mean(dim=(2, 3), keepdim=True).expand_as(target)
     blurred = F.interpolate(F.avg_pool2d(target, 8), size=PATCH, mode="bilinear", align_corners=False)
     found: dict[str, float] = {}
@@ -283,18 +296,13 @@ def measure(state: State, count: int = 256) -> dict[str, float]:
 # Pictures of progress.
 
 
-def preview_targets(state: State, count: int) -> Tensor:
-    """Return what previews are painted after, uint8 (N, 3, 128, 128): always the same, never trained on."""
-    return draw_pictures(count, state.recipe.strokes.scenes_share, seed=10_009)
-
-
-def preview(state: State, count: int) -> Tensor:
-    """Paint the preview pictures with the averaged network: uint8 (N, 3, 128, 128)."""
+def preview(state: State) -> Tensor:
+    """Paint the pictures to show with the averaged network: uint8 (N, 3, 128, 128)."""
     device = state.compute.device
     plan = Plan(levels=deepest_level(PICTURE, PICTURE), strokes=state.recipe.strokes.count)
     predict = predictor_of(state.ema, state.compute)
     painted = []
-    for target in preview_targets(state, count):
+    for target in state.pictures.shown:
         painting = paint(target.to(device).float() / 255, plan, state.brush, predict)
         painted.append(render_painting(painting, state.brush, PICTURE, PICTURE).permute(2, 0, 1).cpu())
     return torch.stack(painted)

@@ -103,7 +103,9 @@ def mean_color(mask: Tensor, target: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def select_by_gain(mask: Tensor, target: Tensor, canvas: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def select_by_gain(
+    mask: Tensor, target: Tensor, canvas: Tensor, count: int, weight: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Choose strokes one after the other, each time the one that lowers the squared error most.
 
     With mask a, colour c, canvas C and target T a stroke changes the summed squared error by
@@ -115,6 +117,7 @@ def select_by_gain(mask: Tensor, target: Tensor, canvas: Tensor, count: int) -> 
         target: (N, 3, P).
         canvas: (N, 3, P).
         count: K, strokes to choose.
+        weight: (N, S) positive, multiplies the gains that are compared; None compares them as they are.
 
     Returns:
         chosen: (N, K) numbers of proposals in the order they are to be painted.
@@ -131,7 +134,8 @@ def select_by_gain(mask: Tensor, target: Tensor, canvas: Tensor, count: int) -> 
         second = square @ torch.cat([canvas, canvas.square().sum(1, keepdim=True)], 1).transpose(1, 2)
         rise = colors.square().sum(-1) * area - 2 * (colors * second[..., :3]).sum(-1) + second[..., 3]
         gain = 2 * ((colors * first[..., :3]).sum(-1) - first[..., 3]) - rise  # (N, S)
-        best, place = gain.max(dim=1)
+        place = (gain if weight is None else gain * weight).argmax(dim=1)
+        best = gain[patches, place]
         useful = best > 0
         chosen.append(place)
         gains.append(best.clamp(min=0))

@@ -2,7 +2,7 @@
 
 Paint Transformer: Feed Forward Neural Painting with Stroke Prediction (Liu et al., ICCV 2021); compared with
 Huage001/PaintTransformer, train/models/networks.py. `ReleasedPredictor` has its 9,072,902 parameters and, given
-its weights, its outputs. `DensePredictor` is ours: no decoder and no queries, one stroke at every token of a grid.
+its weights, its outputs. `DensePredictor` is ours: no decoder and no queries, one stroke in every cell of a grid.
 
 Both map a patch of the photo and of the canvas to `Proposals`. Deviations of the released network: dropout is 0
 unless the config says otherwise (strokes are made without end, nothing can be learned by heart).
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from gtool.layers.attention import MLP, SelfAttention
 from gtool.layers.normalization import Normalization
-from gtool.models.paint_transformer_config import PATCH, PaintTransformerConfig
+from gtool.models.paint_transformer_config import CELLS, PATCH, PaintTransformerConfig
 
 REACH = 1.5  # cells that a dense centre can leave the middle of its own by
 SMALLEST, LARGEST = 0.03, 1.0  # sides of a dense stroke, in patches
@@ -56,7 +56,7 @@ class Block(nn.Module):
 
 
 class DensePredictor(nn.Module):
-    """Photo, canvas and their difference -> tokens of a grid -> one stroke a token."""
+    """Photo, canvas and their difference -> tokens -> strokes, one in each of 8 x 8 cells; a token has 1 or 4 cells."""
 
     def __init__(self, config: PaintTransformerConfig) -> None:
         super().__init__()
@@ -75,11 +75,13 @@ class DensePredictor(nn.Module):
         self.position = nn.Parameter(INIT_STD * torch.randn(config.grid**2, width))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = Normalization("ln", width)
-        self.head = nn.Linear(width, 7)
+        self.share = CELLS // config.grid  # cells a side of a token
+        self.head = nn.Linear(width, 7 * self.share**2)
         nn.init.normal_(self.head.weight, std=INIT_STD)
         # Starts as upright strokes of about a third of the patch, rarely painted.
-        self.head.bias.data.copy_(torch.tensor([0.0, 0.0, -0.8, -0.8, 1.0, 0.0, -1.5]))
-        cells = (torch.arange(config.grid) + 0.5) / config.grid
+        start = torch.tensor([0.0, 0.0, -0.8, -0.8, 1.0, 0.0, -1.5])
+        self.head.bias.data.copy_(start.repeat(self.share**2))
+        cells = (torch.arange(CELLS) + 0.5) / CELLS
         centres = torch.stack(torch.meshgrid(cells, cells, indexing="xy"), dim=-1).view(-1, 2)
         self.register_buffer("centres", centres, persistent=False)
 
@@ -98,13 +100,18 @@ class DensePredictor(nn.Module):
         for block in self.blocks:
             x = block(x)
         with torch.autocast(x.device.type, enabled=False):
-            out = self.head(self.norm(x.float()).float())  # (N, L, 7)
-            centre = self.centres + REACH / self.config.grid * out[..., :2].tanh()
+            out = self._by_cell(self.head(self.norm(x.float()).float()))  # (N, S, 7)
+            centre = self.centres + REACH / CELLS * out[..., :2].tanh()
             sides = SMALLEST + (LARGEST - SMALLEST) * out[..., 2:4].sigmoid()
             # Half the polar angle: strokes look the same after half a turn.
             theta = torch.atan2(out[..., 5], out[..., 4] + 1e-6) / (2 * torch.pi)
             shape_params = torch.cat([centre, sides, theta.remainder(1.0).unsqueeze(-1)], dim=-1)
         return Proposals(shape_params, out[..., 6])
+
+    def _by_cell(self, out: Tensor) -> Tensor:
+        """What tokens say of their cells, (N, L, 7 cells), in the order of the cells of the patch: (N, S, 7)."""
+        n, grid, share = out.shape[0], self.config.grid, self.share  # shapes, unlike len, can be traced
+        return out.view(n, grid, grid, share, share, 7).transpose(2, 3).reshape(n, CELLS**2, 7)
 
 
 class ReleasedPredictor(nn.Module):
@@ -138,7 +145,7 @@ class ReleasedPredictor(nn.Module):
         columns = self.col_embed[None, :, :].expand(8, -1, -1)  # the column's half first, as released
         rows = self.row_embed[:, None, :].expand(-1, 8, -1)
         x = x + torch.cat([columns, rows], dim=-1).flatten(0, 1)
-        x = self.transformer(x, self.query_pos.expand(len(x), -1, -1))  # (N, 8, C)
+        x = self.transformer(x, self.query_pos.expand(x.shape[0], -1, -1))  # (N, 8, C)
         raw, logits = self.linear_param(x).float(), self.linear_decider(x).float().squeeze(-1)
         shape_params = torch.cat([raw[..., :2], raw[..., 2:4].clamp(min=0.02), raw[..., 4:]], dim=-1)
         return Proposals(shape_params, logits)

@@ -9,12 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Count = Annotated[int, Field(ge=1)]
 
 PATCH = 32  # pixels a side that both predictors look at
+CELLS = 8  # a side of a patch, each with a stroke of the dense predictor
 
 
 class PaintTransformerConfig(BaseModel):
     """A network that looks at a patch of the photo and of the canvas and proposes strokes.
 
-    architecture: `dense` proposes one stroke at every token of an 8 x 8 grid, its centre bound to its cell;
+    architecture: `dense` proposes one stroke in each of 8 x 8 cells, its centre bound to the cell;
     `released` is the network of the paper, in which 8 learned queries find the strokes.
     """
 
@@ -28,7 +29,7 @@ class PaintTransformerConfig(BaseModel):
     depth: Annotated[int, Field(ge=1, le=24)] = 4
     mlp_ratio: Count = 4
     stem_width: Annotated[int, Field(ge=8, le=512)] = 64
-    grid: Literal[4, 8] = 8  # tokens a side
+    grid: Literal[4, 8] = 8  # tokens a side; with 4, each has the strokes of four cells
     # released only
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
@@ -41,7 +42,7 @@ class PaintTransformerConfig(BaseModel):
     @property
     def proposals(self) -> int:
         """Strokes that one look proposes."""
-        return self.grid**2 if self.architecture == "dense" else 8
+        return CELLS**2 if self.architecture == "dense" else 8
 
     def at_resolution(self, resolution: int) -> PaintTransformerConfig:
         """Return the same networks; patches have one size.
@@ -54,6 +55,26 @@ class PaintTransformerConfig(BaseModel):
         return self
 
 
+def num_parameters(config: PaintTransformerConfig) -> int:
+    """Return how many numbers the network learns."""
+    if config.architecture == "released":
+        return 9_072_902
+    width, stem, share = config.width, config.stem_width, (CELLS // config.grid) ** 2
+    convolutions = 9 * (9 * stem + 2 * stem * stem + 2 * stem * width) + 3 * stem + width
+    norms = 2 * stem + 4 * stem
+    attention = 4 * width**2 + width + config.heads * (2 * config.grid - 1) ** 2
+    mlp = 2 * config.mlp_ratio * width**2 + config.mlp_ratio * width + width
+    block = attention + mlp + 4 * width
+    return (
+        convolutions
+        + norms
+        + config.grid**2 * width
+        + config.depth * block
+        + 2 * width
+        + 7 * share * (width + 1)
+    )
+
+
 def flops(config: PaintTransformerConfig) -> dict[str, float]:
     """Return the floating-point operations of one patch, forward only (matrix products and convolutions)."""
     if config.architecture == "released":
@@ -63,4 +84,4 @@ def flops(config: PaintTransformerConfig) -> dict[str, float]:
     last = width if config.grid == 8 else 2 * config.stem_width
     stem = 16 * 16 * 9 * 9 * config.stem_width + 8 * 8 * 9 * config.stem_width * 2 * config.stem_width
     stem += tokens * 9 * 2 * config.stem_width * last
-    return {"predictor": 2.0 * (config.depth * block + stem + tokens * width * 7)}
+    return {"predictor": 2.0 * (config.depth * block + stem + CELLS**2 * width * 7)}

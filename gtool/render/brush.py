@@ -29,7 +29,7 @@ SMALLEST = 2
 KINDS = ("flat", "round", "dry")
 # Half axes of the silhouette in widths and heights of the stroke, as those of the reference's ink.
 HALF_WIDTH, HALF_HEIGHT = 0.40, 0.46
-CHANNELS = 4  # mask and mask * shade with bristles along v, the same along u
+CHANNELS = 2  # mask and mask * shade
 
 Picture = np.ndarray  # (2, M, M) float32: mask, shade
 
@@ -38,7 +38,7 @@ Picture = np.ndarray  # (2, M, M) float32: mask, shade
 class Brush:
     """A brush ready to paint.
 
-    atlas: (1, 4, T, T) mask, mask * shade, and both transposed; a border of zeros around every picture.
+    atlas: (1, 2, T, T) mask and mask * shade; a border of zeros around every picture.
     corners: (levels, 2) first texel (x, y) of the pictures of a level; x by the width's, y by the height's.
     sizes: (levels,) texels a side.
     """
@@ -118,7 +118,7 @@ def make_brush(name: str, picture: Picture) -> Brush:
     if not weight > 0:
         raise DataError(f"brush {name}: there is no ink in the picture")
     shaded = mask * shade * (weight / (mask * shade).sum())
-    channels = np.stack([mask, shaded, mask.T, shaded.T])
+    channels = np.stack([mask, shaded])
     sizes = [SMALLEST << level for level in range((MASTER // SMALLEST).bit_length())]
     starts = np.cumsum([1, *(size + 2 for size in sizes)])
     atlas = np.zeros((CHANNELS, starts[-1] - 1, starts[-1] - 1), np.float32)

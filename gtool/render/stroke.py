@@ -10,9 +10,11 @@ of the brush (Paint Transformer, Liu et al. 2021; Huage001/PaintTransformer, inf
 equations in coordinates of [-1, 1]). The brush gives mask a and mask times shade b there, and the canvas
 becomes C (1 - o a) + o b RGB under opacity o.
 
-Deviations, with their reasons: bristles turn from one axis to the other where width and height change places (a
-jump in the reference); the brush is filtered for the size it is painted at, where the reference erodes and dilates;
-marks thinner than a pixel become fainter instead of breaking up; training and painting share all of it.
+Bristles run along the longer side: a stroke wider than high is painted as the same stroke turned by a quarter, its
+sides changed over (the reference has a second picture of the brush for it).
+
+Deviations, with their reasons: the brush is filtered for the size it is painted at, where the reference erodes and
+dilates; marks thinner than a pixel become fainter instead of breaking up; training and painting share all of it.
 
 Coordinates here are pixels, x to the right, y down, pixel centres at halves; theta in units of pi.
 Axis letters: N strokes, H W pixels, P pixels under strokes in a list, R rows of strokes.
@@ -30,7 +32,6 @@ from torch import Tensor
 from gtool.render.brush import MASTER, SMALLEST, Brush
 
 THINNEST = 1.5  # pixels: what is thinner is drawn so wide, and fainter
-TURN = 6.0  # how fast bristles turn with the logarithm of height over width
 MARGIN = 1.0  # pixels around the ink that filtering reaches at least
 
 
@@ -45,16 +46,21 @@ class _Marks:
     width: Tensor
     height: Tensor
     fade: Tensor  # opacity of marks thinner than they can be drawn
-    upright: Tensor  # share of bristles along the height
+
+
+def stand_up(geometry: Tensor) -> Tensor:
+    """Write strokes (..., 5) so that none is wider than high, without changing where they lie."""
+    x, y, width, height, theta = geometry.unbind(-1)
+    theta = torch.where(width > height, theta - 0.5, theta)
+    return torch.stack([x, y, torch.minimum(width, height), torch.maximum(width, height), theta], dim=-1)
 
 
 def _marks(geometry: Tensor) -> _Marks:
-    x, y, width, height, theta = geometry.unbind(-1)
+    x, y, width, height, theta = stand_up(geometry).unbind(-1)
     wide, high = width.clamp(min=THINNEST), height.clamp(min=THINNEST)
     fade = (width.clamp(min=0) / wide) * (height.clamp(min=0) / high)
     angle = torch.pi * theta
-    upright = torch.sigmoid(TURN * torch.log(high / wide))
-    return _Marks(x, y, angle.cos(), angle.sin(), wide, high, fade, upright)
+    return _Marks(x, y, angle.cos(), angle.sin(), wide, high, fade)
 
 
 @dataclass(frozen=True)
@@ -102,8 +108,8 @@ def render(brush: Brush, geometry: Tensor, height: int, width: int) -> tuple[Ten
     ]
     tx = _within(tx, texels.left[:, None, None], texels.size_x[:, None, None])
     ty = _within(ty, texels.top[:, None, None], texels.size_y[:, None, None])
-    values = _lookup(brush, tx, ty)  # (4, N, H, W)
-    return _blend(values, marks.upright[:, None, None], marks.fade[:, None, None])
+    mask, shaded = _lookup(brush, tx, ty) * marks.fade[:, None, None]  # (N, H, W) each
+    return mask, shaded
 
 
 def _within(offset: Tensor, corner: Tensor, size: Tensor) -> Tensor:
@@ -113,18 +119,12 @@ def _within(offset: Tensor, corner: Tensor, size: Tensor) -> Tensor:
 
 
 def _lookup(brush: Brush, tx: Tensor, ty: Tensor) -> Tensor:
-    """The four channels at places of the atlas: (...) -> (4, ...)."""
+    """Mask and mask times shade at places of the atlas: (...) -> (2, ...)."""
     side = brush.atlas.shape[-1]
     grid = torch.stack([tx, ty], dim=-1) * (2 / side) - 1
     flat = grid.view(1, -1, grid.shape[-2], 2) if grid.ndim > 2 else grid.view(1, 1, -1, 2)
     values = F.grid_sample(brush.atlas, flat, mode="bilinear", padding_mode="zeros", align_corners=False)
     return values.view(values.shape[1], *tx.shape)
-
-
-def _blend(values: Tensor, upright: Tensor, fade: Tensor) -> tuple[Tensor, Tensor]:
-    mask = torch.lerp(values[2], values[0], upright)
-    shaded = torch.lerp(values[3], values[1], upright)
-    return mask * fade, shaded * fade
 
 
 # Sparse: only the pixels under the ink.
@@ -166,7 +166,7 @@ def touch(brush: Brush, geometry: Tensor, height: int, width: int) -> Touched:
     ty = torch.addcmul(ty[line], column, step_y[stroke])
     tx = _within(tx, texels.left[stroke], texels.size_x[stroke])
     ty = _within(ty, texels.top[stroke], texels.size_y[stroke])
-    mask, shaded = _blend(_lookup(brush, tx, ty), marks.upright[stroke], marks.fade[stroke])
+    mask, shaded = _lookup(brush, tx, ty) * marks.fade[stroke]
     return Touched((row * width + start)[line] + column, stroke, mask, shaded)
 
 

@@ -3,13 +3,11 @@
 A mark is drawn on the unit square of the renderer's u and v (gtool.render.stroke) and taken from the brush's own
 pictures: the outline of its mask, and over it the places where its shade is darker, in two steps of translucent
 black. Black over a colour multiplies it, as shade does, so the fill is the stroke's colour times the lightest
-tone, and a mark has on average the stroke's colour. Three marks are defined: bristles along v, along u, and half
-one and half the other for strokes nearly as wide as high, between which the renderer turns smoothly.
+tone, and a mark has on average the stroke's colour.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ from numpy.typing import NDArray
 from gtool.checkpoint import atomic_write
 from gtool.render.brush import SMALLEST, Brush, load_brush
 from gtool.render.painting import Painting, to_pixels
-from gtool.render.stroke import TURN
+from gtool.render.stroke import stand_up
 
 OUTLINE_SIDE = 64  # texels a side of the picture that outlines are traced on
 SHADE_SIZE = (16, 32)  # and shade: texels along and across the bristles
@@ -29,6 +27,7 @@ SMALLEST_SPOT = 1e-3  # area of an island or a hole
 MOST_CORNERS = 64  # of one closed line
 DARKER = (0.7, 0.35)  # shares of the paint that are in the first and in the second darker tone
 INKED = 0.9  # mask from which a place shows shade
+NAME = "m"  # of the mark
 PLACES = 3  # decimals of the marks' own coordinates
 PIXEL_PLACES = 2  # and of strokes, in pixels
 
@@ -41,12 +40,12 @@ Line = NDArray[np.float64]  # (K, 2) u, v: a closed line, its last point joined 
 class Mark:
     """A brush mark on the unit square of u and v.
 
-    paint: closed lines around the paint, holes the other way round, and its opacity; each over the one before.
+    paint: closed lines around the paint, holes the other way round.
     tones: darker places and the opacity of the black over them; each within the one before.
     lightest: shade of the paint under no black.
     """
 
-    paint: list[tuple[list[Line], float]]
+    paint: list[Line]
     tones: list[tuple[list[Line], float]]
     lightest: float
 
@@ -64,28 +63,25 @@ def save_svg(path: Path, painting: Painting, longer: int, brush: Brush | None = 
         DataError: no brush given and no built-in one of that name.
         CheckpointError: the file cannot be written.
     """
-    marks = trace(brush if brush is not None else load_brush(painting.brush))
+    mark = trace(brush if brush is not None else load_brush(painting.brush))
     with atomic_write(path) as temporary, temporary.open("w", encoding="ascii", newline="\n") as file:
-        file.writelines(_lines(painting, marks, longer))
+        file.writelines(_lines(painting, mark, longer))
 
 
-def _lines(painting: Painting, marks: dict[str, Mark], longer: int) -> Iterator[str]:
+def _lines(painting: Painting, mark: Mark, longer: int) -> Iterator[str]:
     height, width = painting.size(longer)
     (ground,) = _hex(np.array([painting.ground]))
     yield (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'width="{width}" height="{height}" viewBox="0 0 {width} {height}">\n<defs>\n'
     )
-    for name, mark in marks.items():
-        yield _symbol(name, mark, painting.opacity)
+    yield _symbol(mark, painting.opacity)
     yield f'</defs>\n<rect width="{width}" height="{height}" fill="{ground}"/>\n'
-    geometry = to_pixels(painting.shape_params.cpu().double(), longer).numpy()
-    names = [_name(*sides) for sides in geometry[:, 2:4].tolist()]
-    lightest = np.array([marks[name].lightest for name in names])
-    fills = _hex(painting.colors.cpu().numpy() * lightest[:, None])
-    for name, matrix, fill in zip(names, _matrices(geometry).tolist(), fills, strict=True):
+    geometry = stand_up(to_pixels(painting.shape_params.cpu().double(), longer)).numpy()
+    fills = _hex(painting.colors.cpu().numpy() * mark.lightest)
+    for matrix, fill in zip(_matrices(geometry).tolist(), fills, strict=True):
         numbers = " ".join(_short(number, PIXEL_PLACES) for number in matrix)
-        yield f'<use xlink:href="#{name}" fill="{fill}" transform="matrix({numbers})"/>\n'
+        yield f'<use xlink:href="#{NAME}" fill="{fill}" transform="matrix({numbers})"/>\n'
     yield "</svg>\n"
 
 
@@ -97,22 +93,15 @@ def _matrices(geometry: Field) -> Field:
     return np.stack([a, b, to_x, to_y, x - 0.5 * (a + to_x), y - 0.5 * (b + to_y)], axis=1)
 
 
-def _name(width: float, height: float) -> str:
-    """Return the mark that is nearest to what the renderer makes of the turn of the bristles."""
-    turn = TURN * math.log(max(height, 1e-9) / max(width, 1e-9))
-    return "b" if abs(turn) < 1 else "v" if turn > 0 else "h"
-
-
-def _symbol(name: str, mark: Mark, opacity: float) -> str:
+def _symbol(mark: Mark, opacity: float) -> str:
     # Opacity of the group: the mark is laid down as a whole, its tones are not seen through each other.
-    layers = [(lines, "", share) for lines, share in mark.paint]
-    layers += [(lines, ' fill="#000"', black) for lines, black in mark.tones]
-    paths = (
-        f'<path{fill}{_opacity("fill-opacity", share)} d="{_path(lines)}"/>\n'
-        for lines, fill, share in layers
+    paths = [f'<path d="{_path(mark.paint)}"/>\n'] if mark.paint else []
+    paths += [
+        f'<path fill="#000"{_opacity("fill-opacity", black)} d="{_path(lines)}"/>\n'
+        for lines, black in mark.tones
         if lines
-    )
-    return f'<g id="{name}"{_opacity("opacity", opacity)}>\n{"".join(paths)}</g>\n'
+    ]
+    return f'<g id="{NAME}"{_opacity("opacity", opacity)}>\n{"".join(paths)}</g>\n'
 
 
 def _opacity(name: str, value: float) -> str:
@@ -144,30 +133,14 @@ def _hex(colors: Field) -> list[str]:
 # From the pictures of a brush to lines.
 
 
-def trace(brush: Brush) -> dict[str, Mark]:
-    """Draw around the paint of a brush and around its darker places.
-
-    Returns:
-        marks by name: `v` with bristles along v, `h` along u, and `b` half one and half the other.
-    """
+def trace(brush: Brush) -> Mark:
+    """Draw around the paint of a brush, bristles along v, and around its darker places."""
     mask, _ = _picture(brush, OUTLINE_SIDE, OUTLINE_SIDE)
-    half = 0.5 * float(mask.max())
-    paint = [(_simple(contours(mask, half)), 1.0)]
-    upright = _mark(paint, *_picture(brush, *SHADE_SIZE))
-    either, both = (_simple(contours(pick(mask, mask.T), half)) for pick in (np.maximum, np.minimum))
-    crossed = [0.5 * (picture + picture.T) for picture in _picture(brush, SHADE_SIZE[1], SHADE_SIZE[1])]
-    return {
-        "v": upright,
-        "h": Mark(_transposed(upright.paint), _transposed(upright.tones), upright.lightest),
-        "b": _mark([(either, 0.5), (both, 1.0)], crossed[0], crossed[1]),
-    }
+    paint = _simple(contours(mask, 0.5 * float(mask.max())))
+    return _mark(paint, *_picture(brush, *SHADE_SIZE))
 
 
-def _transposed(layers: list[tuple[list[Line], float]]) -> list[tuple[list[Line], float]]:
-    return [([line[:, ::-1] for line in lines], opacity) for lines, opacity in layers]
-
-
-def _mark(paint: list[tuple[list[Line], float]], mask: Field, shaded: Field) -> Mark:
+def _mark(paint: list[Line], mask: Field, shaded: Field) -> Mark:
     """Add to the paint the places where shade is darker."""
     shade = np.where(mask > INKED * mask.max(), shaded / np.maximum(mask, 1e-6), np.inf)
     known = np.sort(shade[np.isfinite(shade)])
@@ -179,7 +152,7 @@ def _mark(paint: list[tuple[list[Line], float]], mask: Field, shaded: Field) -> 
     field = np.where(np.isfinite(shade), shade, beyond)
     drawn = [_simple(contours(-field, -bound, -beyond)) for bound in (first, second)]
     black = [1 - dark / light, 1 - darkest / dark]
-    whole, *areas = (sum(map(_area, lines)) for lines in (paint[-1][0], *drawn))
+    whole, *areas = (sum(map(_area, lines)) for lines in (paint, *drawn))
     dark_share, darkest_share = (min(1.0, area / whole) if whole else 0.0 for area in areas)
     mean = 1 - dark_share * black[0] - darkest_share * (1 - black[0]) * black[1]
     return Mark(paint, list(zip(drawn, black, strict=True)), 1 / mean)
@@ -189,7 +162,7 @@ def _picture(brush: Brush, height: int, width: int) -> tuple[Field, Field]:
     """Mask and mask times shade (height, width) of a brush, bristles along v."""
     column, row = ((side // SMALLEST).bit_length() - 1 for side in (width, height))
     left, top = int(brush.corners[column]), int(brush.corners[row])
-    cut = brush.atlas[0, :2, top : top + height, left : left + width].cpu().numpy().astype(np.float64)
+    cut = brush.atlas[0, :, top : top + height, left : left + width].cpu().numpy().astype(np.float64)
     return cut[0], cut[1]
 
 

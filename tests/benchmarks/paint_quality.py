@@ -9,29 +9,41 @@ for each method and budget the means over photos are printed:
 l1, ssim, edges   mean absolute difference in [0, 1]; structural similarity of greys, 7 x 7 windows; correlation of
                   Sobel magnitudes, the photo blurred by 1.5 px
 bias, bare        mean brightness of painting less photo; share of pixels without paint
-axes              share of elongated strokes within 10 degrees of horizontal or vertical (uniform: 22 %)
-strokes, seconds  painted; CPU seconds of proposing and painting at all levels (the final rendering apart)
+axes, turned      share of elongated strokes within 10 degrees of horizontal or vertical (uniform: 22 %); the same for
+                  the largest square of the photo turned by 30 degrees, whose uprights and horizons are on no axis:
+                  what is more than uniform there is the painter's doing, not the photo's
+strokes           painted
+propose, seconds  CPU seconds of proposing strokes, and of proposing and painting them (the last rendering apart)
+
+`greedy` tries its strokes at 16 pixels a patch, as `gtool paint --method greedy` does, `greedy 32` at all 32; that
+and `turned` are measured with the largest budget.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+import torchvision.transforms.functional as TF
+from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
 from gtool.device import make_compute
+from gtool.engines import painting as engine
 from gtool.engines.painting import Plan, deepest_level, load_predictor, paint
 from gtool.render.brush import load_brush
 from gtool.render.painting import Painting, render_painting, uncovered
 
+CHOOSING = engine.CHOOSING
+GAP, LABEL = 6, 24  # pixels of the contact sheet
 Scores = dict[str, float]
 
 
@@ -83,15 +95,39 @@ def on_axes(painting: Painting) -> float:
     return float((away[long] > 0.25 - 10 / 180).float().mean()) if bool(long.any()) else float("nan")
 
 
+def turned(photo: Tensor) -> Tensor:
+    """Return the largest square of a photo (3, H, W) that is left when it is turned by 30 degrees."""
+    side = min(photo.shape[1:])
+    square = TF.center_crop(photo, [side, side])
+    kept = int(side / (math.cos(math.pi / 6) + math.sin(math.pi / 6)))
+    return TF.center_crop(TF.rotate(square, 30, TF.InterpolationMode.BILINEAR), [kept, kept])
+
+
+class Stopwatch:
+    """CPU seconds spent proposing strokes."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._propose = engine._propose
+        engine._propose = self  # type: ignore[assignment]
+
+    def __call__(self, *arguments: Any) -> Any:
+        started = time.process_time()
+        found = self._propose(*arguments)
+        self.seconds += time.process_time() - started
+        return found
+
+
 def methods(weights: list[Path]) -> Iterator[tuple[str, dict[str, Any], Any]]:
     """Yield a name, the options of the plan, and what proposes."""
     yield "random", {"method": "random"}, None
     yield "greedy", {"method": "greedy"}, None
+    yield "greedy 32", {"method": "greedy"}, None
     compute = make_compute("cpu", "auto")
     for path in weights:
         predict = load_predictor(path, compute)
         for select in ("gain", "decision"):
-            yield f"{path.name} {select}", {"method": "predictor", "select": select}, predict
+            yield f"{path.stem[:16]} {select}", {"method": "predictor", "select": select}, predict
 
 
 def main() -> None:
@@ -109,6 +145,7 @@ def main() -> None:
     photos = sorted(path for path in arguments.photos.iterdir() if arguments.only in path.name)
     brush = load_brush("flat")
     rows: list[list[np.ndarray]] = []
+    watch = Stopwatch()
     chosen = list(methods(arguments.weights))
     for size in arguments.sizes:
         for budget in arguments.budgets:
@@ -118,19 +155,29 @@ def main() -> None:
                 _, height, width = photo.shape
                 row = [_picture(photo)]
                 for name, options, predict in chosen:
+                    last = budget == arguments.budgets[-1]
+                    if name == "greedy 32" and not last:
+                        continue
                     plan = Plan(levels=deepest_level(height, width), max_strokes=budget, **options)
-                    started = time.process_time()
+                    engine.CHOOSING = 32 if name == "greedy 32" else CHOOSING
+                    started, watch.seconds = time.process_time(), 0.0
                     painting = paint(photo, plan, brush, predict)
-                    seconds = time.process_time() - started
+                    times = {"propose": watch.seconds, "seconds": time.process_time() - started}
+                    askew = on_axes(_paint_turned(photo, plan, brush, predict)) if last else float("nan")
                     pixels = render_painting(painting, brush, height, width)
                     scores, picture = _score(photo, painting, pixels, brush)
-                    found[name].append(scores | {"seconds": seconds})
+                    found[name].append(scores | {"turned": askew} | times)
                     row.append(picture)
                 if size == arguments.sizes[-1] and budget == arguments.budgets[-1]:
                     rows.append(row)
             _print(size, budget, found)
     if arguments.sheet:
-        _save_sheet(arguments.sheet, rows)
+        _save_sheet(arguments.sheet, ["photo", *(name for name, _, _ in chosen)], rows)
+
+
+def _paint_turned(photo: Tensor, plan: Plan, brush: Any, predict: Any) -> Painting:
+    askew = turned(photo)
+    return paint(askew, replace(plan, levels=deepest_level(*askew.shape[1:])), brush, predict)
 
 
 def _picture(photo: Tensor) -> np.ndarray:
@@ -153,24 +200,29 @@ def _score(photo: Tensor, painting: Painting, pixels: Tensor, brush: Any) -> tup
 def _print(size: int, budget: int, found: dict[str, list[Scores]]) -> None:
     print(f"\n{size} px, at most {budget} strokes, {len(next(iter(found.values())))} photos")
     names = list(next(iter(found.values()))[0])
-    print(f"{'':<34}" + "".join(f"{name:>10}" for name in names))
+    print(f"{'':<26}" + "".join(f"{name:>10}" for name in names))
     for method, scores in found.items():
-        means = [float(np.nanmean([entry[name] for entry in scores])) for name in names]
-        print(f"{method:<34}" + "".join(f"{value:>10.4f}" for value in means), flush=True)
+        if not scores:
+            continue
+        values = np.array([[entry[name] for name in names] for entry in scores])
+        means = values.mean(0) if len(values) == 1 else np.ma.masked_invalid(values).mean(0).filled(np.nan)
+        print(f"{method:<26}" + "".join(f"{value:>10.4f}" for value in means), flush=True)
 
 
-def _save_sheet(path: Path, rows: list[list[np.ndarray]]) -> None:
-    width = sum(picture.shape[1] for picture in max(rows, key=lambda row: sum(p.shape[1] for p in row)))
-    height = sum(row[0].shape[0] for row in rows)
-    sheet = np.full((height, width, 3), 255, np.uint8)
-    top = 0
+def _save_sheet(path: Path, names: list[str], rows: list[list[np.ndarray]]) -> None:
+    """Save photos with their paintings beside them, every column under its name."""
+    column = max(picture.shape[1] for row in rows for picture in row) + GAP
+    sheet = Image.new(
+        "RGB", (column * len(names), sum(row[0].shape[0] + GAP for row in rows) + LABEL), "white"
+    )
+    for number, name in enumerate(names):
+        ImageDraw.Draw(sheet).text((number * column + GAP, GAP), name, "black")
+    top = LABEL
     for row in rows:
-        left = 0
-        for picture in row:
-            sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-            left += picture.shape[1]
-        top += row[0].shape[0]
-    Image.fromarray(sheet).save(path)
+        for number, picture in enumerate(row):
+            sheet.paste(Image.fromarray(picture), (number * column, top))
+        top += row[0].shape[0] + GAP
+    sheet.save(path)
 
 
 if __name__ == "__main__":

@@ -6,16 +6,15 @@ Without stroke files it paints a rendered scene, greedily, with 300 strokes of e
 of the flat one. Printed for each: mean absolute difference and mean difference of all channels, of 255, what the
 difference would be to the ground alone, bytes of the SVG a stroke, and seconds that the browser took.
 
-Seen with Chromium 150 at 768 px, November 2026 (this script asks for at most MOST_APART and MOST_BIASED):
+Seen with Chromium 156 at 768 px, November 2026 (this script asks for at most MOST_APART and MOST_BIASED):
 
-    flat, 300 strokes    apart 4.90  mean -0.48  ground 28.7
-    round, 300 strokes   apart 4.81  mean -0.55  ground 28.8
-    dry, 300 strokes     apart 6.66  mean +0.18  ground 27.8
-    flat, 2537 strokes   apart 3.15  mean -0.26  ground 29.0
+    flat, 300 strokes    apart 5.42  mean -0.56  ground 29.0
+    round, 300 strokes   apart 5.31  mean -0.73  ground 29.2
+    dry, 300 strokes     apart 7.76  mean -0.11  ground 28.5
+    flat, 2513 strokes   apart 3.44  mean -0.36  ground 29.2
 
-A photograph of a man with a hat: 3.41, 3.26 and 5.43 with 300 strokes, 2.57 with 2,765. Without the darker places
-in the marks it was 4.6 and 4.1 instead of 3.4 and 3.3 (flat, round). A stroke takes about 97 bytes. Chromium's time
-grows faster than the strokes: 2,500 take 2 s, 5,000 2.6 s, 10,000 6 s and 20,000 25 s on two busy cores.
+A photograph of a man with a hat, 2,765 strokes of the predictor: 2.81. A stroke takes about 97 bytes. Chromium's
+time grows faster than the strokes: 2,500 take 2 s, 5,000 2.6 s, 10,000 6 s and 20,000 25 s on two busy cores.
 """
 
 from __future__ import annotations

@@ -19,10 +19,6 @@ to 4.5 and 2.7 to 2.9 times less.
 from __future__ import annotations
 
 import argparse
-import json
-import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from copy import deepcopy
@@ -34,6 +30,8 @@ import torch
 from torch import Tensor
 
 from gtool.recipe import find_recipe, make_recipe, read_table
+from tests.benchmarks.race import race
+from tests.benchmarks.race import serve as serve_steps
 
 CONTESTANTS = ("released fp32", "released bf16", "gtool", "gtool, penalty in fp32")
 Step = Callable[[], None]
@@ -117,19 +115,14 @@ def their_step(batch: int, reference: Path, bf16: bool) -> Step:
 
 
 def serve(name: str, arguments: argparse.Namespace) -> None:
-    """Make one step for every line of input and answer with its time and the peak memory so far."""
+    """Make one step whenever asked."""
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     if name.startswith("gtool"):
         step = our_step(arguments.batch, "fp32" if "penalty" in name else "auto")
     else:
         step = their_step(arguments.batch, arguments.reference, bf16=name.endswith("bf16"))
-    for _ in sys.stdin:
-        wall, cpu = time.perf_counter(), time.process_time()
-        step()
-        times = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(json.dumps(times | {"peak_gib": peak}), flush=True)
+    serve_steps(step)
 
 
 def matmul_peak(dtype: torch.dtype, threads: int) -> float:
@@ -142,26 +135,6 @@ def matmul_peak(dtype: torch.dtype, threads: int) -> float:
         left @ left
         best = max(best, 2 * 2048**3 / (time.process_time() - start))
     return best
-
-
-def race(arguments: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
-    """Ask every contestant for a step in turn; the first round warms up and is dropped."""
-    command = [sys.executable, "-m", "tests.benchmarks.transgan_speed", *sys.argv[1:], "--serve"]
-    running = {
-        name: subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for name in arguments.only or CONTESTANTS
-    }
-    results: dict[str, list[dict[str, float]]] = {name: [] for name in running}
-    for _ in range(arguments.rounds + 1):
-        for name, process in running.items():
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write("step\n")
-            process.stdin.flush()
-            results[name].append(json.loads(process.stdout.readline()))
-    for process in running.values():
-        process.communicate()
-    return {name: rounds[1:] for name, rounds in results.items()}
 
 
 def report(results: dict[str, list[dict[str, float]]], arguments: argparse.Namespace) -> None:
@@ -195,7 +168,8 @@ def main() -> None:
     if arguments.serve:
         serve(arguments.serve, arguments)
     else:
-        report(race(arguments), arguments)
+        results = race(__spec__.name, arguments.only or CONTESTANTS, arguments.rounds)
+        report({name: rounds[1:] for name, rounds in results.items()}, arguments)
 
 
 if __name__ == "__main__":

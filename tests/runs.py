@@ -1,0 +1,51 @@
+"""Training runs as a user starts, stops and compares them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from gtool.cli import run
+
+
+def train(model: str, recipe: str, out: str, *more: str) -> int:
+    return run(["train", model, "--recipe", recipe, "--out", out, "--device", "cpu", *more])
+
+
+def start(model: str, recipe: str, out: str, *more: str) -> subprocess.Popen:
+    """Begin a run in a process of its own."""
+    command = [sys.executable, "-m", "gtool", "train", model, "--recipe", recipe, "--out", out]
+    return subprocess.Popen(
+        [*command, "--device", "cpu", *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def final_state(out: str) -> dict[str, torch.Tensor]:
+    state = sorted(Path(out).glob("state-*"))[-1]
+    return {f"{f.stem}/{k}": v for f in sorted(state.glob("*.safetensors")) for k, v in load_file(f).items()}
+
+
+def assert_same_state(first: str, second: str) -> None:
+    a, b = final_state(first), final_state(second)
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+def wait_for(path: Path, pattern: str, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while not list(path.glob(pattern)):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def kill_at(moment: str, out: str, process: subprocess.Popen) -> None:
+    """End a run without any warning as soon as a file of this pattern is in its folder."""
+    wait_for(Path(out), moment, process)
+    process.kill()
+    process.communicate()
