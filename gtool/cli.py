@@ -309,7 +309,7 @@ def paint(
     photos: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Pictures, clips, folders (of which pictures are taken), quoted patterns; a built-in scene when left out."
+            help="Pictures, clips, folders (their pictures alone), quoted patterns; a built-in scene when left out."
         ),
     ] = None,
     out: Annotated[
