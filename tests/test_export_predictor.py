@@ -15,7 +15,7 @@ from gtool.commands.paint_studio import Studio, Style
 from gtool.data.photos import read_photo
 from gtool.device import make_compute
 from gtool.engines import exporting
-from gtool.engines.painting import predictor_of
+from gtool.engines.proposals import predictor_of
 from gtool.models.paint_transformer import ReleasedPredictor
 from gtool.models.paint_transformer_config import PaintTransformerConfig
 from gtool.render.brush import load_brush

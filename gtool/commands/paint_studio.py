@@ -18,6 +18,7 @@ from gtool.commands.paint_outputs import Job, shown
 from gtool.data.photos import Photo, save_photo, shrink
 from gtool.device import Compute, make_compute
 from gtool.engines import painting as engine
+from gtool.engines import proposals
 from gtool.errors import DataError
 from gtool.models.paint_transformer_config import PATCH
 from gtool.render.brush import HALF_HEIGHT, HALF_WIDTH, KINDS, Brush, from_ink, load_brush, make_brush
@@ -40,8 +41,8 @@ UNCOVERED_SIDE = 1024  # at which bare canvas is measured
 class Style:
     """How every picture of a call is painted."""
 
-    method: engine.Method = "predictor"
-    select: engine.Select = "gain"
+    method: proposals.Method = "predictor"
+    select: proposals.Select = "gain"
     weights: Path | None = None
     brush: str = "flat"
     ink: NDArray[np.float32] | None = None  # of a brush of the user's own
@@ -68,7 +69,7 @@ class Studio:
     style: Style
     compute: Compute
     brush: Brush
-    predict: engine.Predict | None
+    predict: proposals.Predict | None
 
     def paint(self, photo: Photo, progress: Callable[[int, int], None]) -> Painting:
         """Paint a photo; the strokes are a function of its pixels, the style and the weights."""
@@ -108,7 +109,7 @@ def open_studio(style: Style, device: str, precision: str, remark: str = "") -> 
         GToolError: a device that is not there, weights that cannot be used.
     """
     compute = make_compute(device, precision)
-    predict = engine.load_predictor(style.weights, compute) if style.method == "predictor" else None
+    predict = proposals.load_predictor(style.weights, compute) if style.method == "predictor" else None
     brush = _brush(style.brush, style.ink)
     network = "" if style.weights is None else f" {shown(style.weights)}, {compute.precision},"
     console.notice(f"{style.method},{network} {shown(style.brush)} brush; {compute.describe()}{remark}")

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gtool.engines.painting import CHOOSING, Earlier, Plan, Predict, paint, underpainting_cells
+from gtool.engines.painting import Earlier, Plan, paint, underpainting_cells
+from gtool.engines.proposals import CHOOSING, Predict
 from gtool.render.brush import Brush
 from gtool.render.cover import look_under, mark, meets, seen_ink
 from gtool.render.painting import Painting, to_pixels

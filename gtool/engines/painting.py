@@ -17,37 +17,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gtool import checkpoint
-from gtool.device import Compute, hashed_uniform, make_generator
-from gtool.engines.lessons import masks
-from gtool.engines.trained import open_trained
-from gtool.errors import CheckpointError
-from gtool.losses.strokes import mean_color, select_by_gain
-from gtool.models.paint_transformer import Proposals, build_predictor
-from gtool.models.paint_transformer_config import PATCH, num_parameters
+from gtool.device import make_generator
+from gtool.engines.proposals import Method, Predict, Proposer, Select, propose
+from gtool.models.paint_transformer_config import PATCH
 from gtool.render.brush import Brush
 from gtool.render.cover import look_under, meets
 from gtool.render.painting import Painting, draw_on, to_pixels
 from gtool.render.stroke import Touched, composite, layers, touch
 
-MODEL = "paint-transformer"
-Method = Literal["predictor", "greedy", "random"]
-Select = Literal["gain", "decision"]
-CHUNK = 64  # patches looked at in one forward
-CHOOSING = 16  # pixels a side at which the proposals of a patch are tried
-CANDIDATES = 64  # random strokes that greedy painting tries for each that it paints
 LEAST_GAIN = 1 / 255  # mean lowering of the error under a stroke that is worth a stroke
 LEAST_ANEW = 1 / 32  # share of a patch that is painted anew, for it to be looked at; finer ones see the rest
 MOSTLY = 0.6  # share of the ink of a new stroke that lies where a painting is painted anew
-Predict = Callable[[Tensor, Tensor], Proposals]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +126,7 @@ def paint(
     _, height, width = photo.shape
     longer = max(height, width)
     ground = plan.ground or tuple(photo.mean(dim=(1, 2)).tolist())
-    look = _Look(plan, brush, predict)
+    proposer = Proposer(plan.method, plan.select, plan.strokes, plan.seed, brush, predict)
     strokes = _Strokes(photo.device)
     passes = list(_passes(plan.levels, height, width))
     if earlier is None:
@@ -158,7 +143,8 @@ def paint(
             canvas = (
                 photo.new_tensor(ground).expand(level.rows * PATCH, level.columns * PATCH, 3).contiguous()
             )
-            strokes.add(*_paint_pass(look, level, _see(photo, level), canvas, strokes, room, anew), number)
+            found = _paint_pass(plan, proposer, level, _see(photo, level), canvas, strokes, room, anew)
+            strokes.add(*found, number)
     progress(len(passes), len(passes))
     geometry, colors, levels = strokes.join()
     if plan.max_strokes is not None:
@@ -206,7 +192,8 @@ def _passes(deepest: int, height: int, width: int) -> Iterator[_Level]:
 
 
 def _paint_pass(
-    look: _Look,
+    plan: Plan,
+    proposer: Proposer,
     level: _Level,
     target: Tensor,
     canvas: Tensor,
@@ -217,7 +204,8 @@ def _paint_pass(
     """Find the strokes of a pass: geometry (n, 5) in pixels of the photo and colours (n, 3).
 
     Args:
-        look: what proposals are made with.
+        plan: how to paint.
+        proposer: what proposes strokes.
         level: of the pass.
         target: (3, h, w), the photo at the level.
         canvas: (h, w, 3), the bare ground; painted on.
@@ -237,17 +225,17 @@ def _paint_pass(
         # Strokes of a patch reach into those beside it.
         near = meets(geometry, F.max_pool2d(wanted, 3, 1, 1)[0, 0] > 0, PATCH)
         geometry, colors = geometry[near], colors[near]
-    draw_on(canvas, geometry, colors, look.brush, look.plan.opacity)
+    draw_on(canvas, geometry, colors, proposer.brush, plan.opacity)
     if anew is not None:
         # What stays is as it should be: a stroke that covers it has that against it.
         target = torch.lerp(canvas.permute(2, 0, 1), target, anew)
-    proposed, gain = _propose(look, level, target, canvas, patches)
+    proposed, gain = _propose(proposer, level, target, canvas, patches, plan.keep_all)
     if anew is not None:
         inside = look_under(proposed, anew)[0].mean(-1) >= MOSTLY
         proposed, gain = proposed[inside], gain[inside]
     if room is not None and len(proposed) > room:
         proposed = proposed[gain.topk(room).indices.sort().values]
-    chosen, tints = _try(look.plan, look.brush, proposed, target, canvas)
+    chosen, tints = _try(plan, proposer.brush, proposed, target, canvas)
     return level.to_photo(proposed[chosen]), tints[chosen]
 
 
@@ -318,17 +306,8 @@ def _tints(touched: Touched, target: Tensor, count: int) -> Tensor:
     return sums / (weights[:, None] + 1e-4)
 
 
-@dataclass(frozen=True)
-class _Look:
-    """What proposals are made with."""
-
-    plan: Plan
-    brush: Brush
-    predict: Predict | None
-
-
 def _propose(
-    look: _Look, level: _Level, target: Tensor, canvas: Tensor, patches: Tensor | None
+    proposer: Proposer, level: _Level, target: Tensor, canvas: Tensor, patches: Tensor | None, keep_all: bool
 ) -> tuple[Tensor, Tensor]:
     """Strokes for patches (n,) or all of them, in pixels of the level and in painting order, with their gains."""
     targets = _patches(target, level)
@@ -336,20 +315,13 @@ def _propose(
     numbers = torch.arange(len(targets), device=target.device)
     if patches is not None:
         targets, canvases, numbers = targets[patches], canvases[patches], patches
-    found, gains = [], []
-    for start in range(0, len(targets), CHUNK):
-        chunk = slice(start, start + CHUNK)
-        draw = partial(_random_shapes, look.plan.seed, level.number, numbers[chunk])
-        shapes, gain = _propose_for_patches(look, targets[chunk], canvases[chunk], draw)
-        found.append(shapes)
-        gains.append(gain)
-    shapes, gain = torch.cat(found), torch.cat(gains)  # (N, K, 5), (N, K)
+    shapes, gain = propose(proposer, level.number, targets, canvases, numbers)
     corner = torch.stack([numbers % level.columns, numbers // level.columns], dim=-1).to(shapes) * PATCH
     geometry = to_pixels(shapes, PATCH)
     geometry[..., :2] += corner[:, None]
     # First strokes of all patches before second ones: each level is blocked in before it is finished.
     geometry, gain = geometry.transpose(0, 1).reshape(-1, 5), gain.T.reshape(-1)
-    wanted = torch.ones_like(gain, dtype=torch.bool) if look.plan.keep_all else gain > 0
+    wanted = torch.ones_like(gain, dtype=torch.bool) if keep_all else gain > 0
     return geometry[wanted], gain[wanted]
 
 
@@ -357,92 +329,3 @@ def _patches(image: Tensor, level: _Level) -> Tensor:
     """(C, H, W) -> (N, C, 32, 32), row by row."""
     cut = image.reshape(-1, level.rows, PATCH, level.columns, PATCH).permute(1, 3, 0, 2, 4)
     return cut.reshape(-1, image.shape[0], PATCH, PATCH)
-
-
-def _propose_for_patches(
-    look: _Look, target: Tensor, canvas: Tensor, draw: Callable[[int, int], Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Strokes (N, K, 5) in patches, in painting order, and their gains (N, K); `draw` is `_random_shapes`."""
-    plan, brush, predict = look.plan, look.brush, look.predict
-    count = plan.strokes
-    near = [F.avg_pool2d(x, PATCH // CHOOSING).flatten(2) for x in (target, canvas)]
-    if plan.method == "random":
-        shapes = draw(0, count)
-        return shapes, torch.ones(shapes.shape[:2], device=target.device)
-    if plan.method == "greedy":
-        return _greedy(brush, near[0], near[1], count, draw)
-    if predict is None:
-        raise ValueError("the method `predictor` needs a predictor")
-    shapes, logits = predict(target, canvas)
-    count = min(count, logits.shape[1])
-    if plan.select == "decision":
-        decided, chosen = logits.topk(count, dim=1)
-        # The most certain on top, as it was trained; a probability stands for the gain. Where no more strokes are
-        # proposed than can be painted, the decision also says how many.
-        paintable = decided > 0 if logits.shape[1] == count else torch.ones_like(decided, dtype=torch.bool)
-        return _pick(shapes, chosen.flip(1)), (paintable * decided.sigmoid()).flip(1)
-    mask, _ = masks(brush, shapes, CHOOSING)
-    chosen, gains = select_by_gain(mask, near[0], near[1], count)
-    return _pick(shapes, chosen), gains
-
-
-def _pick(shapes: Tensor, chosen: Tensor) -> Tensor:
-    return shapes.gather(1, chosen[..., None].expand(-1, -1, 5))
-
-
-def _random_shapes(seed: int, level: int, patches: Tensor, turn: int, count: int) -> Tensor:
-    """Strokes anywhere in patches, sides 0.1 to 0.8 evenly in their logarithm, any angle: (N, K, 5).
-
-    Those of a patch do not depend on the others, so that what is new in one place changes no other.
-    """
-    numbers = hashed_uniform(seed, patches.cpu().numpy(), 5 * count, f"{level} {turn}")
-    uniform = torch.from_numpy(numbers).to(patches.device, torch.float32).view(-1, count, 5)
-    sides = torch.exp(-2.3 + 2.1 * uniform[..., 2:4])
-    return torch.cat([uniform[..., :2], sides, uniform[..., 4:]], dim=-1)
-
-
-def _greedy(
-    brush: Brush, target: Tensor, canvas: Tensor, count: int, draw: Callable[[int, int], Tensor]
-) -> tuple[Tensor, Tensor]:
-    """For every stroke try CANDIDATES fresh random ones and take the best: the baseline without a network."""
-    found, gains = [], []
-    for turn in range(count):
-        shapes = draw(turn, CANDIDATES)
-        mask, _ = masks(brush, shapes, CHOOSING)
-        chosen, gain = select_by_gain(mask, target, canvas, 1)
-        found.append(_pick(shapes, chosen))
-        gains.append(gain)
-        best = mask.gather(1, chosen[..., None].expand(-1, -1, mask.shape[-1]))
-        alpha = best * (gain > 0)[..., None]
-        canvas = canvas + alpha * (mean_color(best, target)[..., 0, :, None] - canvas)
-    return torch.cat(found, 1), torch.cat(gains, 1)
-
-
-def predictor_of(network: torch.nn.Module, compute: Compute) -> Predict:
-    """Return a network as what `paint` asks for its proposals."""
-
-    @torch.no_grad()
-    def predict(target: Tensor, canvas: Tensor) -> Proposals:
-        with compute.autocast():
-            proposals: Proposals = network(target, canvas)
-        return proposals
-
-    return predict
-
-
-def load_predictor(path: Path | None, compute: Compute) -> Predict:
-    """Return the predictor that a weights file describes, on the device; None for the one that comes with gtool.
-
-    Raises:
-        CheckpointError: there is none, or the file is damaged, of another model, or does not fit what it says.
-    """
-    path = path or checkpoint.shipped_weights(MODEL)
-    if path is None:
-        raise CheckpointError(
-            "no trained weights come with this gtool; name some, or paint by --method greedy"
-        )
-    trained = open_trained(path)
-    if trained.model != MODEL:
-        raise CheckpointError(f"{path}: weights of {trained.model!r}; painting needs those of {MODEL}")
-    network = trained.network(build_predictor, num_parameters(trained.config))
-    return predictor_of(network.to(compute.device).eval().requires_grad_(False), compute)

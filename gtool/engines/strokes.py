@@ -31,7 +31,8 @@ from gtool.engines.lessons import (
     known_strokes,
     masks,
 )
-from gtool.engines.painting import Plan, deepest_level, paint, predictor_of
+from gtool.engines.painting import Plan, deepest_level, paint
+from gtool.engines.proposals import CHOOSING, predictor_of
 from gtool.engines.schedules import ema_beta, rate_factor
 from gtool.errors import RecipeError
 from gtool.losses import strokes as losses
@@ -41,7 +42,6 @@ from gtool.recipe import Recipe
 from gtool.render.brush import Brush, load_brush
 from gtool.render.painting import render_painting
 
-CHOOSING = 16  # pixels a side at which all proposals of a patch are tried
 SOFT = 1e-4
 
 

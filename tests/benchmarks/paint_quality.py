@@ -38,11 +38,13 @@ from torch import Tensor
 
 from gtool.device import make_compute
 from gtool.engines import painting as engine
-from gtool.engines.painting import Plan, deepest_level, load_predictor, paint
+from gtool.engines import proposals
+from gtool.engines.painting import Plan, deepest_level, paint
+from gtool.engines.proposals import load_predictor
 from gtool.render.brush import load_brush
 from gtool.render.painting import Painting, render_painting, uncovered
 
-CHOOSING = engine.CHOOSING
+CHOOSING = proposals.CHOOSING
 GAP, LABEL = 6, 24  # pixels of the contact sheet
 Scores = dict[str, float]
 
@@ -108,8 +110,8 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        self._propose = engine._propose
-        engine._propose = self  # type: ignore[assignment]
+        self._propose = engine.propose
+        engine.propose = self  # type: ignore[assignment]
 
     def __call__(self, *arguments: Any) -> Any:
         started = time.process_time()
@@ -159,7 +161,7 @@ def main() -> None:
                     if name == "greedy 32" and not last:
                         continue
                     plan = Plan(levels=deepest_level(height, width), max_strokes=budget, **options)
-                    engine.CHOOSING = 32 if name == "greedy 32" else CHOOSING
+                    proposals.CHOOSING = 32 if name == "greedy 32" else CHOOSING
                     started, watch.seconds = time.process_time(), 0.0
                     painting = paint(photo, plan, brush, predict)
                     times = {"propose": watch.seconds, "seconds": time.process_time() - started}
