@@ -301,16 +301,24 @@ def sample(
 
 `gtool paint photo.jpg --animate making-of.webp --svg photo.svg --strokes photo.json`
 
+`gtool paint clip.mp4 -o clip-painted.mp4` : every frame, with its sound; strokes of still places stay
+
 `gtool paint --from-strokes photo.json --max-side 8192` : the same strokes, larger"""
 )
 def paint(
     photos: Annotated[
         list[str] | None,
-        typer.Argument(help="Files, folders, quoted patterns; a built-in scene when left out."),
+        typer.Argument(
+            help="Pictures, clips, folders (their pictures alone), quoted patterns; a built-in scene when left out."
+        ),
     ] = None,
     out: Annotated[
         str | None,
-        typer.Option("--out", "-o", help="FILE.png, .jpg or .webp, or FOLDER/; default beside the photo."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="FILE.png, .jpg or .webp, for clips .mp4 or .webm, or FOLDER/; default beside the photo.",
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace outputs that exist.")] = False,
     brush: Annotated[
@@ -344,7 +352,10 @@ def paint(
         str | None, typer.Option(help="Also show the making of it: FILE.webp, .gif or .mp4, or FOLDER/.")
     ] = None,
     fps: Annotated[
-        float | None, typer.Option(min=0.1, max=100, help="Frames a second of that; default 24.")
+        float | None,
+        typer.Option(
+            min=0.1, max=100, help="Frames a second of that, default 24; of a clip, default its own."
+        ),
     ] = None,
     frames: Annotated[
         int | None, typer.Option(min=2, max=10_000, help="How many until it is finished; default 96.")
@@ -377,7 +388,7 @@ def paint(
     precision: Annotated[str, typer.Option(help="`auto`, `bf16` or `fp32`.")] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Turn photographs into paintings, stroke by stroke."""
+    """Turn photographs and clips into paintings, stroke by stroke."""
     from gtool.commands.paint import Request
     from gtool.commands.paint import paint as run_paint
     from gtool.commands.paint_outputs import Outputs

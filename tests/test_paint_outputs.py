@@ -224,7 +224,11 @@ REFUSED = {
     "missing photo": (["phoot.png"], 1, "phoot.png: no such file; did you mean `photo.png`?"),
     "text": (["notes.txt"], 1, "notes.txt: no image of a known format"),
     "empty folder": (["empty"], 1, "empty: no photos found"),
-    "suffix": (["photo.png", "-o", "a.tiff"], 2, "-o a.tiff: ends in .png, .jpg, .jpeg or .webp"),
+    "suffix": (
+        ["photo.png", "-o", "a.tiff"],
+        2,
+        "-o a.tiff: ends in .png, .jpg, .jpeg, .webp, .mp4 or .webm",
+    ),
     "svg suffix": (["photo.png", "--svg", "a.png"], 2, "--svg a.png: ends in .svg"),
     "strokes suffix": (["photo.png", "--strokes", "a.txt"], 2, "--strokes a.txt: ends in .json"),
     "animation suffix": (["photo.png", "--animate", "a.avi"], 2, "ends in .webp, .gif or .mp4"),

@@ -63,7 +63,7 @@ def paint_clip(
         _say(job, found, (width, height), film.add_tracks(clip.audio))
         frames: Iterable[Frame] = clip.frames(at_most, film.copy)
         if fps is not None:
-            frames = _at_rate(frames, rate)
+            frames = _at_rate(frames, rate, 1 / found.rate)
         painter = _Painter(studio)
         for frame in frames:
             speed = counts.frames / (time.perf_counter() - began)
@@ -141,13 +141,17 @@ class _Counts:
         return {"frames": self.frames, "fps": round(rate, 3), "shots": shots} | means | difference
 
 
-def _at_rate(frames: Iterable[Frame], rate: Fraction) -> Iterator[Frame]:
-    """Show, at even times, the frame that is shown then: frames are left out, or come more than once."""
-    number, last = 0, None
+def _at_rate(frames: Iterable[Frame], rate: Fraction, hold: Fraction) -> Iterator[Frame]:
+    """Show, at even times, the frame that is shown then: frames are left out, or come more than once.
+
+    hold: seconds for which the last frame is shown.
+    """
+    number, shown_now = 0, None
     for frame in frames:
-        while last is not None and Fraction(number) / rate < frame.time:
-            yield replace(last, time=Fraction(number) / rate)
+        while shown_now is not None and number / rate < frame.time:
+            yield replace(shown_now, time=number / rate)
             number += 1
-        last = frame
-    if last is not None:
-        yield replace(last, time=Fraction(number) / rate)
+        shown_now = frame
+    while shown_now is not None and number / rate < shown_now.time + hold:
+        yield replace(shown_now, time=number / rate)
+        number += 1

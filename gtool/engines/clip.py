@@ -27,8 +27,8 @@ from gtool.render.painting import Painting, to_pixels
 # a sensor (standard deviation 10/255) and H.264 at its default quality stay below a third of it.
 CHANGED = 0.04
 AROUND = 2  # compared pixels around a change that count as changed
-STALE = 0.5  # share of its ink where something changed, from which a stroke goes
-HIDDEN = 0.1  # share of its ink that is seen, below which a stroke among moving ones goes
+STALE = 0.65  # share of its ink where something changed, from which a stroke goes
+HIDDEN = 0.3  # share of its ink that is seen, below which a stroke of a later frame goes
 CUT = 0.75  # share of changed pixels from which nothing of the painting is kept
 CELL = 8  # compared pixels
 
@@ -96,8 +96,8 @@ class ClipPainter:
         painting.colors[followed] = look_under(geometry[followed], seen).mean(-1).T
         born[followed] = self._number
         goes[:under] = False
-        # Where something moves, paint would pile up; in still places even what is hidden stays.
-        loose = stale.any(-1) | (born > self._begun)
+        # Where something moves, paint would pile up. Strokes of the first frame, far-reaching ones among them, stay.
+        loose = born > self._begun
         loose[:under] = False
         goes, bared = self._uncover(geometry, goes, loose, (height, width))
         kept = _choose(painting, ~goes)

@@ -31,6 +31,7 @@ from gtool.render.painting import Painting, draw_on, to_pixels
 from gtool.render.stroke import Touched, composite, layers, touch
 
 LEAST_GAIN = 1 / 255  # mean lowering of the error under a stroke that is worth a stroke
+LEAST_ANEW = 1 / 32  # share of a patch that is painted anew, for it to be looked at; finer ones see the rest
 MOSTLY = 0.6  # share of the ink of a new stroke that lies where a painting is painted anew
 
 
@@ -216,7 +217,8 @@ def _paint_pass(
     geometry = level.from_photo(geometry)
     patches = None
     if anew is not None:
-        wanted = _patches(anew, level).amax(dim=(1, 2, 3)).view(1, 1, level.rows, level.columns)
+        wanted = (_patches(anew, level).mean(dim=(1, 2, 3)) > LEAST_ANEW).float()
+        wanted = wanted.view(1, 1, level.rows, level.columns)
         patches = wanted.flatten().nonzero().squeeze(1)
         if not len(patches):
             return geometry[:0], colors[:0]
