@@ -71,6 +71,7 @@ def test_finetuning_goes_on_from_the_weights(start, photos, capsys):
 
 
 def test_weights_of_the_package_are_the_default(start, photos, monkeypatch, capsys):
+    monkeypatch.setattr(checkpoint, "shipped_weights", lambda model: None)
     assert finetune(photos) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "no trained weights come with this gtool" in line

@@ -12,10 +12,12 @@ import torch
 from torch import nn
 
 from gtool import checkpoint, models
+from gtool.data.leaves import draw_leaves
 from gtool.data.scenes import draw_scenes
-from gtool.device import make_compute
+from gtool.device import make_compute, make_generator
 from gtool.engines import strokes as engine
-from gtool.engines.painting import Plan, load_predictor, paint, predictor_of
+from gtool.engines.painting import Plan, paint
+from gtool.engines.proposals import load_predictor, predictor_of
 from gtool.models.paint_transformer import Proposals
 from gtool.recipe import validate
 from gtool.render.brush import load_brush
@@ -87,9 +89,10 @@ def test_a_predictor_beats_the_best_strokes_that_ignore_the_picture(trained):
 BRUSH = load_brush("flat")
 
 
-def errors(predict, levels=3, **plan):
+def errors(predict, levels=3, pictures=None, **plan):
     """Mean errors of paintings of scenes, by a predictor and by the methods without one, at one budget of strokes."""
-    scenes = torch.from_numpy(np.asarray(draw_scenes(np.arange(2), 128, seed=77).images)).float() / 255
+    scenes = torch.from_numpy(np.asarray(draw_scenes(np.arange(2), 128, seed=77).images))
+    scenes = (scenes if pictures is None else pictures).float() / 255
     found = {}
     for method in ("predictor", "greedy", "random"):
         total = 0.0
@@ -108,12 +111,10 @@ def test_random_strokes_are_worse_than_a_predictor_and_than_greedy_search(traine
     assert found["greedy"] < 0.8 * found["random"]
 
 
-@pytest.mark.skipif(
-    checkpoint.shipped_weights("paint-transformer") is None, reason="no trained weights come with the package"
-)
-@pytest.mark.parametrize(("select", "greedy", "random"), [("gain", 0.85, 0.62), ("decision", 0.97, 0.65)])
+@pytest.mark.parametrize(("select", "greedy", "random"), [("gain", 0.82, 0.62), ("decision", 0.95, 0.62)])
 def test_weights_of_the_package_beat_greedy_search(select, greedy, random):
     path = checkpoint.shipped_weights("paint-transformer")
-    found = errors(load_predictor(Path(path), make_compute("cpu", "fp32")), select=select)
+    leaves = draw_leaves(3, 128, make_generator(77, "leaves"))  # textured, as photographs are
+    found = errors(load_predictor(Path(path), make_compute("cpu", "fp32")), 2, leaves, select=select)
     assert found["predictor"] < greedy * found["greedy"]
     assert found["predictor"] < random * found["random"]

@@ -167,7 +167,7 @@ def test_the_colour_profile_is_kept_where_it_describes_rgb():
 def test_the_first_frame_of_an_animation_is_taken_and_said():
     photo = read_photo(put("a.gif", odd.animation()))
     assert near(photo.pixels[2, 2], odd.RED)
-    assert photo.notes == ("an animation; its first frame is painted",)
+    assert photo.notes == ("an animation; its first frame is painted (-o FILE.mp4 paints them all)",)
     assert read_photo(odd.plain(Path("b.png"))).notes == ()
 
 
