@@ -15,7 +15,8 @@ from gtool import checkpoint, models
 from gtool.data.scenes import draw_scenes
 from gtool.device import make_compute
 from gtool.engines import strokes as engine
-from gtool.engines.painting import Plan, load_predictor, paint, predictor_of
+from gtool.engines.painting import Plan, paint
+from gtool.engines.proposals import load_predictor, predictor_of
 from gtool.models.paint_transformer import Proposals
 from gtool.recipe import validate
 from gtool.render.brush import load_brush
