@@ -581,5 +581,5 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda signum, _frame: sys.exit(128 + signum))
     # Threads that wait for each other sleep soon instead of keeping cores from those that they wait for; read when
     # the OpenMP library is loaded, with torch.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     sys.exit(run(sys.argv[1:]))
