@@ -111,6 +111,7 @@ class StrokesRecipe(Section):
     explore: Share = (
         0.5  # share of patches on which half of the proposals cannot be chosen, so that all learn
     )
+    soft: Positive = 0.02  # added to a patch's error, in [0, 1], by which its reward is divided
     pictures: Annotated[int, Field(ge=16)] = 2048  # drawn at the start
     scenes_share: Share = 0.3  # of them built-in scenes; the rest are dead leaves
     drawn_share: Share = 0.0  # of the pictures that are drawn where data.dataset gives others

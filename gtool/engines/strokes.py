@@ -42,8 +42,6 @@ from gtool.recipe import Recipe
 from gtool.render.brush import Brush, load_brush
 from gtool.render.painting import render_painting
 
-SOFT = 1e-4
-
 
 @dataclass
 class State:
@@ -248,11 +246,12 @@ def _picture_loss(
     errors = [(painted - flat).abs().mean(dim=(1, 2)) for painted in (start, *canvases)]  # K + 1 of (N,)
     # What a stroke takes away is its own doing; what those before it left is not.
     steps = [after - before.detach() for before, after in pairwise(errors)]
-    scale = errors[0].mean() + SOFT
-    reward = (torch.stack(steps).sum(0) + errors[-1]).mean() / scale
+    # Each patch by its own error, or nobody would learn what to do with one that is nearly right.
+    reward = ((torch.stack(steps).sum(0) + errors[-1]) / (errors[0] + strokes.soft)).mean()
     positive = wanted.new_tensor(strokes.positive_weight)
     decision = F.binary_cross_entropy_with_logits(proposals.logits, wanted, pos_weight=positive)
-    stats = {"reward": reward, "left": errors[-1].mean() / scale, "gain_decision": decision}
+    left = errors[-1].mean() / errors[0].mean().clamp(min=1e-4)
+    stats = {"reward": reward, "left": left, "gain_decision": decision}
     return reward + strokes.gain_decision * decision, stats
 
 
