@@ -32,6 +32,13 @@ MODELS = {
         importer="gtool.models.transgan_import",
         use="gtool sample {path}",
     ),
+    "gansformer": Model(
+        module="gtool.models.gansformer",
+        schema="gtool.models.gansformer_config:GANsformerConfig",
+        trainer="gtool.commands.train_adversarial",
+        importer="gtool.models.gansformer_import",
+        use="gtool sample {path}",
+    ),
     "paint-transformer": Model(
         module="gtool.models.paint_transformer",
         schema="gtool.models.paint_transformer_config:PaintTransformerConfig",

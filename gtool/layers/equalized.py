@@ -1,0 +1,164 @@
+"""Layers of StyleGAN2: equalised learning rate, modulated convolution, resampling with a low-pass filter.
+
+Analyzing and Improving the Image Quality of StyleGAN (Karras et al. 2020), section 2 and appendix B; compared with
+dorarad/gansformer, pytorch_version/training/networks.py and torch_utils/ops/.
+
+Weights are stored as N(0, 1) and scaled at use, so that Adam moves all of them at one relative speed. A modulated
+convolution scales its input and its output and leaves the weights alone: no weights per image, no grouped
+convolution, and the demodulation is one small matrix product.
+
+Axis letters: N images, I input channels, O output channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SLOPE = 0.2  # of leaky ReLU
+DEMODULATION_EPS = 1e-8
+
+
+class EqualizedLinear(nn.Module):
+    """x W^T / sqrt(fan in) + b, both times the learning-rate multiplier that they are stored divided by."""
+
+    def __init__(
+        self, inputs: int, outputs: int, *, bias: float | None = 0.0, multiplier: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / multiplier)
+        self.bias = None if bias is None else nn.Parameter(torch.full((outputs,), bias / multiplier))
+        self.gain = multiplier / math.sqrt(inputs)
+        self.multiplier = multiplier
+
+    @property
+    def scaled(self) -> tuple[Tensor, Tensor | None]:
+        """Weight (O, I) and bias (O,) as they act."""
+        bias = self.bias if self.bias is None or self.multiplier == 1 else self.bias * self.multiplier
+        return self.weight * self.gain, bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., I) -> (..., O)."""
+        return F.linear(x, *self.scaled)
+
+
+def activate(x: Tensor, gain: float = math.sqrt(2)) -> Tensor:
+    """Leaky ReLU times a gain that keeps the variance."""
+    return F.leaky_relu(x, SLOPE) * gain
+
+
+class LowPass(nn.Module):
+    """The filter [1, 3, 3, 1] in both directions, before pixels are left out or after they are put in."""
+
+    kernel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+        self.register_buffer("kernel", torch.outer(taps, taps), persistent=False)
+
+    def forward(self, x: Tensor, padding: int, stride: int = 1, gain: float = 1.0) -> Tensor:
+        """(N, C, H, W) -> (N, C, (H + 2 padding - 4) // stride + 1, ...)."""
+        channels = x.shape[1]
+        kernel = (self.kernel * gain).to(x.dtype).expand(channels, 1, 4, 4)
+        return F.conv2d(x, kernel, padding=padding, stride=stride, groups=channels)
+
+    def enlarge(self, x: Tensor) -> Tensor:
+        """Double the sides: (N, C, H, W) -> (N, C, 2 H, 2 W)."""
+        channels = x.shape[1]
+        kernel = (self.kernel * 4).to(x.dtype).expand(channels, 1, 4, 4)
+        return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=channels)
+
+
+class Convolution(nn.Module):
+    """Convolution of 1 x 1 or 3 x 3 that keeps, doubles (up) or halves (down) the sides; no activation.
+
+    Doubling is a transposed convolution, then the low-pass; halving the low-pass, then a strided convolution.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        *,
+        up: bool = False,
+        down: bool = False,
+        bias: bool = True,
+        gain: float = 1.0,  # of the output before the bias
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, size, size))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        self.gain = gain / math.sqrt(inputs * size**2)
+        self.up, self.down = up, down
+        self.low_pass = LowPass() if up or down else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, I, H, W) -> (N, O, H', W')."""
+        x = resampled_convolution(x, self.weight * self.gain, self.low_pass, up=self.up, down=self.down)
+        return x if self.bias is None else x + self.bias.to(x.dtype)[:, None, None]
+
+
+def resampled_convolution(
+    x: Tensor, weight: Tensor, low_pass: LowPass | None, *, up: bool = False, down: bool = False
+) -> Tensor:
+    """Convolve (N, I, H, W) with (O, I, s, s), s = 1 or 3, doubling or halving the sides on the way."""
+    size = weight.shape[-1]
+    if low_pass is None:
+        return F.conv2d(x, weight, padding=size // 2)
+    if up:
+        if size == 1:
+            return low_pass.enlarge(F.conv2d(x, weight))
+        return low_pass(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2), padding=1, gain=4.0)
+    if size == 1:
+        return F.conv2d(low_pass(x, padding=1, stride=2), weight)
+    return F.conv2d(low_pass(x, padding=2), weight, stride=2)
+
+
+class ModulatedConvolution(nn.Module):
+    """A convolution whose input channels are scaled for each image, and its outputs back to unit variance.
+
+    With `style` off it is a plain convolution: the baseline GAN, and the released recipe for CLEVR.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        w_dim: int,
+        *,
+        style: bool = True,
+        demodulate: bool = True,
+        up: bool = False,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, size, size))
+        self.affine = EqualizedLinear(w_dim, inputs, bias=1.0) if style else None
+        self.gain = 1 / math.sqrt(inputs * size**2)
+        self.demodulate = demodulate
+        self.up = up
+        self.low_pass = LowPass() if up else None
+
+    def forward(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Convolve (N, I, H, W) under w (N, w_dim).
+
+        Returns:
+            (N, O, H', W'), and what each channel of each image is still to be multiplied by, (N, O), or None:
+            whoever comes next has a multiplication to do anyway.
+        """
+        if self.affine is None:
+            x = resampled_convolution(x, self.weight * self.gain, self.low_pass, up=self.up)
+            return x, None
+        with torch.autocast(x.device.type, enabled=False):
+            styles = self.affine(w.float()) * self.gain  # (N, I)
+            scale = None
+            if self.demodulate:
+                energy = self.weight.square().sum(dim=(2, 3))  # (O, I)
+                scale = (styles.square() @ energy.T + DEMODULATION_EPS).rsqrt()
+        x = x * styles.to(x.dtype)[:, :, None, None]
+        return resampled_convolution(x, self.weight, self.low_pass, up=self.up), scale
