@@ -179,7 +179,8 @@ class BipartiteAttention(nn.Module):
         content = (rows.to(x.dtype) @ x).float().view(n, heads, count, -1)
         if positions is None:
             return content, None
-        return content, (rows @ positions.float()).view(n, heads, count, -1)
+        with torch.autocast(x.device.type, enabled=False):
+            return content, (rows.float() @ positions.float()).view(n, heads, count, -1)
 
     def _gathered_queries(self, x: Tensor, positions: Tensor | None, attention: Tensor) -> Tensor:
         """Soft k-means: the mean query of the pixels of each component, (N, h, k, D)."""
