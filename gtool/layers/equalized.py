@@ -51,7 +51,11 @@ def activate(x: Tensor, gain: float = math.sqrt(2)) -> Tensor:
 
 
 class LowPass(nn.Module):
-    """The filter [1, 3, 3, 1] in both directions, before pixels are left out or after they are put in."""
+    """The filter [1, 3, 3, 1] in both directions, before pixels are left out or after they are put in.
+
+    Where pixels are left out or put in it works in float32: the library's kernels for that are about 50 times as slow
+    in bfloat16 on a CPU, forward or backward.
+    """
 
     kernel: Tensor
 
@@ -60,23 +64,33 @@ class LowPass(nn.Module):
         taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
         self.register_buffer("kernel", torch.outer(taps, taps), persistent=False)
 
-    def forward(self, x: Tensor, padding: int, stride: int = 1, gain: float = 1.0) -> Tensor:
-        """(N, C, H, W) -> (N, C, (H + 2 padding - 4) // stride + 1, ...)."""
+    def forward(self, x: Tensor, padding: int, gain: float = 1.0) -> Tensor:
+        """(N, C, H, W) -> (N, C, H + 2 padding - 3, W + 2 padding - 3)."""
         channels = x.shape[1]
         kernel = (self.kernel * gain).to(x.dtype).expand(channels, 1, 4, 4)
-        return F.conv2d(x, kernel, padding=padding, stride=stride, groups=channels)
+        return F.conv2d(x, kernel, padding=padding, groups=channels)
+
+    def shrink(self, x: Tensor) -> Tensor:
+        """Halve the sides: (N, C, H, W) -> (N, C, H / 2, W / 2)."""
+        channels = x.shape[1]
+        with torch.autocast(x.device.type, enabled=False):
+            kernel = self.kernel.expand(channels, 1, 4, 4)
+            return F.conv2d(x.float(), kernel, padding=1, stride=2, groups=channels).to(x.dtype)
 
     def enlarge(self, x: Tensor) -> Tensor:
         """Double the sides: (N, C, H, W) -> (N, C, 2 H, 2 W)."""
         channels = x.shape[1]
-        kernel = (self.kernel * 4).to(x.dtype).expand(channels, 1, 4, 4)
-        return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=channels)
+        with torch.autocast(x.device.type, enabled=False):
+            kernel = (self.kernel * 4).expand(channels, 1, 4, 4)
+            return F.conv_transpose2d(x.float(), kernel, stride=2, padding=1, groups=channels).to(x.dtype)
 
 
 class Convolution(nn.Module):
-    """Convolution of 1 x 1 or 3 x 3 that keeps, doubles (up) or halves (down) the sides; no activation.
+    """Convolution of 1 x 1 or 3 x 3 that keeps, doubles (up) or halves (down) the sides.
 
-    Doubling is a transposed convolution, then the low-pass; halving the low-pass, then a strided convolution.
+    Doubling is a transposed convolution, then the low-pass; halving the low-pass, then a strided convolution. With
+    `active`, leaky ReLU follows. The gain of the output, and the activation's sqrt(2), are taken into weight and bias,
+    since leaky ReLU is homogeneous: the library adds the bias inside the convolution, and no pass is left to make.
     """
 
     def __init__(
@@ -85,38 +99,45 @@ class Convolution(nn.Module):
         outputs: int,
         size: int,
         *,
+        active: bool = False,
         up: bool = False,
         down: bool = False,
         bias: bool = True,
-        gain: float = 1.0,  # of the output before the bias
+        gain: float = 1.0,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, size, size))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
-        self.gain = gain / math.sqrt(inputs * size**2)
+        self.active = active
+        self.gain = gain * (math.sqrt(2) if active else 1.0)
+        self.scale = self.gain / math.sqrt(inputs * size**2)
         self.up, self.down = up, down
         self.low_pass = LowPass() if up or down else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, I, H, W) -> (N, O, H', W')."""
-        x = resampled_convolution(x, self.weight * self.gain, self.low_pass, up=self.up, down=self.down)
-        return x if self.bias is None else x + self.bias.to(x.dtype)[:, None, None]
+        bias = None if self.bias is None else self.bias * self.gain
+        weight = self.weight * self.scale
+        x = resampled_convolution(x, weight, self.low_pass, bias, up=self.up)
+        return F.leaky_relu(x, SLOPE, inplace=True) if self.active else x
 
 
 def resampled_convolution(
-    x: Tensor, weight: Tensor, low_pass: LowPass | None, *, up: bool = False, down: bool = False
+    x: Tensor, weight: Tensor, low_pass: LowPass | None, bias: Tensor | None = None, *, up: bool = False
 ) -> Tensor:
-    """Convolve (N, I, H, W) with (O, I, s, s), s = 1 or 3, doubling or halving the sides on the way."""
+    """Convolve (N, I, H, W) with (O, I, s, s), s = 1 or 3; given a low-pass, double or halve the sides on the way."""
     size = weight.shape[-1]
     if low_pass is None:
-        return F.conv2d(x, weight, padding=size // 2)
-    if up:
+        return F.conv2d(x, weight, bias, padding=size // 2)
+    if not up:
         if size == 1:
-            return low_pass.enlarge(F.conv2d(x, weight))
-        return low_pass(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2), padding=1, gain=4.0)
+            return F.conv2d(low_pass.shrink(x), weight, bias)
+        return F.conv2d(low_pass(x, padding=2), weight, bias, stride=2)
     if size == 1:
-        return F.conv2d(low_pass(x, padding=1, stride=2), weight)
-    return F.conv2d(low_pass(x, padding=2), weight, stride=2)
+        x = low_pass.enlarge(F.conv2d(x, weight))
+    else:
+        x = low_pass(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2), padding=1, gain=4.0)
+    return x if bias is None else x + bias.to(x.dtype)[:, None, None]
 
 
 class ModulatedConvolution(nn.Module):

@@ -27,14 +27,14 @@ class DiscriminatorBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.first = Convolution(inputs, inputs, 3)
-        self.second = Convolution(inputs, outputs, 3, down=True)
+        self.first = Convolution(inputs, inputs, 3, active=True)
+        self.second = Convolution(inputs, outputs, 3, active=True, down=True, gain=HALF)
         self.skip = Convolution(inputs, outputs, 1, down=True, bias=False, gain=HALF)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', H / 2, W / 2)."""
-        rest = self.skip(x)
-        return rest + activate(self.second(activate(self.first(x))), 1.0)
+        rest: Tensor = self.skip(x)
+        return rest + self.second(self.first(x))
 
 
 class Reader(nn.Module):
@@ -69,10 +69,10 @@ class Discriminator(nn.Module):
         self.group_size = settings.group_size
         self.group_channels = settings.group_channels if settings.group_size > 1 else 0
         sides = config.sides[:0:-1]  # the resolution down to 8
-        self.from_rgb = Convolution(3, channels(config.resolution), 1)
+        self.from_rgb = Convolution(3, channels(config.resolution), 1, active=True)
         self.blocks = nn.ModuleList(DiscriminatorBlock(channels(side), channels(side // 2)) for side in sides)
         last = channels(SMALLEST)
-        self.conv = Convolution(last + self.group_channels, last, 3)
+        self.conv = Convolution(last + self.group_channels, last, 3, active=True)
         self.hidden = EqualizedLinear(last * SMALLEST**2, last)
         self.components: nn.Parameter | None = None
         if settings.components:
@@ -101,14 +101,14 @@ class Discriminator(nn.Module):
         components = None
         if self.components is not None:
             components = self.components.expand(len(images), -1, -1)
-        x = activate(self.from_rgb(images.contiguous(memory_format=torch.channels_last)))
+        x = self.from_rgb(images.contiguous(memory_format=torch.channels_last))
         for place, block in enumerate(self.blocks):
             components = components if components is None else self.readers[place](components, x)
             x = block(x)
         components = components if components is None else self.readers[-1](components, x)
         if self.group_channels:
             x = torch.cat([x, _spread(x, group, self.group_channels)], dim=1)
-        x = activate(self.conv(x))
+        x = self.conv(x)
         # The head in float32: a loss of the difference of two logits near 20 would be blind in half precision.
         with torch.autocast(x.device.type, enabled=False):
             features = activate(self.hidden(x.float().flatten(1)))
