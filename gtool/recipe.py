@@ -48,6 +48,19 @@ class AugmentRecipe(Section):
     """Differentiable augmentation of real and generated images before the discriminator."""
 
     policy: str = ""
+    p: Share = 1.0  # share of images that an operation of the policy is applied to
+    target: Share | None = (
+        None  # E[sign D(real)] towards which p is moved, beginning at 0; none leaves p fixed
+    )
+    kimg: Positive = 500.0  # in which p can go from 0 to 1
+
+    @model_validator(mode="after")
+    def _moves_or_stays(self) -> AugmentRecipe:
+        if self.target is not None and self.p != 1.0:
+            raise ValueError("augment.target moves the probability, augment.p fixes it; leave one out")
+        if self.target is not None and self.policy.strip().lower() in ("", "none"):
+            raise ValueError("augment.target needs operations in augment.policy, as `ada`")
+        return self
 
 
 class OptimRecipe(Section):
@@ -59,6 +72,10 @@ class OptimRecipe(Section):
     betas: Annotated[tuple[float, float], Field(strict=False)] = (0.0, 0.99)
     eps: Positive = 1e-8
     weight_decay: NonNegative = 0.0
+    # For a regulariser that is due every i > 1 steps: learning rate times i / (i + 1), betas to that power.
+    lazy_rescale: bool = False
+    # The i of the generator; none takes loss.path_length_interval, and no rescaling where there is no path length.
+    generator_interval: Count | None = None
     clip_norm: Positive | None = None
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     decay: Literal["none", "linear", "cosine"] = "none"
@@ -67,7 +84,7 @@ class OptimRecipe(Section):
 
 
 class LossRecipe(Section):
-    """Adversarial loss, penalties on the discriminator's input gradient, auxiliary generator terms."""
+    """Adversarial loss, penalties on the discriminator's input gradient, regularisers of the generator."""
 
     kind: Literal["wgan-eps", "wgan", "hinge", "lsgan", "non-saturating", "relativistic"] = "wgan-eps"
     gradient_penalty: NonNegative = 0.0
@@ -79,6 +96,12 @@ class LossRecipe(Section):
     penalty_interval: Count = 1
     penalty_method: Literal["exact", "finite-difference"] = "exact"
     difference_step: Positive = 0.05
+    path_length: NonNegative = 0.0
+    path_length_interval: Count = 4
+    path_length_decay: Share = 0.01
+    path_length_shrink: Count = 2  # one in so many images of the generator's batch
+    style_mixing: Share = 0.0  # probability, per image, that its later layers have other latents
+    component_mixing: Share = 0.0  # and that its later components have
     mode_seeking: NonNegative = 0.0
     super_resolution: NonNegative = 0.0
     super_resolution_kimg: NonNegative = 0.0
@@ -182,6 +205,12 @@ class Recipe(Section):
     strokes: StrokesRecipe = StrokesRecipe()
     train: TrainRecipe = TrainRecipe()
     sample: SampleRecipe = SampleRecipe()
+
+    @model_validator(mode="after")
+    def _shared_fakes_are_the_only_ones(self) -> Recipe:
+        if self.train.share_fakes and self.loss.path_length:
+            raise ValueError("train.share_fakes and loss.path_length exclude each other")
+        return self
 
 
 SectionType = TypeVar("SectionType", bound=BaseModel)

@@ -31,7 +31,7 @@ def test_policies_allow_spaces_and_numbers_and_nothing():
     ("text", "message"),
     [
         ("colour", "unknown augmentation `colour`; did you mean `color`"),
-        ("color,,hue", "known: color, crop"),
+        ("color,,hue", "known: ada, ada-blit"),
         ("color;hue", "unknown augmentation"),
         ("cutout:often", "`often` is no number"),
         ("translation:2", r"\[0, 1\].*largest shift"),

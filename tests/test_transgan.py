@@ -91,7 +91,7 @@ def _networks(variant: str = "released", seed: int = 0) -> tuple[Generator, Disc
 
 
 def _noise(network: Any, images: int) -> list[torch.Tensor] | None:
-    return formula_noise(network.noise_lengths, images) or None
+    return formula_noise(network.noise_shapes, images) or None
 
 
 def _counts(config: TransGANConfig) -> list[int]:
@@ -147,7 +147,7 @@ def test_outputs_equal_those_of_the_released_classes(name):
     generator.load_state_dict(read.generator)
     discriminator.load_state_dict(read.discriminator)
     with torch.no_grad():
-        images = generator(formula_tensor((1, generator.z_dim), 0), _noise(generator, 1))
+        images = generator(formula_tensor((1, *generator.z_shape), 0), _noise(generator, 1))
         logits = discriminator(formula_tensor(images.shape, 1), _noise(discriminator, 1))
     made = summary(images)
     assert made["values"] == pytest.approx(known["generator"]["images"]["values"], rel=1e-4, abs=1e-5)
@@ -435,7 +435,7 @@ def test_no_noise_is_zero_noise():
         for name, parameter in generator.named_parameters():
             parameter += 1.0 if name.endswith("noise_strength") else 0.0
         z = torch.randn(2, 6)
-        zeros = [torch.zeros(2, length, 1) for length in generator.noise_lengths]
+        zeros = [torch.zeros(2, *shape) for shape in generator.noise_shapes]
         assert torch.equal(generator(z), generator(z, zeros))
         assert not torch.equal(generator(z), generator(z, _noise(generator, 2)))
 

@@ -26,9 +26,9 @@ def formula_weights(shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
     return weights
 
 
-def formula_noise(lengths: Sequence[int], images: int) -> list[Tensor]:
-    """Return one (N, L, 1) for every length."""
-    return [formula_tensor((images, length, 1), 100 + place) for place, length in enumerate(lengths)]
+def formula_noise(shapes: Sequence[tuple[int, ...]], images: int) -> list[Tensor]:
+    """Return one (N, *shape) for every shape."""
+    return [formula_tensor((images, *shape), 100 + place) for place, shape in enumerate(shapes)]
 
 
 def summary(x: Tensor) -> dict[str, object]:

@@ -187,20 +187,26 @@ def _configure(recipe: Recipe, made_for: int, path: Path) -> Any:
 
 
 def _check_batches(recipe: Recipe, processes: int) -> None:
-    train = recipe.train
-    for key in ("batch_size", "generator_batch_size"):
-        batch = getattr(train, key)
-        if batch is None:
-            continue
+    train, loss = recipe.train, recipe.loss
+    generated = train.generator_batch_size or train.batch_size
+    batches = {"train.batch_size": train.batch_size, "train.generator_batch_size": generated}
+    if loss.path_length:
+        if generated % loss.path_length_shrink:
+            raise RecipeError(
+                f"loss.path_length_shrink = {loss.path_length_shrink} does not divide the generator's batch "
+                f"of {generated}"
+            )
+        batches["loss.path_length_shrink: the batch"] = generated // loss.path_length_shrink
+    for name, batch in batches.items():
         if batch % processes:
-            raise RecipeError(f"train.{key} = {batch} cannot be divided by {processes} processes")
+            raise RecipeError(f"{name} = {batch} cannot be divided by {processes} processes")
         share = batch // processes
         if share % min(train.micro_batch or share, share):
             raise RecipeError(
-                f"train.{key} = {batch}: {share} a process is no multiple of train.micro_batch = {train.micro_batch}"
+                f"{name} = {batch}: {share} a process is no multiple of train.micro_batch = {train.micro_batch}"
             )
-    generated = (train.generator_batch_size or train.batch_size) // processes
-    if recipe.loss.mode_seeking and min(train.micro_batch or generated, generated) < 2:
+    share = generated // processes
+    if loss.mode_seeking and min(train.micro_batch or share, share) < 2:
         raise RecipeError(
             "loss.mode_seeking compares two images of one micro-batch: train.micro_batch and the share of a "
             "process must be 2 or more"

@@ -123,6 +123,7 @@ def save_curves(run: RunFolder) -> Path | None:
     panels = {
         "losses": ["discriminator_loss", "generator_loss", "reward", "known_decision", "gain_decision"],
         "logits": ["real_logit", "fake_logit"],
+        "augmentation": ["augment_p"],
         "rfd": ["rfd", "rfd_floor"],
         "error left": ["left", *(name for name in records[-1] if name.startswith("left_"))],
         "swd": [name for name in records[-1] if name.startswith("swd_")],

@@ -28,16 +28,19 @@ def step_flops(recipe: Recipe, forward: dict[str, float]) -> float:
     """Return the floating-point operations of training for each real image, from those of the two forwards.
 
     A forward with its backward costs three forwards; an exact penalty costs about 6.3 forwards of the discriminator
-    (counted for the CIFAR-10 networks), a finite difference three for each batch it looks at.
+    (counted for the CIFAR-10 networks), a finite difference three for each batch it looks at. The path length is a
+    penalty of the same kind on the generator. Penalties count as often as they are due.
     """
     generator, discriminator = forward["generator"], forward["discriminator"]
     loss, train = recipe.loss, recipe.train
     penalties = [loss.gradient_penalty, loss.r1_gamma, loss.r2_gamma]
-    each = 6.3 if loss.penalty_method == "exact" else 3.0
+    exact = 6.3
+    each = exact if loss.penalty_method == "exact" else 3.0
     penalty = each * sum(1 for weight in penalties if weight) / loss.penalty_interval
+    path = exact / (loss.path_length_shrink * loss.path_length_interval) if loss.path_length else 0.0
     ratio = (train.generator_batch_size or train.batch_size) / (train.n_critic * train.batch_size)
     for_discriminator = (0.0 if train.share_fakes else generator) + (6.0 + penalty) * discriminator
-    return for_discriminator + ratio * 3.0 * (generator + discriminator)
+    return for_discriminator + ratio * (3.0 * (generator + discriminator) + path * generator)
 
 
 class Trainer:
@@ -47,9 +50,10 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, config: Any, inputs: Any, compute: Compute) -> None:
         from gtool.data.loader import Batches
-        from gtool.engines.adversarial import init_state, step
+        from gtool.engines.adversarial import check_networks, init_state, step
 
         self.recipe, self.compute = recipe, compute
+        check_networks(recipe, config, compute.world_size)
         self.images = load_images(inputs, recipe, recipe.data.resolution, compute)
         batches = Batches(
             self.images,

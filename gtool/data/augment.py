@@ -2,7 +2,7 @@
 
 Differentiable Augmentation (Zhao et al. 2020) as the TransGAN release has it: shifts of 20 % where the paper
 has 12.5 %, and erasing that hits the whole batch or nobody. `hue`, `filter` and `geo` come from StyleGAN2-ADA
-(Karras et al. 2020, appendix B). Names and numbers: `gtool.data.policies`.
+(Karras et al. 2020, appendix B), whose whole pipeline is in `gtool.data.ada`. Names and numbers: `gtool.data.policies`.
 
 Drawing is apart from applying. Draws are made for the global batch, so that a share of a process or a
 micro-batch, `draws[start:stop]`, is what the whole would have given it; what the release decides for a whole
@@ -20,13 +20,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gtool.data import separable
+from gtool.data import ada, separable
 from gtool.data.policies import parse_word
+
+ADA = "ada"  # words of `gtool.data.ada`, and the operation that they become
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,12 @@ class Drawn:
     name: str
     values: Tensor  # (N, k), one row per image
     shared: tuple[int, ...] = ()  # what all images of the global batch have in common
+    is_hit: Tensor | None = None  # (N, 1): the images that it changes; None for all
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Drawn:
+        """Return it with all that it says about single images changed."""
+        hit = None if self.is_hit is None else change(self.is_hit)
+        return Drawn(self.name, change(self.values), self.shared, hit)
 
 
 @dataclass(frozen=True)
@@ -49,12 +58,12 @@ class Draws:
         return self.num_images
 
     def __getitem__(self, part: slice) -> Draws:
-        chosen = tuple(Drawn(drawn.name, drawn.values[part], drawn.shared) for drawn in self.operations)
+        chosen = tuple(drawn.each(lambda values: values[part]) for drawn in self.operations)
         return Draws(chosen, len(range(self.num_images)[part]))
 
     def to(self, device: torch.device | str) -> Draws:
         """Return the draws on a device."""
-        moved = tuple(Drawn(drawn.name, drawn.values.to(device), drawn.shared) for drawn in self.operations)
+        moved = tuple(drawn.each(lambda values: values.to(device)) for drawn in self.operations)
         return Draws(moved, self.num_images)
 
 
@@ -89,25 +98,41 @@ class _Request:
         return bool(torch.rand((), generator=self.generator, device=self.generator.device) < self.amount)
 
 
-def draw(policy: tuple[str, ...], num_images: int, resolution: int, generator: torch.Generator) -> Draws:
+def draw(
+    policy: tuple[str, ...], num_images: int, resolution: int, generator: torch.Generator, p: float = 1.0
+) -> Draws:
     """Draw the random numbers of a policy for the global batch, on the device of the generator.
 
     Args:
-        policy: words as `parse_policy` returns them, applied from left to right.
+        policy: words as `parse_policy` returns them, applied from left to right; words of the `ada` pipeline that
+            follow each other become one operation, which is what they are for.
         num_images: of the global batch.
         resolution: R of the images that `augment` will get.
         generator: the only source of randomness.
+        p: probability, for each image by itself, of each operation, and of each change within one of `ada`.
 
     Raises:
         ValueError: an unknown word.
     """
-    drawn = []
-    for word in policy:
-        name, amount = parse_word(word)
-        one = _OPERATIONS[name][0](_Request(num_images, resolution, amount, generator))
-        if one is not None:
-            drawn.append(Drawn(name, *one))
-    return Draws(tuple(drawn), num_images)
+    drawn: list[Drawn | None] = []
+    for is_ada, words in groupby((parse_word(word) for word in policy), lambda word: word[0].startswith(ADA)):
+        requests = [(name, _Request(num_images, resolution, amount, generator)) for name, amount in words]
+        drawn += [_draw_ada(requests, p)] if is_ada else [_draw_one(*request, p) for request in requests]
+    return Draws(tuple(one for one in drawn if one is not None), num_images)
+
+
+def _draw_one(name: str, request: _Request, p: float) -> Drawn | None:
+    one = _OPERATIONS[name][0](request)
+    if one is None:
+        return None
+    return Drawn(name, *one) if p == 1.0 else Drawn(name, *one, request.uniform(1) < p)
+
+
+def _draw_ada(requests: list[tuple[str, _Request]], p: float) -> Drawn:
+    words = [
+        (name, ada.Chances(p * request.amount, request.uniform, request.normal)) for name, request in requests
+    ]
+    return Drawn(ADA, *ada.draw(words, requests[0][1].resolution))
 
 
 def augment(images: Tensor, draws: Draws) -> Tensor:
@@ -121,7 +146,10 @@ def augment(images: Tensor, draws: Draws) -> Tensor:
     # Shifting pixels must not round them: under autocast the matrix products would.
     with torch.autocast(images.device.type, enabled=False):
         for drawn in draws.operations:
-            images = _OPERATIONS[drawn.name][1](images, drawn.values, drawn.shared)
+            change = ada.apply if drawn.name == ADA else _OPERATIONS[drawn.name][1]
+            changed = change(images, drawn.values, drawn.shared)
+            hit = drawn.is_hit
+            images = changed if hit is None else torch.where(hit.view(-1, 1, 1, 1), changed, images)
     return images
 
 

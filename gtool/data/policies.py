@@ -2,8 +2,8 @@
 
 A policy is a comma-separated list of words, applied from left to right: `translation,cutout,color`. A word
 may carry its number after a colon: `translation:0.125,cutout:1` are those of Differentiable Augmentation
-(Zhao et al. 2020), the plain words are those of the TransGAN release. With the number 0 every operation
-leaves the images as they are.
+(Zhao et al. 2020), the plain words are those of the TransGAN release, those with `ada` the pipeline of
+StyleGAN2-ADA (Karras et al. 2020). With the number 0 every operation leaves the images as they are.
 
 Left out: `cutmix` of the release, which no released recipe uses and which mixes the images of a batch.
 """
@@ -36,6 +36,12 @@ OPERATIONS: dict[str, Operation] = {
     "geo": Operation("share of the usual probabilities of mirroring, scaling, stretching, shifting", 1.0),
     "crop": Operation("probability, per image, of a crop out of the image enlarged by 1.2", 0.2),
     "rotate": Operation("probability that the whole batch is turned by 90, 180 or 270 degrees", 0.5),
+    "ada-blit": Operation("probability, each, of mirroring, quarter turns, shifts by whole pixels", 1.0),
+    "ada-geometric": Operation("probability, each, of scaling, turning, stretching, shifting", 1.0),
+    "ada-colour": Operation(
+        "probability, each, of other brightness, contrast, inverted luma, hue, saturation", 1.0
+    ),
+    "ada": Operation("probability of each change of ada-blit, ada-geometric and ada-colour", 1.0),
 }
 
 

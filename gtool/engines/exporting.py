@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from gtool import __version__
 from gtool.checkpoint import atomic_write
 from gtool.device import hashed_normal
+from gtool.engines.generation import latents
 from gtool.errors import GToolError
 
 TOLERANCE = 1e-4
@@ -48,7 +49,7 @@ class Exportable:
 
 
 class BoundedGenerator(nn.Module):
-    """z (N, z_dim) -> images (N, 3, R, R) in [-1, 1]."""
+    """z (N, *z_shape) -> images (N, 3, R, R) in [-1, 1]."""
 
     def __init__(self, generator: nn.Module) -> None:
         super().__init__()
@@ -73,20 +74,21 @@ class PlainPredictor(nn.Module):
 
 def of_generator(generator: nn.Module, meta: Mapping[str, Any]) -> Exportable:
     """Return a generator to export; `meta` is that of its weights file."""
-    resolution, z_dim = meta["config"]["resolution"], int(generator.z_dim)  # type: ignore[arg-type]
+    resolution = meta["config"]["resolution"]
+    z_shape = ", ".join(str(size) for size in generator.z_shape)  # type: ignore[union-attr]
     return Exportable(
         BoundedGenerator(generator).eval(),
         inputs=("z",),
         outputs=("images",),
-        example=lambda batch: (hashed_normal(batch, torch.arange(batch), z_dim, "export"),),
+        example=lambda batch: (latents(generator, batch, torch.arange(batch), "export"),),
         description=_describe(
             meta,
-            input=f"z (N, {z_dim}) float32: independent normal numbers of mean 0 and variance 1",
+            input=f"z (N, {z_shape}) float32: independent normal numbers of mean 0 and variance 1",
             output=f"images (N, 3, {resolution}, {resolution}) float32: RGB in [-1, 1]",
             pixels="round(127.5 * images + 127.5), 0 to 255",
         ),
         note="noise inputs are left out: an exported generator makes one image of one z"
-        if generator.noise_lengths
+        if generator.noise_shapes
         else None,
     )
 
@@ -171,9 +173,8 @@ def check_finite(network: nn.Module) -> None:
         GToolError: values that are not finite.
     """
     generator = BoundedGenerator(network).eval()
-    z_dim = int(network.z_dim)  # type: ignore[arg-type]
     with torch.inference_mode():
-        _require_finite((generator(hashed_normal(1, torch.arange(1), z_dim, "export")),))
+        _require_finite((generator(latents(network, 1, torch.arange(1), "export")),))
 
 
 def _reference(network: Exportable, batch: int) -> tuple[Tensors, Tensors]:

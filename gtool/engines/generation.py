@@ -5,7 +5,8 @@ Image i of a seed depends on (seed, i) alone: latents and noise inputs are funct
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,9 @@ def load_generator(path: Path, compute: Compute) -> tuple[nn.Module, dict[str, A
     return generator.to(compute.device).eval().requires_grad_(False), trained.meta
 
 
-def latents(generator: Any, seed: int, indices: Tensor) -> Tensor:
-    """Return z (n, z_dim) for image numbers; row i depends on (seed, indices[i]) alone."""
-    return hashed_normal(seed, indices, int(generator.z_dim), "z")
+def latents(generator: Any, seed: int, indices: Tensor, stream: str = "z") -> Tensor:
+    """Return z (n, *z_shape) for image numbers; row i depends on (seed, stream, indices[i]) alone."""
+    return _hashed(seed, indices, generator.z_shape, stream)
 
 
 @torch.no_grad()
@@ -65,11 +66,11 @@ def generate(
     """Yield uint8 (b, 3, R, R) on the CPU for the image numbers in `indices`.
 
     Args:
-        generator: a network with `z_dim` and `noise_lengths`, in eval mode, on the device of `compute`.
+        generator: a network with `z_shape` and `noise_shapes`, in eval mode, on the device of `compute`.
         seed: with the image number, all that an image depends on.
         indices: int64 (n,); they also choose the noise inputs.
         batch_size: images per forward.
-        z: (n, z_dim) latents to use in place of the seeded ones.
+        z: (n, *z_shape) latents to use in place of the seeded ones.
     """
     for start in range(0, len(indices), batch_size):
         count = min(batch_size, len(indices) - start)
@@ -79,11 +80,14 @@ def generate(
         chosen = indices[rows]
         chunk = latents(generator, seed, chosen) if z is None else z[rows]
         noise = [
-            hashed_normal(seed, chosen, length, f"noise-{layer}")
-            .unsqueeze(-1)
-            .to(compute.device)  # (b, L, 1)
-            for layer, length in enumerate(generator.noise_lengths)
+            _hashed(seed, chosen, shape, f"noise-{layer}").to(compute.device)  # (b, *shape)
+            for layer, shape in enumerate(generator.noise_shapes)
         ]
         with compute.autocast():
             images = generator(chunk.to(compute.device), noise or None)
         yield to_uint8(images[:count]).cpu()
+
+
+def _hashed(seed: int, indices: Tensor, shape: Sequence[int], stream: str) -> Tensor:
+    """Return N(0, 1) numbers (n, *shape)."""
+    return hashed_normal(seed, indices, math.prod(shape), stream).view(len(indices), *shape)

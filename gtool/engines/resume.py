@@ -23,6 +23,7 @@ class Resumable(Protocol):
     seconds: float
     progress: float
     position: int  # images drawn from the data so far; 0 for families that make their own
+    numbers: dict[str, float]  # what else training remembers, by name
 
     @property
     def networks(self) -> dict[str, nn.Module]: ...
@@ -45,13 +46,14 @@ def state_tensors(state: Resumable) -> dict[str, dict[str, Tensor]]:
 
 
 def state_info(state: Resumable) -> dict[str, Any]:
-    """Return the counters that a resume needs."""
+    """Return the counters and other numbers that a resume needs."""
     return {
         "nimg": state.nimg,
         "steps": state.steps,
         "seconds": state.seconds,
         "progress": state.progress,
         "position": state.position,
+        "numbers": state.numbers,
     }
 
 
@@ -74,7 +76,9 @@ def restore_state(
         state.nimg, state.steps = int(info["nimg"]), int(info["steps"])
         state.seconds, state.progress = float(info["seconds"]), float(info["progress"])
         state.position = int(info["position"])
-    except (KeyError, TypeError, ValueError):
+        # States of before there were any have none, and nothing to remember.
+        state.numbers = {str(name): float(value) for name, value in info.get("numbers", {}).items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise CheckpointError(f"{where}/state.json: a counter is missing or no number") from None
 
 

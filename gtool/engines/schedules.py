@@ -27,6 +27,11 @@ def gammas(recipe: Recipe, progress: float) -> tuple[float, float]:
     return recipe.loss.r1_gamma * factor, recipe.loss.r2_gamma * factor
 
 
+def lazy_share(interval: int) -> float:
+    """Return i / (i + 1) for a regulariser that is due every i > 1 steps; 1 for one of every step."""
+    return interval / (interval + 1) if interval > 1 else 1.0
+
+
 def ema_beta(recipe: Recipe, nimg: int) -> float:
     """Share of the old average that survives a step: 0.5 after ema_kimg images, however many a step shows.
 

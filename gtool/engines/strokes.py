@@ -11,7 +11,7 @@ Axis letters: N patches, S proposals, K strokes painted on a patch, P pixels of 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -59,6 +59,7 @@ class State:
     seconds: float = 0.0
     progress: float = 0.0
     position: int = 0  # pictures are drawn by step, not in turn
+    numbers: dict[str, float] = field(default_factory=dict)  # none to remember
 
     @property
     def networks(self) -> dict[str, nn.Module]:

@@ -15,16 +15,17 @@ def closed_walk(stations: Tensor, steps: int) -> Tensor:
     (White 2016, "Sampling Generative Networks").
 
     Args:
-        stations: (K, z_dim), K >= 2.
+        stations: (S, *z_shape), S >= 2; each component of a latent goes its own way.
         steps: latents from a station, included, to the next, excluded.
 
     Returns:
-        (K x steps, z_dim); row k x steps is station k.
+        (S x steps, *z_shape); row s x steps is station s.
     """
-    share = torch.arange(steps, dtype=stations.dtype).div(steps).view(1, -1, 1)  # (1, steps, 1)
-    start, end = stations.unsqueeze(1), stations.roll(-1, dims=0).unsqueeze(1)  # (K, 1, z_dim)
+    share = torch.arange(steps, dtype=stations.dtype).div(steps)
+    share = share.view(1, -1, *[1] * (stations.ndim - 1))  # (1, steps, 1, ...)
+    start, end = stations.unsqueeze(1), stations.roll(-1, dims=0).unsqueeze(1)  # (S, 1, *z_shape)
     unit_start, unit_end = (torch.nn.functional.normalize(z, dim=-1) for z in (start, end))
-    angle = (unit_start * unit_end).sum(-1, keepdim=True).clamp(-1, 1).acos()  # (K, 1, 1)
+    angle = (unit_start * unit_end).sum(-1, keepdim=True).clamp(-1, 1).acos()  # (S, 1, ..., 1)
     is_flat = angle < NEARLY_PARALLEL
     sine = torch.where(is_flat, torch.ones_like(angle), angle.sin())
     from_start = torch.where(is_flat, 1 - share, ((1 - share) * angle).sin() / sine)

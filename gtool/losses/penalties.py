@@ -4,16 +4,19 @@ gradient_penalty   WGAN-GP (Gulrajani et al. 2017), scaled by the target as the 
 zero_centred       R1 and R2 (Mescheder et al. 2018): mean squared gradient norm on reals, on fakes.
 finite_difference  the same from one more forward: equal in expectation over directions from N(0, I) as the
                    step goes to 0. Leaves fused kernels usable and costs less, but varies more.
+path_lengths       StyleGAN2 (Karras et al. 2020, section 3.2): how far an image moves with its latents.
 mode_seeking       MSGAN (Mao et al. 2019), as the release's `wgangp-mode` writes it.
 
 No weight is applied here. `discriminate` maps images (N, 3, R, R) to logits (N,) and contains the
-augmentation, so that gradients are those with respect to images before it; logits[i] must depend on images[i]
-alone, which is what makes the gradient of the sum the per-image gradient. Everything is fp32 on this side of
+augmentation, so that gradients are those with respect to images before it; logits[i] should depend on images[i]
+alone, which is what makes the gradient of the sum the per-image gradient (where a discriminator compares images,
+the small share of the others in it is part of the penalty, as in StyleGAN2). Everything is fp32 on this side of
 `discriminate`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -58,6 +61,23 @@ def finite_difference(shifted: Tensor, base: Tensor, step: float) -> Tensor:
     return ((shifted.float() - base.float()) / step).square().mean()
 
 
+def path_lengths(images: Tensor, ws: Tensor, direction: Tensor) -> Tensor:
+    """Return (N,) lengths of the gradient of `images . direction / sqrt(H W)` with respect to latents of layers.
+
+    Squares are summed over components and widths and averaged over layers. (The release of GANsformer sums another
+    axis and fails.) Differentiable; where a gradient vanishes so does that of its length.
+
+    Args:
+        images: (N, 3, H, W) made of ws, with their graph.
+        ws: (N, L, ...), latents of L layers.
+        direction: (N, 3, H, W) of N(0, 1).
+    """
+    moved = (images.float() * direction).sum() / math.sqrt(images.shape[2] * images.shape[3])
+    (gradient,) = torch.autograd.grad(moved, ws, create_graph=True)
+    length: Tensor = torch.linalg.vector_norm(gradient.float().flatten(1), dim=1)  # (N,)
+    return length / math.sqrt(ws.shape[1])
+
+
 def mode_seeking(images_a: Tensor, images_b: Tensor, z_a: Tensor, z_b: Tensor) -> Tensor:
     """Return 1 / (mean |images_a - images_b| / mean |z_a - z_b| + 1e-5).
 
@@ -67,8 +87,8 @@ def mode_seeking(images_a: Tensor, images_b: Tensor, z_a: Tensor, z_b: Tensor) -
     Args:
         images_a: (N, 3, R, R) from latents z_a.
         images_b: (N, 3, R, R) from latents z_b.
-        z_a: (N, z_dim).
-        z_b: (N, z_dim).
+        z_a: (N, *z_shape).
+        z_b: (N, *z_shape).
 
     Raises:
         ValueError: no pair at all.

@@ -139,7 +139,7 @@ class Generator(nn.Module):
         generator = config.generator
         first, last = generator.stages[0], generator.stages[-1]
         self.config = generator
-        self.z_dim = config.z_dim
+        self.z_shape = (config.z_dim,)
         self.input = nn.Linear(config.z_dim, first.side**2 * first.channels)
         with_context = generator.modulation == "cross-attention"
         self.context = nn.Linear(config.z_dim, first.side**2 * first.channels) if with_context else None
@@ -153,20 +153,20 @@ class Generator(nn.Module):
         nn.init.xavier_uniform_(self.to_rgb.weight)
         self.depths = [stage.depth for stage in generator.stages]
         tokens = [stage.side**2 for stage in generator.stages]
-        self.noise_lengths = _noise_lengths(generator, tokens, self.depths)
+        self.noise_shapes = _noise_shapes(generator, tokens, self.depths)
 
     def forward(self, z: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
         """Make images.
 
         Args:
             z: (N, z_dim), N(0, 1).
-            noise: one (N, L, 1) of N(0, 1) for every length in `noise_lengths`; None adds none.
+            noise: one (N, L, 1) of N(0, 1) for every (L, 1) in `noise_shapes`; None adds none.
 
         Returns:
             (N, 3, R, R), meant for [-1, 1].
         """
         if self.config.normalize_z:
-            z = z * (self.z_dim**0.5 / z.norm(dim=-1, keepdim=True))
+            z = z * (self.z_shape[0] ** 0.5 / z.norm(dim=-1, keepdim=True))
         first = self.config.stages[0]
         tokens = self.input(z).view(-1, first.side**2, first.channels)
         return self._paint(tokens, z, noise)
@@ -181,7 +181,7 @@ class Generator(nn.Module):
             raise ValueError("this generator was built without generator.super_resolution")
         side = self.config.stages[0].side
         tokens = self.low_input(to_tokens(F.adaptive_avg_pool2d(images, side)))  # (N, S S, C)
-        return self._paint(tokens, images.new_zeros(images.shape[0], self.z_dim), None)
+        return self._paint(tokens, images.new_zeros(images.shape[0], *self.z_shape), None)
 
     def set_locality(self, width: int | None) -> None:
         """Let the last block see only keys at most `width` tokens away; None lifts it (version 1)."""
@@ -197,7 +197,7 @@ class Generator(nn.Module):
         context = None
         if self.context is not None and self.context_position is not None:
             context = self.context(z).view(z.shape[0], *self.context_position.shape) + self.context_position
-        for stage, values in zip(self.stages, _by_stage(noise, self.noise_lengths, self.depths), strict=True):
+        for stage, values in zip(self.stages, _by_stage(noise, self.noise_shapes, self.depths), strict=True):
             x = stage(x, values, z, context)
         x = x if self.final_norm is None else self.final_norm(x)
         # Half precision would round colours to steps of half a level of the file.
@@ -257,7 +257,8 @@ class Discriminator(nn.Module):
         self.depths = [stage.depth for stage in discriminator.stages]
         self.depths.append(discriminator.head_depth if discriminator.head == "cls" else 0)
         tokens = [stage.side**2 for stage in discriminator.stages] + [last.side**2 + 1]
-        self.noise_lengths = _noise_lengths(discriminator, tokens, self.depths)
+        self.noise_shapes = _noise_shapes(discriminator, tokens, self.depths)
+        self.group_size = 1  # no image is compared with others
         if discriminator.init == "truncated-normal":
             self.apply(_init_linear)
 
@@ -266,14 +267,14 @@ class Discriminator(nn.Module):
 
         Args:
             images: (N, 3, R, R) in [-1, 1], augmented already.
-            noise: one (N, L, 1) of N(0, 1) for every length in `noise_lengths`; None adds none.
+            noise: one (N, L, 1) of N(0, 1) for every (L, 1) in `noise_shapes`; None adds none.
 
         Returns:
             (N,) float32 logits.
         """
         # A penalty on the gradient of the images is the one use of a second derivative.
         twice = images.requires_grad and self.head.logit.weight.requires_grad
-        *by_stage, for_head = _by_stage(noise, self.noise_lengths, self.depths)
+        *by_stage, for_head = _by_stage(noise, self.noise_shapes, self.depths)
         x = None
         for stage, values in zip(self.stages, by_stage, strict=True):
             x = stage(x, images, values, twice)
@@ -333,18 +334,20 @@ def _discriminator_block(discriminator: DiscriminatorConfig, channels: int, wind
     return Block(discriminator, channels, window, residual_gain=gain)
 
 
-def _noise_lengths(settings: BlockSettings, tokens: list[int], depths: list[int]) -> tuple[int, ...]:
-    """Return the tokens of every noise input: one a block, or none at all."""
-    lengths = [count for count, depth in zip(tokens, depths, strict=True) for _ in range(depth)]
-    return tuple(lengths) if settings.noise else ()
+def _noise_shapes(
+    settings: BlockSettings, tokens: list[int], depths: list[int]
+) -> tuple[tuple[int, int], ...]:
+    """Return the shape (L, 1) of every noise input: one a block, or none at all."""
+    shapes = [(count, 1) for count, depth in zip(tokens, depths, strict=True) for _ in range(depth)]
+    return tuple(shapes) if settings.noise else ()
 
 
 def _by_stage(
-    noise: Sequence[Tensor] | None, lengths: tuple[int, ...], depths: list[int]
+    noise: Sequence[Tensor] | None, shapes: tuple[tuple[int, int], ...], depths: list[int]
 ) -> list[list[Tensor | None]]:
     """Share the noise inputs, or as many times None, among stages."""
-    if noise and len(noise) != len(lengths):
-        raise ValueError(f"{len(noise)} noise inputs for a network that takes {len(lengths)}")
+    if noise and len(noise) != len(shapes):
+        raise ValueError(f"{len(noise)} noise inputs for a network that takes {len(shapes)}")
     given = iter(noise) if noise else None
     return [[None if given is None else next(given) for _ in range(depth)] for depth in depths]
 

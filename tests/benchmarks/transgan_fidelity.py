@@ -76,8 +76,8 @@ def compare(name: str) -> dict[str, float]:
         randomise(network.eval(), seed)
     generator, discriminator = copied(*theirs)
     random = torch.Generator().manual_seed(3)
-    z = torch.randn(BATCH, generator.z_dim, generator=random)
-    noise = [torch.randn(BATCH, length, 1, generator=random) for length in generator.noise_lengths]
+    z = torch.randn(BATCH, *generator.z_shape, generator=random)
+    noise = [torch.randn(BATCH, *shape, generator=random) for shape in generator.noise_shapes]
     with torch.no_grad():
         with recorded_noise(in_tiles(generator, noise)):
             expected = theirs[0](z, 0)
@@ -91,7 +91,7 @@ def compare_logits(ours: Discriminator, theirs: nn.Module, images: Tensor) -> di
     """Compare logits and their gradient at images scaled to about [-1, 1]."""
     images = (images / images.std()).clamp(-2, 2) / 2
     random = torch.Generator().manual_seed(4)
-    noise = [torch.randn(BATCH, length, 1, generator=random) for length in ours.noise_lengths]
+    noise = [torch.randn(BATCH, *shape, generator=random) for shape in ours.noise_shapes]
     here, there = images.clone().requires_grad_(), images.clone().requires_grad_()
     with recorded_noise(noise):
         expected = theirs(there).squeeze(1)
@@ -113,11 +113,11 @@ def golden(name: str) -> dict[str, Any]:
         shapes.append({key: list(value.shape) for key, value in state.items()})
         network.load_state_dict(formula_weights(shapes[-1]), strict=False)
     generator, discriminator = copied(*theirs)
-    noise = in_tiles(generator, formula_noise(generator.noise_lengths, 1))
+    noise = in_tiles(generator, formula_noise(generator.noise_shapes, 1))
     with recorded_noise(noise):
-        images = theirs[0](formula_tensor((1, generator.z_dim), 0), 0)
+        images = theirs[0](formula_tensor((1, *generator.z_shape), 0), 0)
     shown = formula_tensor(images.shape, 1)
-    with recorded_noise(formula_noise(discriminator.noise_lengths, 1)):
+    with recorded_noise(formula_noise(discriminator.noise_shapes, 1)):
         logits = theirs[1](shown)
     return {
         "command": COMMAND,
