@@ -1,0 +1,163 @@
+"""The command line: verbs, options, help, and the single handler of errors.
+
+Nothing heavy is imported here: `--help`, `--version`, a bad flag, a bad recipe and a missing file answer without
+torch. Each verb is one plain function in `gtool.commands`, imported when it is called.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import time
+from typing import Annotated, Any
+
+import typer
+
+from gtool import __version__, console
+from gtool.cli import evaluate, export, paint, recipes, sample, train
+from gtool.cli.options import Json
+from gtool.errors import GToolError, InterruptedRunError
+
+app = typer.Typer(
+    name="gtool",
+    help="Train, sample, score and export the transformer image generators, and paint with one.",
+    invoke_without_command=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.result(f"gtool {__version__}")
+        raise typer.Exit
+
+
+# Typer carries its own copy of click in newer versions; these are its exception types in all of them.
+_UsageError, _ClickException = typer.BadParameter.__mro__[1:3]
+
+
+@app.callback()
+def _options(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Results and errors only.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an unexpected error.")
+    ] = False,
+) -> None:
+    console.set_quiet(quiet)
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+
+
+app.command(epilog=train.EXAMPLES)(train.train)
+app.command(name="eval", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command(epilog=sample.EXAMPLES)(sample.sample)
+app.command(epilog=paint.EXAMPLES)(paint.paint)
+app.command(epilog=export.EXAMPLES)(export.export)
+app.add_typer(recipes.app, name="recipes")
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what is installed and what this machine can do: for bug reports."""
+    from gtool.commands.doctor import doctor as run_doctor
+
+    run_doctor(as_json=as_json)
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit status; every error becomes one line on stderr."""
+    try:
+        status = app(arguments, standalone_mode=False, prog_name="gtool") or 0
+        if status == 130:
+            console.error("interrupted")
+        return int(status)
+    except Exception as failed:
+        if os.environ.get("RANK", "0") != "0":
+            # The main process meets the same error and says it; the launcher would end it as soon as this one ends.
+            time.sleep(2)
+            return getattr(failed, "exit_code", 1)
+        return _report(failed, arguments)
+    except KeyboardInterrupt:
+        console.error("interrupted")
+        return 130
+
+
+def _report(failed: Exception, arguments: list[str]) -> int:
+    """Say what stopped the command and return its exit status."""
+    text = str(failed)
+    if isinstance(failed, GToolError):
+        (console.notice if isinstance(failed, InterruptedRunError) else console.error)(text)
+        return failed.exit_code
+    if isinstance(failed, _UsageError):
+        console.error(_usage(failed))
+        return 2
+    if isinstance(failed, typer.Abort):
+        console.error("interrupted")
+        return 130
+    if isinstance(failed, BrokenPipeError):
+        return 1
+    if isinstance(failed, OSError) and failed.errno in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EFBIG,
+    ):
+        console.error(f"{failed.filename or 'output'}: {failed.strerror}")
+        return 1
+    if (
+        isinstance(failed, MemoryError)
+        or "out of memory" in text.lower()
+        or "can't allocate memory" in text.lower()
+    ):
+        console.error("out of memory: lower --batch-size, or set train.micro_batch")
+        return 1
+    return _our_bug(failed, arguments)
+
+
+def _usage(bad: Any) -> str:
+    where = bad.ctx.command_path if bad.ctx else "gtool"
+    message = bad.format_message().rstrip(".")
+    return f"{message[0].lower()}{message[1:]}; see `{where} --help`"
+
+
+def _our_bug(unexpected: Exception, arguments: list[str]) -> int:
+    """Report a failure that is nobody's fault but ours: one line, and the traceback in a file."""
+    import tempfile
+    import traceback
+
+    if "--debug" in arguments:
+        traceback.print_exc()
+        return 3
+    text = "".join(traceback.format_exception(unexpected))
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="gtool-", suffix=".log", delete=False, encoding="utf-8"
+    ) as log:
+        log.write(
+            f"gtool {__version__}, Python {sys.version.split()[0]}\ngtool {' '.join(arguments)}\n\n{text}"
+        )
+    first = (str(unexpected).strip() or "no message").splitlines()[0]
+    console.error(
+        f"unexpected {type(unexpected).__name__}: {first} (traceback in {log.name}; --debug shows it)"
+    )
+    return 3
+
+
+def main() -> None:
+    """Entry point of the `gtool` command."""
+    # So that SIGTERM clears unfinished files away like every other end; training saves its state first.
+    signal.signal(signal.SIGTERM, lambda signum, _frame: sys.exit(128 + signum))
+    # Threads that wait for each other sleep soon instead of keeping cores from those that they wait for; read when
+    # the OpenMP library is loaded, with torch.
+    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,88 @@
+"""`gtool eval`: its options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gtool.cli.options import Device, Json
+
+EXAMPLES = """Examples:
+
+`gtool eval` : the newest run against its own data set, by rfd and swd, which need no download
+
+`gtool eval --fid` : FID of the newest run, 10,000 images, clean-fid's protocol
+
+`gtool eval runs/transgan-cifar10-000 --fid --kid --num 50000` : the published convention for CIFAR-10
+
+`gtool eval samples/ photos/ --kid --json` : two folders
+
+`gtool eval samples/ --reference cifar10 --split test --rfd`"""
+
+
+def evaluate(
+    target: Annotated[
+        str | None,
+        typer.Argument(help="A run, weights, or a folder of images; the newest run when left out."),
+    ] = None,
+    other: Annotated[str | None, typer.Argument(help="A folder to compare a folder with.")] = None,
+    fid: Annotated[
+        bool, typer.Option("--fid", help="Frechet Inception distance; needs Inception weights.")
+    ] = False,
+    kid: Annotated[
+        bool, typer.Option("--kid", help="Kernel Inception distance; unbiased, for few images.")
+    ] = False,
+    rfd: Annotated[
+        bool, typer.Option("--rfd", help="Frechet distance of random features; needs no weights.")
+    ] = False,
+    swd: Annotated[
+        bool, typer.Option("--swd", help="Sliced Wasserstein distance of patches; needs none.")
+    ] = False,
+    num: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="Images on each side; default 2000, with --fid or --kid 10000, folders: all."
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="What is real: a data set's name or a folder; default the run's own data."),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Split of the reference; default that of the training.")
+    ] = None,
+    mode: Annotated[str, typer.Option(help="`clean`, `legacy_tensorflow` or `legacy_pytorch`.")] = "clean",
+    weights: Annotated[Path | None, typer.Option(help="File with the Inception weights.")] = None,
+    resolution: Annotated[
+        int | None, typer.Option(min=16, help="Crop and resize folders to so many pixels.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Chooses the latents and the subsets.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward; changes no result.")] = 32,
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="Of the generator: `auto`, `bf16` or `fp32`.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Score images: FID and KID by clean-fid's protocol, or rfd and swd, which work offline."""
+    from gtool.commands.eval import Request
+    from gtool.commands.eval import evaluate as run_evaluate
+
+    flags = {"fid": fid, "kid": kid, "rfd": rfd, "swd": swd}
+    request = Request(
+        target=target,
+        other=other,
+        metrics=tuple(name for name, wanted in flags.items() if wanted),
+        num=num,
+        reference=reference,
+        split=split,
+        mode=mode,
+        weights=weights,
+        resolution=resolution,
+        seed=seed,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        as_json=as_json,
+    )
+    run_evaluate(request)

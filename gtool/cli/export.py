@@ -1,0 +1,42 @@
+"""`gtool export`: its options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gtool.cli.options import Json
+
+EXAMPLES = """Examples:
+
+`gtool export --format onnx` : the newest run; z to images, any batch, checked with onnxruntime
+
+`gtool export runs/transgan-cifar10-000 -o generator.pt2`
+
+`gtool export runs/transgan-cifar10-000 -o mine.safetensors` : one file to share, enough for `gtool sample`
+
+`gtool export runs/paint-transformer-scenes-000 -o predictor.onnx` : patches of photo and canvas to strokes
+
+`gtool export released.pth --from transgan -o transgan.safetensors` : a checkpoint of the original code"""
+
+
+def export(
+    target: Annotated[
+        str | None, typer.Argument(help="A run, weights, or a hub id; the newest run when left out.")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option("--format", help="`safetensors`, `onnx` or `pt2`; default as -o ends.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write.")] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", help="TARGET is an original checkpoint of this model.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a trained network as one file for other programs, and check the file by running it."""
+    from gtool.commands.export import Request
+    from gtool.commands.export import export as run_export
+
+    run_export(Request(target=target, kind=kind, out=out, source=source, as_json=as_json))
