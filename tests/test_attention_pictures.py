@@ -53,7 +53,7 @@ def test_a_score_sheet_leaves_ground_without_colour(kind):
     white = np.full((1, 3, 128, 128), 255, np.uint8)
     masks, cells = np.zeros((1, 128, 128), kind), np.zeros((128, 128), np.int64)
     maps = one_component(0)[None]
-    picture = attention.score_sheet(white, masks, maps, cells[None], cells, layer="8a")
+    picture = attention.score_sheet(white, masks, maps, clusters=cells[None], cells=cells, layer="8a")
     assert (picture == 255).all(-1).sum() > 2 * 128 * 128
 
 

