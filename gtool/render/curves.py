@@ -1,7 +1,7 @@
 """Line charts drawn with Pillow alone: panels above each other that share one horizontal axis.
 
-Everything is drawn at three times its size and reduced at the end, which smooths lines and text. Lengths are
-in pixels of the finished picture.
+Everything is drawn on a canvas of three times its size (gtool/render/text.py). Lengths are in pixels of the
+finished picture.
 """
 
 from __future__ import annotations
@@ -9,25 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from gtool.render.picture import save_png
+from gtool.render.text import FAINT, SOFT, SUPERSAMPLING, TITLE, canvas, finish, width_of, write
 
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 Points = list[tuple[float, float]]
 
-SUPERSAMPLING = 3
 WIDTH, PANEL_HEIGHT = 960, 250
 LEFT, RIGHT, TOP, BOTTOM = 78, 24, 34, 26  # margins of a panel
 FOOT = 30  # below the last panel, for the name of the axis
-TEXT, TITLE = 13, 15  # font sizes
 # Okabe and Ito (2008): apart from each other for every kind of colour vision.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-INK, SOFT, FAINT, PAPER = "#222222", "#666666", "#e4e4e4", "#ffffff"
 
 
 def curves(path: Path, panels: Mapping[str, Series], *, x_label: str = "", log: Collection[str] = ()) -> None:
@@ -44,14 +40,12 @@ def curves(path: Path, panels: Mapping[str, Series], *, x_label: str = "", log: 
         CheckpointError: the file cannot be written.
     """
     height = len(panels) * PANEL_HEIGHT + FOOT
-    canvas = Image.new("RGB", (WIDTH * SUPERSAMPLING, height * SUPERSAMPLING), PAPER)
+    drawn = canvas(WIDTH, height)
     x_axis = _axis([x for series in panels.values() for xs, _ in series.values() for x in xs], steps=8)
     for number, (title, series) in enumerate(panels.items()):
-        _Panel(canvas, number * PANEL_HEIGHT, x_axis, title in log).draw(title, series)
-    _write(
-        ImageDraw.Draw(canvas), ((LEFT + WIDTH - RIGHT) / 2, height - FOOT / 2), x_label, "mm", colour=SOFT
-    )
-    save_png(path, np.asarray(canvas.reduce(SUPERSAMPLING)))
+        _Panel(drawn, number * PANEL_HEIGHT, x_axis, title in log).draw(title, series)
+    write(ImageDraw.Draw(drawn), ((LEFT + WIDTH - RIGHT) / 2, height - FOOT / 2), x_label, "mm", colour=SOFT)
+    save_png(path, finish(drawn))
 
 
 @dataclass(frozen=True)
@@ -104,8 +98,8 @@ def _log_ticks(low: float, high: float) -> list[float]:
 class _Panel:
     """One chart on the canvas, `top` pixels below its upper edge."""
 
-    def __init__(self, canvas: Image.Image, top: int, x_axis: _Axis, is_log: bool) -> None:
-        self.pen = ImageDraw.Draw(canvas)
+    def __init__(self, drawn: Image.Image, top: int, x_axis: _Axis, is_log: bool) -> None:
+        self.pen = ImageDraw.Draw(drawn)
         self.left, self.right = LEFT, WIDTH - RIGHT
         self.top, self.bottom = top + TOP, top + PANEL_HEIGHT - BOTTOM
         self.x_axis = x_axis
@@ -115,7 +109,7 @@ class _Panel:
         values = [y for _, ys in series.values() for y in ys]
         self.y_axis = _axis(values, steps=5, is_log=self.is_log)
         self._draw_frame()
-        _write(self.pen, (self.left, self.top - 18), title, "lm", size=TITLE)
+        write(self.pen, (self.left, self.top - 18), title, "lm", size=TITLE)
         right = float(self.right)
         for number, (name, (xs, ys)) in reversed(list(enumerate(series.items()))):
             colour = COLOURS[number % len(COLOURS)]
@@ -133,11 +127,11 @@ class _Panel:
         for tick, label in zip(self.y_axis.ticks, _labels(self.y_axis), strict=True):
             _, up = self._place(self.x_axis.low, tick)
             self._line([(self.left, up), (self.right, up)], FAINT, 1)
-            _write(self.pen, (self.left - 8, up), label, "rm", colour=SOFT)
+            write(self.pen, (self.left - 8, up), label, "rm", colour=SOFT)
         for tick, label in zip(self.x_axis.ticks, _labels(self.x_axis), strict=True):
             across, _ = self._place(tick, self.y_axis.low)
             self._line([(across, self.bottom), (across, self.bottom + 4)], SOFT, 1)
-            _write(self.pen, (across, self.bottom + 14), label, "mm", colour=SOFT)
+            write(self.pen, (across, self.bottom + 14), label, "mm", colour=SOFT)
         self._line([(self.left, self.top), (self.left, self.bottom), (self.right, self.bottom)], SOFT, 1)
 
     def _draw_line(self, xs: Sequence[float], ys: Sequence[float], colour: str) -> None:
@@ -155,8 +149,8 @@ class _Panel:
     def _draw_legend(self, right: float, name: str, colour: str) -> float:
         """Write a name with a piece of its line, ending at `right`; returns where the next one may end."""
         up = self.top - 18
-        start = right - self.pen.textlength(name, font=_font(TEXT)) / SUPERSAMPLING
-        _write(self.pen, (start, up), name, "lm")
+        start = right - width_of(self.pen, name)
+        write(self.pen, (start, up), name, "lm")
         self._line([(start - 26, up), (start - 6, up)], colour, 3)
         return start - 46
 
@@ -180,21 +174,3 @@ def _labels(axis: _Axis) -> list[str]:
         return [f"{tick:.3g}" for tick in axis.ticks]
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     return [f"{tick + 0.0:.{digits}f}" for tick in axis.ticks]
-
-
-def _write(
-    pen: ImageDraw.ImageDraw,
-    point: tuple[float, float],
-    text: str,
-    anchor: str,
-    *,
-    size: int = TEXT,
-    colour: str = INK,
-) -> None:
-    scaled = (point[0] * SUPERSAMPLING, point[1] * SUPERSAMPLING)
-    pen.text(scaled, text, fill=colour, font=_font(size), anchor=anchor)
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size * SUPERSAMPLING)
