@@ -8,6 +8,7 @@ import torch
 
 from gtool.metrics.objects import to_image_size
 from gtool.render import attention
+from gtool.render import sheet as layout
 from tests import pictures
 
 COUNT = 8
@@ -75,9 +76,9 @@ def test_soft_attention_is_black_at_none_and_white_at_all():
 def test_sheets_show_every_image_layer_head_and_component(side, count):
     images = pictures.draw(3, seed=1, side=side)
     maps = np.full((3, count, 8, 8), 1 / count, np.float32)
-    cell = attention.cell_side(2 + count)
-    height, width = cell + attention.PAD, attention.LABEL + attention.PAD
-    top = attention.TITLE_HEIGHT + attention.HEAD
+    cell = layout.cell_side(2 + count)
+    height, width = cell + layout.PAD, layout.LABEL + layout.PAD
+    top = layout.TITLE_HEIGHT + layout.HEAD
     sheet = attention.overlay_sheet(images, maps, title="layer 8a")
     assert sheet.dtype == np.uint8
     assert sheet.shape == (top + 3 * height, width + (2 + count) * height, 3)

@@ -17,7 +17,23 @@ EXAMPLES = """Examples:
 
 `gtool sample --seeds 0,3,8 --interpolate 24 --animate walk.webp` : from image to image and back
 
-`gtool sample weights.safetensors --num 5000 -o samples/` : separate PNG files"""
+`gtool sample weights.safetensors --num 5000 -o samples/` : separate PNG files
+
+With latent components (gansformer):
+
+`gtool sample --psi 0.7 --seeds 0-15` : less variety, fewer failures; `--psi-sweep 0,0.3,0.5,0.7,1` compares
+
+`gtool sample --attention` : what each component attends to, at every layer and head
+
+`gtool sample --mix 3,8 --components 0-4` : two images swap components 0 to 4, and each alone
+
+`gtool sample --mix 0-3:4-9 --layers 0-3` : columns 4 to 9 take the first layers of rows 0 to 3
+
+`gtool sample --interpolate 12 --animate walk.webp --component 5` : one component moves, all else stays
+
+`gtool sample --noise-variation` : what the noise inputs change"""
+
+PARTS = "With latent components"
 
 
 def sample(
@@ -25,10 +41,64 @@ def sample(
         str | None, typer.Argument(help="A run, weights, or a hub id; the newest run when left out.")
     ] = None,
     num: Annotated[
-        int | None, typer.Option("--num", "-n", min=1, max=10**7, help="How many; default 64.")
+        int | None,
+        typer.Option(
+            "--num",
+            "-n",
+            min=1,
+            max=10**7,
+            help="How many; default 64, in sheets and walks 4 or 8.",
+        ),
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Which images: numbers and ranges, `0,1,4-6`.")] = None,
     seed: Annotated[int, typer.Option(help="With its number, all that an image depends on.")] = 0,
+    psi: Annotated[
+        float,
+        typer.Option(
+            help="Truncation: pull w to its mean, each component to its own; 1 leaves all as it is.",
+            rich_help_panel=PARTS,
+        ),
+    ] = 1.0,
+    psi_sweep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PSI,PSI,...", help="A row for each image, a column for each psi.", rich_help_panel=PARTS
+        ),
+    ] = None,
+    attention: Annotated[
+        bool,
+        typer.Option(
+            "--attention",
+            help="Show every component's attention at each layer and head.",
+            rich_help_panel=PARTS,
+        ),
+    ] = False,
+    mix: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Swap parts of two images; of more, each with each; `ROWS:COLUMNS`: rows give to columns.",
+            rich_help_panel=PARTS,
+        ),
+    ] = None,
+    components: Annotated[
+        str | None,
+        typer.Option(
+            "--components",
+            "--component",
+            help="Which --mix swaps, or move in a walk: `0-4`, `5`, `global`.",
+            rich_help_panel=PARTS,
+        ),
+    ] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(help="Where --mix swaps: `0-3`, coarse ones first; default all.", rich_help_panel=PARTS),
+    ] = None,
+    space: Annotated[str, typer.Option(help="A walk goes through `z` or `w`.", rich_help_panel=PARTS)] = "z",
+    noise_variation: Annotated[
+        bool,
+        typer.Option("--noise-variation", help="Show what other noise inputs change."),
+    ] = False,
     interpolate: Annotated[
         int | None, typer.Option(min=1, help="Walk through the images in so many steps from one to the next.")
     ] = None,
@@ -49,18 +119,26 @@ def sample(
     precision: Annotated[str, typer.Option(help="`auto`, `bf16` or `fp32`.")] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Generate images: a grid, separate files, or a walk from image to image."""
-    from gtool.commands.sample import Request
+    """Generate images: a grid, separate files, a walk from image to image, or a look at their parts."""
     from gtool.commands.sample import sample as run_sample
+    from gtool.commands.sample_request import Request
 
     request = Request(
         target=target,
         num=num,
         seeds=seeds,
         seed=seed,
+        psi=psi,
+        psi_sweep=psi_sweep,
+        mix=mix,
+        components=components,
+        layers=layers,
         interpolate=interpolate,
         animate=animate,
+        space=space,
         fps=fps,
+        noise_variation=noise_variation,
+        attention=attention,
         out=out,
         overwrite=overwrite,
         columns=columns,

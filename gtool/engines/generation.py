@@ -6,7 +6,7 @@ Image i of a seed depends on (seed, i) alone: latents and noise inputs are funct
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from gtool.device import Compute, hashed_normal
 from gtool.engines.trained import open_trained
 from gtool.errors import CheckpointError
 from gtool.recipe import Recipe
+
+WsOfRows = Callable[[Tensor], Tensor]
 
 
 def weights_meta(recipe: Recipe, config: Any, nimg: int) -> dict[str, Any]:
@@ -53,7 +55,6 @@ def latents(generator: Any, seed: int, indices: Tensor, stream: str = "z") -> Te
     return _hashed(seed, indices, generator.z_shape, stream)
 
 
-@torch.no_grad()
 def generate(
     generator: Any,
     seed: int,
@@ -62,8 +63,26 @@ def generate(
     *,
     batch_size: int = 64,
     z: Tensor | None = None,
+    ws: WsOfRows | None = None,
 ) -> Iterator[Tensor]:
-    """Yield uint8 (b, 3, R, R) on the CPU for the image numbers in `indices`.
+    """Yield uint8 (b, 3, R, R) on the CPU for the image numbers in `indices`; arguments as of `batches`."""
+    for images, _ in batches(generator, seed, indices, compute, batch_size=batch_size, z=z, ws=ws):
+        yield to_uint8(images).cpu()
+
+
+@torch.no_grad()
+def batches(
+    generator: Any,
+    seed: int,
+    indices: Tensor,
+    compute: Compute,
+    *,
+    batch_size: int = 64,
+    z: Tensor | None = None,
+    ws: WsOfRows | None = None,
+    with_maps: bool = False,
+) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
+    """Yield images (b, 3, R, R) as the generator makes them, on the device, and their attention.
 
     Args:
         generator: a network with `z_shape` and `noise_shapes`, in eval mode, on the device of `compute`.
@@ -71,6 +90,8 @@ def generate(
         indices: int64 (n,); they also choose the noise inputs.
         batch_size: images per forward.
         z: (n, *z_shape) latents to use in place of the seeded ones.
+        ws: from rows (b,) of `indices` to the ws (b, L, K, d) of these images, in place of any latents.
+        with_maps: also yield a tensor (b, heads, k, h, w) for each of the generator's attention layers, else ().
     """
     for start in range(0, len(indices), batch_size):
         count = min(batch_size, len(indices) - start)
@@ -78,14 +99,18 @@ def generate(
         # how many are made with it.
         rows = torch.arange(start, start + batch_size).clamp(max=len(indices) - 1)
         chosen = indices[rows]
-        chunk = latents(generator, seed, chosen) if z is None else z[rows]
-        noise = [
+        drawn = [
             _hashed(seed, chosen, shape, f"noise-{layer}").to(compute.device)  # (b, *shape)
             for layer, shape in enumerate(generator.noise_shapes)
         ]
+        noise = drawn or None
         with compute.autocast():
-            images = generator(chunk.to(compute.device), noise or None)
-        yield to_uint8(images[:count]).cpu()
+            if ws is not None:
+                images, maps = generator.synthesis(ws(rows), noise, with_maps=with_maps)
+            else:
+                chunk = latents(generator, seed, chosen) if z is None else z[rows]
+                images, maps = generator(chunk.to(compute.device), noise), ()
+        yield images[:count], tuple(layer[:count] for layer in maps)
 
 
 def _hashed(seed: int, indices: Tensor, shape: Sequence[int], stream: str) -> Tensor:
