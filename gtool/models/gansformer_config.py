@@ -33,6 +33,9 @@ class MappingConfig(Section):
     residual: bool = True
     multiplier: Positive = 0.01  # of the learning rate
     self_attention: bool = True  # of the local components, before each block or layer
+    normalize_global: bool = (
+        True  # the global component's z; off in networks converted from the first release
+    )
 
 
 class SynthesisConfig(Section):
