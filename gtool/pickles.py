@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MOST_BYTES = 8 * 2**30
-MOST_STEPS = 5_000_000  # a released network takes about 50,000
+MOST_STEPS = 5_000_000  # a released file takes about 100,000
 STORAGES = {  # their classes in torch
     "FloatStorage": "float32",
     "DoubleStorage": "float64",
