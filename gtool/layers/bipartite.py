@@ -187,7 +187,9 @@ class BipartiteAttention(nn.Module):
         weights = attention / (attention.sum(dim=2, keepdim=True) + GATHER_EPS)
         content, place = self._gather(weights, x, positions)
         with torch.autocast(x.device.type, enabled=False):
-            total = weights.sum(dim=2)[..., None]  # (N, h, k, 1): 1, but where no pixel attends to a component
+            total = weights.sum(dim=2)[
+                ..., None
+            ]  # (N, h, k, 1): 1, but where no pixel attends to a component
             parts = [_map_heads(content, self.query, total)]
             if self.query_position is not None and place is not None:
                 parts.append(_map_heads(place, self.query_position, total))
