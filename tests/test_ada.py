@@ -228,6 +228,16 @@ def test_words_that_follow_each_other_become_one_sampling(monkeypatch):
     ]
 
 
+def test_blits_come_before_geometry(monkeypatch):
+    mirror, right = torch.eye(3), torch.eye(3)
+    mirror[0, 0], right[0, 2] = -1.0, -2.0  # what is shown comes from 2 pixels to the left
+    monkeypatch.setattr(ada, "blit", lambda *_: mirror.expand(4, 3, 3))
+    monkeypatch.setattr(ada, "geometric", lambda *_: right.expand(4, 3, 3))
+    images = _images()
+    changed = augment(images, _draws("ada-blit,ada-geometric"))
+    assert torch.allclose(changed[..., 2:], images.flip(3)[..., :-2], atol=1e-5)
+
+
 def test_one_word_is_the_three_in_a_row():
     images = _images()
     assert torch.equal(

@@ -71,3 +71,35 @@ STROKES: dict[str, Any] = {
 def tiny_strokes(*settings: str) -> Recipe:
     """Return the recipe of a tiny stroke predictor with `--set` settings on top."""
     return make_recipe(STROKES, settings, where="tiny")
+
+
+GANSFORMER: dict[str, Any] = {
+    "schema": 1,
+    "model_name": "gansformer",
+    "model": {
+        "resolution": 16,
+        "components": 3,
+        "component_dim": 8,
+        "mapping": {"layers": 2, "multiplier": 0.1},
+        "synthesis": {"channel_base": 128, "channel_max": 16, "heads": 2, "integration": "both"},
+        "discriminator": {"channel_base": 128, "channel_max": 16},
+    },
+    "data": {"dataset": "scenes", "resolution": 16, "num_images": 64},
+    "optim": {"learning_rate": 2e-3},
+    "loss": {"kind": "non-saturating", "r1_gamma": 0.1, "penalty_interval": 2},
+    "train": {
+        "batch_size": 8,
+        "kimg": 0.16,
+        "ema_kimg": 0.05,
+        "tick_kimg": 0.016,
+        "snapshot_kimg": 0.048,
+        "metric_images": 16,
+        "precision": "fp32",
+    },
+    "sample": {"num": 4},
+}
+
+
+def tiny_gansformer(*settings: str) -> Recipe:
+    """Return the recipe of a tiny GANsformer with `--set` settings on top."""
+    return make_recipe(GANSFORMER, settings, where="tiny")

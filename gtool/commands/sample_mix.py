@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gtool.commands.sample_request import GLOBAL, Job, Mix, parse_components, parse_mix, parse_numbers
+from gtool.commands.sample_request import GLOBAL, Job, Mix, parse_components, parse_layers, parse_mix
 from gtool.commands.sample_source import Source, load
-from gtool.errors import RecipeError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +22,7 @@ class Swap:
     components: Sequence[int]
     layers: Sequence[int]
     colour: str | None = None  # of a local component alone
+    head: str | None = None  # of its column, where the name is too long
 
     def mask(self, source: Source) -> Tensor:
         """Return (L, K), true for what is taken."""
@@ -47,32 +47,23 @@ def write_mix(job: Job) -> dict[str, Path]:
 
 
 def _swaps(source: Source) -> tuple[Swap | None, list[Swap]]:
-    """Return what the flags name, and each component alone; without local components, each layer alone.
-
-    Raises:
-        RecipeError: components or layers that this model does not have.
-    """
+    """Return what the flags name, and each component alone; without local components, each layer alone."""
     from gtool.render.attention import COLOURS
 
     request, count, every = source.job.request, source.count, range(source.generator.num_ws)
-    layers = every if request.layers is None else _layers(request.layers, len(every))
+    layers = every if request.layers is None else parse_layers(request.layers, len(every))
     components: Sequence[int] = range(count + 1)
     if request.components is not None:
         components = parse_components(request.components, count)
-    names = [request.components or "", f"layers {request.layers}" if request.layers else ""]
-    name = ", ".join(filter(None, names))
-    chosen = Swap(name, components, layers) if name else None
+    parts = {"components": request.components, "layers": request.layers}
+    named = {kind: text for kind, text in parts.items() if text is not None}
+    name = ", ".join(f"{kind} {text}" for kind, text in named.items())
+    head = request.components or name
+    chosen = Swap(name, components, layers, head=head) if name else None
     if not count:
         return chosen, [Swap(f"layer {layer}", (0,), (layer,)) for layer in layers]
     singles = [Swap(str(one), (one,), layers, COLOURS[one % len(COLOURS)]) for one in range(count)]
     return chosen, [*singles, Swap(GLOBAL, (count,), layers)]
-
-
-def _layers(text: str, count: int) -> list[int]:
-    layers = parse_numbers(text, "--layers")
-    if max(layers) >= count:
-        raise RecipeError(f"--layers {text}: no layer {max(layers)}; this model has 0 to {count - 1}")
-    return sorted(set(layers))
 
 
 def _pair(source: Source, mix: Mix, swaps: list[Swap]) -> Any:
@@ -95,16 +86,18 @@ def _pair(source: Source, mix: Mix, swaps: list[Swap]) -> Any:
         change = np.abs(images.astype(np.float32) - images[:1]).mean(axis=1)  # (width, R, R)
         rows.append(Row(f"image {number}", [fit(image, cell) for image in images]))
         changes.append(change)
-    largest = max(float(change.max()) for change in changes)
+    # The global component changes everything: on its scale nobody would see what the others do.
+    local = slice(1, -1) if source.count else slice(1, None)
+    largest = max(1.0, *(float(change[local].max()) for change in changes))
     heats = [
         Row("change", [None, *(fit(heat(one, largest), cell) for one in change[1:])]) for change in changes
     ]
     return sheet(
         [rows[0], heats[0], rows[1], heats[1]],
-        [Column("image"), *(Column(swap.name, swap.colour) for swap in swaps)],
+        [Column("image"), *(Column(swap.head or swap.name, swap.colour) for swap in swaps)],
         cell,
         source.title(f"images {first} and {second}: each with parts of the other"),
-        f"change: black 0, white {largest:.0f} of 255",
+        f"change: black 0, white {largest:.0f} of 255 or more",
     )
 
 

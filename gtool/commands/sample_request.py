@@ -150,6 +150,18 @@ def parse_components(text: str, count: int) -> list[int]:
     return sorted(set(places))
 
 
+def parse_layers(text: str, count: int) -> list[int]:
+    """Read layers written as `0-3`, of `count`.
+
+    Raises:
+        RecipeError: something else, or one that the model does not have.
+    """
+    layers = parse_numbers(text, "--layers")
+    if max(layers) >= count:
+        raise RecipeError(f"--layers {text}: no layer {max(layers)}; this model has 0 to {count - 1}")
+    return sorted(set(layers))
+
+
 @dataclass(frozen=True)
 class Mix:
     """The images of --mix."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gtool import __version__, console
-from gtool.commands.sample_request import Job
+from gtool.commands.sample_request import Job, parse_components, parse_layers
 from gtool.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -186,6 +186,10 @@ def _refuse_lacking(source: Source) -> None:
     asked = [flag for flag, is_asked in flags.items() if is_asked]
     if asked and not hasattr(generator, "mapping"):
         raise RecipeError(f"{asked[0]}: {path}: {model} has no latent components and no mapping of them to w")
+    if request.components is not None:
+        parse_components(request.components, source.count)
+    if request.layers is not None:
+        parse_layers(request.layers, generator.num_ws)
     if request.kind == "attention" and not getattr(generator, "attention_layers", ()):
         why = "attention = none" if hasattr(generator, "mapping") else model
         raise RecipeError(f"--attention: {path}: {why} has no attention to latent components")

@@ -38,8 +38,39 @@ def write_walk(job: Job) -> dict[str, Path]:
         continue
     more = {"components": request.components} if request.components else {}
     text = source.text(job.numbers_as_text, interpolate=str(steps), space=request.space, **more)
-    save_png(job.picture, grid(np.stack(sheet), columns=columns, scale=request.scale), text)
+    images = np.stack(sheet)
+    if request.components is None:
+        picture = grid(images, columns=columns, scale=request.scale)
+    else:
+        picture = _component_sheet(source, images, columns)
+    save_png(job.picture, picture, text)
     return {"grid": job.picture, **written}
+
+
+def _component_sheet(source: Source, images: Any, columns: int) -> Any:
+    """Draw a walk of some components: a row a station, and what it changes, which may be little."""
+    import numpy as np
+
+    from gtool.render.heat import heat
+    from gtool.render.sheet import Column, Row, fit, image_cell, sheet
+
+    job = source.job
+    change = np.abs(images.astype(np.float32) - images[:1]).mean(axis=1)  # (n, R, R), from the first image
+    change = change.reshape(-1, columns, *change.shape[1:]).mean(axis=1)  # of a row
+    largest = max(1.0, float(change.max()))
+    cell = image_cell(source.resolution, columns + 1, job.request.scale)
+    cells = [fit(image, cell) for image in images]
+    rows = [
+        Row(
+            f"as image {number}",
+            [*cells[place * columns :][:columns], fit(heat(change[place], largest), cell)],
+        )
+        for place, number in enumerate(job.numbers)
+    ]
+    title = f"component {job.request.components} moves, all else stays as in image {job.numbers[0]}"
+    note = f"change: black 0, white {largest:.0f} of 255"
+    heads = [Column("")] * columns + [Column("change")]
+    return sheet(rows, heads, cell, source.title(title), note)
 
 
 def _images(source: Source, stations: Tensor, steps: int) -> Iterator[Any]:

@@ -261,6 +261,7 @@ class Generator(nn.Module):
         self.config = config
         self.z_shape = config.z_shape
         self.num_ws = config.num_ws
+        self.dropout = 0.0 if config.attention == "none" else config.synthesis.dropout
         width = config.z_shape[1]
         needs_positions = config.attention != "none" and self._reads_positions(config)
         self.component_positions = (
