@@ -398,10 +398,7 @@ def test_dropout_is_for_training():
 # Files for other programs.
 
 
-@pytest.mark.parametrize(
-    ("attention", "kind"),
-    [("duplex", "onnx"), ("duplex", "pt2"), ("centroid", "pt2"), ("none", "pt2")],
-)
+@pytest.mark.parametrize(("attention", "kind"), [("duplex", "onnx"), ("centroid", "pt2"), ("none", "pt2")])
 def test_exported_files_make_the_images_of_torch(attention, kind, tmp_path):
     if kind == "onnx":
         pytest.importorskip("onnxruntime")

@@ -7,7 +7,7 @@
 | 1 one batch of latents for all stages of a step | test_components_training.py |
 | 1.4 heads of which one sees content and one position | test_bipartite.py |
 | 3 `both`, `linear`, `trainable` crash | test_gansformer.py; a second backward and a copy: here |
-| 4 path length over the wrong axis; component mixing drawn with the chance of style mixing | test_components_training.py |
+| 4 path length over the wrong axis; component mixing by the chance of style mixing | test_components_training.py |
 | 4 `wgan` is an undefined name; the sign of `hinge` | test_losses.py |
 | 5 mixing and walks in w by arguments that do not exist | test_gansformer.py (mixing); tests of sampling |
 | 7 CUDA everywhere | all tests: they run without it |
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import copy
 import json
+import tomllib
 
 import pytest
 import torch
@@ -79,7 +80,7 @@ def test_a_flag_wins_over_the_recipe_however_it_is_written(kimg, capsys):
     """6: presets of the release take back values that are written as `--flag=value`."""
     settings = ["--set=loss.r1_gamma=7.0", "--set", "model.synthesis.heads=2"]
     assert run(["train", "gansformer", "--dry-run", "--json", *kimg, *settings]) == 0
-    recipe = json.loads(capsys.readouterr().out)["recipe"]
+    recipe = tomllib.loads(json.loads(capsys.readouterr().out)["recipe"])
     assert recipe["train"]["kimg"] == 3
     assert (recipe["loss"]["r1_gamma"], recipe["model"]["synthesis"]["heads"]) == (7, 2)
 
