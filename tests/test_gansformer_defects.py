@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import copy
 import json
-import tomllib
 
 import pytest
 import torch
@@ -80,7 +79,7 @@ def test_a_flag_wins_over_the_recipe_however_it_is_written(kimg, capsys):
     """6: presets of the release take back values that are written as `--flag=value`."""
     settings = ["--set=loss.r1_gamma=7.0", "--set", "model.synthesis.heads=2"]
     assert run(["train", "gansformer", "--dry-run", "--json", *kimg, *settings]) == 0
-    recipe = tomllib.loads(json.loads(capsys.readouterr().out)["recipe"])
+    recipe = json.loads(capsys.readouterr().out)["resolved"]
     assert recipe["train"]["kimg"] == 3
     assert (recipe["loss"]["r1_gamma"], recipe["model"]["synthesis"]["heads"]) == (7, 2)
 
