@@ -107,5 +107,5 @@ def _sheets(source: Source, indices: Any) -> Any:
         for done, (number, (image, maps)) in enumerate(
             zip(indices.tolist(), source.maps(indices), strict=True)
         ):
-            update(done, len(indices), f"{done} of {len(indices)} images")
+            update(done + 1, len(indices), f"{done + 1} of {len(indices)} images")
             yield number, layers_sheet(image, maps, title=source.title(f"image {number}: attention"))
