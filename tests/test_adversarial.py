@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gtool import models
+from gtool.commands.train_adversarial import step_flops
 from gtool.device import make_compute
 from gtool.engines import adversarial as engine
 from gtool.engines import schedules
@@ -203,6 +204,24 @@ def test_the_wgan_eps_penalty_of_a_step_has_its_analytic_value():
     _, stats = engine._discriminator_step(state, 0)
     norm = 0.05 * (3 * 16 * 16) ** 0.5
     assert stats["penalty"].item() == pytest.approx(10 * (norm - 1) ** 2, rel=1e-5)
+
+
+def test_the_estimated_work_follows_lazy_penalties_and_path_length():
+    def flops(*settings):
+        return step_flops(
+            tiny_recipe("train.n_critic=1", *settings), {"generator": 2.0, "discriminator": 1.0}
+        )
+
+    # D: fakes and 6 forwards; G: 3 forwards of both; a penalty: 6.3 forwards of what it looks at.
+    assert flops("loss.gradient_penalty=0.0") == pytest.approx(2 + 6 + 9)
+    assert flops() - flops("loss.gradient_penalty=0.0") == pytest.approx(6.3)
+    lazy = flops("loss.penalty_interval=16") - flops("loss.gradient_penalty=0.0")
+    assert lazy == pytest.approx(6.3 / 16)
+    path = ["loss.path_length=2.0", "loss.path_length_interval=4", "loss.path_length_shrink=2"]
+    assert flops(*path) - flops() == pytest.approx(2 * 6.3 / 8)
+    assert flops(*path, "train.generator_batch_size=16") - flops(
+        "train.generator_batch_size=16"
+    ) == pytest.approx(2 * 2 * 6.3 / 8)
 
 
 def test_images_depend_on_seed_and_number_alone():

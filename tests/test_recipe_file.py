@@ -28,6 +28,8 @@ def _error(settings: list[str]) -> str:
         ("loss.kind=hinges", ["`loss.kind`", "hinge"]),
         ("train.kimg", ["section.key=value"]),
         ("train.micro_batch=7", ["multiple"]),
+        ("augment.target=0.6", ["augment.target needs operations in augment.policy"]),
+        ("loss.style_mixing=1.1", ["`loss.style_mixing` = 1.1", "less than or equal to 1"]),
     ],
 )
 def test_a_bad_setting_is_one_line_that_names_it(setting, fragments):
@@ -35,6 +37,19 @@ def test_a_bad_setting_is_one_line_that_names_it(setting, fragments):
     assert "\n" not in message
     for fragment in fragments:
         assert fragment in message
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["augment.policy=ada", "augment.target=0.6", "augment.p=0.5"], "leave one out"),
+        (["train.share_fakes=true", "loss.path_length=2.0"], "exclude each other"),
+        (["loss.drift=0.1", "loss.kind=hinge"], "a term of `wgan-eps`"),
+    ],
+)
+def test_settings_that_exclude_each_other_are_refused_in_one_line(settings, message):
+    assert message in _error(settings)
+    assert "\n" not in _error(settings)
 
 
 def test_a_later_setting_wins():

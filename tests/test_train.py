@@ -93,6 +93,21 @@ def test_a_killed_run_resumes_to_the_same_bits(recipe, moment):
     assert not list(Path("killed").rglob("*.tmp*"))
 
 
+def test_a_resumed_run_keeps_the_augmentation_that_it_had_come_to(recipe):
+    adaptive = ["augment.policy=ada-blit,ada-colour", "augment.target=0.0", "augment.kimg=0.2"]
+    text = recipe("train.metrics=[]", *adaptive)
+    assert train(text, "straight") == 0
+    assert train(text, "out", "--kimg", "0.112") == 0  # between two changes of it
+    assert run(["train", "transgan", "--resume", "out", "--kimg", "0.16", "--device", "cpu"]) == 0
+    assert_same_state("straight", "out")
+    seen = [
+        [json.loads(line).get("augment_p") for line in Path(name, "log.jsonl").read_text().splitlines()]
+        for name in ("straight", "out")
+    ]
+    assert seen[0] == seen[1]
+    assert max(seen[0][1:]) > 0
+
+
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_the_state_and_sets_the_exit_status(recipe, signum, status):
     text = recipe("train.kimg=400", "train.metrics=[]", "train.snapshot_kimg=400")
@@ -180,6 +195,23 @@ def test_a_full_disk_is_one_line_and_the_last_state_stays(recipe):
             ],
             2,
             "two images of one micro-batch",
+        ),
+        (["train", "transgan", "--set", "loss.component_mixing=0.1"], 2, "no latent for each component"),
+        (["train", "transgan", "--set", "loss.style_mixing=0.9", "--dry-run"], 2, "loss.style_mixing: this"),
+        (["train", "transgan", "--set", "augment.target=2"], 2, "`augment.target` = 2"),
+        (
+            [
+                "train",
+                "transgan",
+                "--recipe",
+                "cifar10",
+                "--set",
+                "loss.path_length=2.0",
+                "--set",
+                "loss.path_length_shrink=5",
+            ],
+            2,
+            "does not divide the generator's batch",
         ),
         (["train", "transgan", "--finetune", "."], 2, "is for paint-transformer; transgan learns"),
         (["train", "transgan", "--weights", "x"], 2, "cannot begin with weights"),

@@ -19,6 +19,8 @@ EXAMPLES = """Examples:
 
 `gtool eval samples/ photos/ --kid --json` : two folders
 
+`gtool eval --attention` : a table of scores beside four baselines, and a sheet of pictures
+
 `gtool eval samples/ --reference cifar10 --split test --rfd`"""
 
 
@@ -40,10 +42,17 @@ def evaluate(
     swd: Annotated[
         bool, typer.Option("--swd", help="Sliced Wasserstein distance of patches; needs none.")
     ] = False,
+    attention: Annotated[
+        bool,
+        typer.Option(
+            "--attention", help="How far attention finds the objects of built-in scenes; needs none."
+        ),
+    ] = False,
     num: Annotated[
         int | None,
         typer.Option(
-            min=2, help="Images on each side; default 2000, with --fid or --kid 10000, folders: all."
+            min=2,
+            help="Images on each side; default 2000, with --fid or --kid 10000, --attention 1000, folders: all.",
         ),
     ] = None,
     reference: Annotated[
@@ -73,6 +82,7 @@ def evaluate(
         target=target,
         other=other,
         metrics=tuple(name for name, wanted in flags.items() if wanted),
+        attention=attention,
         num=num,
         reference=reference,
         split=split,

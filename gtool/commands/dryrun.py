@@ -17,11 +17,16 @@ UTILISATION = {"fp32": 0.35, "bf16": 0.10}
 
 
 def dry_run(plan: Plan, request: Request) -> None:
-    """Print the resolved recipe on stdout and its costs on stderr; nothing is written."""
+    """Print the resolved recipe on stdout and its costs on stderr; nothing is written.
+
+    Raises:
+        RecipeError: it could not be trained.
+    """
     import torch
 
     from gtool.device import make_compute
 
+    models.trainer(plan.recipe.model_name).check(plan.recipe, plan.config, request.num_processes or 1)
     compute = make_compute(request.device, plan.recipe.train.precision)
     with torch.device("meta"):
         networks = models.networks(plan.recipe.model_name).build(plan.config)

@@ -31,6 +31,7 @@ class Request:
     target: str | None = None  # run, weights or folder; None = the newest run
     other: str | None = None  # a second folder, in place of --reference
     metrics: tuple[str, ...] = ()
+    attention: bool = False
     num: int | None = None
     reference: str | None = None
     split: str | None = None
@@ -68,7 +69,11 @@ def evaluate(request: Request) -> dict[str, Any]:
 
     started = time.monotonic()
     compute = make_compute(request.device, request.precision)
-    record = _score(request, target, compute)
+    record = _score(request, target, compute) if request.metrics else _head(request, target, compute)
+    if request.attention and target.weights is not None:
+        from gtool.commands import eval_attention
+
+        record["attention"] = eval_attention.score(target.weights, request, compute)
     record["seconds"] = round(time.monotonic() - started, 1)
     _keep(record, target)
     _print(record, request)
@@ -95,7 +100,9 @@ def _understand(request: Request) -> tuple[Request, Target]:
         find_dataset(request.reference)  # raises when the name leads nowhere
     if request.weights is not None and not request.weights.is_file():
         raise CheckpointError(f"{request.weights}: no such file (--weights)")
-    if not request.metrics:
+    if request.attention and target.weights is None:
+        raise RecipeError(f"{target.folder}: --attention looks into a generator; name a run or weights")
+    if not request.metrics and not request.attention:
         console.notice("no metric was named: rfd and swd, which need no weights (--fid and --kid need them)")
         request = replace(request, metrics=WITHOUT_WEIGHTS)
     return request, target
@@ -123,17 +130,23 @@ def _score(request: Request, target: Target, compute: Compute) -> dict[str, Any]
     scorer.take(fake, target.name)
     metrics = scorer.records()
     _remark(metrics)
-    return {
-        "schema": SCHEMA,
-        "target": target.name,
+    return _head(request, target, compute) | {
         **about,
         "reference": {
             "name": real.name,
             "fingerprint": real.key["source"],
             "resolution": real.key["resolution"],
         },
-        "seed": request.seed,
         "metrics": metrics,
+    }
+
+
+def _head(request: Request, target: Target, compute: Compute) -> dict[str, Any]:
+    """What every record says."""
+    return {
+        "schema": SCHEMA,
+        "target": target.name,
+        "seed": request.seed,
         "device": compute.describe(),
         "gtool": __version__,
     }
@@ -231,6 +244,12 @@ def _keep(record: dict[str, Any], target: Target) -> None:
 def _print(record: dict[str, Any], request: Request) -> None:
     if request.as_json:
         console.result_json(record)
+        return
+    if "attention" in record:
+        from gtool.commands.eval_attention import print_tables
+
+        print_tables(record["attention"], record["target"])
+    if "metrics" not in record:
         return
     rows = [
         [found["protocol"], _number(found["value"]), _floor(found), _ratio(found)]

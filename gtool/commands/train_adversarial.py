@@ -24,6 +24,17 @@ def open_inputs(recipe: Recipe) -> Any:
     return open_images(recipe)
 
 
+def check(recipe: Recipe, config: Any, processes: int) -> None:
+    """Find out, before any data is read, whether the networks can do what the recipe asks for.
+
+    Raises:
+        RecipeError: they cannot.
+    """
+    from gtool.engines.adversarial import check_networks
+
+    check_networks(recipe, config, processes)
+
+
 def step_flops(recipe: Recipe, forward: dict[str, float]) -> float:
     """Return the floating-point operations of training for each real image, from those of the two forwards.
 
@@ -50,10 +61,10 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, config: Any, inputs: Any, compute: Compute) -> None:
         from gtool.data.loader import Batches
-        from gtool.engines.adversarial import check_networks, init_state, step
+        from gtool.engines.adversarial import init_state, step
 
+        check(recipe, config, compute.world_size)
         self.recipe, self.compute = recipe, compute
-        check_networks(recipe, config, compute.world_size)
         self.images = load_images(inputs, recipe, recipe.data.resolution, compute)
         batches = Batches(
             self.images,

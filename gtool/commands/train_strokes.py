@@ -28,6 +28,17 @@ def open_inputs(recipe: Recipe) -> Any:
     return None if recipe.data.dataset == BUILT_IN else open_images(recipe)
 
 
+def check(recipe: Recipe, config: Any, processes: int) -> None:
+    """Find out, before any data is read, whether the recipe can be trained.
+
+    Raises:
+        RecipeError: it cannot.
+    """
+    from gtool.engines.strokes import require_crops
+
+    require_crops(recipe, processes)
+
+
 def step_flops(recipe: Recipe, forward: dict[str, float]) -> float:
     """Return the floating-point operations of training for each patch: a forward and a backward, and looking ahead."""
     # One patch in five of those of pictures is the whole of four others, painted by the average beforehand.
@@ -43,6 +54,7 @@ class Trainer:
         from gtool.engines.lessons import cut_pictures
         from gtool.engines.strokes import init_state, step
 
+        check(recipe, config, compute.world_size)
         self.recipe, self.compute = recipe, compute
         images = None if inputs is None else load_images(inputs, recipe, SIDE, compute)
         self.num_images = None if images is None else len(images)

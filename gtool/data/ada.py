@@ -61,13 +61,19 @@ class Chances:
         return values * (self.uniform() < (self.p if p is None else p))
 
 
-def draw(words: Sequence[tuple[str, Chances]], resolution: int) -> tuple[Tensor, tuple[int, ...]]:
+def draw(
+    words: Sequence[tuple[str, Chances]], resolution: int, device: torch.device
+) -> tuple[Tensor, tuple[int, ...]]:
     """Draw words that follow each other, `ada-blit` and the like, as one map of positions and one of colours.
+
+    Args:
+        words: with the random numbers of each.
+        resolution: R of the images.
+        device: of the random numbers.
 
     Returns:
         (N, 6 + 12): rows of [A a] (2, 3) and of [M m] (3, 4); and 0 or 1 for each of the two: whether any image has it.
     """
-    device = words[0][1].normal().device
     places, colours = torch.eye(3, device=device), torch.eye(4, device=device)
     for word, chances in words:
         if word in ("ada", "ada-blit"):

@@ -132,7 +132,8 @@ def _draw_ada(requests: list[tuple[str, _Request]], p: float) -> Drawn:
     words = [
         (name, ada.Chances(p * request.amount, request.uniform, request.normal)) for name, request in requests
     ]
-    return Drawn(ADA, *ada.draw(words, requests[0][1].resolution))
+    first = requests[0][1]
+    return Drawn(ADA, *ada.draw(words, first.resolution, first.generator.device))
 
 
 def augment(images: Tensor, draws: Draws) -> Tensor:

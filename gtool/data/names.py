@@ -30,6 +30,10 @@ SHORT_NAMES = {
     "celeba-hq": "korexyz/celeba-hq-256x256",
     "lsun-church": "tglcourse/lsun_church_train",
     "lsun-bedroom": "pcuenq/lsun-bedrooms",
+    "bedrooms": "pcuenq/lsun-bedrooms",
+    "clevr": "dpdl-benchmark/clevr",
+    "ffhq": "merkol/ffhq-256",
+    "cityscapes": "Chris1/cityscapes",
 }
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif")

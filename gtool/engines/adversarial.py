@@ -68,7 +68,8 @@ def _discriminator_step(state: State, critic: int) -> tuple[Shared | None, dict[
     batch = recipe.train.batch_size
     real = to_pm1(state.batches.next(batch).to(state.compute.device, non_blocking=True))
     latents = Latents.draw(state, batch, f"discriminator-{critic}")
-    views = [View.draw(state, batch, what, critic) for what in ("real", "fake", "mix")]
+    seen = ("real", "fake", "mix") if recipe.loss.gradient_penalty else ("real", "fake")
+    views = [View.draw(state, batch, what, critic) for what in seen]
     parts = parts_of(state, batch)
     batch_mean = regularization.mean_real_logit(state, real, views[0], parts)
     state.bare_discriminator.requires_grad_(True)

@@ -8,7 +8,8 @@ Axis letters: N images of the global batch, n of one share; R resolution.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gtool.data.augment import Draws, augment, draw
-from gtool.device import make_generator
+from gtool.device import derive_seed, make_generator
 from gtool.engines.adversarial_state import State
 
 
@@ -84,6 +85,7 @@ class Latents:
 
     z: Tensor  # (N, *z_shape)
     noise: list[Tensor]  # (N, *shape) for every noise shape of the network
+    purpose: str
     # The generator's second, from_layer and from_component where latents are mixed: (N, *z_shape), (N,), (N,).
     mixing: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -93,13 +95,14 @@ class Latents:
         network = state.bare_generator
         random = random_of(state, f"z-{purpose}")
         z = torch.randn(batch, *network.z_shape, generator=random)
-        return cls(z, _noise(network, batch, random), _mixing(state, batch, purpose))
+        return cls(z, _noise(network, batch, random), purpose, _mixing(state, batch, purpose))
 
     def of(self, part: slice, device: torch.device) -> Latents:
         """Return a share of them on the device."""
         return Latents(
             self.z[part].to(device),
             [values[part].to(device) for values in self.noise],
+            self.purpose,
             {name: values[part].to(device) for name, values in self.mixing.items()},
         )
 
@@ -107,7 +110,20 @@ class Latents:
 def generate(state: State, latents: Latents, part: slice, **options: Any) -> Any:
     """Return what the generator makes of a part of the latents."""
     share = latents.of(part, state.compute.device)
-    return state.generator(share.z, share.noise or None, **share.mixing, **options)
+    with _dropout_stream(state, latents.purpose, part):
+        return state.generator(share.z, share.noise or None, **share.mixing, **options)
+
+
+@contextmanager
+def _dropout_stream(state: State, purpose: str, part: slice) -> Iterator[None]:
+    """Make dropout a function of seed, step and share: a run with it can be resumed, but not cut up otherwise."""
+    if not getattr(state.bare_generator, "dropout", 0.0):
+        yield
+        return
+    devices = [state.compute.device] if state.compute.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(derive_seed(state.recipe.train.seed, "dropout", purpose, state.steps, part.start))
+        yield
 
 
 def _noise(network: Any, batch: int, random: torch.Generator) -> list[Tensor]:

@@ -26,7 +26,7 @@ class Share:
     state: State
     part: slice
     critic: int
-    views: list[View]  # of reals, fakes, and what a penalty looks at
+    views: list[View]  # of reals, fakes, and of what lies between them where a penalty looks at that
 
 
 def in_full_precision(recipe: Recipe) -> bool:

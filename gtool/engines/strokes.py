@@ -80,7 +80,7 @@ def init_state(recipe: Recipe, config: Any, pictures: Pictures | None, compute: 
     Raises:
         RecipeError: a process has too few patches for one crop of a picture, which is five.
     """
-    _require_crops(recipe, compute.world_size)
+    require_crops(recipe, compute.world_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(make_generator(recipe.train.seed, "init").initial_seed())
         (predictor,) = models.networks(recipe.model_name).build(config)
@@ -159,7 +159,12 @@ def step(state: State) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in stats.items()}
 
 
-def _require_crops(recipe: Recipe, processes: int) -> None:
+def require_crops(recipe: Recipe, processes: int) -> None:
+    """Refuse batches of which no process could have a crop of a picture.
+
+    Raises:
+        RecipeError: they are too small.
+    """
     share = recipe.train.batch_size // processes
     if recipe.strokes.known_until < 1 and _num_crops(recipe, share, 1.0) == 0:
         raise RecipeError(

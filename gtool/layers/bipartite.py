@@ -187,9 +187,12 @@ class BipartiteAttention(nn.Module):
         weights = attention / (attention.sum(dim=2, keepdim=True) + GATHER_EPS)
         content, place = self._gather(weights, x, positions)
         with torch.autocast(x.device.type, enabled=False):
-            parts = [_map_heads(content, self.query)]
+            total = weights.sum(dim=2)[
+                ..., None
+            ]  # (N, h, k, 1): 1, but where no pixel attends to a component
+            parts = [_map_heads(content, self.query, total)]
             if self.query_position is not None and place is not None:
-                parts.append(_map_heads(place, self.query_position))
+                parts.append(_map_heads(place, self.query_position, total))
         return torch.cat(parts, dim=-1)
 
     def _informed(self, keys: Tensor, x: Tensor, positions: Tensor | None, scores: Tensor) -> Tensor:
@@ -295,10 +298,10 @@ def _dot_bias(keys: Tensor, bias: Tensor | None, heads: int) -> Tensor:
     return (keys @ bias.view(1, heads, -1, 1)).flatten(1)
 
 
-def _map_heads(x: Tensor, linear: EqualizedLinear) -> Tensor:
-    """Each head's share of a linear map: (N, h, k, I) -> (N, h, k, O / h); the weights of a mean sum to 1."""
+def _map_heads(x: Tensor, linear: EqualizedLinear, total: Tensor | float = 1.0) -> Tensor:
+    """Each head's share of a linear map of a mean, whose weights sum to `total`: (N, h, k, I) -> (N, h, k, O / h)."""
     weight, bias = linear.scaled
     assert bias is not None
     heads = x.shape[1]
     by_head = weight.view(1, heads, -1, weight.shape[1]).transpose(2, 3)  # (1, h, I, O / h)
-    return x @ by_head + bias.view(1, heads, 1, -1)
+    return x @ by_head + bias.view(1, heads, 1, -1) * total

@@ -72,7 +72,7 @@ def networks(name: str) -> ModuleType:
 
 
 def trainer(name: str) -> ModuleType:
-    """Import and return what a model's family adds to `gtool train`: open_inputs, step_flops, Trainer."""
+    """Import and return what a model's family adds to `gtool train`: open_inputs, check, step_flops, Trainer."""
     return import_module(find_model(name).trainer)
 
 

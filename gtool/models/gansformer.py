@@ -112,6 +112,7 @@ class Mapping(nn.Module):
         super().__init__()
         count = config.z_shape[0] - 1
         is_read = config.synthesis.style or config.synthesis.stem == "latent"
+        self.normalize_global = config.mapping.normalize_global or not count
         self.shared = MappingMLP(config, count, attend=True) if count else None
         self.unique = MappingMLP(config, 1, attend=False) if is_read else None
 
@@ -119,7 +120,7 @@ class Mapping(nn.Module):
         """(N, K, d) -> (N, K, d), in float32 whatever autocast says."""
         with torch.autocast(z.device.type, enabled=False):
             z = z.float()
-            last = normalize(z[:, -1:])
+            last = normalize(z[:, -1:]) if self.normalize_global else z[:, -1:]
             last = last if self.unique is None else self.unique(last)
             if self.shared is None:
                 return last
@@ -260,6 +261,7 @@ class Generator(nn.Module):
         self.config = config
         self.z_shape = config.z_shape
         self.num_ws = config.num_ws
+        self.dropout = 0.0 if config.attention == "none" else config.synthesis.dropout
         width = config.z_shape[1]
         needs_positions = config.attention != "none" and self._reads_positions(config)
         self.component_positions = (

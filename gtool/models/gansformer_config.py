@@ -33,6 +33,9 @@ class MappingConfig(Section):
     residual: bool = True
     multiplier: Positive = 0.01  # of the learning rate
     self_attention: bool = True  # of the local components, before each block or layer
+    normalize_global: bool = (
+        True  # the global component's z; off in networks converted from the first release
+    )
 
 
 class SynthesisConfig(Section):
@@ -146,8 +149,8 @@ class GANsformerConfig(Section):
 
     @property
     def num_ws(self) -> int:
-        """Layers of the generator that take a w: the convolutions and the last image layer."""
-        return 2 * len(self.sides) - 1 + self.synthesis.last_conv + 1 - (self.synthesis.stem == "latent")
+        """Layers of the generator that take a w: the convolutions, the last image layer, and a stem that is made."""
+        return 2 * len(self.sides) + self.synthesis.last_conv + (self.synthesis.stem == "latent")
 
     def channels(self, side: int) -> int:
         """Channels of the generator at a side."""

@@ -4,10 +4,11 @@ Read for dorarad/gansformer, pytorch_version/training/networks.py (head of 2022-
 released forward passes reads them: keys and latent positions of the centroid layers, constant noise, the running mean
 of w, and all that styles feed on where styles are off.
 
-Not in the tensors, and taken from the released defaults: one head, integration by multiplication (where the
-modulation has as many outputs as channels), layer normalisation, waves of the kind `sinus`, no gates, and styles
-that are off exactly where the local components do not attend to each other (CLEVR); more than one iteration of
-k-means leaves no trace and is taken for one.
+A released file is a pickle of the networks themselves, which is read as data (gtool/pickles.py). It holds the
+arguments that they were built with, and these decide what tensors do not show. Tensors that come without them are
+taken for those of the released training script: one head, integration by multiplication (where the modulation has as
+many outputs as channels), layer normalisation, waves of the kind `sinus`, one iteration of k-means, and styles that
+are off exactly where the local components do not attend to each other (CLEVR).
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from gtool.errors import CheckpointError
 from gtool.models.gansformer_config import GANsformerConfig
+from gtool.models.gansformer_settings import from_settings
+from gtool.pickles import Name, Record, plain, read_pickle
 
 Tensors = dict[str, Tensor]
 
@@ -32,17 +36,93 @@ IN_ATTENTION = {
     "from_pos_map": "query_position",
     "to_pos_map": "key_position",
     "modulation": "modulation",
+    "from_gate_attention.gate": "pixel_gate",
+    "from_gate_attention.gate_pos": "pixel_gate_position",
 }
-NEVER_READ = ("resample_kernel", "noise_const", "w_avg", "grid_pos")
+NEVER_READ = ("resample_kernel", "noise_const", "w_avg", "pos0")
+PARTS = ("_parameters", "_buffers", "_modules")  # of a pickled module
+NETWORKS = ("Gs", "G_ema", "G")  # in a released file, the best first
+PERSISTENT = Name("torch_utils.persistence", "_reconstruct_persistent_obj")
+DEEPEST, MOST_TENSORS = 12, 20_000  # of a released network: 6 and 300
 
 
-def rename_released(tensors: Mapping[str, Tensor]) -> tuple[GANsformerConfig, Tensors]:
-    """Return the config and the tensors of a released generator by our names.
+def read_file(path: Path) -> tuple[str, GANsformerConfig, Tensors]:
+    """Return which network of a released file was read, its config, and its tensors by our names.
 
     Raises:
-        CheckpointError: the tensors are not those of a GANsformer generator.
+        CheckpointError: unreadable, or no GANsformer of the PyTorch release.
     """
-    config = read_config(tensors)
+    loaded = plain(read_pickle(path))
+    try:
+        if isinstance(loaded, dict) and loaded and all(isinstance(x, Tensor) for x in loaded.values()):
+            return "the whole file", *rename_released(loaded)
+        chosen, generator = _choose(loaded)
+        state = _state(generator)
+        tensors: Tensors = {}
+        _collect(state, "", tensors, DEEPEST)
+        return chosen, *rename_released(tensors, _settings(state))
+    except CheckpointError as bad:
+        raise CheckpointError(f"{path}: {bad}") from None
+
+
+def _choose(loaded: Any) -> tuple[str, Any]:
+    records = [loaded, *(loaded if isinstance(loaded, tuple) else ())]
+    if any(isinstance(r, Record) and str(r.what).startswith("dnnlib.tflib") for r in records):
+        raise CheckpointError(
+            "networks of TensorFlow; convert them with loader.py of the release's pytorch_version first"
+        )
+    found = [name for name in NETWORKS if isinstance(loaded, dict) and isinstance(loaded.get(name), Record)]
+    if not found:
+        raise CheckpointError(f"holds no network; looked for {', '.join(NETWORKS)}")
+    return found[0], loaded[found[0]]
+
+
+def _state(module: Any) -> dict[str, Any]:
+    """Return the attributes of a pickled module: one that carries its source, or one of torch."""
+    if isinstance(module, Record) and module.what == PERSISTENT:
+        about = module.arguments[0] if module.arguments else None
+        state = plain(about.get("state")) if isinstance(about, dict) else None
+    else:
+        state = plain(module.state) if isinstance(module, Record) else None
+    if not isinstance(state, dict) or not all(isinstance(plain(state.get(part)), dict) for part in PARTS):
+        raise CheckpointError("holds no network of the PyTorch release")
+    return state
+
+
+def _collect(state: dict[str, Any], prefix: str, tensors: Tensors, depth: int) -> None:
+    """Add the parameters and buffers of a module and of those in it, by their full names."""
+    parameters, buffers, modules = (plain(state[part]) for part in PARTS)
+    for name, value in (parameters | buffers).items():
+        if isinstance(value, Tensor):
+            tensors[f"{prefix}{name}"] = value
+    if depth == 0 or len(tensors) > MOST_TENSORS:
+        raise CheckpointError("holds no network of the PyTorch release: its modules have no end")
+    for name, module in modules.items():
+        if module is not None:
+            _collect(_state(module), f"{prefix}{name}.", tensors, depth - 1)
+
+
+def _settings(state: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the arguments that a generator was built with, or None where its class did not keep them."""
+    settings = plain(state.get("_init_kwargs"))
+    if not isinstance(settings, dict):
+        return None
+    return {name: plain(value) for name, value in settings.items()}
+
+
+def rename_released(
+    tensors: Mapping[str, Tensor], settings: Mapping[str, Any] | None = None
+) -> tuple[GANsformerConfig, Tensors]:
+    """Return the config and the tensors of a released generator by our names.
+
+    Args:
+        tensors: its parameters and buffers.
+        settings: the arguments that it was built with, where they are known.
+
+    Raises:
+        CheckpointError: the tensors are not those of a GANsformer generator, or of one that ours cannot be.
+    """
+    config = read_config(tensors, settings)
     return config, _generator(tensors, config)
 
 
@@ -71,12 +151,23 @@ def _apply(rules: list[tuple[str, str]], name: str) -> str:
     raise CheckpointError(f"no GANsformer: `{name}` is unknown")
 
 
-def read_config(tensors: Mapping[str, Tensor]) -> GANsformerConfig:
-    """Return what the names and shapes of a released generator's tensors say.
+def read_config(tensors: Mapping[str, Tensor], settings: Mapping[str, Any] | None = None) -> GANsformerConfig:
+    """Return what the arguments of a released generator say, and names and shapes of its tensors.
 
     Raises:
         CheckpointError: they are not those of a GANsformer generator.
     """
+    try:
+        values = _from_tensors(tensors)
+        decided = {} if settings is None else from_settings(settings)
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError):
+        raise CheckpointError("no GANsformer generator: tensors are missing, or have other shapes") from None
+    for table, entries in decided.items():
+        values[table] |= entries
+    return _checked(values)
+
+
+def _from_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     sides = sorted(
         {int(found[1]) for name in tensors if (found := re.match(r"synthesis\.b(\d+)\.conv1\.weight", name))}
     )
@@ -89,44 +180,48 @@ def read_config(tensors: Mapping[str, Tensor]) -> GANsformerConfig:
     channels = {side: tensors[f"synthesis.b{side}.conv1.weight"].shape[0] for side in sides}
     most = max(channels.values())
     narrow = [side for side in sides if channels[side] < most]
-    width = tensors["mapping.global_mlp.out_layer.weight"].shape[0]
     values: dict[str, Any] = {
         "resolution": sides[-1],
-        "component_dim": width,
+        "attention": "none",
+        "components": 1,
+        "component_dim": tensors["mapping.global_mlp.out_layer.weight"].shape[0],
         "mapping": {
             "layers": _mapping_layers(tensors),
             "residual": "mapping.global_mlp.l0.fc0.weight" in tensors,
             "self_attention": "mapping.mlp.sa0.to_queries.weight" in tensors,
         },
+        "synthesis": {
+            "channel_max": most,
+            "channel_base": channels[narrow[0]] * narrow[0] if narrow else most * sides[-1],
+            "architecture": "resnet" if f"{last}.skip.weight" in tensors else "skip",
+            "stem": "constant" if "synthesis.b4.const" in tensors else "latent",
+            "noise": f"{last}.conv1.noise_strength" in tensors,
+        },
     }
-    synthesis: dict[str, Any] = {
-        "channel_max": most,
-        "channel_base": channels[narrow[0]] * narrow[0] if narrow else most * sides[-1],
-        "architecture": "resnet" if f"{last}.skip.weight" in tensors else "skip",
-        "stem": "constant" if "synthesis.b4.const" in tensors else "latent",
-        "noise": f"{last}.conv1.noise_strength" in tensors,
-    }
-    if not attended:
-        return _checked({**values, "attention": "none", "components": 1, "synthesis": synthesis})
+    if attended:
+        _read_attention(tensors, values, attended, channels[attended[0]])
+    return values
+
+
+def _read_attention(
+    tensors: Mapping[str, Tensor], values: dict[str, Any], attended: list[int], channels: int
+) -> None:
     first = f"synthesis.b{attended[0]}.conv1.transformer"
-    centroids = tensors.get(f"{first}.centroids")
-    positions = tensors.get("pos")
-    if centroids is not None:
-        components = centroids.shape[2]
-    elif positions is not None:
-        components = positions.shape[0]
-    else:
+    centroids, positions = tensors.get(f"{first}.centroids"), tensors.get("pos")
+    if centroids is None and positions is None:
         raise CheckpointError("a GANsformer whose number of components is not in the file: `pos` is missing")
-    both = tensors[f"{first}.modulation.weight"].shape[0] == 2 * channels[attended[0]]
-    synthesis |= {
+    values["attention"] = "simplex" if centroids is None else "centroid"
+    values["components"] = (
+        positions.shape[0] if positions is not None else tensors[f"{first}.centroids"].shape[2]
+    )
+    both = tensors[f"{first}.modulation.weight"].shape[0] == 2 * channels
+    values["synthesis"] |= {
         "start": attended[0],
         "end": attended[-1],
         "integration": "both" if both else "mul",
         "position_dim": tensors[f"{first}.from_pos_map.weight"].shape[1],
+        "style": values["mapping"]["self_attention"],
     }
-    synthesis["style"] = values["mapping"]["self_attention"]
-    kind = "simplex" if centroids is None else "centroid"
-    return _checked({**values, "attention": kind, "components": components, "synthesis": synthesis})
 
 
 def _mapping_layers(tensors: Mapping[str, Tensor]) -> int:
@@ -148,7 +243,9 @@ def _generator(tensors: Mapping[str, Tensor], config: GANsformerConfig) -> Tenso
     for name, value in tensors.items():
         ours = _generator_name(name, config)
         if ours is not None:
-            renamed[ours] = value.squeeze(0) if ours.endswith("centroids") else value
+            if ours.endswith("centroids"):
+                value = value.squeeze(0)
+            renamed[ours] = value.flatten(0, -2) if ours.endswith("grid.places") else value
     return renamed
 
 
@@ -158,11 +255,11 @@ def _generator_name(name: str, config: GANsformerConfig) -> str | None:
         return None
     if name == "pos":
         reads = config.mapping.self_attention or config.attention == "simplex"
-        return "component_positions" if reads else None
+        return "component_positions" if reads and config.synthesis.component_positions else None
     if not config.synthesis.style and (".affine." in name or name.startswith("mapping.global_mlp.")):
         return None
     if found := re.match(r"mapping\.(global_mlp|mlp)\.(.+)", name):
-        return _mapping_name(found[1], found[2])
+        return _mapping_name(found[1], found[2], config)
     found = re.match(r"synthesis\.b(\d+)\.(.+)", name)
     if found is None:
         raise CheckpointError(f"no GANsformer generator: `{name}` is unknown")
@@ -189,6 +286,8 @@ def _layer_name(layer: str, rest: str, config: GANsformerConfig) -> str | None:
         return f"{layer}.bias"
     if rest == "noise_strength":
         return f"{layer}.noise_strength"
+    if rest == "grid_pos":
+        return f"{layer}.grid.places" if config.synthesis.positions == "trainable2d" else None
     if not rest.startswith("transformer."):
         return f"{layer}.conv.{rest}"
     rest = rest.removeprefix("transformer.")
@@ -196,13 +295,20 @@ def _layer_name(layer: str, rest: str, config: GANsformerConfig) -> str | None:
         return f"{layer}.attention.centroids"
     if rest == "att_weight":
         return f"{layer}.attention.centroid_scale"
-    part, _, kind = rest.partition(".")
-    if config.attention == "centroid" and part in ("to_keys", "to_pos_map"):
+    part, _, kind = rest.rpartition(".")
+    dead = ("to_keys", "to_pos_map") if config.attention == "centroid" else ()
+    return None if part in dead else _attention_name(f"{layer}.attention", part, kind, config)
+
+
+def _attention_name(attention: str, part: str, kind: str, config: GANsformerConfig) -> str | None:
+    if part == "to_pos_map" and not config.synthesis.component_positions:
         return None
-    return f"{layer}.attention.{IN_ATTENTION[part]}.{kind}"
+    if part not in IN_ATTENTION:
+        raise CheckpointError(f"a GANsformer whose attention has `{part}`, which this gtool does not build")
+    return f"{attention}.{IN_ATTENTION[part]}.{kind}"
 
 
-def _mapping_name(network: str, rest: str) -> str:
+def _mapping_name(network: str, rest: str, config: GANsformerConfig) -> str | None:
     ours = {"global_mlp": "unique", "mlp": "shared"}[network]
     part, _, kind = rest.partition(".")
     if part == "out_layer":
@@ -210,8 +316,10 @@ def _mapping_name(network: str, rest: str) -> str:
     number = int(re.sub(r"\D", "", part))
     block = f"mapping_network.{ours}.blocks.{number}"
     if part.startswith("sa"):
-        inner, _, kind = kind.partition(".")
-        return f"{block}.attention.{IN_ATTENTION[inner]}.{kind}"
+        inner, _, kind = kind.rpartition(".")
+        if inner == "from_pos_map" and not config.synthesis.component_positions:
+            return None
+        return _attention_name(f"{block}.attention", inner, kind, config)
     layer, _, last = kind.partition(".")
     if layer in ("fc0", "fc1"):
         return f"{block}.{'first' if layer == 'fc0' else 'second'}.{last}"

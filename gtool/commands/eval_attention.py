@@ -1,0 +1,169 @@
+"""`gtool eval --attention`: how far a generator's components find objects, with baselines, as a table and a sheet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gtool import console, models
+from gtool.errors import RecipeError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from gtool.commands.eval import Request
+    from gtool.device import Compute
+
+NUM_IMAGES = 1000
+KNOWN = "scenes"  # the data set whose objects the segmenter of the package finds
+ROWS = 8  # pictures on the sheet
+PIXELS_A_BATCH = 2**18
+OTHER = "z-other"  # stream of the local latents that are put in the place of an image's own
+Maps = dict[str, "Tensor"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A generator whose attention is scored."""
+
+    path: Path
+    generator: nn.Module
+    meta: dict[str, Any]
+    compute: Compute
+
+    @property
+    def resolution(self) -> int:
+        return int(self.meta["config"]["resolution"])
+
+
+def _require_objects(path: Path, meta: dict[str, Any]) -> None:
+    """Refuse a generator without attention, and one whose pictures have objects that nobody here can find."""
+    if meta["config"].get("attention", "none") == "none":
+        raise RecipeError(
+            f"{path}: --attention: this {meta['model']} has no attention between pixels and components"
+        )
+    dataset = meta.get("recipe", {}).get("data", {}).get("dataset")
+    if dataset != KNOWN:
+        raise RecipeError(
+            f"{path}: --attention: the masks come from a segmenter that knows the built-in scenes alone, and this "
+            f"model was trained on {dataset or 'something that its file does not name'}"
+        )
+
+
+def score(path: Path, request: Request, compute: Compute) -> dict[str, Any]:
+    """Score the attention of weights, print tables and write the sheet; returns the record.
+
+    Raises:
+        RecipeError: no attention, or trained on other pictures than the built-in scenes.
+        DataError: no objects in the images, as before any training.
+    """
+    from gtool.engines.generation import load_generator
+    from gtool.metrics.attention import score_attention
+    from gtool.metrics.segmenter import find_objects
+
+    generator, meta = load_generator(path, compute)
+    _require_objects(path, meta)
+    subject = Subject(path, generator, meta, compute)
+    count = request.num or NUM_IMAGES
+    with console.progress("attention") as update:
+        images, maps = _look(subject, generator, request.seed, count, update, images=True)
+        _, changed = _look(subject, generator, request.seed, count, update, other_locals=True)
+        _, untrained = _look(subject, _untrained(subject), request.seed, count, update)
+    objects = find_objects(images)
+    record = score_attention(images, objects, maps, untrained=untrained, changed=changed, seed=request.seed)
+    record["picture"] = str(_write_sheet(subject, images, objects, maps, record))
+    return record
+
+
+def print_tables(record: dict[str, Any], name: str) -> None:
+    """Print the scores of every layer and what was picked."""
+    from gtool.metrics.attention import layer_table, picked_table
+
+    heads, *rows = layer_table(record)
+    pictures = f"{record['num_images']:,} images, {record['objects_per_image']:.1f} objects each"
+    console.table(heads, rows, f"{name}: attention against the objects of {pictures}")
+    heads, *rows = picked_table(record)
+    console.table(heads, rows, "layer picked on one half of the images, scored on the other")
+    console.result(record["picture"])
+
+
+def _untrained(subject: Subject) -> nn.Module:
+    """The same network as it was before training."""
+    import torch
+
+    from gtool.device import make_generator
+
+    config = models.config_class(subject.meta["model"]).model_validate(subject.meta["config"])
+    seed = subject.meta.get("recipe", {}).get("train", {}).get("seed", 0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(make_generator(seed, "init").initial_seed())
+        generator = models.networks(subject.meta["model"]).build(config)[0]
+    made: nn.Module = generator.to(subject.compute.device).eval().requires_grad_(False)
+    return made
+
+
+def _look(
+    subject: Subject,
+    generator: Any,
+    seed: int,
+    count: int,
+    update: Any,
+    *,
+    images: bool = False,
+    other_locals: bool = False,
+) -> tuple[Any, Maps]:
+    """Generate images (uint8 (n, 3, R, R), empty unless wanted) and the maps of every layer in half precision."""
+    import torch
+
+    from gtool.data.transforms import to_uint8
+    from gtool.engines.generation import batches, latents
+
+    indices = torch.arange(count)
+
+    def ws(rows: Tensor) -> Tensor:
+        z = latents(generator, seed, indices[rows])
+        if other_locals:
+            z = torch.cat([latents(generator, seed, indices[rows], OTHER)[:, :-1], z[:, -1:]], dim=1)
+        made: Tensor = generator.broadcast(generator.mapping(z.to(subject.compute.device)))
+        return made
+
+    batch_size = max(4, min(64, PIXELS_A_BATCH // subject.resolution**2))
+    pictures: list[Tensor] = []
+    parts: list[list[Tensor]] = [[] for _ in generator.attention_layers]
+    done = 0
+    made = batches(generator, seed, indices, subject.compute, batch_size=batch_size, ws=ws, with_maps=True)
+    for batch, maps in made:
+        if images:
+            pictures.append(to_uint8(batch).cpu())
+        for kept, layer in zip(parts, maps, strict=True):
+            kept.append(layer.half().cpu())
+        done += len(batch)
+        update(done, count, f"{done:,} of {count:,} images")
+    joined = torch.cat(pictures).numpy() if images else None
+    named = zip(generator.attention_layers, parts, strict=True)
+    return joined, {name: torch.cat(kept) for name, kept in named}
+
+
+def _write_sheet(subject: Subject, images: Any, objects: Any, maps: Maps, record: dict[str, Any]) -> Path:
+    from gtool import __version__
+    from gtool.metrics.partitions import grid_cells, kmeans_cells
+    from gtool.render.attention import score_sheet
+    from gtool.render.picture import save_png
+
+    best = record["picked"]["ari"]["attention"]
+    shown = images[:ROWS]
+    picture = score_sheet(
+        shown,
+        objects[:ROWS],
+        maps[best["layer"]][:ROWS, best["head"]].float().numpy(),
+        clusters=kmeans_cells(shown, record["num_components"]),
+        cells=grid_cells(record["num_components"], subject.resolution),
+        layer=f"{best['layer']} head {best['head']}",
+        title=f"{subject.path.parent.name}/{subject.path.name}",
+    )
+    run = subject.path.parent
+    name = f"attention-{subject.path.stem.removeprefix('weights-')}.png"
+    path = run / "samples" / name if (run / "recipe.toml").is_file() else Path(name)
+    save_png(path, picture, {"Software": f"gtool {__version__}"})
+    return path

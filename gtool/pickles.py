@@ -1,0 +1,392 @@
+"""Foreign pickles read as data: nothing that they name is imported, called or built.
+
+A pickle is a program for a machine with a stack, and two of its instructions import and call whatever the file says.
+This module runs such programs on a machine of its own that has neither: a name stays a `Name`, a call stays a
+`Record` of what would have been called with what, and only the few records that stand for tensors and dictionaries
+become these, after their sizes have been checked against the bytes that are there. So files whose networks are
+pickled objects, with the source text of their classes beside them, can be read for their tensors.
+
+Read are plain pickles (`pickle.dump` of modules) and the zip files of `torch.save`.
+"""
+
+from __future__ import annotations
+
+import io
+import pickletools
+import struct
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gtool.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MOST_BYTES = 8 * 2**30
+MOST_STEPS = 5_000_000  # a released network takes about 50,000
+STORAGES = {
+    "FloatStorage": "float32",
+    "DoubleStorage": "float64",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+}
+_VALUES = {
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+}
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+
+
+class RefusedPickleError(Exception):
+    """A pickle that is damaged, forged, or beyond this reader; the message says why."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """What a pickle wanted to import."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+@dataclass(eq=False)
+class Record:
+    """What a pickle wanted to build: nobody did."""
+
+    what: Any  # a Name, as a rule
+    arguments: tuple[Any, ...]
+    state: Any = None  # what the object would have been given afterwards
+    items: list[Any] = field(default_factory=list)  # of a list
+    pairs: dict[Any, Any] = field(default_factory=dict)  # of a dictionary
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The numbers of one or more tensors."""
+
+    dtype: str
+    content: bytearray
+
+
+Persistent = Callable[[Any], Any]
+
+
+def read_pickle(path: Path) -> Any:
+    """Read a plain pickle, or a zip file of `torch.save`, as data.
+
+    Returns:
+        Numbers, text, containers, tensors, and a `Name` or a `Record` for everything else.
+
+    Raises:
+        CheckpointError: missing, too large, damaged, forged.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise RefusedPickleError(f"larger than {MOST_BYTES >> 30} GiB")
+        if zipfile.is_zipfile(path):
+            return _read_zip(path)
+        return _run(io.BytesIO(path.read_bytes()))
+    except RefusedPickleError as refused:
+        raise CheckpointError(f"{path}: not a readable pickle: {refused}") from None
+    except (OSError, zipfile.BadZipFile, MemoryError) as bad:
+        raise CheckpointError(f"{path}: cannot be read: {bad or 'too large'}") from None
+
+
+def plain(value: Any) -> Any:
+    """Return a dictionary for one of another class (`EasyDict`), and anything else as it is."""
+    return value.pairs if isinstance(value, Record) and value.pairs else value
+
+
+def _run(stream: io.BytesIO, persistent: Persistent | None = None) -> Any:
+    """Run one pickle of a stream, and leave the stream behind it."""
+    machine = _Machine(persistent)
+    try:
+        for step, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+            if step > MOST_STEPS:
+                raise RefusedPickleError(f"more than {MOST_STEPS:,} instructions")
+            if opcode.name == "STOP":
+                return machine.pop()
+            machine.execute(opcode.name, argument)
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, struct.error, OverflowError) as bad:
+        raise RefusedPickleError(f"damaged ({str(bad)[:80] or type(bad).__name__})") from None
+    raise RefusedPickleError("it ends too early")
+
+
+class _Machine:
+    """The stack, its marks, and what was memorised."""
+
+    def __init__(self, persistent: Persistent | None) -> None:
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+        self.persistent = persistent
+
+    def execute(self, opcode: str, argument: Any) -> None:
+        """Take one step."""
+        if opcode in _VALUES:
+            self.stack.append(argument)
+        elif opcode in _CONSTANTS:
+            self.stack.append(_CONSTANTS[opcode])
+        elif opcode in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
+            self.memo[len(self.memo) if argument is None else argument] = self.stack[-1]
+        elif opcode in ("GET", "BINGET", "LONG_BINGET"):
+            self.stack.append(self.memo[argument])
+        elif opcode not in ("PROTO", "FRAME"):
+            known = self._contain(opcode) or self._fill(opcode) or self._import_or_call(opcode, argument)
+            if not known:
+                raise RefusedPickleError(f"instruction {opcode} is not for data")
+
+    def pop(self) -> Any:
+        """Take the uppermost value, which no mark may cover."""
+        if not self.stack or (self.marks and len(self.stack) <= self.marks[-1]):
+            raise RefusedPickleError("damaged (empty stack)")
+        return self.stack.pop()
+
+    def _since_mark(self) -> list[Any]:
+        if not self.marks:
+            raise RefusedPickleError("damaged (no mark)")
+        start = self.marks.pop()
+        values = self.stack[start:]
+        del self.stack[start:]
+        return values
+
+    def _contain(self, opcode: str) -> bool:
+        """Containers and the stack itself; False where the instruction is none of these."""
+        push = self.stack.append
+        match opcode:
+            case "MARK":
+                self.marks.append(len(self.stack))
+            case "POP" if self.marks and len(self.stack) == self.marks[-1]:
+                self.marks.pop()
+            case "POP":
+                self.pop()
+            case "POP_MARK":
+                self._since_mark()
+            case "EMPTY_TUPLE":
+                push(())
+            case "EMPTY_LIST":
+                push([])
+            case "EMPTY_DICT":
+                push({})
+            case "EMPTY_SET":
+                push(set())
+            case "TUPLE":
+                push(tuple(self._since_mark()))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                push(tuple([self.pop() for _ in range(int(opcode[-1]))][::-1]))
+            case "LIST":
+                push(self._since_mark())
+            case "DICT":
+                values = self._since_mark()
+                push(dict(zip(values[::2], values[1::2], strict=True)))
+            case "FROZENSET":
+                push(frozenset(self._since_mark()))
+            case _:
+                return False
+        return True
+
+    def _fill(self, opcode: str) -> bool:
+        """What is put into the container below."""
+        match opcode:
+            case "APPEND" | "APPENDS":
+                values = [self.pop()] if opcode == "APPEND" else self._since_mark()
+                self._below(list, "items").extend(values)
+            case "SETITEM" | "SETITEMS":
+                values = [self.pop(), self.pop()][::-1] if opcode == "SETITEM" else self._since_mark()
+                self._below(dict, "pairs").update(zip(values[::2], values[1::2], strict=True))
+            case "ADDITEMS":
+                values = self._since_mark()
+                self._below(set, "").update(values)
+            case _:
+                return False
+        return True
+
+    def _below(self, kind: type, part: str) -> Any:
+        target = self.stack[-1]
+        if part and isinstance(target, Record):
+            return getattr(target, part)
+        if not isinstance(target, kind):
+            raise RefusedPickleError(f"damaged (no {kind.__name__})")
+        return target
+
+    def _import_or_call(self, opcode: str, argument: Any) -> bool:
+        """What would have been imported and called."""
+        push = self.stack.append
+        match opcode:
+            case "GLOBAL":
+                push(_name(*argument.split(" ", 1)))
+            case "STACK_GLOBAL":
+                name, module = self.pop(), self.pop()
+                push(_name(module, name))
+            case "REDUCE" | "NEWOBJ":
+                arguments, what = self.pop(), self.pop()
+                push(_called(what, arguments))
+            case "NEWOBJ_EX":
+                named, arguments, what = self.pop(), self.pop(), self.pop()
+                push(Record(what, (*arguments, named)))
+            case "INST":
+                push(Record(_name(*argument.split(" ", 1)), tuple(self._since_mark())))
+            case "OBJ":
+                what, *arguments = self._since_mark()
+                push(Record(what, tuple(arguments)))
+            case "BUILD":
+                state, target = self.pop(), self.stack[-1]
+                if isinstance(target, Record):
+                    target.state = state
+                elif not isinstance(target, dict):  # an OrderedDict with attributes
+                    raise RefusedPickleError("damaged (state of a value)")
+            case "BINPERSID":
+                if self.persistent is None:
+                    raise RefusedPickleError("it refers to numbers outside of it")
+                push(self.persistent(self.pop()))
+            case _:
+                return False
+        return True
+
+
+def _name(module: Any, name: Any) -> Name:
+    if not isinstance(module, str) or not isinstance(name, str):
+        raise RefusedPickleError("damaged (a name that is no text)")
+    return Name(module, name)
+
+
+def _called(what: Any, arguments: Any) -> Any:
+    """Stand in for a call: dictionaries, storages and tensors are made here, the rest is a record."""
+    if not isinstance(arguments, tuple):
+        raise RefusedPickleError("damaged (arguments of a call)")
+    make = _MADE.get(str(what)) if isinstance(what, Name) else None
+    return Record(what, arguments) if make is None else make(*arguments)
+
+
+# Tensors.
+
+
+def _dictionary(*arguments: Any) -> Any:
+    if arguments:
+        return Record(Name("collections", "OrderedDict"), arguments)
+    return {}
+
+
+def _tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_rest: Any) -> Tensor:
+    """A view of a storage, of no element outside of it; views share memory, so many of them are not much."""
+    import torch
+
+    if not isinstance(storage, Storage):
+        raise RefusedPickleError("a tensor without numbers")
+    lengths = [offset, *size, *stride]
+    if len(size) != len(stride) or any(type(n) is not int or not 0 <= n < 2**48 for n in lengths):
+        raise RefusedPickleError("a tensor with a forged shape")
+    dtype: torch.dtype = getattr(torch, storage.dtype)
+    held = len(storage.content) // dtype.itemsize
+    if 0 in size:
+        return torch.empty(size, dtype=dtype)
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if last >= held or prod(size) > held:
+        raise RefusedPickleError("a tensor larger than its numbers")
+    return torch.frombuffer(storage.content, dtype=dtype).as_strided(size, stride, offset)
+
+
+def _parameter(data: Any, *_rest: Any) -> Any:
+    return data
+
+
+def _storage_in_bytes(content: Any) -> Storage:
+    """A storage as `torch.save` wrote it before its zip files: five pickles, a count, the numbers."""
+    if not isinstance(content, bytes):
+        raise RefusedPickleError("a storage that is no bytes")
+    stream = io.BytesIO(content)
+    declared: list[tuple[str, int]] = []
+
+    def note(identity: Any) -> str:
+        dtype, _, count = _declared(identity)
+        declared.append((dtype, count))
+        return dtype
+
+    _run(stream)  # magic number
+    _run(stream)  # version
+    about = _run(stream)
+    if not isinstance(about, dict) or about.get("little_endian") is not True:
+        raise RefusedPickleError("numbers of a machine of the other byte order")
+    _run(stream, note)
+    _run(stream)  # keys
+    if len(declared) != 1:
+        raise RefusedPickleError("a storage that is no storage")
+    dtype, count = declared[0]
+    head = stream.read(8)
+    size = count * _itemsize(dtype)
+    numbers = stream.read(size)
+    if len(head) != 8 or struct.unpack("<q", head)[0] != count or len(numbers) != size:
+        raise RefusedPickleError("a storage that is cut short")
+    return Storage(dtype, bytearray(numbers))
+
+
+def _declared(identity: Any) -> tuple[str, str, int]:
+    """Return dtype, key and count of ("storage", class, key, device, count, ...)."""
+    kind, what, key, _, count = identity[:5]
+    name = what.name if isinstance(what, Name) else ""
+    if kind != "storage" or name not in STORAGES or not isinstance(key, str):
+        raise RefusedPickleError(f"numbers of an unknown kind `{name}`")
+    if type(count) is not int or not 0 <= count < 2**48:
+        raise RefusedPickleError("a storage of a forged size")
+    return STORAGES[name], key, count
+
+
+def _itemsize(dtype: str) -> int:
+    import torch
+
+    return int(getattr(torch, dtype).itemsize)
+
+
+_MADE: Mapping[str, Callable[..., Any]] = {
+    "collections.OrderedDict": _dictionary,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch.storage._load_from_bytes": _storage_in_bytes,
+}
+
+
+def _read_zip(path: Path) -> Any:
+    """Read what `torch.save` writes: `<name>/data.pkl`, and the numbers beside it."""
+    with zipfile.ZipFile(path) as opened:
+        roots = [name for name in opened.namelist() if name.endswith("/data.pkl")]
+        if len(roots) != 1:
+            raise RefusedPickleError("a zip file that `torch.save` did not write")
+        folder = roots[0].removesuffix("data.pkl")
+        order = f"{folder}byteorder"
+        if order in opened.namelist() and _member(opened, order) != b"little":
+            raise RefusedPickleError("numbers of a machine of the other byte order")
+
+        known: dict[str, Storage] = {}
+
+        def numbers(identity: Any) -> Storage:
+            dtype, key, count = _declared(identity)
+            if key not in known:
+                known[key] = Storage(dtype, bytearray(_member(opened, f"{folder}data/{key}")))
+            if len(known[key].content) != count * _itemsize(dtype) or known[key].dtype != dtype:
+                raise RefusedPickleError("a storage that is cut short")
+            return known[key]
+
+        return _run(io.BytesIO(_member(opened, roots[0])), numbers)
+
+
+def _member(opened: zipfile.ZipFile, name: str) -> bytes:
+    about = opened.getinfo(name)
+    if about.compress_type != zipfile.ZIP_STORED:
+        raise RefusedPickleError("a zip file that is compressed, which `torch.save` does not do")
+    return opened.read(name)
