@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MOST_BYTES = 8 * 2**30
-MOST_STEPS = 5_000_000  # a released network takes about 50,000
-STORAGES = {
+MOST_STEPS = 5_000_000  # a released file takes about 100,000
+STORAGES = {  # their classes in torch
     "FloatStorage": "float32",
     "DoubleStorage": "float64",
     "HalfStorage": "float16",
@@ -124,7 +124,9 @@ def _run(stream: io.BytesIO, persistent: Persistent | None = None) -> Any:
                 return machine.pop()
             machine.execute(opcode.name, argument)
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, struct.error, OverflowError) as bad:
-        raise RefusedPickleError(f"damaged ({str(bad)[:80] or type(bad).__name__})") from None
+        raise RefusedPickleError(
+            f"damaged ({(str(bad) or type(bad).__name__).splitlines()[0][:80]})"
+        ) from None
     raise RefusedPickleError("it ends too early")
 
 
@@ -136,6 +138,9 @@ class _Machine:
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
         self.persistent = persistent
+        self.made: dict[
+            int, tuple[Any, Any]
+        ] = {}  # of one argument: that asked for a thousand times, is made once
 
     def execute(self, opcode: str, argument: Any) -> None:
         """Take one step."""
@@ -236,7 +241,7 @@ class _Machine:
                 push(_name(module, name))
             case "REDUCE" | "NEWOBJ":
                 arguments, what = self.pop(), self.pop()
-                push(_called(what, arguments))
+                push(self._called(what, arguments))
             case "NEWOBJ_EX":
                 named, arguments, what = self.pop(), self.pop(), self.pop()
                 push(Record(what, (*arguments, named)))
@@ -259,6 +264,20 @@ class _Machine:
                 return False
         return True
 
+    def _called(self, what: Any, arguments: Any) -> Any:
+        """Stand in for a call: dictionaries, storages and tensors are made, the rest is a record."""
+        if not isinstance(arguments, tuple):
+            raise RefusedPickleError("damaged (arguments of a call)")
+        make = _MADE.get(str(what)) if isinstance(what, Name) else None
+        if make is None or (make is dict and arguments):
+            return Record(what, arguments)
+        if make not in (_storage_in_bytes, _encoded):
+            return make(*arguments)
+        content = arguments[0]
+        if id(content) not in self.made:
+            self.made[id(content)] = content, make(*arguments)
+        return self.made[id(content)][1]
+
 
 def _name(module: Any, name: Any) -> Name:
     if not isinstance(module, str) or not isinstance(name, str):
@@ -266,21 +285,7 @@ def _name(module: Any, name: Any) -> Name:
     return Name(module, name)
 
 
-def _called(what: Any, arguments: Any) -> Any:
-    """Stand in for a call: dictionaries, storages and tensors are made here, the rest is a record."""
-    if not isinstance(arguments, tuple):
-        raise RefusedPickleError("damaged (arguments of a call)")
-    make = _MADE.get(str(what)) if isinstance(what, Name) else None
-    return Record(what, arguments) if make is None else make(*arguments)
-
-
 # Tensors.
-
-
-def _dictionary(*arguments: Any) -> Any:
-    if arguments:
-        return Record(Name("collections", "OrderedDict"), arguments)
-    return {}
 
 
 def _tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_rest: Any) -> Tensor:
@@ -302,8 +307,11 @@ def _tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int,
     return torch.frombuffer(storage.content, dtype=dtype).as_strided(size, stride, offset)
 
 
-def _parameter(data: Any, *_rest: Any) -> Any:
-    return data
+def _encoded(text: Any, encoding: Any) -> bytes:
+    """Bytes in a pickle of protocol 2, which has none."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise RefusedPickleError("damaged (bytes)")
+    return text.encode("latin1")
 
 
 def _storage_in_bytes(content: Any) -> Storage:
@@ -354,10 +362,11 @@ def _itemsize(dtype: str) -> int:
 
 
 _MADE: Mapping[str, Callable[..., Any]] = {
-    "collections.OrderedDict": _dictionary,
+    "collections.OrderedDict": dict,
     "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter": lambda data, *_rest: data,
     "torch.storage._load_from_bytes": _storage_in_bytes,
+    "_codecs.encode": _encoded,
 }
 
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from gtool.engines import exporting
 from gtool.models.gansformer import Discriminator, Generator, build
 from gtool.models.gansformer_config import GANsformerConfig, flops
 from gtool.models.gansformer_import import rename_discriminator, rename_released
@@ -392,6 +393,21 @@ def test_dropout_is_for_training():
         assert torch.equal(generator(z), generator(z))
         generator.train()
         assert not torch.equal(generator(z), generator(z))
+
+
+# Files for other programs.
+
+
+@pytest.mark.parametrize(("attention", "kind"), [("duplex", "onnx"), ("centroid", "pt2"), ("none", "pt2")])
+def test_exported_files_make_the_images_of_torch(attention, kind, tmp_path):
+    if kind == "onnx":
+        pytest.importorskip("onnxruntime")
+    generator = generator_of(attention=attention, synthesis={"heads": 2}).requires_grad_(False)
+    meta = {"model": "gansformer", "config": generator.config.model_dump(mode="json")}
+    exportable = exporting.of_generator(generator, meta)
+    shape = "(N, 4, 8)" if attention != "none" else "(N, 1, 24)"
+    assert exportable.description["input"].startswith(f"z {shape} float32")
+    assert exporting.export(exportable, tmp_path / f"file.{kind}", kind) < 1e-4
 
 
 # Configs.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from gtool import checkpoint, console, models
@@ -140,14 +142,12 @@ def _import_released(request: Request, model: str) -> tuple[Path, dict[str, Any]
         raise CheckpointError(f"{source}: no such file")
     from gtool.engines import exporting
 
-    chosen, tensors = _choose_network(checkpoint.load_pickled(source), source)
-    try:
-        config, renamed = models.importer(model).rename_released(tensors)
-    except CheckpointError as bad:
-        raise CheckpointError(f"{source}: {bad}") from None
+    importer = models.importer(model)
+    # Models whose original code pickles whole networks have a reader of their own.
+    chosen, config, renamed = getattr(importer, "read_file", partial(_read_tensors, importer))(source)
     network = models.networks(model).build(config)[0].eval()
     checkpoint.restore(network, renamed, source)
-    getattr(models.importer(model), "check", exporting.check_finite)(network)
+    getattr(importer, "check", exporting.check_finite)(network)
     path = request.out or Path(f"{source.stem}.safetensors")
     path = path / f"{source.stem}.safetensors" if path.is_dir() else path
     meta = {"model": model, "config": config.model_dump(mode="json"), "nimg": 0, "source": source.name}
@@ -159,6 +159,15 @@ def _import_released(request: Request, model: str) -> tuple[Path, dict[str, Any]
         f"checked by using it; next: {use}"
     )
     return path, {"tensors": chosen, "resolution": config.resolution, "parameters": count}
+
+
+def _read_tensors(importer: ModuleType, source: Path) -> tuple[str, Any, dict[str, Tensor]]:
+    """Read a checkpoint of named tensors: which of its networks, its config, its tensors by our names."""
+    chosen, tensors = _choose_network(checkpoint.load_pickled(source), source)
+    try:
+        return chosen, *importer.rename_released(tensors)
+    except CheckpointError as bad:
+        raise CheckpointError(f"{source}: {bad}") from None
 
 
 # As the original training script names them, the best first.

@@ -187,9 +187,8 @@ class BipartiteAttention(nn.Module):
         weights = attention / (attention.sum(dim=2, keepdim=True) + GATHER_EPS)
         content, place = self._gather(weights, x, positions)
         with torch.autocast(x.device.type, enabled=False):
-            total = weights.sum(dim=2)[
-                ..., None
-            ]  # (N, h, k, 1): 1, but where no pixel attends to a component
+            # 1, but for components that no pixel attends to. (N, h, k, 1)
+            total = weights.sum(dim=2).unsqueeze(-1)
             parts = [_map_heads(content, self.query, total)]
             if self.query_position is not None and place is not None:
                 parts.append(_map_heads(place, self.query_position, total))
