@@ -80,6 +80,7 @@ LIGHT_COMMANDS = {
     "missing recipe": (["train", "transgan", "--recipe", "none.toml"], 2),
     "missing data folder": (["train", "transgan", "--dataset", "./nothing-here"], 1),
     "missing run": (["train", "transgan", "--resume", "runs/none"], 1),
+    "bad sampling": (["sample", "none.safetensors", "--mix", "0-2"], 2),
     "missing weights": (["sample", "none.safetensors"], 1),
     "missing eval folder": (["eval", "./nothing-here", "--rfd"], 1),
     "missing photo": (["paint", "none.jpg"], 1),

@@ -203,6 +203,15 @@ def test_nothing_is_rescaled_unless_asked():
     assert [(group["lr"], group["betas"]) for group in groups] == [(1e-3, (0.0, 0.99))] * 2
 
 
+def test_penalties_on_reals_and_on_fakes_are_the_sum_of_each_alone():
+    r1, r2, both = (
+        engine.step(make_state(*(f"loss.{weight}" for weight in weights)))["penalty"].item()
+        for weights in (["r1_gamma=2.0"], ["r2_gamma=3.0"], ["r1_gamma=2.0", "r2_gamma=3.0"])
+    )
+    assert both == pytest.approx(r1 + r2, rel=1e-5)
+    assert r1 > 0 < r2
+
+
 # Adaptive augmentation.
 
 

@@ -120,3 +120,13 @@ def test_pictures_that_no_mask_is_known_for_are_refused(trained, tmp_path, capsy
     save_weights(copy, weights.tensors, {key: value for key, value in other.items() if key != "format"})
     assert run(["eval", str(copy), "--attention", "--device", "cpu"]) == 2
     assert "trained on cifar10" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("dataset", "recipe"),
+    [((), "scenes"), (("--dataset", "ffhq"), "ffhq"), (("--dataset", "."), "folder-cpu")],
+)
+def test_each_data_set_has_its_recipe(dataset, recipe, capsys):
+    Image.new("RGB", (8, 8)).save("picture.png")
+    assert run(["train", "gansformer", *dataset, "--device", "cpu", "--dry-run"]) == 0
+    assert f"{recipe}: generator" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from gtool.engines.components import Components, mean_w
 from gtool.engines.generation import batches, generate, latents, load_generator, weights_meta
 from gtool.engines.variation import noise_variation
 from gtool.errors import RecipeError
-from gtool.render.sheet import HEAD, LABEL, PAD, TITLE_HEIGHT
+from gtool.render.sheet import HEAD, LABEL, PAD, TITLE_HEIGHT, image_cell
 from tests.tiny import tiny_gansformer
 
 CELL = 96  # of a 16 px image at --scale 6
@@ -183,6 +183,12 @@ def test_without_local_components_layers_are_swapped(stylegan):
     assert pixels("mix.png").shape[1] == LABEL + PAD + (1 + LAYERS) * (CELL + PAD)
 
 
+def test_cells_are_whole_blocks_and_sheets_stay_small():
+    assert all(image_cell(16, columns) % 16 == 0 for columns in range(1, 40))
+    assert image_cell(16, 400) >= 48  # its label has to fit
+    assert (image_cell(256, 2), image_cell(256, 18), image_cell(256, 18, scale=1)) == (256, 128, 256)
+
+
 # Walks.
 
 
@@ -323,6 +329,7 @@ def refused(capsys, arguments, message: str) -> None:
         (["--space", "x", "--interpolate", "3"], "`z` or `w`"),
         (["--psi-sweep", "0,1", "-o", "folder/"], "--psi-sweep makes one .png file"),
         (["--attention", "--scale", "2"], "--scale"),
+        (["--attention", "--num", "65"], "write one for each with -o FOLDER/"),
         (["--mix", "0,1", "--columns", "2"], "--columns"),
         (["--mix", "0,1", "--components", "3"], "no component 3; this model has 0 to 2 and `global`"),
         (["--interpolate", "3", "--component", "7"], "no component 7"),

@@ -164,6 +164,7 @@ def _choose_recipe(request: Request) -> tuple[str, Path]:
     dataset = str(request.flags.get("data.dataset", "scenes"))
     short = Path(dataset).name.lower()
     near = [name for name in known if re.fullmatch(rf"{re.escape(short)}(-\d+)?", name)]
+    near.sort(key=lambda name: name != short)  # the data set's own name before those with a resolution
     exists = Path(dataset).expanduser().exists()
     any_data = "folder" if "folder" in known else "default"
     name = near[0] if near and not exists else any_data

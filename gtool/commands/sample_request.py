@@ -14,6 +14,7 @@ from gtool.errors import RecipeError
 
 DEFAULT_NUM = {"sample": 64, "walk": 8, "psi": 8, "noise": 4, "attention": 4}
 MAX_IMAGES = 10_000_000
+MAX_SHEETS = 64  # of attention, below each other in one picture
 GLOBAL = "global"  # the name of the last component
 FLAG_OF_KIND = {
     "walk": "--interpolate or --animate",
@@ -221,6 +222,10 @@ def refuse_mixtures(request: Request, numbers: Sequence[int]) -> None:
         raise RecipeError(f"-o {out}: the sheet of a walk is one .png file; name that, or leave -o out")
     if request.into_folder and kind not in ("sample", "attention"):
         raise RecipeError(f"-o {out}: {FLAG_OF_KIND[kind]} makes one .png file; name that, or leave -o out")
+    if kind == "attention" and len(numbers) > MAX_SHEETS and not request.into_folder:
+        raise RecipeError(
+            f"--attention: {len(numbers):,} images are too many for one picture; write one for each with -o FOLDER/"
+        )
     if request.columns and (kind != "sample" or request.into_folder):
         raise RecipeError("--columns is for grids; a walk has one row for each image, a folder has none")
     if request.scale and kind == "attention":

@@ -88,7 +88,6 @@ def write_attention(job: Job) -> dict[str, Path]:
     source = load(job)
     indices = torch.tensor(job.numbers, dtype=torch.int64)
     if job.folder is None:
-        source.refuse_too_many(len(indices) * 20)  # about the cells of a sheet
         return {
             "attention": source.save_sheet(np.concatenate([sheet for _, sheet in _sheets(source, indices)]))
         }
@@ -107,5 +106,5 @@ def _sheets(source: Source, indices: Any) -> Any:
         for done, (number, (image, maps)) in enumerate(
             zip(indices.tolist(), source.maps(indices), strict=True)
         ):
-            update(done, len(indices), f"{done} of {len(indices)} images")
+            update(done + 1, len(indices), f"{done + 1} of {len(indices)} images")
             yield number, layers_sheet(image, maps, title=source.title(f"image {number}: attention"))

@@ -29,7 +29,7 @@ def mean_w(generator: Any, compute: Compute) -> Tensor:
     for start in range(0, MEAN_LATENTS, MEAN_CHUNK):
         numbers = torch.arange(start, start + MEAN_CHUNK)
         w = generator.mapping(latents(generator, 0, numbers, MEAN_STREAM).to(compute.device))
-        total += w.double().cpu().sum(0)
+        total += w.cpu().double().sum(0)
     return (total / MEAN_LATENTS).float().to(compute.device)
 
 

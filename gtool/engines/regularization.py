@@ -7,6 +7,7 @@ Axis letters: N images of the global batch, n of one share; R resolution.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,6 +59,14 @@ def differences(recipe: Recipe, logits: tuple[Tensor, ...]) -> list[Tensor]:
         penalties.finite_difference(remaining.pop(0), base, step) if gamma else base.new_zeros(())
         for base, gamma in zip(logits[:2], (recipe.loss.r1_gamma, recipe.loss.r2_gamma), strict=True)
     ]
+
+
+def exact_slopes(logits: Sequence[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+    """E[|grad D|^2] on reals and on fakes, by double backward; 0 where the inputs require no gradient."""
+    watched = [place for place, images in enumerate(inputs) if images.requires_grad]
+    found = penalties.zero_centred([logits[i] for i in watched], [inputs[i] for i in watched])
+    slopes = dict(zip(watched, found, strict=True))
+    return [slopes.get(place, base.new_zeros(())) for place, base in enumerate(logits)]
 
 
 def gradient_penalty(share: Share, real: Tensor, fake: Tensor) -> Tensor:

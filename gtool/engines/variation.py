@@ -53,7 +53,7 @@ def noise_variation(
     total = torch.zeros((), dtype=torch.float64)
     squares = torch.zeros((), dtype=torch.float64)
     for images, _ in made:
-        levels = images.double().clamp(-1, 1).add(1).mul(127.5).cpu()
+        levels = images.cpu().double().clamp(-1, 1).add(1).mul(127.5)
         total = total + levels.sum(0)
         squares = squares + levels.square().sum(0)
     mean = total / draws

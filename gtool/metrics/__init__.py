@@ -1,1 +1,1 @@
-"""Distances between two sets of images: leaves that read uint8 arrays and return numbers."""
+"""Distances between two sets of images, and attention against objects: leaves that read arrays and return numbers."""

@@ -5,14 +5,14 @@ drawn scenes with their exact masks, gives every pixel one of nine classes: grou
 that objects have. No hue occurs twice in a drawn scene, so the pieces of a hue that hang together are taken
 for objects; pieces below 0.5 % of the picture are ground.
 
-Held out, on 1,000 drawn scenes against their exact masks (scenes that training never saw), it reaches at
-32 px ARI 0.957, foreground ARI 0.940, figure IoU 0.954, and at 64 px 0.981, 0.970, 0.979: no attention can score
-above what its masks are right to. The best colour rule without a network (saturation above a threshold,
-nearest hue, the same pieces) reaches 0.904, 0.836, 0.894 and 0.940, 0.901, 0.932, and speckles generated pictures.
+Held out, on 1,000 drawn scenes that training never saw against their exact masks, it reaches at 32 px ARI 0.957,
+foreground ARI 0.940, figure IoU 0.954, and at 64 px 0.981, 0.970, 0.979. That is the ceiling: what attention
+would score that followed the true objects exactly. The best colour rule without a network (saturation above a
+threshold, nearest hue, the same pieces) reaches 0.904, 0.836, 0.894 and 0.940, 0.901, 0.932, and leaves specks
+in generated pictures.
 1,000 images of 64 px take about 5 seconds on one core.
 
-The weights come with the package: `python -m tests.benchmarks.scene_masks train` makes them from a seed, and
-`... score` prints the table.
+The weights come with the package; tests/benchmarks/scene_masks.py trains them and measures both ways.
 
 N images, H W pixels.
 """

@@ -43,10 +43,15 @@ def cell_side(columns: int) -> int:
 
 
 def image_cell(resolution: int, columns: int, scale: int | None = None) -> int:
-    """Return the side of cells for images, a whole number of times their own; `scale` chooses that number."""
+    """Return the side of cells for images: whole blocks where they are enlarged, halved where they are many.
+
+    `scale`, where given, is how much larger than the images they are.
+    """
     wanted = min(LARGEST, max(CELLS[0], (WIDEST - LABEL) // columns - PAD))
-    factor = scale or comfortable_scale(resolution, wanted)
-    return resolution * max(factor, -(-CELLS[0] // resolution))
+    side = resolution * max(scale or comfortable_scale(resolution, wanted), -(-CELLS[0] // resolution))
+    while scale is None and side // 2 >= max(wanted, CELLS[-1]):
+        side //= 2
+    return side
 
 
 def fit(image: Pixels, side: int) -> Pixels:

@@ -1,7 +1,18 @@
 """The segmenter of scenes: how it was trained, what it reaches on scenes it never saw, and a colour rule beside it.
 
-python -m tests.benchmarks.scene_masks train [--steps 6000] [--out FILE]
-python -m tests.benchmarks.scene_masks score [--weights FILE]
+    python -m tests.benchmarks.scene_masks train [--steps 3248] [--out FILE]
+    python -m tests.benchmarks.scene_masks score [--weights FILE]
+
+About 7 minutes on one core. The weights of the package come from these steps on 129,920 scenes with the rate
+lowered by the clock instead of by the step, which nobody can repeat; a run of this script needs its own `score`.
+
+Held out, 1,000 scenes, 32 / 64 / 128 px:
+network                       ARI 0.957 / 0.981 / 0.979  FG-ARI 0.940 / 0.970 / 0.976  figure IoU 0.954 / 0.979 / 0.977
+colour rule, saturation 0.38  ARI 0.904 / 0.940 / 0.959  FG-ARI 0.836 / 0.901 / 0.934  figure IoU 0.894 / 0.932 / 0.953
+colour rule, saturation 0.22  ARI 0.829 / 0.843 / 0.852  FG-ARI 0.944 / 0.969 / 0.983  figure IoU 0.800 / 0.818 / 0.828
+The number of objects is right in 95, 98 and 99 % (network) and 93, 92 and 92 % (rule at 0.38). On 24 pictures of a
+small TransGAN the two ways agree to figure IoU 0.85 and foreground ARI 0.57: there the rule splits objects by
+their shades and leaves specks.
 """
 
 from __future__ import annotations
@@ -22,7 +33,7 @@ from gtool.metrics.objects import score_labels
 from gtool.metrics.segmenter import NAME, PROTOCOL, Segmenter, find_objects, objects_of
 
 TRAINING_SEED, HELD_OUT_SEED = 1001, 2002
-STEPS, RATE = 6000, 2e-3
+STEPS, RATE = 3248, 2e-3
 SIZES = ((32, 64), (64, 16))  # resolution, images of a batch: equal numbers of pixels
 
 
@@ -37,7 +48,7 @@ def labelled(indices: np.ndarray, resolution: int, seed: int) -> tuple[Tensor, T
 
 
 def spoil(images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Bring three in four scenes nearer to generated ones: bent, blurred, with colours that run, and noise."""
+    """Bring drawn scenes nearer to generated ones: bent, blurred, with colours that run, and noise."""
     count, _, side, _ = images.shape
 
     def some(share: float) -> Tensor:
@@ -48,8 +59,7 @@ def spoil(images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         return F.interpolate(coarse, size=(side, side), mode="bicubic", align_corners=True)
 
     grid = F.affine_grid(torch.eye(2, 3).expand(count, 2, 3), [count, 1, side, side], align_corners=False)
-    clean, drawn = some(0.25), images
-    bend = (1 - clean) * some(0.9) * torch.rand(count, 1, 1, 1) * 0.12 * field(2, 5)
+    bend = some(0.7) * torch.rand(count, 1, 1, 1) * 0.12 * field(2, 5)
     grid = grid + bend.permute(0, 2, 3, 1)
     images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
     labels = F.grid_sample(
@@ -63,7 +73,7 @@ def spoil(images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         blurred = F.avg_pool2d(F.pad(images, [width // 2] * 4, mode="reflect"), width, 1)
         images = torch.lerp(images, blurred, some(0.3) * torch.rand(count, 1, 1, 1) ** 0.5)
     images = images + some(0.6) * torch.rand(count, 1, 1, 1) * 0.12 * torch.randn_like(images)
-    return torch.lerp(images.clamp(-1, 1), drawn, clean), labels[:, 0].long()
+    return images.clamp(-1, 1), labels[:, 0].long()
 
 
 def train(steps: int, out: Path) -> None:
