@@ -3,15 +3,14 @@
     python -m tests.benchmarks.scene_masks train [--steps 3248] [--out FILE]
     python -m tests.benchmarks.scene_masks score [--weights FILE]
 
-About 7 minutes on one core. The weights of the package come from these steps on 129,920 scenes with the rate
-lowered by the clock instead of by the step, which nobody can repeat; a run of this script needs its own `score`.
+About 7 minutes on one core; the weights of the package come from this, 129,920 scenes.
 
 Held out, 1,000 scenes, 32 / 64 / 128 px:
-network                       ARI 0.957 / 0.981 / 0.979  FG-ARI 0.940 / 0.970 / 0.976  figure IoU 0.954 / 0.979 / 0.977
+network                       ARI 0.955 / 0.980 / 0.978  FG-ARI 0.938 / 0.971 / 0.975  figure IoU 0.952 / 0.979 / 0.976
 colour rule, saturation 0.38  ARI 0.904 / 0.940 / 0.959  FG-ARI 0.836 / 0.901 / 0.934  figure IoU 0.894 / 0.932 / 0.953
 colour rule, saturation 0.22  ARI 0.829 / 0.843 / 0.852  FG-ARI 0.944 / 0.969 / 0.983  figure IoU 0.800 / 0.818 / 0.828
 The number of objects is right in 95, 98 and 99 % (network) and 93, 92 and 92 % (rule at 0.38). On 24 pictures of a
-small TransGAN the two ways agree to figure IoU 0.85 and foreground ARI 0.57: there the rule splits objects by
+small TransGAN the two ways agree to figure IoU 0.85 and foreground ARI 0.57 (earlier weights): there the rule splits objects by
 their shades and leaves specks.
 """
 
