@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from gtool.commands.eval import Request
     from gtool.device import Compute
 
-NUM_IMAGES = 1000
+NUM_IMAGES = 1000  # or as many as the budget holds
+BUDGET = 1.5e9  # bytes of maps: of the trained model, the untrained one, and with other local latents
 KNOWN = "scenes"  # the data set whose objects the segmenter of the package finds
 ROWS = 8  # pictures on the sheet
 PIXELS_A_BATCH = 2**18
@@ -65,7 +66,7 @@ def score(path: Path, request: Request, compute: Compute) -> dict[str, Any]:
     generator, meta = load_generator(path, compute)
     _require_objects(path, meta)
     subject = Subject(path, generator, meta, compute)
-    count = request.num or NUM_IMAGES
+    count = request.num or min(NUM_IMAGES, max(ROWS, int(BUDGET / (3 * _map_bytes(subject)))))
     with console.progress("attention") as update:
         images, maps = _look(subject, generator, request.seed, count, update, images=True)
         _, changed = _look(subject, generator, request.seed, count, update, other_locals=True)
@@ -86,6 +87,14 @@ def print_tables(record: dict[str, Any], name: str) -> None:
     heads, *rows = picked_table(record)
     console.table(heads, rows, "layer picked on one half of the images, scored on the other")
     console.result(record["picture"])
+
+
+def _map_bytes(subject: Subject) -> int:
+    """Bytes of one image's maps in half precision."""
+    generator: Any = subject.generator
+    heads = subject.meta["config"]["synthesis"]["heads"]
+    sides = [int(name[:-1]) for name in generator.attention_layers]
+    return 2 * heads * (generator.z_shape[0] - 1) * sum(side**2 for side in sides)
 
 
 def _untrained(subject: Subject) -> nn.Module:

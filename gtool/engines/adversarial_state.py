@@ -69,7 +69,7 @@ class State:
     @numbers.setter
     def numbers(self, numbers: dict[str, float]) -> None:
         known = self.numbers | numbers
-        # A fixed probability is the recipe's, also where it has been changed between two sessions.
+        # A fixed probability is the recipe's, also where it has been changed for a resumed run.
         if self.recipe.augment.target is not None:
             self.augment_p = known["augment_p"]
         self.real_sign = self.real_sign.new_tensor(known["real_sign"])
