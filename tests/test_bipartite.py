@@ -41,6 +41,12 @@ def inputs() -> list[Tensor]:
     return [torch.randn(*shape, generator=random) for shape in shapes]
 
 
+def read(layer: BipartiteAttention, *given: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Pixels and attention as formulas have it, (N, h, L, k)."""
+    x, attention = layer(*given)
+    return x, attention.transpose(2, 3)
+
+
 def heads_of(x: Tensor, heads: int) -> Tensor:
     return x.view(*x.shape[:-1], heads, -1).transpose(-2, -3)
 
@@ -78,7 +84,7 @@ def test_attention_is_that_of_its_formula(kind, heads, iterations, gather):
     layer = layer_of(kind, heads=heads, iterations=iterations, gather=gather)
     given = inputs()
     with torch.no_grad():
-        _, attention = layer(*given)
+        _, attention = read(layer, *given)
         torch.testing.assert_close(attention, plain_attention(layer, *given), rtol=1e-4, atol=1e-5)
 
 
@@ -105,7 +111,7 @@ def test_what_is_read_changes_pixels_by_its_formula(heads, integration, norm):
     layer = layer_of("simplex", heads=heads, integration=integration, norm=norm)
     x, y, *rest = inputs()
     with torch.no_grad():
-        changed, attention = layer(x, y, *rest)
+        changed, attention = read(layer, x, y, *rest)
         expected = plain_integration(layer, x, y, attention)
     torch.testing.assert_close(changed, expected, rtol=1e-4, atol=1e-4)
 
@@ -114,8 +120,8 @@ def test_what_attention_adds_at_the_start_can_be_scaled():
     x, y, *rest = inputs()
     quiet, loud = layer_of("simplex", integration="add", gain=0.0), layer_of("simplex", integration="add")
     with torch.no_grad():
-        torch.testing.assert_close(quiet(x, y, *rest)[0], x - x.mean(dim=-1, keepdim=True))
-        assert (loud(x, y, *rest)[0] - x).abs().max() > 0.1
+        torch.testing.assert_close(read(quiet, x, y, *rest)[0], x - x.mean(dim=-1, keepdim=True))
+        assert (read(loud, x, y, *rest)[0] - x).abs().max() > 0.1
 
 
 def moved_maps(layer: BipartiteAttention, which: int, place: int | None = None) -> Tensor:
@@ -125,7 +131,7 @@ def moved_maps(layer: BipartiteAttention, which: int, place: int | None = None) 
     changed[which] = given[which].clone()
     changed[which][..., slice(None) if place is None else place, :] += 1.0
     with torch.no_grad():
-        return (layer(*given)[1] - layer(*changed)[1]).abs()
+        return (read(layer, *given)[1] - read(layer, *changed)[1]).abs()
 
 
 @pytest.mark.parametrize("heads", [1, 2])
@@ -159,14 +165,14 @@ def test_gates_close_components_and_pixels():
     with torch.no_grad():
         for gate in (layer.component_gate, layer.pixel_gate):
             gate.bias.fill_(50.0)
-        open_, attention = layer(*given)
+        open_, attention = read(layer, *given)
         torch.testing.assert_close(attention.sum(dim=-1), torch.ones(N, 1, PIXELS))
         layer.component_gate.bias.fill_(-50.0)
-        _, attention = layer(*given)
+        _, attention = read(layer, *given)
         assert attention.max() < 1e-6
         layer.component_gate.bias.fill_(50.0)
         layer.pixel_gate.bias.fill_(-50.0)
-        closed, attention = layer(*given)
+        closed, attention = read(layer, *given)
         assert attention.max() < 1e-6
     assert (open_ - closed).abs().max() > 1e-2
 
@@ -177,7 +183,7 @@ def test_pixel_gates_begin_open():
     layer = BipartiteAttention(CHANNELS, WIDTH, COUNT, settings, position_dim=0)
     with torch.no_grad():
         layer.pixel_gate.weight.zero_()
-        _, attention = layer(*inputs()[:2], None, None)
+        _, attention = read(layer, *inputs()[:2], None, None)
     torch.testing.assert_close(
         attention.sum(-1), torch.full((N, 1, PIXELS), torch.sigmoid(torch.ones(())).item())
     )
@@ -185,8 +191,8 @@ def test_pixel_gates_begin_open():
 
 def test_dropout_leaves_out_weights_and_whole_components_at_half_the_rate():
     layer = layer_of("simplex", dropout=0.5).train()
-    dropped = layer._dropped(torch.ones(400, 1, 50, COUNT))
-    whole = (dropped == 0).all(dim=2)
+    dropped = layer._dropped(torch.ones(400, 1, COUNT, 50))
+    whole = (dropped == 0).all(dim=-1)
     assert whole.float().mean().item() == pytest.approx(0.25, abs=0.05)
     assert (dropped == 0).float().mean().item() == pytest.approx(1 - 0.75**2, abs=0.05)
     assert dropped.mean().item() == pytest.approx(1, abs=0.1)
@@ -248,9 +254,9 @@ def test_half_precision_rounds_no_scores_of_components():
     """Softmax, keys and what is gathered are float32 under autocast."""
     layer = layer_of("duplex")
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        changed, attention = layer(*inputs())
+        changed, attention = read(layer, *inputs())
     assert attention.dtype == torch.float32
-    exact = layer(*inputs())[1]
+    exact = read(layer, *inputs())[1]
     torch.testing.assert_close(attention, exact, rtol=0.1, atol=0.02)
     assert changed.isfinite().all()
-    assert F.mse_loss(changed.float(), layer(*inputs())[0]) < 1e-3
+    assert F.mse_loss(changed.float(), read(layer, *inputs())[0]) < 1e-3

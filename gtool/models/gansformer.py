@@ -176,7 +176,7 @@ class SynthesisLayer(nn.Module):
             noise: (N, 1, H, W).
 
         Returns:
-            (N, C, H, W), and the attention (N, h, H W, k) where there is any.
+            (N, C, H, W), and the attention (N, h, k, H W) where there is any.
         """
         x, scale = self.conv(x, w[:, -1])
         attention = None
@@ -401,10 +401,9 @@ class Generator(nn.Module):
 
 
 def _as_maps(attention: Tensor) -> Tensor:
-    """(N, h, H W, k) -> (N, h, k, H, W)."""
-    n, heads, pixels, count = attention.shape
-    side = math.isqrt(pixels)
-    return attention.transpose(2, 3).reshape(n, heads, count, side, side)
+    """(N, h, k, H W) -> (N, h, k, H, W)."""
+    side = math.isqrt(attention.shape[-1])
+    return attention.view(*attention.shape[:-1], side, side)
 
 
 def build(config: GANsformerConfig) -> tuple[Generator, Discriminator]:
