@@ -33,12 +33,9 @@ def test_a_component_has_its_colour_in_every_image_and_picture():
     painted = attention.paint_labels(black, attention.hard_labels(one_component(5), 16))
     expected = np.rint(attention.TINT * attention.palette()[5])
     assert (painted == expected[:, None, None]).all()
-    for picture in (
-        attention.overlay_sheet(black[None], one_component(5)[None]),
-        attention.layers_sheet(black, {"8a": one_component(5)[None]}),
-    ):
-        assert (picture == expected).all(-1).sum() >= 48 * 48
-        assert (picture == attention.palette()[5]).all(-1).sum() > 48  # the head of its column
+    picture = attention.layers_sheet(black, {"8a": one_component(5)[None]})
+    assert (picture == expected).all(-1).sum() >= 48 * 48
+    assert (picture == attention.palette()[5]).all(-1).sum() > 48  # the head of its column
 
 
 def test_ground_keeps_the_grey_of_the_image():
@@ -79,8 +76,7 @@ def test_sheets_show_every_image_layer_head_and_component(side, count):
     cell = layout.cell_side(2 + count)
     height, width = cell + layout.PAD, layout.LABEL + layout.PAD
     top = layout.TITLE_HEIGHT + layout.HEAD
-    sheet = attention.overlay_sheet(images, maps, title="layer 8a")
-    assert sheet.dtype == np.uint8
-    assert sheet.shape == (top + 3 * height, width + (2 + count) * height, 3)
     layers = {"8a": maps[:2], "16a": maps[:2]}  # of two heads each
-    assert attention.layers_sheet(images[0], layers).shape == (top + 4 * height, sheet.shape[1], 3)
+    sheet = attention.layers_sheet(images[0], layers, title="image 0")
+    assert sheet.dtype == np.uint8
+    assert sheet.shape == (top + 4 * height, width + (2 + count) * height, 3)

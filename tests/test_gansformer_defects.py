@@ -115,7 +115,8 @@ def test_noise_of_an_image_is_an_input():
 def test_networks_have_no_running_state():
     """Truncation of the release pulls all components to one running mean, which differs from process to process."""
     generator, discriminator = networks(tiny())
-    before = {name: value.clone() for name, value in generator.state_dict().items()}
+    held = [*generator.named_parameters(), *generator.named_buffers(), *discriminator.named_buffers()]
+    before = [value.detach().clone() for _, value in held]
     discriminator(generator.train()(latents(generator)))
-    assert all(torch.equal(before[name], value) for name, value in generator.state_dict().items())
-    assert not list(generator.buffers()) or before.keys() == dict(generator.named_parameters()).keys()
+    for (name, value), old in zip(held, before, strict=True):
+        assert torch.equal(old, value), name

@@ -104,8 +104,40 @@ def test_what_has_no_attention_to_score_is_refused_in_one_line(tiny_run, tmp_pat
     folder = tmp_path / "pictures"
     folder.mkdir()
     Image.new("RGB", (8, 8)).save(folder / "a.png")
-    assert run(["eval", str(folder), str(folder), "--attention", "--device", "cpu"]) == 2
+    assert run(["eval", str(folder), "--attention", "--device", "cpu"]) == 2
     assert "name a run or weights" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--resolution", "32"], "--attention compares with nothing real"),
+        (["--num", "10000000"], "are as many as are kept at once"),
+    ],
+)
+def test_what_means_nothing_for_attention_is_refused(trained, more, said, capsys):
+    assert run(["eval", str(trained), "--attention", *more, "--device", "cpu"]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("model.mapping.layers=3", "mapping.layers = 3 is odd"),
+        ("model.discriminator.group_channels=3", "group_channels = 3 does not divide"),
+        ("model.synthesis.heads=3", "heads = 3 does not divide"),
+        ("model.synthesis.style=false", "nothing reads the latents"),
+        ("model.resolution=48", "no power of two"),
+    ],
+)
+def test_networks_that_cannot_be_are_refused_before_anything_is_written(setting, said, capsys):
+    settings = [setting] if "style" not in setting else [setting, "model.attention=none"]
+    more = [part for one in settings for part in ("--set", one)]
+    assert train("gansformer", write_recipe(), "never", *more) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
+    assert not Path("never").exists()
 
 
 def test_pictures_that_no_mask_is_known_for_are_refused(trained, tmp_path, capsys):

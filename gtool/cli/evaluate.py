@@ -52,7 +52,7 @@ def evaluate(
         int | None,
         typer.Option(
             min=2,
-            help="Images on each side; default 2000, with --fid or --kid 10000, --attention 1000, folders: all.",
+            help="Images on each side; default 2000, with --fid or --kid 10000, --attention up to 1000, folders: all.",
         ),
     ] = None,
     reference: Annotated[

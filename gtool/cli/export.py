@@ -19,7 +19,9 @@ EXAMPLES = """Examples:
 
 `gtool export runs/paint-transformer-scenes-000 -o predictor.onnx` : patches of photo and canvas to strokes
 
-`gtool export released.pth --from transgan -o transgan.safetensors` : a checkpoint of the original code"""
+`gtool export released.pth --from transgan -o transgan.safetensors` : a checkpoint of the original code
+
+`gtool export network.pkl --from gansformer` : so are the pickles of GANsformer's PyTorch code, executing nothing"""
 
 
 def export(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from gtool.cli.options import Device, Json, Setting
+from gtool.models import MODELS
 
 EXAMPLES = """Examples:
 
@@ -17,6 +18,8 @@ EXAMPLES = """Examples:
 
 `gtool train transgan --dataset ./my-photos --set data.resolution=64 --minutes 30`
 
+`gtool train gansformer --set model.attention=simplex` : or duplex, centroid, none (StyleGAN2)
+
 `gtool train transgan --resume auto` : go on with the newest run
 
 `gtool train paint-transformer --finetune ./my-photos` : go on from trained weights with photos of yours
@@ -25,7 +28,7 @@ EXAMPLES = """Examples:
 
 
 def train(
-    model: Annotated[str, typer.Argument(help="Which model: transgan or paint-transformer.")],
+    model: Annotated[str, typer.Argument(help=f"Which model: {', '.join(MODELS)}.")],
     dataset: Annotated[
         str | None, typer.Option(help="A built-in name, a folder, zip or parquet of images, or a hub id.")
     ] = None,

@@ -92,6 +92,8 @@ def _understand(request: Request) -> tuple[Request, Target]:
     if request.other is not None:
         request = replace(request, reference=request.other)
     target = find_target(request.target)
+    if request.attention and target.weights is None:
+        raise RecipeError(f"{target.folder}: --attention looks into a generator; name a run or weights")
     if target.folder is not None and request.reference is None:
         raise RecipeError(
             f"{target.folder}: a folder is compared with another; name it second, or --reference NAME"
@@ -100,8 +102,12 @@ def _understand(request: Request) -> tuple[Request, Target]:
         find_dataset(request.reference)  # raises when the name leads nowhere
     if request.weights is not None and not request.weights.is_file():
         raise CheckpointError(f"{request.weights}: no such file (--weights)")
-    if request.attention and target.weights is None:
-        raise RecipeError(f"{target.folder}: --attention looks into a generator; name a run or weights")
+    alone = request.attention and not request.metrics
+    for name in ("reference", "split", "resolution", "weights"):
+        if alone and getattr(request, name) is not None:
+            raise RecipeError(
+                f"--{name}: --attention compares with nothing real; give a metric too, or leave it out"
+            )
     if not request.metrics and not request.attention:
         console.notice("no metric was named: rfd and swd, which need no weights (--fid and --kid need them)")
         request = replace(request, metrics=WITHOUT_WEIGHTS)

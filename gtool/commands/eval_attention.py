@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,6 @@ NUM_IMAGES = 1000  # or as many as the budget holds
 BUDGET = 1.5e9  # bytes of maps: of the trained model, the untrained one, and with other local latents
 KNOWN = "scenes"  # the data set whose objects the segmenter of the package finds
 ROWS = 8  # pictures on the sheet
-PIXELS_A_BATCH = 2**18
 OTHER = "z-other"  # stream of the local latents that are put in the place of an image's own
 Maps = dict[str, "Tensor"]
 
@@ -61,18 +61,21 @@ def score(path: Path, request: Request, compute: Compute) -> dict[str, Any]:
     """
     from gtool.engines.generation import load_generator
     from gtool.metrics.attention import score_attention
+    from gtool.metrics.segmenter import PROTOCOL as SEGMENTER
     from gtool.metrics.segmenter import find_objects
 
     generator, meta = load_generator(path, compute)
     _require_objects(path, meta)
     subject = Subject(path, generator, meta, compute)
-    count = request.num or min(NUM_IMAGES, max(ROWS, int(BUDGET / (3 * _map_bytes(subject)))))
+    count = _count(subject, request.num)
     with console.progress("attention") as update:
-        images, maps = _look(subject, generator, request.seed, count, update, images=True)
-        _, changed = _look(subject, generator, request.seed, count, update, other_locals=True)
-        _, untrained = _look(subject, _untrained(subject), request.seed, count, update)
+        look = partial(_look, subject, request, count, update)
+        images, maps = look(generator, images=True)
+        _, changed = look(generator, other_locals=True)
+        _, untrained = look(_untrained(subject))
     objects = find_objects(images)
     record = score_attention(images, objects, maps, untrained=untrained, changed=changed, seed=request.seed)
+    record |= {"masks": SEGMENTER, "seed": request.seed}
     record["picture"] = str(_write_sheet(subject, images, objects, maps, record))
     return record
 
@@ -83,10 +86,23 @@ def print_tables(record: dict[str, Any], name: str) -> None:
 
     heads, *rows = layer_table(record)
     pictures = f"{record['num_images']:,} images, {record['objects_per_image']:.1f} objects each"
-    console.table(heads, rows, f"{name}: attention against the objects of {pictures}")
+    protocol = f"{record['protocol']}, masks {record['masks']}"
+    console.table(heads, rows, f"{name}: attention against the objects of {pictures}; {protocol}")
     heads, *rows = picked_table(record)
     console.table(heads, rows, "layer picked on one half of the images, scored on the other")
     console.result(record["picture"])
+
+
+def _count(subject: Subject, wanted: int | None) -> int:
+    """How many images there is room for."""
+    most = max(ROWS, int(BUDGET / (3 * _map_bytes(subject))))
+    if wanted is None:
+        return min(NUM_IMAGES, most)
+    if wanted > max(most, NUM_IMAGES):
+        raise RecipeError(
+            f"--num {wanted}: the attention maps of {most:,} images are as many as are kept at once"
+        )
+    return wanted
 
 
 def _map_bytes(subject: Subject) -> int:
@@ -114,10 +130,10 @@ def _untrained(subject: Subject) -> nn.Module:
 
 def _look(
     subject: Subject,
-    generator: Any,
-    seed: int,
+    request: Request,
     count: int,
     update: Any,
+    generator: Any,
     *,
     images: bool = False,
     other_locals: bool = False,
@@ -128,7 +144,7 @@ def _look(
     from gtool.data.transforms import to_uint8
     from gtool.engines.generation import batches, latents
 
-    indices = torch.arange(count)
+    indices, seed = torch.arange(count), request.seed
 
     def ws(rows: Tensor) -> Tensor:
         z = latents(generator, seed, indices[rows])
@@ -137,21 +153,20 @@ def _look(
         made: Tensor = generator.broadcast(generator.mapping(z.to(subject.compute.device)))
         return made
 
-    batch_size = max(4, min(64, PIXELS_A_BATCH // subject.resolution**2))
     pictures: list[Tensor] = []
-    parts: list[list[Tensor]] = [[] for _ in generator.attention_layers]
-    done = 0
-    made = batches(generator, seed, indices, subject.compute, batch_size=batch_size, ws=ws, with_maps=True)
+    kept: Maps = {}
+    done, size = 0, request.batch_size
+    made = batches(generator, seed, indices, subject.compute, batch_size=size, ws=ws, with_maps=True)
     for batch, maps in made:
         if images:
             pictures.append(to_uint8(batch).cpu())
-        for kept, layer in zip(parts, maps, strict=True):
-            kept.append(layer.half().cpu())
+        for name, layer in zip(generator.attention_layers, maps, strict=True):
+            if not done:
+                kept[name] = torch.empty(count, *layer.shape[1:], dtype=torch.float16)
+            kept[name][done : done + len(batch)] = layer.cpu()
         done += len(batch)
         update(done, count, f"{done:,} of {count:,} images")
-    joined = torch.cat(pictures).numpy() if images else None
-    named = zip(generator.attention_layers, parts, strict=True)
-    return joined, {name: torch.cat(kept) for name, kept in named}
+    return torch.cat(pictures).numpy() if images else None, kept
 
 
 def _write_sheet(subject: Subject, images: Any, objects: Any, maps: Maps, record: dict[str, Any]) -> Path:
@@ -166,7 +181,7 @@ def _write_sheet(subject: Subject, images: Any, objects: Any, maps: Maps, record
         shown,
         objects[:ROWS],
         maps[best["layer"]][:ROWS, best["head"]].float().numpy(),
-        clusters=kmeans_cells(shown, record["num_components"]),
+        clusters=kmeans_cells(shown, record["num_components"], record["seed"]),
         cells=grid_cells(record["num_components"], subject.resolution),
         layer=f"{best['layer']} head {best['head']}",
         title=f"{subject.path.parent.name}/{subject.path.name}",

@@ -88,6 +88,8 @@ def write_attention(job: Job) -> dict[str, Path]:
     source = load(job)
     indices = torch.tensor(job.numbers, dtype=torch.int64)
     if job.folder is None:
+        heads = source.meta["config"]["synthesis"]["heads"]
+        source.refuse_too_many(len(indices) * heads * len(source.generator.attention_layers))
         return {
             "attention": source.save_sheet(np.concatenate([sheet for _, sheet in _sheets(source, indices)]))
         }

@@ -1,7 +1,8 @@
 """What a step of adversarial training draws: latents, mixing, noise, augmentation; and how it is shared out.
 
 Every random number is a function of (seed, purpose, step) and is drawn for the global batch, of which each process
-and micro-batch takes its share: results do not depend on how many there are.
+and micro-batch takes its share: results do not depend on how many there are. Dropout alone is drawn inside a network,
+share by share: a run that has any can be resumed, but depends on how its batches are cut up.
 
 Axis letters: N images of the global batch, n of one share; R resolution.
 """

@@ -35,7 +35,8 @@ class GridEncoding(nn.Module):
         if kind == "sinus":
             waves = _waves(side, LONGEST ** (-4 * torch.arange(dim // 4) / dim))
         elif kind == "fourier":
-            waves = _waves(side, math.pi / 2 * 2.0 ** torch.arange(dim // 4))
+            # No faster than the map can show: a wave of two places.
+            waves = _waves(side, (math.pi / 2 * 2.0 ** torch.arange(dim // 4)).clamp(max=math.pi * side / 2))
         self.register_buffer("waves", waves, persistent=False)
         self.along: nn.Parameter | None = None  # x, then y
         if kind == "linear":

@@ -224,13 +224,21 @@ def layer_table(record: dict[str, Any]) -> list[list[str]]:
 
 
 def picked_table(record: dict[str, Any]) -> list[list[str]]:
-    """Return heads and rows: for each measure the picked layer and what it and the baselines reach."""
+    """Return heads and rows: for each measure the picked layer, what it reaches, and the baselines.
+
+    A baseline whose margin to attention has its interval above 0 is marked as beaten.
+    """
     contestants = list(record["picked"][PICKED_BY[0]])
     rows = [["picked by", "layer", *contestants]]
     for name, scores in record["picked"].items():
         best = scores["attention"]
-        rows.append([name, f"{best['layer']} head {best['head']}", *_texts(scores, contestants)])
+        texts = [_text(scores[one]) + _verdict(scores[one].get("margin")) for one in contestants]
+        rows.append([name, f"{best['layer']} head {best['head']}", *texts])
     return rows
+
+
+def _verdict(margin: Interval | None) -> str:
+    return " beaten" if margin and margin["low"] is not None and margin["low"] > 0 else ""
 
 
 def _texts(scores: dict[str, Interval], names: list[str]) -> list[str]:

@@ -29,13 +29,19 @@ class Section(BaseModel):
 class MappingConfig(Section):
     """z -> w: one network that all local components share, and one for the global."""
 
-    layers: Annotated[int, Field(ge=1, le=64)] = 8  # residual: in blocks of two; one more follows either way
+    layers: Annotated[int, Field(ge=1, le=64)] = 8  # residual: an even number; one more follows either way
     residual: bool = True
     multiplier: Positive = 0.01  # of the learning rate
     self_attention: bool = True  # of the local components, before each block or layer
     normalize_global: bool = (
         True  # the global component's z; off in networks converted from the first release
     )
+
+    @model_validator(mode="after")
+    def _fits(self) -> MappingConfig:
+        if self.residual and self.layers % 2:
+            raise ValueError(f"mapping.layers = {self.layers} is odd, and residual blocks have two layers")
+        return self
 
 
 class SynthesisConfig(Section):
@@ -100,8 +106,18 @@ class GANsformerConfig(Section):
     def _fits(self) -> GANsformerConfig:
         if self.resolution & (self.resolution - 1):
             raise ValueError(f"resolution {self.resolution} cannot be made: it is no power of two")
+        group_channels, last = self.discriminator.group_channels, self.discriminator_channels(SMALLEST)
+        if last % group_channels:
+            raise ValueError(
+                f"discriminator.group_channels = {group_channels} does not divide the {last} channels of side 4"
+            )
         heads = self.synthesis.heads
         if self.attention == "none":
+            if not self.synthesis.style and self.synthesis.stem == "constant":
+                raise ValueError(
+                    "without attention, with synthesis.style = false and a constant stem nothing reads the latents; "
+                    "set synthesis.style = true (StyleGAN2) or synthesis.stem = 'latent' (a plain GAN)"
+                )
             return self
         for side in self.attended_sides:
             if (channels := self.channels(side)) % heads:

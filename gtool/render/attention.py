@@ -59,20 +59,6 @@ BRIGHTENED = 0.5  # exponent of soft attention
 NOTE = "components: black 0, white 1"
 
 
-def overlay_sheet(images: Any, maps: Any, *, title: str = "", names: Sequence[str] = ()) -> Pixels:
-    """Show one layer and head for several images, a row each: image, hard attention, every component.
-
-    images: uint8 (N, 3, R, R). maps: (N, k, h, w). names: labels of the rows instead of their numbers.
-    """
-    images, maps = np.asarray(images), np.asarray(maps, np.float32)
-    cell = cell_side(2 + maps.shape[1])
-    rows = [
-        Row(name, [fit(image, cell), *_attention_cells(image, own, cell)])
-        for name, image, own in zip(_names(names, len(images)), images, maps, strict=True)
-    ]
-    return sheet(rows, [Column("image"), *_component_columns(maps.shape[1])], cell, title, NOTE)
-
-
 def layers_sheet(image: Any, maps: Mapping[str, Any], *, title: str = "") -> Pixels:
     """Show all layers and heads for one image, a row each: hard attention, every component.
 
