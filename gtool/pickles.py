@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 8 * 2**30
 MOST_STEPS = 5_000_000  # a released file takes about 100,000
+MOST_PARTS = 16  # of a key, a shape, the arguments of a call that is understood
 STORAGES = {  # their classes in torch
     "FloatStorage": "float32",
     "DoubleStorage": "float64",
@@ -104,8 +105,9 @@ def read_pickle(path: Path) -> Any:
         return _run(io.BytesIO(path.read_bytes()))
     except RefusedPickleError as refused:
         raise CheckpointError(f"{path}: not a readable pickle: {refused}") from None
-    except (OSError, zipfile.BadZipFile, MemoryError) as bad:
-        raise CheckpointError(f"{path}: cannot be read: {bad or 'too large'}") from None
+    # RuntimeError, NotImplementedError and ValueError: zip files that are encrypted, too new, or with broken names.
+    except (OSError, zipfile.BadZipFile, MemoryError, RuntimeError, ValueError, LookupError, EOFError) as bad:
+        raise CheckpointError(f"{path}: not a readable pickle: {_first_line(bad) or 'too large'}") from None
 
 
 def plain(value: Any) -> Any:
@@ -113,9 +115,13 @@ def plain(value: Any) -> Any:
     return value.pairs if isinstance(value, Record) and value.pairs else value
 
 
-def _run(stream: io.BytesIO, persistent: Persistent | None = None) -> Any:
-    """Run one pickle of a stream, and leave the stream behind it."""
-    machine = _Machine(persistent)
+def _first_line(bad: object) -> str:
+    return next(iter(str(bad)[:200].splitlines()), "")[:80]
+
+
+def _run(stream: io.BytesIO, persistent: Persistent | None = None, calls: bool = True) -> Any:
+    """Run one pickle of a stream, and leave the stream behind it; without calls, one is an error."""
+    machine = _Machine(persistent, calls)
     try:
         for step, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             if step > MOST_STEPS:
@@ -124,23 +130,20 @@ def _run(stream: io.BytesIO, persistent: Persistent | None = None) -> Any:
                 return machine.pop()
             machine.execute(opcode.name, argument)
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, struct.error, OverflowError) as bad:
-        raise RefusedPickleError(
-            f"damaged ({(str(bad) or type(bad).__name__).splitlines()[0][:80]})"
-        ) from None
+        raise RefusedPickleError(f"damaged ({_first_line(bad) or type(bad).__name__})") from None
     raise RefusedPickleError("it ends too early")
 
 
 class _Machine:
     """The stack, its marks, and what was memorised."""
 
-    def __init__(self, persistent: Persistent | None) -> None:
+    def __init__(self, persistent: Persistent | None, calls: bool) -> None:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
-        self.persistent = persistent
-        self.made: dict[
-            int, tuple[Any, Any]
-        ] = {}  # of one argument: that asked for a thousand times, is made once
+        self.persistent, self.calls = persistent, calls
+        # By the argument: what is asked for a thousand times, is made once.
+        self.made: dict[int, tuple[Any, Any]] = {}
 
     def execute(self, opcode: str, argument: Any) -> None:
         """Take one step."""
@@ -199,9 +202,9 @@ class _Machine:
                 push(self._since_mark())
             case "DICT":
                 values = self._since_mark()
-                push(dict(zip(values[::2], values[1::2], strict=True)))
+                push(dict(zip(_keys(values[::2]), values[1::2], strict=True)))
             case "FROZENSET":
-                push(frozenset(self._since_mark()))
+                push(frozenset(_keys(self._since_mark())))
             case _:
                 return False
         return True
@@ -214,10 +217,10 @@ class _Machine:
                 self._below(list, "items").extend(values)
             case "SETITEM" | "SETITEMS":
                 values = [self.pop(), self.pop()][::-1] if opcode == "SETITEM" else self._since_mark()
-                self._below(dict, "pairs").update(zip(values[::2], values[1::2], strict=True))
+                self._below(dict, "pairs").update(zip(_keys(values[::2]), values[1::2], strict=True))
             case "ADDITEMS":
                 values = self._since_mark()
-                self._below(set, "").update(values)
+                self._below(set, "").update(_keys(values))
             case _:
                 return False
         return True
@@ -244,7 +247,7 @@ class _Machine:
                 push(self._called(what, arguments))
             case "NEWOBJ_EX":
                 named, arguments, what = self.pop(), self.pop(), self.pop()
-                push(Record(what, (*arguments, named)))
+                push(Record(what, (arguments, named)))
             case "INST":
                 push(Record(_name(*argument.split(" ", 1)), tuple(self._since_mark())))
             case "OBJ":
@@ -268,15 +271,31 @@ class _Machine:
         """Stand in for a call: dictionaries, storages and tensors are made, the rest is a record."""
         if not isinstance(arguments, tuple):
             raise RefusedPickleError("damaged (arguments of a call)")
-        make = _MADE.get(str(what)) if isinstance(what, Name) else None
+        if not self.calls:
+            raise RefusedPickleError("a storage that calls something")
+        make = _MADE.get(what) if isinstance(what, Name) else None
         if make is None or (make is dict and arguments):
             return Record(what, arguments)
+        if len(arguments) > MOST_PARTS:
+            raise RefusedPickleError("damaged (arguments of a call)")
         if make not in (_storage_in_bytes, _encoded):
             return make(*arguments)
         content = arguments[0]
         if id(content) not in self.made:
             self.made[id(content)] = content, make(*arguments)
         return self.made[id(content)][1]
+
+
+def _keys(values: list[Any]) -> list[Any]:
+    """Refuse keys that are costly to hash: Python follows tuples to any depth, and long numbers to their end."""
+    for key in values:
+        for part in key if type(key) is tuple and len(key) <= MOST_PARTS else (key,):
+            if type(part) not in _HASHED or (type(part) is int and part.bit_length() > 64):
+                raise RefusedPickleError(f"a key of the kind {type(part).__name__}")
+    return values
+
+
+_HASHED = (str, int, float, bool, type(None), bytes, Name)
 
 
 def _name(module: Any, name: Any) -> Name:
@@ -294,8 +313,14 @@ def _tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int,
 
     if not isinstance(storage, Storage):
         raise RefusedPickleError("a tensor without numbers")
+    if (
+        not isinstance(size, tuple)
+        or not isinstance(stride, tuple)
+        or not len(size) == len(stride) <= MOST_PARTS
+    ):
+        raise RefusedPickleError("a tensor with a forged shape")
     lengths = [offset, *size, *stride]
-    if len(size) != len(stride) or any(type(n) is not int or not 0 <= n < 2**48 for n in lengths):
+    if any(type(n) is not int or not 0 <= n < 2**48 for n in lengths) or prod(n or 1 for n in size) >= 2**48:
         raise RefusedPickleError("a tensor with a forged shape")
     dtype: torch.dtype = getattr(torch, storage.dtype)
     held = len(storage.content) // dtype.itemsize
@@ -326,13 +351,13 @@ def _storage_in_bytes(content: Any) -> Storage:
         declared.append((dtype, count))
         return dtype
 
-    _run(stream)  # magic number
-    _run(stream)  # version
-    about = _run(stream)
+    _run(stream, calls=False)  # magic number
+    _run(stream, calls=False)  # version
+    about = _run(stream, calls=False)
     if not isinstance(about, dict) or about.get("little_endian") is not True:
         raise RefusedPickleError("numbers of a machine of the other byte order")
-    _run(stream, note)
-    _run(stream)  # keys
+    _run(stream, note, calls=False)
+    _run(stream, calls=False)  # keys
     if len(declared) != 1:
         raise RefusedPickleError("a storage that is no storage")
     dtype, count = declared[0]
@@ -349,7 +374,7 @@ def _declared(identity: Any) -> tuple[str, str, int]:
     kind, what, key, _, count = identity[:5]
     name = what.name if isinstance(what, Name) else ""
     if kind != "storage" or name not in STORAGES or not isinstance(key, str):
-        raise RefusedPickleError(f"numbers of an unknown kind `{name}`")
+        raise RefusedPickleError(f"numbers of an unknown kind `{name[:40]}`")
     if type(count) is not int or not 0 <= count < 2**48:
         raise RefusedPickleError("a storage of a forged size")
     return STORAGES[name], key, count
@@ -361,12 +386,12 @@ def _itemsize(dtype: str) -> int:
     return int(getattr(torch, dtype).itemsize)
 
 
-_MADE: Mapping[str, Callable[..., Any]] = {
-    "collections.OrderedDict": dict,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": lambda data, *_rest: data,
-    "torch.storage._load_from_bytes": _storage_in_bytes,
-    "_codecs.encode": _encoded,
+_MADE: Mapping[Name, Callable[..., Any]] = {
+    Name("collections", "OrderedDict"): dict,
+    Name("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    Name("torch._utils", "_rebuild_parameter"): lambda data, *_rest: data,
+    Name("torch.storage", "_load_from_bytes"): _storage_in_bytes,
+    Name("_codecs", "encode"): _encoded,
 }
 
 
