@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -15,7 +16,7 @@ from gtool.checkpoint import atomic_write
 from gtool.errors import CheckpointError, GToolError, RecipeError, did_you_mean
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from gtool.engines.exporting import Exportable
 
@@ -121,12 +122,17 @@ def _open(weights: Path) -> tuple[Exportable, str]:
     from gtool.engines.trained import open_trained
 
     trained = open_trained(weights)
-    networks = models.networks(trained.model)
-    generates = hasattr(networks, "Generator")
-    network = trained.network(networks.Generator if generates else lambda config: networks.build(config)[0])
-    network = network.eval().requires_grad_(False)
+    network = trained.network(_builder(trained.model)).eval().requires_grad_(False)
+    generates = hasattr(models.networks(trained.model), "Generator")
     wrap = exporting.of_generator if generates else exporting.of_predictor
     return wrap(network, trained.meta), models.find_model(trained.model).use
+
+
+def _builder(model: str) -> Callable[[Any], nn.Module]:
+    """Return what builds the network that makes images, and that one alone where it can be built alone."""
+    networks = models.networks(model)
+    alone: Callable[[Any], nn.Module] | None = getattr(networks, "Generator", None)
+    return alone or (lambda config: networks.build(config)[0])
 
 
 # Original checkpoints.
@@ -141,12 +147,12 @@ def _import_released(request: Request, model: str) -> tuple[Path, dict[str, Any]
     if not source.is_file():
         raise CheckpointError(f"{source}: no such file")
     from gtool.engines import exporting
+    from gtool.engines.trained import Trained
 
     importer = models.importer(model)
     # Models whose original code pickles whole networks have a reader of their own.
     chosen, config, renamed = getattr(importer, "read_file", partial(_read_tensors, importer))(source)
-    network = models.networks(model).build(config)[0].eval()
-    checkpoint.restore(network, renamed, source)
+    network = Trained(source, model, config, renamed, {}).network(_builder(model)).eval()
     getattr(importer, "check", exporting.check_finite)(network)
     path = request.out or Path(f"{source.stem}.safetensors")
     path = path / f"{source.stem}.safetensors" if path.is_dir() else path

@@ -43,7 +43,7 @@ NEVER_READ = ("resample_kernel", "noise_const", "w_avg", "pos0")
 PARTS = ("_parameters", "_buffers", "_modules")  # of a pickled module
 NETWORKS = ("Gs", "G_ema", "G")  # in a released file, the best first
 PERSISTENT = Name("torch_utils.persistence", "_reconstruct_persistent_obj")
-DEEPEST, MOST_TENSORS = 12, 20_000  # of a released network: 6 and 300
+DEEPEST, MOST_PARTS = 12, 20_000  # of a released network: 6, and about 1,000 modules and tensors
 
 
 def read_file(path: Path) -> tuple[str, GANsformerConfig, Tensors]:
@@ -58,16 +58,14 @@ def read_file(path: Path) -> tuple[str, GANsformerConfig, Tensors]:
             return "the whole file", *rename_released(loaded)
         chosen, generator = _choose(loaded)
         state = _state(generator)
-        tensors: Tensors = {}
-        _collect(state, "", tensors, DEEPEST)
-        return chosen, *rename_released(tensors, _settings(state))
+        return chosen, *rename_released(_collect(state), _settings(state))
     except CheckpointError as bad:
         raise CheckpointError(f"{path}: {bad}") from None
 
 
 def _choose(loaded: Any) -> tuple[str, Any]:
     records = [loaded, *(loaded if isinstance(loaded, tuple) else ())]
-    if any(isinstance(r, Record) and str(r.what).startswith("dnnlib.tflib") for r in records):
+    if any(_is_of_tensorflow(record) for record in records):
         raise CheckpointError(
             "networks of TensorFlow; convert them with loader.py of the release's pytorch_version first"
         )
@@ -75,6 +73,11 @@ def _choose(loaded: Any) -> tuple[str, Any]:
     if not found:
         raise CheckpointError(f"holds no network; looked for {', '.join(NETWORKS)}")
     return found[0], loaded[found[0]]
+
+
+def _is_of_tensorflow(value: Any) -> bool:
+    named = isinstance(value, Record) and isinstance(value.what, Name)
+    return named and value.what.module.startswith("dnnlib.tflib")
 
 
 def _state(module: Any) -> dict[str, Any]:
@@ -89,17 +92,33 @@ def _state(module: Any) -> dict[str, Any]:
     return state
 
 
-def _collect(state: dict[str, Any], prefix: str, tensors: Tensors, depth: int) -> None:
-    """Add the parameters and buffers of a module and of those in it, by their full names."""
-    parameters, buffers, modules = (plain(state[part]) for part in PARTS)
-    for name, value in (parameters | buffers).items():
-        if isinstance(value, Tensor):
-            tensors[f"{prefix}{name}"] = value
-    if depth == 0 or len(tensors) > MOST_TENSORS:
-        raise CheckpointError("holds no network of the PyTorch release: its modules have no end")
-    for name, module in modules.items():
-        if module is not None:
-            _collect(_state(module), f"{prefix}{name}.", tensors, depth - 1)
+def _collect(network: dict[str, Any]) -> Tensors:
+    """Return the parameters and buffers of a module and of those in it, by their full names.
+
+    Modules may hold each other, or share others at every level: what is looked at is counted as often as it is.
+    """
+    tensors: Tensors = {}
+    looked_at = 0
+    waiting = [(network, "", DEEPEST)]
+    while waiting:
+        state, prefix, depth = waiting.pop()
+        parameters, buffers, modules = (plain(state[part]) for part in PARTS)
+        looked_at += 1 + len(parameters) + len(buffers) + len(modules)
+        if depth == 0 or looked_at > MOST_PARTS:
+            raise CheckpointError("holds no network of the PyTorch release: its modules have no end")
+        for name, value in (parameters | buffers).items():
+            if isinstance(value, Tensor):
+                tensors[f"{prefix}{_checked_name(name)}"] = value
+        for name, module in modules.items():
+            if module is not None:
+                waiting.append((_state(module), f"{prefix}{_checked_name(name)}.", depth - 1))
+    return tensors
+
+
+def _checked_name(name: Any) -> str:
+    if not isinstance(name, str) or not re.fullmatch(r"\w{1,100}", name):
+        raise CheckpointError("holds no network of the PyTorch release: names in it are no names")
+    return name
 
 
 def _settings(state: dict[str, Any]) -> dict[str, Any] | None:
@@ -123,7 +142,10 @@ def rename_released(
         CheckpointError: the tensors are not those of a GANsformer generator, or of one that ours cannot be.
     """
     config = read_config(tensors, settings)
-    return config, _generator(tensors, config)
+    try:
+        return config, _generator(tensors, config)
+    except (ValueError, IndexError, RuntimeError):
+        raise CheckpointError("no GANsformer generator: names or shapes of its tensors are others") from None
 
 
 def rename_discriminator(tensors: Mapping[str, Tensor]) -> Tensors:
@@ -160,7 +182,7 @@ def read_config(tensors: Mapping[str, Tensor], settings: Mapping[str, Any] | Non
     try:
         values = _from_tensors(tensors)
         decided = {} if settings is None else from_settings(settings)
-    except (KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError):
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError):
         raise CheckpointError("no GANsformer generator: tensors are missing, or have other shapes") from None
     for table, entries in decided.items():
         values[table] |= entries

@@ -12,6 +12,8 @@ from typing import Any
 
 from gtool.errors import CheckpointError
 
+SCALARS = (str, int, float, type(None))  # bool is an int
+
 # Arguments whose other values ours has no counterpart of: in the file they must be absent, or one of these.
 ONLY: dict[str, dict[str, tuple[Any, ...]]] = {
     "": {"c_dim": (0,), "img_channels": (3,)},
@@ -45,7 +47,8 @@ def from_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         CheckpointError: an argument that ours has no counterpart of.
     """
-    mapping, synthesis = (_table(settings, name) for name in ("mapping_kwargs", "synthesis_kwargs"))
+    mapping, synthesis = (_simple(_table(settings, name)) for name in ("mapping_kwargs", "synthesis_kwargs"))
+    settings = _simple(settings)
     for where, table in (("", settings), ("mapping_kwargs", mapping), ("synthesis_kwargs", synthesis)):
         for name, allowed in ONLY[where].items():
             if name in table and table[name] not in allowed:
@@ -98,7 +101,19 @@ def _table(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
     return table
 
 
+def _simple(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the table with a type in place of each value that is neither a scalar nor a short list of scalars.
+
+    Comparing or printing the others could take as long as whoever wrote the file likes.
+    """
+    return {name: value if _is_simple(value) else type(value) for name, value in table.items()}
+
+
+def _is_simple(value: Any) -> bool:
+    parts = value if isinstance(value, list) and len(value) <= 8 else [value]
+    return all(isinstance(part, SCALARS) for part in parts)
+
+
 def _refuse(name: str, value: Any) -> None:
-    raise CheckpointError(
-        f"a GANsformer built with {name} = {str(value)[:40]!r}, which this gtool does not build"
-    )
+    shown = value.__name__ if isinstance(value, type) else str(value)[:40]
+    raise CheckpointError(f"a GANsformer built with {name} = {shown!r}, which this gtool does not build")
