@@ -16,72 +16,32 @@ import pickletools
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gtool.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from gtool.pickled_values import (
+    MOST_PARTS,
+    Name,
+    Record,
+    RefusedPickleError,
+    Storage,
+    as_tensor,
+    checked_keys,
+    checked_name,
+    encoded,
+    itemsize,
+    read_identity,
+)
 
 MOST_BYTES = 8 * 2**30
 MOST_STEPS = 5_000_000  # a released file takes about 100,000
-MOST_PARTS = 16  # of a key, a shape, the arguments of a call that is understood
-STORAGES = {  # their classes in torch
-    "FloatStorage": "float32",
-    "DoubleStorage": "float64",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
-}
 _VALUES = {
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
     *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
 }
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-
-
-class RefusedPickleError(Exception):
-    """A pickle that is damaged, forged, or beyond this reader; the message says why."""
-
-
-@dataclass(frozen=True)
-class Name:
-    """What a pickle wanted to import."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
-
-
-@dataclass(eq=False)
-class Record:
-    """What a pickle wanted to build: nobody did."""
-
-    what: Any  # a Name, as a rule
-    arguments: tuple[Any, ...]
-    state: Any = None  # what the object would have been given afterwards
-    items: list[Any] = field(default_factory=list)  # of a list
-    pairs: dict[Any, Any] = field(default_factory=dict)  # of a dictionary
-
-
-@dataclass(frozen=True)
-class Storage:
-    """The numbers of one or more tensors."""
-
-    dtype: str
-    content: bytearray
-
 
 Persistent = Callable[[Any], Any]
 
@@ -202,9 +162,9 @@ class _Machine:
                 push(self._since_mark())
             case "DICT":
                 values = self._since_mark()
-                push(dict(zip(_keys(values[::2]), values[1::2], strict=True)))
+                push(dict(zip(checked_keys(values[::2]), values[1::2], strict=True)))
             case "FROZENSET":
-                push(frozenset(_keys(self._since_mark())))
+                push(frozenset(checked_keys(self._since_mark())))
             case _:
                 return False
         return True
@@ -217,10 +177,10 @@ class _Machine:
                 self._below(list, "items").extend(values)
             case "SETITEM" | "SETITEMS":
                 values = [self.pop(), self.pop()][::-1] if opcode == "SETITEM" else self._since_mark()
-                self._below(dict, "pairs").update(zip(_keys(values[::2]), values[1::2], strict=True))
+                self._below(dict, "pairs").update(zip(checked_keys(values[::2]), values[1::2], strict=True))
             case "ADDITEMS":
                 values = self._since_mark()
-                self._below(set, "").update(_keys(values))
+                self._below(set, "").update(checked_keys(values))
             case _:
                 return False
         return True
@@ -238,10 +198,10 @@ class _Machine:
         push = self.stack.append
         match opcode:
             case "GLOBAL":
-                push(_name(*argument.split(" ", 1)))
+                push(checked_name(*argument.split(" ", 1)))
             case "STACK_GLOBAL":
                 name, module = self.pop(), self.pop()
-                push(_name(module, name))
+                push(checked_name(module, name))
             case "REDUCE" | "NEWOBJ":
                 arguments, what = self.pop(), self.pop()
                 push(self._called(what, arguments))
@@ -249,7 +209,7 @@ class _Machine:
                 named, arguments, what = self.pop(), self.pop(), self.pop()
                 push(Record(what, (arguments, named)))
             case "INST":
-                push(Record(_name(*argument.split(" ", 1)), tuple(self._since_mark())))
+                push(Record(checked_name(*argument.split(" ", 1)), tuple(self._since_mark())))
             case "OBJ":
                 what, *arguments = self._since_mark()
                 push(Record(what, tuple(arguments)))
@@ -278,7 +238,7 @@ class _Machine:
             return Record(what, arguments)
         if len(arguments) > MOST_PARTS:
             raise RefusedPickleError("damaged (arguments of a call)")
-        if make not in (_storage_in_bytes, _encoded):
+        if make not in (_storage_in_bytes, encoded):
             return make(*arguments)
         content = arguments[0]
         if id(content) not in self.made:
@@ -286,57 +246,7 @@ class _Machine:
         return self.made[id(content)][1]
 
 
-def _keys(values: list[Any]) -> list[Any]:
-    """Refuse keys that are costly to hash: Python follows tuples to any depth, and long numbers to their end."""
-    for key in values:
-        for part in key if type(key) is tuple and len(key) <= MOST_PARTS else (key,):
-            if type(part) not in _HASHED or (type(part) is int and part.bit_length() > 64):
-                raise RefusedPickleError(f"a key of the kind {type(part).__name__}")
-    return values
-
-
-_HASHED = (str, int, float, bool, type(None), bytes, Name)
-
-
-def _name(module: Any, name: Any) -> Name:
-    if not isinstance(module, str) or not isinstance(name, str):
-        raise RefusedPickleError("damaged (a name that is no text)")
-    return Name(module, name)
-
-
 # Tensors.
-
-
-def _tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_rest: Any) -> Tensor:
-    """A view of a storage, of no element outside of it; views share memory, so many of them are not much."""
-    import torch
-
-    if not isinstance(storage, Storage):
-        raise RefusedPickleError("a tensor without numbers")
-    if (
-        not isinstance(size, tuple)
-        or not isinstance(stride, tuple)
-        or not len(size) == len(stride) <= MOST_PARTS
-    ):
-        raise RefusedPickleError("a tensor with a forged shape")
-    lengths = [offset, *size, *stride]
-    if any(type(n) is not int or not 0 <= n < 2**48 for n in lengths) or prod(n or 1 for n in size) >= 2**48:
-        raise RefusedPickleError("a tensor with a forged shape")
-    dtype: torch.dtype = getattr(torch, storage.dtype)
-    held = len(storage.content) // dtype.itemsize
-    if 0 in size:
-        return torch.empty(size, dtype=dtype)
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if last >= held or prod(size) > held:
-        raise RefusedPickleError("a tensor larger than its numbers")
-    return torch.frombuffer(storage.content, dtype=dtype).as_strided(size, stride, offset)
-
-
-def _encoded(text: Any, encoding: Any) -> bytes:
-    """Bytes in a pickle of protocol 2, which has none."""
-    if not isinstance(text, str) or encoding != "latin1":
-        raise RefusedPickleError("damaged (bytes)")
-    return text.encode("latin1")
 
 
 def _storage_in_bytes(content: Any) -> Storage:
@@ -347,7 +257,7 @@ def _storage_in_bytes(content: Any) -> Storage:
     declared: list[tuple[str, int]] = []
 
     def note(identity: Any) -> str:
-        dtype, _, count = _declared(identity)
+        dtype, _, count = read_identity(identity)
         declared.append((dtype, count))
         return dtype
 
@@ -362,36 +272,19 @@ def _storage_in_bytes(content: Any) -> Storage:
         raise RefusedPickleError("a storage that is no storage")
     dtype, count = declared[0]
     head = stream.read(8)
-    size = count * _itemsize(dtype)
+    size = count * itemsize(dtype)
     numbers = stream.read(size)
     if len(head) != 8 or struct.unpack("<q", head)[0] != count or len(numbers) != size:
         raise RefusedPickleError("a storage that is cut short")
     return Storage(dtype, bytearray(numbers))
 
 
-def _declared(identity: Any) -> tuple[str, str, int]:
-    """Return dtype, key and count of ("storage", class, key, device, count, ...)."""
-    kind, what, key, _, count = identity[:5]
-    name = what.name if isinstance(what, Name) else ""
-    if kind != "storage" or name not in STORAGES or not isinstance(key, str):
-        raise RefusedPickleError(f"numbers of an unknown kind `{name[:40]}`")
-    if type(count) is not int or not 0 <= count < 2**48:
-        raise RefusedPickleError("a storage of a forged size")
-    return STORAGES[name], key, count
-
-
-def _itemsize(dtype: str) -> int:
-    import torch
-
-    return int(getattr(torch, dtype).itemsize)
-
-
 _MADE: Mapping[Name, Callable[..., Any]] = {
     Name("collections", "OrderedDict"): dict,
-    Name("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    Name("torch._utils", "_rebuild_tensor_v2"): as_tensor,
     Name("torch._utils", "_rebuild_parameter"): lambda data, *_rest: data,
     Name("torch.storage", "_load_from_bytes"): _storage_in_bytes,
-    Name("_codecs", "encode"): _encoded,
+    Name("_codecs", "encode"): encoded,
 }
 
 
@@ -409,10 +302,10 @@ def _read_zip(path: Path) -> Any:
         known: dict[str, Storage] = {}
 
         def numbers(identity: Any) -> Storage:
-            dtype, key, count = _declared(identity)
+            dtype, key, count = read_identity(identity)
             if key not in known:
                 known[key] = Storage(dtype, bytearray(_member(opened, f"{folder}data/{key}")))
-            if len(known[key].content) != count * _itemsize(dtype) or known[key].dtype != dtype:
+            if len(known[key].content) != count * itemsize(dtype) or known[key].dtype != dtype:
                 raise RefusedPickleError("a storage that is cut short")
             return known[key]
 

@@ -12,7 +12,7 @@ import pytest
 import gtool
 
 PACKAGE = Path(gtool.__file__).parent
-FLOOR = {"errors", "recipe", "device", "checkpoint", "hub", "pickles"}
+FLOOR = {"errors", "recipe", "device", "checkpoint", "hub", "pickles", "pickled_values"}
 # Folder or module -> what it may import from gtool, besides itself and the floor.
 MAY_IMPORT = {
     "__main__": {"cli"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickletools
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,58 @@ def branching() -> dict[str, Any]:
     return saved
 
 
+def empty_branching() -> dict[str, Any]:
+    """The same without tensors: 12 to the power of 10 modules, and nothing in them."""
+    saved = snapshot()
+    module = torch.nn.Dropout(0.1)
+    for _ in range(10):
+        module = torch.nn.ModuleDict({str(branch): module for branch in range(12)})
+    saved["Gs"].add_module("many", module)
+    return saved
+
+
+def doubled() -> list[Any]:
+    value: list[Any] = [1]
+    for _ in range(60):
+        value = [value, value]
+    return value
+
+
+def with_argument(value: Any) -> dict[str, Any]:
+    tensors, settings = released()
+    return {"Gs": released_pickles.network(tensors, settings | {"c_dim": value})}
+
+
+def both_doubled() -> dict[str, Any]:
+    """Two values that are compared with each other."""
+    tensors, settings = released()
+    return {"Gs": released_pickles.network(tensors, settings | {"z_dim": doubled(), "w_dim": doubled()})}
+
+
+def odd_name() -> dict[str, Any]:
+    saved = snapshot()
+    saved["Gs"]._modules["a\nb" * 1000] = saved["G"]
+    return saved
+
+
+def deep_argument() -> bytes:
+    """A value 100,000 lists deep, in the place of an argument."""
+    whole = pickle_of(with_argument("PLACE"))
+    place = b"\x8c\x05PLACE"
+    return whole.replace(place, b"]" * 100_000 + b"a" * 99_999)
+
+
+def pickle_of(content: Any) -> bytes:
+    """Return a pickle without frames, so that something can be put into it."""
+    whole = released_pickles.write("network.pkl", content).read_bytes()
+    kept, previous = [], None
+    for opcode, _, position in pickletools.genops(whole):
+        if previous is not None and previous[0] != "FRAME":
+            kept.append(whole[previous[1] : position])
+        previous = opcode.name, position
+    return b"".join(kept) + b"."
+
+
 def without(name: str) -> dict[str, Any]:
     tensors, settings = released()
     del tensors[name]
@@ -208,6 +261,13 @@ DAMAGES: dict[str, tuple[Any, str]] = {
     "another class": (lambda: {"Gs": torch.nn.Linear(2, 2)}, "no GANsformer generator"),
     "endless": (endless, "its modules have no end"),
     "branching": (branching, "its modules have no end"),
+    "empty branching": (empty_branching, "its modules have no end"),
+    "odd name": (odd_name, "names in it are no names"),
+    "doubled argument": (lambda: with_argument(doubled()), "built with c_dim = 'list'"),
+    "doubled arguments": (both_doubled, "built with z_dim = 'list'"),
+    "deep argument": (deep_argument, "built with c_dim = 'list'"),
+    "tensor for an argument": (lambda: with_argument(torch.zeros(3)), "built with c_dim = 'Tensor'"),
+    "digits": (lambda: changed("synthesis.b0.conv1.noise", torch.zeros(2)), "no GANsformer generator"),
     "discriminator": (lambda: {"Gs": snapshot()["D"]}, "no GANsformer generator"),
     "no constant": (lambda: without("synthesis.b8.conv0.weight"), "1 tensors missing"),
     "no centroids": (lambda: without("synthesis.b8.conv1.transformer.centroids"), "1 tensors missing"),
@@ -267,3 +327,25 @@ def test_without_importing_the_file_is_not_opened(capsys):
     released_pickles.write("network.pkl", snapshot())
     assert run(["sample", "network.pkl"]) == 1
     assert "convert it once with `gtool export network.pkl --from MODEL`" in capsys.readouterr().err
+
+
+def test_only_the_generator_is_built_and_only_after_it_fits(monkeypatch):
+    from gtool.models import gansformer
+
+    built = []
+    generator = gansformer.Generator
+
+    def build(config: Any) -> Any:
+        network = generator(config)
+        built.append(next(network.parameters()).device.type)
+        return network
+
+    monkeypatch.setattr(gansformer, "Generator", build)
+    monkeypatch.setattr(gansformer, "Discriminator", None)
+    released_pickles.write("network.pkl", snapshot())
+    assert export("network.pkl", "--from", "gansformer", "-o", "ours.safetensors") == 0
+    assert built == ["meta", "cpu"]
+    released_pickles.write("network.pkl", without(QUERY))
+    built.clear()
+    assert export("network.pkl", "--from", "gansformer", "-o", "others.safetensors") == 1
+    assert built in ([], ["meta"])

@@ -7,6 +7,8 @@ import io
 import os
 import pickle
 import struct
+import subprocess
+import sys
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -19,7 +21,8 @@ from torch import nn
 
 from gtool import pickles
 from gtool.errors import CheckpointError
-from gtool.pickles import Name, Record, read_pickle
+from gtool.pickled_values import Name, Record
+from gtool.pickles import read_pickle
 from tests import released_pickles
 
 
@@ -159,8 +162,6 @@ def test_code_in_the_storage_of_a_tensor_is_not_executed():
 
 
 def test_nothing_that_a_pickle_names_is_imported():
-    import sys
-
     Path("innocent.py").write_text("import os\nos.mkdir('executed')\n")
     for program in (
         b"cinnocent\nthing\n.",
@@ -251,6 +252,8 @@ FORGED = {
     "text": tensor(("a",), (1,)),
     "flags": tensor((True,), (1,)),
     "no shape": tensor(3, 1),
+    "vast and empty": tensor((2**47, 2**47, 0), (0, 0, 0)),
+    "many sides": tensor((1,) * 1000, (1,) * 1000),
 }
 
 
@@ -302,6 +305,74 @@ def test_a_file_too_large_for_this_is_refused(monkeypatch):
 def test_depth_is_no_trouble():
     Path("file.pkl").write_bytes(b"\x80\x04" + b"]" * 20_000 + b"a" * 19_999 + b".")
     assert len(read_pickle(Path("file.pkl"))) == 1
+
+
+NESTED = b")" + b"\x85" * 1000  # a tuple in a tuple ...
+DOUBLED = b")" + b"q\x01h\x01\x86" * 40  # t = (t, t)
+KEYS = {
+    "deep key": b"\x80\x04})" + b"\x85" * 300_000 + b"K\x01s.",
+    "deep key of a dictionary": b"\x80\x04(" + NESTED + b"K\x01d.",
+    "deep member": b"\x80\x04\x8f(" + NESTED + b"\x90.",
+    "deep frozen member": b"\x80\x04(" + NESTED + b"\x91.",
+    "doubled key": b"\x80\x04}" + DOUBLED + b"K\x01s.",
+    "doubled member": b"\x80\x04\x8f(" + DOUBLED + b"\x90.",
+    "deep key in a key": b"\x80\x04}K\x01" + NESTED + b"\x86K\x01s.",
+    "long number": b"\x80\x04}\x8a\xff" + b"\x01" * 255 + b"K\x01s.",
+}
+
+
+def test_keys_that_crash_or_take_for_ever_are_refused():
+    """In a process of its own, which a fault of the reader would end or keep."""
+    for name, program in KEYS.items():
+        Path(f"{name}.pkl").write_bytes(program)
+    program = (
+        "import sys; from pathlib import Path; from gtool.pickles import read_pickle\n"
+        "for name in sys.argv[1:]:\n"
+        "    try: read_pickle(Path(name))\n"
+        "    except Exception as bad: print(f'{type(bad).__name__}: {bad}')\n"
+    )
+    files = [f"{name}.pkl" for name in KEYS]
+    ran = subprocess.run(
+        [sys.executable, "-c", program, *files], capture_output=True, text=True, timeout=60, check=True
+    )
+    shown = ran.stdout.splitlines()
+    assert len(shown) == len(files)
+    for name, line in zip(files, shown, strict=True):
+        assert line.startswith(f"CheckpointError: {name}: not a readable pickle: a key of the kind ")
+
+
+def test_keys_of_scalars_names_and_pairs_of_these_are_read():
+    keys = [None, True, 2, 0.5, "a", b"b", (), ("a", 1), (None, b"c")]
+    plain = {key: [] for key in keys}
+    assert read_pickle(dumped(plain)) == plain
+    assert list(read_pickle(dumped({os.getcwd: 1}))) == [Name("posix", "getcwd")]
+
+
+def test_a_storage_inside_of_a_storage_is_refused():
+    content = b"innermost"
+    for _ in range(400):
+        content = pickle.dumps(Call(LOAD, content))
+    with pytest.raises(CheckpointError, match="a storage that calls something"):
+        read_pickle(dumped(Call(LOAD, content)))
+
+
+def test_an_encrypted_or_strange_zip_file_is_refused():
+    torch.save({"a": torch.arange(5.0)}, "whole.pth")
+    whole = Path("whole.pth").read_bytes()
+    start = whole.index(b"PK\x01\x02")  # the directory: of its first entry, `data.pkl`, one field is changed
+    # flags: encrypted; the version it takes to read the file; the method: stored in a way that is not known
+    for offset, value in ((8, 1), (6, 99), (10, 99)):
+        changed = bytearray(whole)
+        changed[start + offset] |= value
+        Path("file.pth").write_bytes(changed)
+        with pytest.raises(CheckpointError, match=r"^file\.pth: not a readable pickle: [^\n]+$"):
+            read_pickle(Path("file.pth"))
+    changed = bytearray(whole)
+    changed[start + 9] |= 8  # names are UTF-8, and the first one is not
+    changed[start + 46] = 0xFF
+    Path("file.pth").write_bytes(changed)
+    with pytest.raises(CheckpointError, match=r"^file\.pth: not a readable pickle: [^\n]+$"):
+        read_pickle(Path("file.pth"))
 
 
 def test_a_missing_file_is_named():

@@ -24,7 +24,8 @@ from torch import Tensor
 from gtool.errors import CheckpointError
 from gtool.models.gansformer_config import GANsformerConfig
 from gtool.models.gansformer_settings import from_settings
-from gtool.pickles import Name, Record, plain, read_pickle
+from gtool.pickled_values import Name, Record
+from gtool.pickles import plain, read_pickle
 
 Tensors = dict[str, Tensor]
 

@@ -8,6 +8,7 @@ released classes, which differ from those of its training script.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from gtool.errors import CheckpointError
@@ -35,6 +36,13 @@ ONLY: dict[str, dict[str, tuple[Any, ...]]] = {
         "pos_directions_num": (2,),
     },
 }
+
+
+@dataclass(eq=False)
+class Other:
+    """Stands for a value that no argument that is read here can have; it equals nothing."""
+
+    kind: str
 
 
 def from_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,11 +110,13 @@ def _table(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _simple(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the table with a type in place of each value that is neither a scalar nor a short list of scalars.
+    """Return the table with `Other` in place of each value that is neither a scalar nor a short list of scalars.
 
     Comparing or printing the others could take as long as whoever wrote the file likes.
     """
-    return {name: value if _is_simple(value) else type(value) for name, value in table.items()}
+    return {
+        name: value if _is_simple(value) else Other(type(value).__name__) for name, value in table.items()
+    }
 
 
 def _is_simple(value: Any) -> bool:
@@ -115,5 +125,5 @@ def _is_simple(value: Any) -> bool:
 
 
 def _refuse(name: str, value: Any) -> None:
-    shown = value.__name__ if isinstance(value, type) else str(value)[:40]
+    shown = value.kind if isinstance(value, Other) else str(value)[:40]
     raise CheckpointError(f"a GANsformer built with {name} = {shown!r}, which this gtool does not build")
