@@ -246,7 +246,8 @@ class BipartiteAttention(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             values = _in_heads(self.value(components), heads)  # (N, h, k, C/h)
             weight, bias = self.modulation.scaled
-            pushed = values @ weight.view(1, -1, heads, values.shape[-1]).permute(0, 2, 3, 1)  # (N, h, k, O)
+            by_head = weight.view(-1, heads, values.shape[-1]).permute(1, 2, 0)  # (h, C / h, O)
+            pushed = _per_head(values, by_head)  # (N, h, k, O)
             pushed = pushed.flatten(1, 2) * self.settings.gain
         rows = attention.flatten(1, 2).to(x.dtype)  # (N, h k, L)
         control = rows.transpose(1, 2) @ pushed.to(x.dtype)  # (N, L, O)
@@ -282,16 +283,22 @@ def _in_heads(x: Tensor, heads: int) -> Tensor:
     return x.view(n, count, heads, channels // heads).transpose(1, 2)
 
 
+def _per_head(x: Tensor, matrices: Tensor) -> Tensor:
+    """Each head's own matrix: (N, h, k, A), (h, A, B) -> (N, h, k, B), one product a head for the whole batch."""
+    n, heads, count, width = x.shape
+    rows = x.transpose(0, 1).reshape(heads, n * count, width)
+    return torch.bmm(rows, matrices).view(heads, n, count, -1).transpose(0, 1)
+
+
 def _pull_back(keys: Tensor, weight: Tensor, heads: int) -> Tensor:
     """k W: keys (N, h, k, C / h) and a query map (C, I) -> (N, h k, I)."""
-    by_head = weight.view(1, heads, -1, weight.shape[1])
-    return (keys @ by_head).flatten(1, 2)
+    return _per_head(keys, weight.view(heads, -1, weight.shape[1])).flatten(1, 2)
 
 
 def _dot_bias(keys: Tensor, bias: Tensor | None, heads: int) -> Tensor:
     """k b: (N, h, k, C / h) -> (N, h k)."""
     assert bias is not None
-    return (keys @ bias.view(1, heads, -1, 1)).flatten(1)
+    return _per_head(keys, bias.view(heads, -1, 1)).flatten(1)
 
 
 def _map_heads(x: Tensor, linear: EqualizedLinear, total: Tensor | float = 1.0) -> Tensor:
@@ -299,5 +306,5 @@ def _map_heads(x: Tensor, linear: EqualizedLinear, total: Tensor | float = 1.0) 
     weight, bias = linear.scaled
     assert bias is not None
     heads = x.shape[1]
-    by_head = weight.view(1, heads, -1, weight.shape[1]).transpose(2, 3)  # (1, h, I, O / h)
-    return x @ by_head + bias.view(1, heads, 1, -1) * total
+    by_head = weight.view(heads, -1, weight.shape[1]).transpose(1, 2)  # (h, I, O / h)
+    return _per_head(x, by_head) + bias.view(1, heads, 1, -1) * total
