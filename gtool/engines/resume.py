@@ -76,8 +76,7 @@ def restore_state(
         state.nimg, state.steps = int(info["nimg"]), int(info["steps"])
         state.seconds, state.progress = float(info["seconds"]), float(info["progress"])
         state.position = int(info["position"])
-        # States of before there were any have none, and nothing to remember.
-        state.numbers = {str(name): float(value) for name, value in info.get("numbers", {}).items()}
+        state.numbers = {str(name): float(value) for name, value in info["numbers"].items()}
     except (AttributeError, KeyError, TypeError, ValueError):
         raise CheckpointError(f"{where}/state.json: a counter is missing or no number") from None
 
