@@ -3,10 +3,11 @@
     python -m tests.benchmarks.gansformer_speed --reference PATH_TO_A_CHECKOUT_OF_gansformer
     [--case small|paper-64|forward-256] [--rounds 3] [--threads 1]
 
-A step is the generator's update, the discriminator's and a sixteenth of R1's, each timed on its own: losses, Adam, no
-augmentation. `small` has the sizes of recipes/gansformer/scenes.toml and its batch; `paper-64` the published widths
-at 64 px, batch 4; `forward-256` is the generator alone at 256 px, batch 4. The port runs in fp32, as released; ours
-as trained here, under bf16 autocast with R1 as the recipe has it, and in fp32 beside. The port has no duplex
+A step is the discriminator's update, the generator's and a sixteenth of R1's, each timed on its own: losses, Adam, no
+augmentation. `small` has the sizes of recipes/gansformer/scenes.toml and its batch, and ours makes images once for
+both updates, as that recipe does (train.share_fakes); the port makes them for each. `paper-64` has the published
+widths at 64 px, batch 4; `forward-256` is the generator alone at 256 px, batch 4. The port runs in fp32, as released;
+ours as trained here, under bf16 autocast with R1 as the recipe has it, and in fp32 beside. The port has no duplex
 attention: ours is given the port's centroids, and duplex beside.
 
 Every contestant is a process of its own, so that its peak memory is its own; all are asked for one round in turn, so
@@ -74,6 +75,8 @@ class Contestant:
         self.case = case
         self.is_port = name == "released"
         self.half = self.is_port is False and not name.endswith("fp32")
+        self.shares = self.is_port is False and case == "small"
+        self.fakes: Tensor | None = None  # with their graph
         if self.is_port:
             self.generator, self.discriminator = port_of(case)
         else:
@@ -118,13 +121,17 @@ class Contestant:
     def generator_step(self) -> None:
         """Non-saturating loss, the discriminator frozen."""
         self.discriminator.requires_grad_(False)
-        self.update(F.softplus(-self.judge(self.generate())).mean(), 0)
+        fakes = self.generate() if self.fakes is None else self.fakes
+        self.update(F.softplus(-self.judge(fakes)).mean(), 0)
+        self.fakes = None
         self.discriminator.requires_grad_(True)
 
     def discriminator_step(self) -> None:
         """Logistic loss of generated and real images."""
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.shares):
             fakes = self.generate()
+        if self.shares:
+            self.fakes, fakes = fakes, fakes.detach()
         self.update(F.softplus(self.judge(fakes)).mean() + F.softplus(-self.judge(self.images)).mean(), 1)
 
     def penalty_step(self) -> None:
@@ -142,7 +149,7 @@ class Contestant:
         """Do every part once."""
         parts: dict[str, Callable[[], None]] = {"forward": self.forward}
         if self.case != "forward-256":
-            parts |= {"G": self.generator_step, "D": self.discriminator_step, "R1": self.penalty_step}
+            parts |= {"D": self.discriminator_step, "G": self.generator_step, "R1": self.penalty_step}
         taken = {}
         for part, work in parts.items():
             wall, cpu = time.perf_counter(), time.process_time()
