@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gtool.data import cache
+from gtool.data import entries
 from gtool.data.cache import load_images
 from gtool.data.lazy import LazyImages
 from gtool.data.sources import ImageSource, open_source
@@ -169,11 +169,11 @@ def test_cut_off_entry_is_made_again(pictures):
 
 
 def test_failed_write_is_one_line_and_leaves_nothing(pictures, monkeypatch):
-    def full(self, file, progress):
-        file.write(b"some")
+    def full(self, rows):
+        self._file.write(b"some")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cache._Entry, "_write_rows", full)
+    monkeypatch.setattr(entries.Rows, "append", full)
     with pytest.raises(DataError, match=r"No space left on device.*GTOOL_CACHE") as caught:
         load(pictures)
     assert "\n" not in str(caught.value)
@@ -181,7 +181,7 @@ def test_failed_write_is_one_line_and_leaves_nothing(pictures, monkeypatch):
 
 
 def test_too_small_a_disk_is_said_before_anything_is_decoded(pictures, monkeypatch):
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100}))
+    monkeypatch.setattr(entries.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100}))
     monkeypatch.setattr(ImageSource, "read_squares", None)
     with pytest.raises(DataError, match=r"need 0\.0 GB and 0\.0 GB are free.*GTOOL_CACHE"):
         load(pictures)
@@ -207,8 +207,8 @@ def test_leftovers_of_a_killed_process_are_removed(pictures):
 def test_processes_that_start_together_build_an_entry_once(pictures, tmp_path):
     code = (
         "import sys; from gtool.data import cache; from gtool.data.sources import open_source\n"
-        "build = cache._Entry._build\n"
-        "cache._Entry._build = lambda *a: (open(sys.argv[2], 'a').write('built\\n'), build(*a))[1]\n"
+        "build = cache._PixelEntry._build\n"
+        "cache._PixelEntry._build = lambda *a: (open(sys.argv[2], 'a').write('built\\n'), build(*a))[1]\n"
         "print(cache.load_images(open_source(sys.argv[1]), 8).images.sum())"
     )
     log = tmp_path / "log"

@@ -102,6 +102,13 @@ def test_text_labels_are_numbered_in_order(tmp_path):
     assert source.class_names == ("cat", "dog")
 
 
+def test_text_labels_mean_the_same_in_every_split(tmp_path):
+    for split, names in (("train", ["ant", "bee", "cat"]), ("test", ["cat", "bee"])):
+        write(tmp_path / "set" / f"{split}.parquet", {"image": records(range(len(names))), "label": names})
+    labels = [open_source("./set", split=split).labels.tolist() for split in ("train", "test")]
+    assert labels == [[0, 1, 2], [2, 1]]
+
+
 def test_label_maps_are_read_raw(tmp_path):
     maps = [
         {"bytes": odd.encode(Image.fromarray(np.full((8, 8), 200 + k, np.uint8))), "path": None}

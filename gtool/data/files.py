@@ -1,7 +1,8 @@
 """Folders and zips of image files as sources.
 
 Folders at the top that are called as splits (`train/`, `test/`, `val/`, ...) are splits. Where every image
-lies exactly one folder deep, in two folders or more, the folder is its class.
+lies exactly one folder deep, in two folders or more, the folder is its class. Folders of images with folders of
+maps beside them are pairs (`gtool.data.pair_folders`): their images are the set.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
+from gtool.data.label_names import read_names
 from gtool.data.names import IMAGE_SUFFIXES, Place, is_visible, visible_files
+from gtool.data.pair_folders import find_pairs
 from gtool.data.pixels import MAX_BYTES, VERSION, Encoded, UnreadableImage
-from gtool.data.sources import ImageSource
+from gtool.data.sources import ImageSource, Maps
 from gtool.data.splits import SPLIT_NAMES, choose_split
 from gtool.errors import DataError
 
@@ -35,6 +38,9 @@ class Files:
 
     def name(self, index: int) -> str:
         return self.names[index]
+
+    def only(self, numbers: Sequence[int]) -> Files:
+        return Files(self.root, tuple(self.names[number] for number in numbers))
 
     def load(self, indices: Sequence[int]) -> list[Encoded]:
         return [self.root / self.names[index] for index in indices]
@@ -63,6 +69,10 @@ class Members:
     def name(self, index: int) -> str:
         return self.names[index]
 
+    def only(self, numbers: Sequence[int]) -> Members:
+        names = tuple(self.names[number] for number in numbers)
+        return Members(self.path, names, tuple(self.entries[number] for number in numbers), self._own)
+
     def load(self, indices: Sequence[int]) -> list[Encoded]:
         return [self._load(index) for index in indices]
 
@@ -82,6 +92,38 @@ class Members:
         return f"{self.entries[index].file_size} {self.entries[index].CRC}"
 
 
+@dataclass(frozen=True)
+class Beside:
+    """The maps of images among files, by the number of the image; some may have none."""
+
+    files: Files | Members
+    images: Files | Members
+    numbers: tuple[int | None, ...]
+    kind: str
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def name(self, index: int) -> str:
+        number = self.numbers[index]
+        return self.images.name(index) if number is None else self.files.name(number)
+
+    def load(self, indices: Sequence[int]) -> list[Encoded]:
+        return [self._load(index) for index in indices]
+
+    def _load(self, index: int) -> Encoded:
+        number = self.numbers[index]
+        if number is None:
+            what = "label map" if self.kind == "segmentation" else f"{self.kind} map"
+            return UnreadableImage(self.name(index), f"no {what} of this name")
+        return self.files.load([number])[0]
+
+    def signature(self, index: int) -> str:
+        """What changes when the file does."""
+        number = self.numbers[index]
+        return "none" if number is None else self.files.signature(number)
+
+
 def open_files(place: Place, split: str) -> ImageSource:
     """Return the images of a folder or a zip in the order of their names.
 
@@ -89,42 +131,65 @@ def open_files(place: Place, split: str) -> ImageSource:
         DataError: no images, no such split, no zip.
     """
     assert place.path is not None
-    items = _list_zip(place.path) if place.kind == "zip" else _list_folder(place.path)
-    if not len(items):
+    found = _list_zip(place.path) if place.kind == "zip" else _list_folder(place.path)
+    if not len(found):
         suffixes = " ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
         raise DataError(f"{place.path}: no images found (looked for {suffixes})")
-    kept, note = _of_split([tuple(name.split("/")) for name in items.names], split, str(place.path))
-    return _source(place, items, kept, note)
+    items, parts, maps, others = _without_maps(found)
+    kept, depth, note = _of_split(parts, split, str(place.path))
+    labels, class_names = _classes([path[depth:] for path in parts], kept)
+    names = read_names(place.path)
+    if others and note is None:
+        note = f"{place.path}: {others:,} images that are not in its folders of images and maps are left out"
+    return ImageSource(
+        name=str(place.path),
+        kind=place.kind,
+        fingerprint=_fingerprint(f"pixels {VERSION}", items, kept),
+        items=items,
+        labels=labels,
+        class_names=class_names,
+        maps={kind: Maps(_fingerprint(kind, beside, kept), names, beside) for kind, beside in maps.items()},
+        note=note,
+        chosen=None if len(kept) == len(items) else np.array(kept, np.int64),
+    )
 
 
-def _of_split(parts: list[tuple[str, ...]], split: str, name: str) -> tuple[list[int], str | None]:
-    """Return which paths belong to the split: all where no folder at the top is called as one."""
+def _without_maps(
+    found: Files | Members,
+) -> tuple[Files | Members, list[tuple[str, ...]], dict[str, Beside], int]:
+    """Return the images of pair folders, their paths without the folder of images, their maps, and how many files more.
+
+    A set without pairs comes back as it is.
+    """
+    pairs = find_pairs(found.names)
+    if pairs is None:
+        return found, [tuple(name.split("/")) for name in found.names], {}, 0
+    items = found.only(pairs.images)
+    maps = {kind: Beside(found, items, tuple(numbers), kind) for kind, numbers in pairs.maps.items()}
+    return items, pairs.names, maps, pairs.others
+
+
+def _of_split(parts: list[tuple[str, ...]], split: str, name: str) -> tuple[list[int], int, str | None]:
+    """Return which paths belong to the split, and how deep the folders below the splits are.
+
+    All belong to it where no folder at the top is called as one.
+    """
     for depth in range(len(_shared_folders(parts)) + 1):
         folders = {path[depth] for path in parts}
         if {folder.lower() for folder in folders} <= SPLIT_NAMES and all(
             len(path) > depth + 1 for path in parts
         ):
             chosen, note = choose_split(folders, split, name)
-            return [index for index, path in enumerate(parts) if path[depth] == chosen], note
-    return list(range(len(parts))), None
+            return [index for index, path in enumerate(parts) if path[depth] == chosen], depth + 1, note
+    return list(range(len(parts))), 0, None
 
 
-def _source(place: Place, items: Files | Members, kept: list[int], note: str | None) -> ImageSource:
-    digest = hashlib.blake2b(f"pixels {VERSION}\n".encode(), digest_size=12)
+def _fingerprint(head: str, items: Files | Members | Beside, kept: list[int]) -> str:
+    digest = hashlib.blake2b(f"{head}\n".encode(), digest_size=12)
     for index in kept:
-        line = f"{items.names[index]}\0{items.signature(index)}\n"
+        line = f"{items.name(index)}\0{items.signature(index)}\n"
         digest.update(line.encode("utf-8", "surrogateescape"))
-    labels, class_names = _classes([tuple(items.names[index].split("/")) for index in kept])
-    return ImageSource(
-        name=str(place.path),
-        kind=place.kind,
-        fingerprint=digest.hexdigest(),
-        items=items,
-        labels=labels,
-        class_names=class_names,
-        note=note,
-        chosen=None if len(kept) == len(items) else np.array(kept, np.int64),
-    )
+    return digest.hexdigest()
 
 
 def _shared_folders(parts: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
@@ -137,14 +202,21 @@ def _shared_folders(parts: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     return tuple(shared)
 
 
-def _classes(parts: list[tuple[str, ...]]) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
-    """Return labels and class names where every image lies one folder deep, in two folders or more."""
-    shared = len(_shared_folders(parts))
-    if any(len(path) != shared + 2 for path in parts):
-        return None, None
-    names = tuple(sorted({path[shared] for path in parts}))
-    numbers = {name: number for number, name in enumerate(names)}
-    return np.array([numbers[path[shared]] for path in parts], np.int64), names
+def _classes(
+    parts: list[tuple[str, ...]], kept: list[int]
+) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
+    """Return labels and class names where every image lies one folder deep, in two folders or more.
+
+    That is asked of all splits first, so that a label means the same in each, and then of the chosen one.
+    """
+    chosen = [parts[index] for index in kept]
+    for all_of_them in (parts, chosen):
+        shared = len(_shared_folders(all_of_them))
+        if all(len(path) == shared + 2 for path in all_of_them):
+            names = tuple(sorted({path[shared] for path in all_of_them}))
+            numbers = {name: number for number, name in enumerate(names)}
+            return np.array([numbers[path[shared]] for path in chosen], np.int64), names
+    return None, None
 
 
 def _list_folder(root: Path) -> Files:

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gtool.data.pixels import UnreadableImage
-from gtool.data.sources import Source
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
@@ -43,19 +42,20 @@ def in_order(work: Callable[[Input], Output], inputs: Iterable[Input]) -> Iterat
 
 
 class LazyImages:
-    """Looks like a uint8 array (N, 3, R, R) and decodes what is indexed.
+    """Looks like an array (N, ...), of images or maps, and decodes what is indexed.
 
-    `prefetch` starts on images that will be asked for next.
+    `prefetch` starts on those that will be asked for next.
     """
 
-    dtype = np.dtype(np.uint8)
-    ndim = 4
-
-    def __init__(self, source: Source, kept: np.ndarray, resolution: int, crop: str) -> None:
-        self.shape = (len(kept), 3, resolution, resolution)
-        self._source = source
-        self._kept = kept  # index in the source of each image
-        self._crop = crop
+    def __init__(
+        self, read: Callable[[list[int]], Squares], kept: np.ndarray, shape: tuple[int, ...], dtype: Any
+    ) -> None:
+        """Read rows of one shape and type; `kept` says which of the source each of them is."""
+        self.shape = (len(kept), *shape)
+        self.ndim = len(self.shape)
+        self.dtype = np.dtype(dtype)
+        self._read = read
+        self._kept = kept
         self._workers = count_workers()
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="decode")
         self._ahead: tuple[bytes, list[Future[Squares]]] | None = None
@@ -64,7 +64,7 @@ class LazyImages:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        """Return (3, R, R) for a number, (n, 3, R, R) for a slice or an array of numbers.
+        """Return one row for a number, (n, ...) for a slice or an array of numbers.
 
         Raises:
             UnreadableImage: an image that could be read before cannot be any more.
@@ -73,7 +73,7 @@ class LazyImages:
         places = np.atleast_1d(wanted)
         ahead, self._ahead = self._ahead, None
         parts = ahead[1] if ahead and ahead[0] == places.tobytes() else self._start(places)
-        images = np.empty((len(places), *self.shape[1:]), np.uint8)
+        images = np.empty((len(places), *self.shape[1:]), self.dtype)
         row = 0
         for part in parts:
             for square in part.result():
@@ -94,5 +94,4 @@ class LazyImages:
     def _start(self, places: np.ndarray) -> list[Future[Squares]]:
         size = max(1, -(-len(places) // (2 * self._workers)))
         blocks = (places[start : start + size].tolist() for start in range(0, len(places), size))
-        read, (resolution, crop) = self._source.read_squares, (self.shape[-1], self._crop)
-        return [self._pool.submit(read, block, resolution, crop) for block in blocks]
+        return [self._pool.submit(self._read, block) for block in blocks]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gtool.data.cache import ImageSet
+from gtool.data.cache import ImageSet, Stored
 from gtool.data.lazy import LazyImages
 from gtool.device import derive_seed, hashed_uniform
 from gtool.errors import DataError
@@ -20,10 +20,18 @@ class Batches:
     """An endless stream of training batches; this process gets its contiguous share of each.
 
     image_set: from `load_images`; images that are decoded on access are read one batch ahead.
+    shown: int64 (n,), the images that are shown at all; None for every one.
     """
 
     def __init__(
-        self, image_set: ImageSet, *, seed: int, flip: bool, rank: int = 0, world_size: int = 1
+        self,
+        image_set: ImageSet,
+        *,
+        seed: int,
+        flip: bool,
+        rank: int = 0,
+        world_size: int = 1,
+        shown: np.ndarray | None = None,
     ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} of {world_size} processes")
@@ -33,6 +41,7 @@ class Batches:
         self.rank = rank
         self.world_size = world_size
         self.position = 0
+        self.shown = np.arange(len(image_set)) if shown is None else shown
         self._orders: dict[int, np.ndarray] = {}
 
     def next(self, batch_size: int) -> Tensor:
@@ -41,36 +50,82 @@ class Batches:
         Raises:
             DataError: the batch cannot be shared evenly.
         """
+        indices, flipped = self.draw(batch_size)
+        images = read_images(self.image_set, indices, flipped)
+        self._prefetch(batch_size, self.image_set.images)
+        return images
+
+    def next_pair(self, batch_size: int) -> tuple[Tensor, Tensor]:
+        """Return the images of `next` and what they are generated from (`read_conditions`), flipped alike."""
+        image_set = self.image_set
+        indices, flipped = self.draw(batch_size)
+        images = read_images(image_set, indices, flipped)
+        conditions = read_conditions(image_set, indices, flipped)
+        self._prefetch(batch_size, image_set.images, image_set.segmentations, image_set.depths)
+        return images, conditions
+
+    def draw(self, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Move on as `next` and return which images it would show, int64 (n,), and which of them flipped, bool (n,)."""
         if batch_size % self.world_size:
             raise DataError(f"a batch of {batch_size} cannot be shared by {self.world_size} processes")
+        positions = self._positions(batch_size)
+        self.position += batch_size
+        if not self.flip:
+            return self.order(positions), np.zeros(len(positions), bool)
+        return self.order(positions), hashed_uniform(self.seed, positions, 1, "flip")[:, 0] < 0.5
+
+    def _positions(self, batch_size: int) -> np.ndarray:
         share = batch_size // self.world_size
         start = self.position + self.rank * share
-        positions = np.arange(start, start + share)
-        self.position += batch_size
-        images = self._read(positions)
-        if isinstance(self.image_set.images, LazyImages):
-            self.image_set.images.prefetch(self.order(positions + batch_size))
-        return torch.from_numpy(images)
+        return np.arange(start, start + share)
 
-    def _read(self, positions: np.ndarray) -> np.ndarray:
-        images = np.asarray(self.image_set.images[self.order(positions)])
-        if self.flip:
-            chosen = hashed_uniform(self.seed, positions, 1, "flip")[:, 0] < 0.5
-            images[chosen] = images[chosen, :, :, ::-1]
-        return images
+    def _prefetch(self, batch_size: int, *stored: Stored | None) -> None:
+        for rows in stored:
+            if isinstance(rows, LazyImages):
+                rows.prefetch(self.order(self._positions(batch_size)))
 
     def order(self, positions: np.ndarray) -> np.ndarray:
         """Return which image is shown at each position (n,)."""
-        epochs, places = np.divmod(positions, len(self.image_set))
-        shown = np.empty_like(positions)
+        epochs, places = np.divmod(positions, len(self.shown))
+        found = np.empty_like(positions)
         for epoch in np.unique(epochs):
             here = epochs == epoch
-            shown[here] = self._order_of(int(epoch))[places[here]]
-        return shown
+            found[here] = self.shown[self._order_of(int(epoch))[places[here]]]
+        return found
 
     def _order_of(self, epoch: int) -> np.ndarray:
         if epoch not in self._orders:
             random = np.random.Generator(np.random.Philox(derive_seed(self.seed, "order", epoch)))
             self._orders = {k: v for k, v in self._orders.items() if k == epoch - 1}
-            self._orders[epoch] = random.permutation(len(self.image_set))
+            self._orders[epoch] = random.permutation(len(self.shown))
         return self._orders[epoch]
+
+
+def read_images(image_set: ImageSet, indices: np.ndarray, flipped: np.ndarray | None = None) -> Tensor:
+    """Return a copy of images of a set, uint8 (n, 3, R, R); those that `flipped` (n,) says are mirrored."""
+    return torch.from_numpy(_rows(image_set.images, indices, flipped))
+
+
+def read_conditions(image_set: ImageSet, indices: np.ndarray, flipped: np.ndarray | None = None) -> Tensor:
+    """Return what images of a set are generated from, by the condition that it was loaded with.
+
+    Returns:
+        none: int64 (n,) of 0. class: int64 (n,), `num_labels` where unknown. segmentation: int64 (n, R, R) of ids,
+        `num_labels` where there is no label. depth: float32 (n, 1, R, R) in [-1, 1].
+    """
+    if image_set.segmentations is not None:
+        return torch.from_numpy(_rows(image_set.segmentations, indices, flipped).astype(np.int64))
+    if image_set.depths is not None:
+        depth = _rows(image_set.depths, indices, flipped).astype(np.float32)
+        return torch.from_numpy(depth * np.float32(2 / 65535) - 1)[:, None]
+    if image_set.condition == "none" or image_set.labels is None:
+        return torch.zeros(len(indices), dtype=torch.int64)
+    labels: np.ndarray = image_set.labels[indices]
+    return torch.from_numpy(np.where(labels < 0, image_set.condition_size - 1, labels))
+
+
+def _rows(stored: Stored, indices: np.ndarray, flipped: np.ndarray | None) -> np.ndarray:
+    rows = np.array(stored[indices])
+    if flipped is not None:
+        rows[flipped] = rows[flipped][..., ::-1]
+    return rows

@@ -28,6 +28,8 @@ VERSION = 1  # of the pixels that come out: raised when any of them changes
 MAX_BYTES = 1 << 29  # of an encoded image
 # Readers of files from strangers: none that starts another program, as that of EPS would.
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "AVIF")
+_ORIENTATION = 0x0112
+_DAMAGED_NOTES = (SyntaxError, ValueError, KeyError, TypeError, IndexError, OverflowError)
 _WHITE = (255, 255, 255, 255)
 
 
@@ -70,6 +72,23 @@ def read_rgb(encoded: Encoded, name: str, at_least: int = 0) -> Image.Image:
         if at_least and image.format in ("JPEG", "MPO") and min(image.size) >= 4 * at_least:
             image.draft("RGB", (2 * at_least, 2 * at_least))
         return _to_rgb(upright(image), name)
+
+
+def read_size(encoded: Encoded, name: str) -> tuple[int, int]:
+    """Return width and height of an image as it is seen upright, without decoding it.
+
+    Raises:
+        UnreadableImage: no image of a known format.
+    """
+    with open_image(encoded, name) as image:
+        width, height = image.size
+        if image.format == "JPEG" and not image.info.keys() & {"exif", "xmp"}:
+            return width, height
+        try:
+            turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+        except _DAMAGED_NOTES:
+            turned = False
+        return (height, width) if turned else (width, height)
 
 
 def read_values(encoded: Encoded, name: str) -> np.ndarray:
@@ -129,7 +148,7 @@ def upright(image: Image.Image) -> Image.Image:
         return image
     try:
         return ImageOps.exif_transpose(image)
-    except (SyntaxError, ValueError, KeyError, TypeError, IndexError, OverflowError):
+    except _DAMAGED_NOTES:
         image.load()  # damaged notes say nothing of the pixels; damaged pixels raise here again
         return image
 
@@ -168,12 +187,17 @@ def _from_16_bit(values: np.ndarray) -> Image.Image:
 
 def to_square(image: Image.Image, resolution: int, crop: str = "center") -> np.ndarray:
     """Return uint8 (3, R, R) of the largest centred square (`center`) or the whole picture (`fit`)."""
-    width, height = image.size
-    box = (0, 0, width, height)
-    if crop == "center":
-        side = min(width, height)
-        left, top = (width - side) // 2, (height - side) // 2
-        box = (left, top, left + side, top + side)
+    box = square_box(image.size, crop)
     if box != (0, 0, resolution, resolution) or image.size != (resolution, resolution):
         image = image.resize((resolution, resolution), Image.Resampling.LANCZOS, box=box)
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))  # (3, R, R)
+
+
+def square_box(size: tuple[int, int], crop: str) -> tuple[int, int, int, int]:
+    """Return what a square shows of an image of this width and height: left, top, right, bottom."""
+    width, height = size
+    if crop != "center":
+        return 0, 0, width, height
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side

@@ -7,20 +7,36 @@ blocks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
+from gtool.data.label_maps import MapSquare, map_square
 from gtool.data.names import Place, find_dataset
-from gtool.data.pixels import Encoded, UnreadableImage, read_rgb, read_values, to_square
+from gtool.data.pixels import Encoded, UnreadableImage, read_rgb, read_size, read_values, to_square
+from gtool.data.scenes import CLASSES, Scenes, draw_scenes
 from gtool.data.scenes import VERSION as SCENES_VERSION
-from gtool.data.scenes import Scenes, draw_scenes
 from gtool.device import derive_seed
 from gtool.errors import DataError
 
-__all__ = ["Columns", "ImageSource", "Items", "SceneSource", "Source", "UnreadableImage", "open_source"]
+__all__ = [
+    "Columns",
+    "ImageSource",
+    "Items",
+    "Maps",
+    "SceneSource",
+    "Source",
+    "UnreadableImage",
+    "open_source",
+]
+
+WHERE_MAPS_ARE = {
+    "segmentation": "a column `segmentation`, `annotation`, `mask` or `label_map`, or the folders images/ and "
+    "segmentations/ with equal file names",
+    "depth": "a column `depth`, or the folders images/ and depth/ with equal file names",
+}
 
 
 class Source(Protocol):
@@ -53,12 +69,25 @@ class Source(Protocol):
         ...
 
     def __len__(self) -> int: ...
+    def name_of(self, index: int, kind: str | None = None) -> str:
+        """Return what errors call an image, or its map of a kind."""
+        ...
+
     def read(self, index: int) -> np.ndarray: ...
     def label(self, index: int) -> int | None: ...
     def read_segmentation(self, index: int) -> np.ndarray: ...
     def read_squares(
         self, indices: Sequence[int], resolution: int, crop: str
     ) -> list[np.ndarray | UnreadableImage]: ...
+    def maps_of(self, kind: str) -> Maps:
+        """Return what is known of the maps of a kind; raise DataError where there are none."""
+        ...
+
+    def read_maps(
+        self, indices: Sequence[int], resolution: int, crop: str, kind: str
+    ) -> list[MapSquare | UnreadableImage]:
+        """Return the maps that belong to the squares of these images."""
+        ...
 
 
 class Items(Protocol):
@@ -76,6 +105,16 @@ class Columns:
     image: str | None = None
     label: str | None = None
     segmentation: str | None = None
+    depth: str | None = None
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Maps of one kind (`segmentation`, `depth`) that belong to the images of a source."""
+
+    fingerprint: str  # changes when the maps do, and may stay when images do
+    names: tuple[str, ...] | None = None  # of labels, from the first
+    items: Items | None = None  # one for each image; None where maps are drawn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +127,7 @@ class ImageSource:
     items: Items
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] | None = None
-    segmentations: Items | None = None
+    maps: Mapping[str, Maps] = field(default_factory=dict)  # by kind
     note: str | None = None
     chosen: np.ndarray | None = None  # (N,) int64: which of the items, all when None
     is_drawn: bool = False
@@ -98,6 +137,11 @@ class ImageSource:
 
     def _places(self, indices: Sequence[int]) -> Sequence[int]:
         return indices if self.chosen is None else [int(self.chosen[index]) for index in indices]
+
+    def name_of(self, index: int, kind: str | None = None) -> str:
+        """Return the name of the file or row of an image, or of its map."""
+        items = self._map_items(kind) if kind else self.items
+        return items.name(self._places([index])[0])
 
     def read(self, index: int) -> np.ndarray:
         """Return image `index` as uint8 (H, W, 3) RGB at its native size.
@@ -119,12 +163,39 @@ class ImageSource:
             DataError: the source has no label maps.
             UnreadableImage: this one cannot be read.
         """
-        if self.segmentations is None:
-            raise DataError(
-                f"{self.name}: no label maps; a column named segmentation, annotation or mask has them"
-            )
         place = self._places([index])[0]
-        return read_values(self.segmentations.load([place])[0], f"{self.items.name(place)}, label map")
+        items = self._map_items("segmentation")
+        return read_values(items.load([place])[0], items.name(place))
+
+    def maps_of(self, kind: str) -> Maps:
+        """Return what is known of the maps of a kind.
+
+        Raises:
+            DataError: there are none.
+        """
+        if kind not in self.maps:
+            what = "label maps" if kind == "segmentation" else f"{kind} maps"
+            raise DataError(f"{self.name}: no {what}; they are looked for in {WHERE_MAPS_ARE[kind]}")
+        return self.maps[kind]
+
+    def _map_items(self, kind: str) -> Items:
+        items = self.maps_of(kind).items
+        assert items is not None
+        return items
+
+    def read_maps(
+        self, indices: Sequence[int], resolution: int, crop: str, kind: str
+    ) -> list[MapSquare | UnreadableImage]:
+        """Return the maps of these images' squares, or the reason why one cannot be used."""
+        items, squares = self._map_items(kind), list[MapSquare | UnreadableImage]()
+        places = self._places(indices)
+        for place, image, encoded in zip(places, self.items.load(places), items.load(places), strict=True):
+            try:
+                size = read_size(image, self.items.name(place))
+                squares.append(map_square(kind, encoded, items.name(place), size, resolution, crop))
+            except UnreadableImage as unreadable:
+                squares.append(unreadable)
+        return squares
 
     def read_squares(
         self, indices: Sequence[int], resolution: int, crop: str
@@ -172,6 +243,10 @@ class SceneSource:
     def __len__(self) -> int:
         return self.count
 
+    def name_of(self, index: int, kind: str | None = None) -> str:
+        """Scenes are named by number."""
+        return f"scene {index}"
+
     def read(self, index: int) -> np.ndarray:
         """Return image `index` as uint8 (R, R, 3) RGB."""
         return np.moveaxis(self._draw([index]).images[0], 0, 2)
@@ -190,6 +265,20 @@ class SceneSource:
         """Return images as uint8 (3, R, R); a scene is a square already."""
         return list(self._draw(indices, resolution).images)
 
+    def maps_of(self, kind: str) -> Maps:
+        """Return what is known of the semantic maps; scenes have no others."""
+        if kind != "segmentation":
+            raise DataError(f"{self.name}: no {kind} maps; scenes have label maps")
+        return Maps(self.fingerprint, CLASSES)
+
+    def read_maps(
+        self, indices: Sequence[int], resolution: int, crop: str, kind: str
+    ) -> list[MapSquare | UnreadableImage]:
+        """Return semantic maps, drawn as the squares are."""
+        self.maps_of(kind)
+        maps = self._draw(indices, resolution).segmentation.astype(np.uint16)
+        return [MapSquare(values, len(CLASSES) - 1) for values in maps]
+
     def _draw(self, indices: Sequence[int], resolution: int | None = None) -> Scenes:
         return draw_scenes(np.asarray(indices, np.int64), resolution or self.resolution, self.seed)
 
@@ -201,6 +290,7 @@ def open_source(  # noqa: PLR0913  (one keyword for each key of a recipe's [data
     image_column: str | None = None,
     label_column: str | None = None,
     segmentation_column: str | None = None,
+    depth_column: str | None = None,
     num_images: int | None = None,
     resolution: int | None = None,
     seed: int = 0,
@@ -213,7 +303,8 @@ def open_source(  # noqa: PLR0913  (one keyword for each key of a recipe's [data
         split: `train`, `test`, ...; a set with a single split gives that one, with a note.
         image_column: column of a table; otherwise `img`, `image` or the first that holds images.
         label_column: otherwise `label`, `labels`, `fine_label` or the first with class names.
-        segmentation_column: otherwise `segmentation`, `annotation`, `mask` or `label_map`.
+        segmentation_column: otherwise `segmentation`, `annotation`, `mask`, `label_map` or the like.
+        depth_column: otherwise `depth` or `depth_map`.
         num_images: a seeded choice of so many; for scenes, how many there are.
         resolution: of scenes read one by one.
         seed: of scenes and of the choice.
@@ -226,7 +317,8 @@ def open_source(  # noqa: PLR0913  (one keyword for each key of a recipe's [data
     place = find_dataset(dataset)
     if place.kind == "scenes":
         return _scenes(split, num_images, resolution, seed)
-    source = _open(place, dataset, split, Columns(image_column, label_column, segmentation_column), offline)
+    columns = Columns(image_column, label_column, segmentation_column, depth_column)
+    source = _open(place, dataset, split, columns, offline)
     if len(source) < 2:
         raise DataError(f"{source.name}: {len(source)} images found; at least 2 are needed")
     return source if num_images is None else source.subset(num_images, seed)
@@ -246,7 +338,7 @@ def _open(place: Place, dataset: str, split: str, columns: Columns, offline: boo
     if place.config and place.kind not in ("parquet", "hub"):
         raise DataError(f"{dataset}: a {place.kind} has no configurations, so none named `{place.config}`")
     if place.kind in ("folder", "zip"):
-        named = [column for column in (columns.image, columns.label, columns.segmentation) if column]
+        named = [column for column in astuple(columns) if column]
         if named:
             raise DataError(f"{dataset}: a {place.kind} of images has no columns, so none named `{named[0]}`")
         from gtool.data.files import open_files

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gtool.data.label_names import read_names
 from gtool.data.names import Place, visible_files
 from gtool.data.pixels import VERSION, Encoded, UnreadableImage
-from gtool.data.sources import Columns, ImageSource
+from gtool.data.sources import Columns, ImageSource, Maps
 from gtool.data.splits import choose_split
-from gtool.data.table_files import load_tables
+from gtool.data.table_files import Tables, load_tables
 from gtool.errors import DataError
 
 if TYPE_CHECKING:
@@ -25,7 +26,18 @@ if TYPE_CHECKING:
 
 IMAGE_NAMES = ("img", "image")
 LABEL_NAMES = ("label", "labels", "fine_label")
-SEGMENTATION_NAMES = ("segmentation", "annotation", "mask", "label_map")
+MAP_NAMES = {  # where they hold images
+    "segmentation": (
+        "segmentation",
+        "annotation",
+        "mask",
+        "label_map",
+        "semantic_segmentation",
+        "label",
+        "labels",
+    ),
+    "depth": ("depth", "depth_map"),
+}
 
 
 @dataclass(frozen=True)
@@ -33,12 +45,13 @@ class Column:
     """A column of encoded images: bytes, or records with `bytes` and `path`."""
 
     rows: Dataset  # with this column alone, in arrow format: values as they are stored
+    what: str = ""  # of a row, in errors
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def name(self, index: int) -> str:
-        return f"row {index}"
+        return f"row {index}{self.what}"
 
     def load(self, indices: Sequence[int]) -> list[Encoded]:
         first, last = indices[0], indices[-1] + 1
@@ -75,8 +88,7 @@ def open_table(place: Place, dataset: str, split: str, columns: Columns, offline
     table = tables[chosen]
     image = _image_column(table, columns.image, name)
     label = _label_column(table, columns.label, name)
-    segmentation = _segmentation_column(table, columns.segmentation, image, name)
-    labels, class_names = (None, None) if label is None else _labels(table, label)
+    labels, class_names = (None, None) if label is None else _labels(tables, chosen, label)
     return ImageSource(
         name=name,
         kind=place.kind,
@@ -84,13 +96,24 @@ def open_table(place: Place, dataset: str, split: str, columns: Columns, offline
         items=_column(table, image),
         labels=labels,
         class_names=class_names,
-        segmentations=None if segmentation is None else _column(table, segmentation),
+        maps=_maps(table, columns, image, name, place.path),
         note=split_note or note,
     )
 
 
-def _column(table: Dataset, name: str) -> Column:
-    return Column(table.select_columns([name]).with_format("arrow"))
+def _column(table: Dataset, name: str, what: str = "") -> Column:
+    return Column(table.select_columns([name]).with_format("arrow"), what)
+
+
+def _maps(table: Dataset, columns: Columns, image: str, name: str, folder: Path | None) -> dict[str, Maps]:
+    """Find the columns of label maps and of depth; both are as old as the table."""
+    maps = {}
+    for kind, wanted in (("segmentation", columns.segmentation), ("depth", columns.depth)):
+        column = _map_column(table, kind, wanted, image, name)
+        if column is not None:
+            names = read_names(folder) if kind == "segmentation" and folder else None
+            maps[kind] = Maps(column, names, _column(table, column, f", {column}"))
+    return maps
 
 
 def _fingerprint(place: Place, table: Dataset, split: str, column: str) -> str:
@@ -138,13 +161,13 @@ def _label_column(table: Dataset, wanted: str | None, name: str) -> str | None:
     return next((column for column in candidates if _holds_labels(features[column])), None)
 
 
-def _segmentation_column(table: Dataset, wanted: str | None, image: str, name: str) -> str | None:
+def _map_column(table: Dataset, kind: str, wanted: str | None, image: str, name: str) -> str | None:
     features = table.features
     if wanted is not None:
         if _holds_images(_feature(features, wanted, name)):
             return wanted
-        raise DataError(f"{name}: column `{wanted}` holds no label maps; columns: {_describe(features)}")
-    known = (column for column in SEGMENTATION_NAMES if column in features and column != image)
+        raise DataError(f"{name}: column `{wanted}` holds no {kind} maps; columns: {_describe(features)}")
+    known = (column for column in MAP_NAMES[kind] if column in features and column != image)
     return next((column for column in known if _holds_images(features[column])), None)
 
 
@@ -174,13 +197,23 @@ def _holds_labels(feature: Any) -> bool:
     return _kind(feature).startswith(("ClassLabel", "int", "uint", "bool", "string", "large_string"))
 
 
-def _labels(table: Dataset, column: str) -> tuple[np.ndarray, tuple[str, ...] | None]:
-    """Return the labels as numbers, -1 where there is none, and their names where they have any."""
-    values = table.select_columns([column]).with_format("arrow")[:].column(0).to_pylist()
-    names = getattr(table.features[column], "names", None)
+def _labels(tables: Tables, split: str, column: str) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """Return the labels as numbers, -1 where there is none, and their names where they have any.
+
+    Texts are numbered over all splits, so that a label means the same in each of them.
+    """
+    values = _values(tables[split], column)
+    names = getattr(tables[split].features[column], "names", None)
     if any(isinstance(value, str) for value in values):
-        names = sorted({value for value in values if value is not None})
+        everywhere = {
+            value for table in tables.values() if column in table.features for value in _values(table, column)
+        }
+        names = sorted(value for value in everywhere if isinstance(value, str))
         numbers = {name: number for number, name in enumerate(names)}
         values = [None if value is None else numbers[value] for value in values]
     labels = np.array([-1 if value is None else value for value in values], np.int64)
     return labels, tuple(names) if names else None
+
+
+def _values(table: Dataset, column: str) -> list[Any]:
+    return table.select_columns([column]).with_format("arrow")[:].column(0).to_pylist()  # type: ignore[no-any-return]

@@ -45,16 +45,16 @@ Masks = NDArray[np.uint8]
 
 
 class Segmenter(nn.Module):
-    """Class scores (N, 9, H, W) of images (N, 3, H, W) in [-1, 1]; sides are multiples of 8."""
+    """Class scores (N, num_classes, H, W) of images (N, 3, H, W) in [-1, 1]; sides are multiples of 8."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_classes: int = NUM_CLASSES) -> None:
         super().__init__()
         self.down = nn.ModuleList(_pair(a, b) for a, b in pairwise((3, *WIDTHS)))
         self.up = nn.ModuleList(
             nn.Conv2d(below + beside, beside, 3, padding=1)
             for beside, below in reversed(list(pairwise(WIDTHS)))
         )
-        self.head = nn.Conv2d(WIDTHS[0], NUM_CLASSES, 1)
+        self.head = nn.Conv2d(WIDTHS[0], num_classes, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         levels: list[Tensor] = []
@@ -77,17 +77,17 @@ def _pair(inputs: int, outputs: int) -> nn.Sequential:
 
 
 @cache
-def shipped_segmenter() -> Segmenter:
-    """Return the network that comes with the package.
+def shipped_segmenter(name: str = NAME, num_classes: int = NUM_CLASSES) -> Segmenter:
+    """Return a network that comes with the package; by default the one that finds objects.
 
     Raises:
         CheckpointError: its file is missing or damaged.
     """
-    path = checkpoint.shipped_weights(NAME)
+    path = checkpoint.shipped_weights(name)
     if path is None:
-        raise CheckpointError(f"the package lacks its file weights/{NAME}.safetensors: install gtool again")
+        raise CheckpointError(f"the package lacks its file weights/{name}.safetensors: install gtool again")
     with torch.random.fork_rng(devices=[]):
-        network = Segmenter()
+        network = Segmenter(num_classes)
     checkpoint.restore(network, checkpoint.load_weights(path).tensors, path)
     return network.requires_grad_(False).to(memory_format=torch.channels_last).eval()
 
@@ -98,14 +98,14 @@ def find_objects(images: Images, network: Segmenter | None = None) -> Masks:
     network: None takes the one of the package.
     """
     network = network or shipped_segmenter()
-    parts = [objects_of(_classes(chunk, network)) for _, chunk in in_chunks(images, CHUNK, CHUNK_PIXELS)]
+    parts = [objects_of(classes_of(chunk, network)) for _, chunk in in_chunks(images, CHUNK, CHUNK_PIXELS)]
     return np.concatenate(parts)
 
 
 @torch.no_grad()
 @full_fp32()
-def _classes(images: Tensor, network: Segmenter) -> Masks:
-    """The likeliest class of every pixel, (N, H, W)."""
+def classes_of(images: Tensor, network: Segmenter) -> Masks:
+    """Return the likeliest class of every pixel, (N, H, W), of images (N, 3, H, W) uint8 with sides of 8 or more."""
     height, width = images.shape[2:]
     pixels = images.to(torch.float32).div_(127.5).sub_(1)
     seen = min(SIDE, height) // 8 * 8, min(SIDE, width) // 8 * 8

@@ -1,0 +1,138 @@
+"""Entries of the cache folder: arrays that are made once, by one process, and mapped into memory ever after.
+
+An entry is `<name>-<key>.npy` with a `.json` of notes beside it; the key is a hash of everything that the arrays
+depend on. Rows are written one after another to a temporary file that is renamed, under a lock, so that parallel
+processes make an entry once and a full disk leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from filelock import FileLock
+
+from gtool.checkpoint import atomic_write, cache_dir
+from gtool.errors import CheckpointError, DataError
+
+
+class Entry:
+    """The files of one entry in `<cache>/<room>/`."""
+
+    def __init__(self, room: str, name: str, size: str, depends_on: tuple[str, ...]) -> None:
+        """Name an entry after a data set (`name`) and a size; `depends_on` is all that its content depends on."""
+        self.key = hashlib.blake2b("\n".join(depends_on).encode(), digest_size=10).hexdigest()
+        slug = re.sub(r"[^A-Za-z0-9.]+", "-", Path(name).name).strip("-.")[:40] or "data"
+        self.folder = cache_dir() / room
+        self.stem = f"{slug}-{size}-{self.key}"
+        self.notes = self.folder / f"{self.stem}.json"
+
+    def array(self, part: str = "") -> Path:
+        """Return the file of an array; an entry of several gives each of the others a name."""
+        return self.folder / (f"{self.stem}.{part}.npy" if part else f"{self.stem}.npy")
+
+    def open_array(self, shape: tuple[int, ...], kinds: tuple[Any, ...], part: str = "") -> np.ndarray | None:
+        """Map an array of this shape and one of these types; None where there is none such."""
+        try:
+            array: np.ndarray = np.load(self.array(part), mmap_mode="r")
+        except (
+            ValueError,
+            EOFError,
+            OSError,
+        ):  # not there, or cut off by hand or by a broken disk: made again
+            return None
+        return array if array.shape == shape and array.dtype in [np.dtype(kind) for kind in kinds] else None
+
+    def require_space(self, size: int, what: str, instead: str = "") -> None:
+        """Raise DataError where so many bytes do not fit; `instead` is what else the user can do."""
+        free = shutil.disk_usage(self.folder).free
+        if size > free:
+            raise DataError(
+                f"{self.folder}: {what} need {size / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+                f"set $GTOOL_CACHE to a folder on another disk{instead}"
+            )
+
+    def read_notes(self) -> Any:
+        """Return what `write_notes` was given; None where that is missing or damaged."""
+        try:
+            return json.loads(self.notes.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def write_notes(self, notes: Any) -> None:
+        with atomic_write(self.notes) as temporary:
+            temporary.write_text(json.dumps(notes), encoding="utf-8")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only process that makes this entry; remove what one that was killed has left.
+
+        Raises:
+            DataError: the folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / f"{self.stem}.lock"):
+                for stale in self.folder.glob(f".{self.stem}.*.tmp.*"):
+                    stale.unlink()
+                yield
+        except (OSError, CheckpointError) as bad:
+            reason = bad.strerror if isinstance(bad, OSError) and bad.strerror else str(bad)
+            raise DataError(
+                f"cache folder {self.folder}: {reason}; set $GTOOL_CACHE to another folder"
+            ) from None
+
+
+class Rows:
+    """An .npy file that grows row by row; how many there are is written at the end."""
+
+    def __init__(self, file: IO[bytes], shape: tuple[int, ...], dtype: Any) -> None:
+        self.count = 0
+        self._file = file
+        self.shape = shape
+        self.dtype = np.dtype(dtype)
+        self._start = self._write_header()
+
+    def append(self, rows: np.ndarray) -> None:
+        """Write rows (n, *shape). They are written, not mapped: a full disk is an error, not the end of the process."""
+        assert (rows.shape[1:], rows.dtype) == (self.shape, self.dtype)
+        self._file.write(np.ascontiguousarray(rows).tobytes())
+        self.count += len(rows)
+
+    def convert(self, change: Any, dtype: Any) -> None:
+        """Replace all values by `change(values)` of a type that is no larger, in place."""
+        size, old, self.dtype = int(np.prod(self.shape)), self.dtype, np.dtype(dtype)
+        step = max(1, (1 << 22) // size)
+        for first in range(0, self.count, step):
+            many = min(step, self.count - first) * size
+            self._file.seek(self._start + first * size * old.itemsize)
+            values = np.frombuffer(self._file.read(many * old.itemsize), old)
+            self._file.seek(self._start + first * size * self.dtype.itemsize)
+            self._file.write(change(values).astype(self.dtype).tobytes())
+        self._file.truncate(self._start + self.count * size * self.dtype.itemsize)
+
+    def finish(self) -> None:
+        assert self._write_header() == self._start  # its length does not depend on the count
+
+    def _write_header(self) -> int:
+        shape = (self.count, *self.shape)
+        self._file.seek(0)
+        header = {"descr": self.dtype.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+        return self._file.tell()
+
+
+@contextmanager
+def write_rows(path: Path, shape: tuple[int, ...], dtype: Any) -> Iterator[Rows]:
+    """Write an .npy file (count, *shape), whole or not at all."""
+    with atomic_write(path) as temporary, temporary.open("w+b") as file:
+        rows = Rows(file, shape, dtype)
+        yield rows
+        rows.finish()

@@ -1,0 +1,91 @@
+"""Codes of a set of images, made once by a tokenizer and mapped into memory by every training after it.
+
+An entry holds the codes of `copies` versions of each image, as integers (copies x N, h, w): first those of all images
+as they are, then those of the second version, and so on, so that row `copy * N + i` is version `copy` of image i. With
+flips the second version is the mirrored one. The entry's key is a hash of the tokenizer, the images and the versions.
+
+Whoever asks brings the codes; nothing here knows a model. `gtool.data.entries` says how they are written.
+
+Axis letters: N images, h w grid of codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from gtool.data.cache import ImageSet, Progress
+from gtool.data.entries import Entry, Rows, write_rows
+from gtool.errors import DataError
+
+VERSION = 1  # of the layout
+
+
+def load_codes(
+    image_set: ImageSet,
+    tokenizer: str,
+    grid: tuple[int, int],
+    codebook_size: int,
+    encode: Callable[[], Iterable[Any]],
+    *,
+    flip: bool = False,
+    copies: int | None = None,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Return the codes of a set, which are made first where they are not there yet.
+
+    Args:
+        image_set: from `load_images`.
+        tokenizer: a hash of its weights and of whatever else its codes depend on.
+        grid: (h, w).
+        codebook_size: codes are 0 to codebook_size - 1; decides between int16 and int32.
+        encode: called only where codes have to be made; yields blocks of integers (n, h, w), NumPy arrays or CPU
+            tensors, in the order of the rows.
+        flip: the second version of each image is the mirrored one.
+        copies: versions of each image; None is 2 with flips and 1 without.
+        progress: called with the number of rows done and of all.
+
+    Returns:
+        int16 or int32 (copies x N, h, w), not to be written to.
+
+    Raises:
+        DataError: the cache cannot be written.
+        ValueError: blocks of another shape, number or range.
+    """
+    copies = copies or (2 if flip else 1)
+    total = copies * len(image_set)
+    dtype = np.dtype(np.int16 if codebook_size <= 1 << 15 else np.int32)
+    size = f"{grid[0]}x{grid[1]}"
+    depends_on = (image_set.fingerprint, tokenizer, size, str(codebook_size), str(copies), str(flip))
+    entry = Entry("tokens", "codes", size, (*depends_on, f"layout {VERSION}"))
+    found = entry.open_array((total, *grid), (dtype,))
+    if found is None:
+        with entry.locked():
+            # Another process may have made them while this one waited.
+            found = entry.open_array((total, *grid), (dtype,))
+            if found is None:
+                entry.require_space(total * grid[0] * grid[1] * dtype.itemsize, "the codes")
+                with write_rows(entry.array(), grid, dtype) as rows:
+                    _write(rows, encode(), total, codebook_size, progress)
+                found = entry.open_array((total, *grid), (dtype,))
+    if found is None:
+        raise DataError(f"{entry.array()}: was written and cannot be read back; is the disk sound?")
+    return found
+
+
+def _write(
+    rows: Rows, blocks: Iterable[Any], total: int, codebook_size: int, progress: Progress | None
+) -> None:
+    for block in blocks:
+        codes = np.asarray(block)
+        if codes.shape[1:] != rows.shape or rows.count + len(codes) > total:
+            raise ValueError(f"codes {codes.shape} after {rows.count} of {total} rows of {rows.shape}")
+        if codes.size and not 0 <= codes.min() <= codes.max() < codebook_size:
+            raise ValueError(f"codes {codes.min()} to {codes.max()} of a codebook of {codebook_size}")
+        rows.append(codes.astype(rows.dtype))
+        if progress:
+            progress(rows.count, total)
+    if rows.count != total:
+        raise ValueError(f"{rows.count} rows of codes, and {total} expected")
