@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 METADATA_KEY = "gtool"
+MOST_HEADER = 100_000_000  # bytes, as the format has it
 RUNS = Path("runs")
 SHIPPED = "shipped"  # the name of the weights that come with the package
 PICKLES = {".pt", ".pth", ".ckpt", ".pkl", ".bin", ".model"}
@@ -114,7 +115,31 @@ def load_weights(path: Path) -> Weights:
     Raises:
         CheckpointError: missing, a pickle, truncated, forged, without our metadata, of another format, not finite.
     """
-    tensors, metadata = _read_safetensors(path)
+    tensors, metadata = read_safetensors(path)
+    return Weights(tensors, _described(metadata, path))
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """Read the description of a weights file alone, without torch.
+
+    Raises:
+        CheckpointError: missing, no safetensors file, or without our metadata.
+    """
+    try:
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if not 2 <= length <= MOST_HEADER:
+                raise ValueError(f"a header of {length:,} bytes")
+            header = json.loads(stream.read(length))
+    except OSError as bad:
+        raise CheckpointError(f"{path}: cannot be read: {bad.strerror or bad}") from None
+    except ValueError as bad:
+        raise CheckpointError(f"{path}: not a readable safetensors file: {bad}") from None
+    return _described(header.get("__metadata__") if isinstance(header, dict) else None, path)
+
+
+def _described(metadata: Any, path: Path) -> dict[str, Any]:
+    """Return what a weights file says of itself, checked to be ours."""
     try:
         meta = json.loads(metadata[METADATA_KEY])
         version = meta["format"]
@@ -124,10 +149,15 @@ def load_weights(path: Path) -> Weights:
         ) from None
     if version != FORMAT:
         raise CheckpointError(f"{path}: weights of format {version!r}, this gtool reads format {FORMAT}")
-    return Weights(tensors, meta)
+    return dict(meta)
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors of any safetensors file, and the texts of its header.
+
+    Raises:
+        CheckpointError: missing, damaged, not finite.
+    """
     import torch
     from safetensors import SafetensorError, safe_open
 
@@ -335,7 +365,12 @@ def open_run(path: Path) -> RunFolder:
 
 
 def newest_run(model: str | None = None, *, with_weights: bool = True) -> RunFolder | None:
-    """Return the run in ./runs that was worked on last, or None.
+    """Return the run in ./runs that was worked on last, or None; arguments as of `runs_of`."""
+    return next(iter(runs_of(model, with_weights=with_weights)), None)
+
+
+def runs_of(model: str | None = None, *, with_weights: bool = True) -> list[RunFolder]:
+    """Return the runs in ./runs, the one that was worked on last first.
 
     Args:
         model: only runs of this model.
@@ -346,7 +381,7 @@ def newest_run(model: str | None = None, *, with_weights: bool = True) -> RunFol
         runs = [run for run in runs if run.path.name.startswith(f"{model}-")]
     if with_weights:
         runs = [run for run in runs if run.weights()]
-    return max(runs, key=_last_worked_on, default=None)
+    return sorted(runs, key=_last_worked_on, reverse=True)
 
 
 def _last_worked_on(run: RunFolder) -> float:
@@ -462,5 +497,5 @@ def load_state(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]
         raise CheckpointError(f"{path}: no readable state: {bad}") from None
     if not isinstance(info, dict) or info.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a state of format {FORMAT}")
-    tensors = {file.stem: _read_safetensors(file)[0] for file in sorted(path.glob("*.safetensors"))}
+    tensors = {file.stem: read_safetensors(file)[0] for file in sorted(path.glob("*.safetensors"))}
     return tensors, info

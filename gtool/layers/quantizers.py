@@ -1,0 +1,200 @@
+"""Quantizers: vectors -> codes, with the gradient carried straight through.
+
+Codebook  nearest entry. van den Oord et al. 2017 (VQ-VAE), as CompVis/taming-transformers trains it
+          (taming/modules/vqvae/quantize.py, VectorQuantizer2).
+Cosine    nearest entry in direction, entries and vectors of length 1 and of few dimensions. Yu et al. 2022 (ViT-VQGAN).
+FSQ       every axis bounded and rounded to a few levels. Mentzer et al. 2023 (2309.15505).
+
+Everything here is float32, under autocast too: codes must not depend on the precision of a run.
+
+Codebooks die: entries that no vector is nearest to get no gradient and stay so. `restart` puts vectors of the current
+batch in their place. Use is counted by the caller and not in `forward`, so that it can count the codes of all
+processes: then what is replaced, and by what, is the same for one process and for two. The counts are not part of the
+weights; who trains stores `usage` with the state of the run.
+
+Axis letters: N images, h w grid of codes, d width of a vector, K codebook size, B = N h w vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FSQ_MARGIN = 1e-3  # that the outermost levels stay inside of, so that rounding never finds another one
+MOST_DISTANCES = 2**26  # in memory at a time: 256 MiB
+
+
+class Quantized(NamedTuple):
+    """What is kept of vectors.
+
+    vectors: (N, d, h, w) entries, with the gradient of the vectors that they stand for.
+    codes: (N, h, w) int64.
+    loss: scalar, of vectors and entries that are apart; 0 where there are no entries to learn.
+    """
+
+    vectors: Tensor
+    codes: Tensor
+    loss: Tensor
+
+
+class Codebook(nn.Module):
+    """K entries of width d; the code of a vector is the number of the nearest.
+
+    The loss is |sg(z) - e|^2 + beta |z - sg(e)|^2, each the mean over all numbers. The released code has beta at the
+    first term in the place of the second, and so trained every released model; `legacy` does the same.
+    """
+
+    usage: Tensor
+
+    def __init__(self, size: int, dim: int, *, beta: float = 0.25, legacy: bool = False) -> None:
+        super().__init__()
+        self.beta, self.legacy = beta, legacy
+        self.weight = nn.Parameter(torch.empty(size, dim).uniform_(-1 / size, 1 / size))
+        self.register_buffer("usage", torch.zeros(size, dtype=torch.int64), persistent=False)
+
+    def embedding(self) -> Tensor:
+        """Return the entries (K, d) that codes stand for."""
+        return self.weight
+
+    def prepare(self, z: Tensor) -> Tensor:
+        """Return vectors (B, d) as they are compared with entries."""
+        return z
+
+    def forward(self, z: Tensor) -> Quantized:
+        """Quantize vectors (N, d, h, w)."""
+        with torch.autocast(z.device.type, enabled=False):
+            flat = self.prepare(_rows(z.float()))
+            table = self.embedding()
+            codes = nearest(flat, table)
+            chosen = F.embedding(codes, table)  # (B, d)
+            to_entries = (chosen - flat.detach()).square().mean()
+            to_vectors = (chosen.detach() - flat).square().mean()
+            if self.legacy:
+                loss = to_vectors + self.beta * to_entries
+            else:
+                loss = to_entries + self.beta * to_vectors
+            vectors = _grid(flat + (chosen - flat).detach(), z)
+        return Quantized(vectors, codes.view(z.shape[0], *z.shape[2:]), loss)
+
+    @torch.no_grad()
+    def count(self, codes: Tensor) -> None:
+        """Note the use of codes, of any shape: of all processes, where there are several."""
+        self.usage += torch.bincount(codes.flatten(), minlength=len(self.usage))
+
+    @torch.no_grad()
+    def restart(self, vectors: Tensor, generator: torch.Generator) -> int:
+        """Put vectors in the place of the entries that `count` has not seen since the last restart.
+
+        With nothing counted, all entries are replaced: that is how a codebook begins at its data.
+
+        Args:
+            vectors: (N, d, h, w), as they come to `forward`; of all processes, where there are several.
+            generator: on the CPU; chooses the vectors. The same one in every process.
+
+        Returns:
+            How many entries were replaced.
+        """
+        dead = (self.usage == 0).nonzero().squeeze(1)
+        self.usage.zero_()
+        flat = self.prepare(_rows(vectors.float()))
+        order = torch.randperm(len(flat), generator=generator)
+        # Where there are more dead entries than vectors, some get the same one; all but the first of these are dead
+        # again and have another chance at the next restart.
+        rows = order[torch.arange(len(dead)) % len(flat)].to(flat.device)
+        self.weight[dead] = flat[rows].to(self.weight.dtype)
+        return len(dead)
+
+
+class CosineCodebook(Codebook):
+    """As `Codebook`, on the unit sphere: the nearest entry is the one with the least angle."""
+
+    def __init__(self, size: int, dim: int, *, beta: float = 0.25, legacy: bool = False) -> None:
+        super().__init__(size, dim, beta=beta, legacy=legacy)
+        # Entries near 0 would turn by large angles at the first steps.
+        self.weight.data = F.normalize(torch.randn(size, dim), dim=1)
+
+    def embedding(self) -> Tensor:
+        """Return the entries (K, d), of length 1."""
+        return F.normalize(self.weight.float(), dim=1)
+
+    def prepare(self, z: Tensor) -> Tensor:
+        """Return vectors (B, d), of length 1."""
+        return F.normalize(z, dim=1)
+
+
+class FSQ(nn.Module):
+    """Finite scalar quantization: axis i is bounded by tanh and rounded to one of levels[i] steps of [-1, 1].
+
+    An even number of levels is no symmetric set of integers: half a step is taken off after the bound and put on before
+    it, so that 0 stays 0. The paper's listing has tan there, in the place of the inverse of tanh; ours is the inverse.
+    """
+
+    steps: Tensor
+    basis: Tensor
+
+    def __init__(self, levels: Sequence[int]) -> None:
+        super().__init__()
+        if min(levels) < 3:
+            raise ValueError(f"levels {list(levels)}: an axis needs three or more")
+        self.size = prod(levels)
+        self.register_buffer("steps", torch.tensor(levels, dtype=torch.float32), persistent=False)
+        basis = [prod(levels[:axis]) for axis in range(len(levels))]  # the first axis counts fastest
+        self.register_buffer("basis", torch.tensor(basis, dtype=torch.int64), persistent=False)
+
+    def forward(self, z: Tensor) -> Quantized:
+        """Quantize vectors (N, d, h, w) with d axes."""
+        with torch.autocast(z.device.type, enabled=False):
+            bounded = self._bound(_rows(z.float()))
+            rounded = bounded.round()
+            half = (self.steps / 2).floor()
+            codes = ((rounded + half).long() * self.basis).sum(dim=1)
+            vectors = _grid((bounded + (rounded - bounded).detach()) / half, z)
+            return Quantized(
+                vectors, codes.view(z.shape[0], *z.shape[2:]), z.new_zeros((), dtype=torch.float32)
+            )
+
+    def _bound(self, z: Tensor) -> Tensor:
+        reach = (self.steps - 1) * (1 - FSQ_MARGIN) / 2
+        offset = torch.where(self.steps % 2 == 0, 0.5, 0.0)
+        return (z + (offset / reach).atanh()).tanh() * reach - offset
+
+    def embedding(self) -> Tensor:
+        """Return the vectors (K, d) that codes stand for."""
+        codes = torch.arange(self.size, device=self.basis.device)
+        digits = codes[:, None] // self.basis % self.steps.long()  # (K, d)
+        half = (self.steps / 2).floor()
+        return (digits - half) / half
+
+    def count(self, codes: Tensor) -> None:
+        """Do nothing: no entry can die."""
+
+    def restart(self, vectors: Tensor, generator: torch.Generator) -> int:
+        """Do nothing: no entry can die."""
+        return 0
+
+
+def nearest(vectors: Tensor, table: Tensor) -> Tensor:
+    """Return the number (B,) of the entry of a table (K, d) that is nearest to each of the vectors (B, d)."""
+    # No `no_grad`, which torch.export cannot write inside of autocast.
+    vectors, table = vectors.detach(), table.detach()
+    lengths = table.square().sum(dim=1)  # |z|^2 is the same for all entries
+    rows = max(1, MOST_DISTANCES // len(table))
+    # An exported network takes any number of vectors, and cannot count parts.
+    parts = [vectors] if torch.compiler.is_exporting() else torch.split(vectors, rows)
+    return torch.cat([torch.addmm(lengths, part, table.t(), alpha=-2).argmin(dim=1) for part in parts])
+
+
+def _rows(z: Tensor) -> Tensor:
+    """(N, d, h, w) -> (B, d)."""
+    return z.movedim(1, -1).flatten(0, -2)
+
+
+def _grid(rows: Tensor, like: Tensor) -> Tensor:
+    """(B, d) -> (N, d, h, w)."""
+    n, _, *grid = like.shape
+    return rows.view(n, *grid, -1).movedim(-1, 1)

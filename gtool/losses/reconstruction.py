@@ -1,0 +1,89 @@
+"""How far a reconstruction is from its image, and how much an adversarial loss may weigh beside that; all in float32.
+
+l1                    mean |x - y|. The paper's formula has a square, its code this; and this is what we do.
+gradient_difference   mean |dx - dy| of neighbours, right and below: edges that are blurred cost, flat offsets do not.
+multiscale_gradients  the same at the full size, a half and a quarter. It stands where LPIPS would, when there are no
+                      weights for that; it is none of its kind, and knows nothing of what people see.
+feature_matching      mean |f(x) - f(y)| over layers of the discriminator in training (Wang et al. 2018, pix2pixHD),
+                      each in units of its own size; also no LPIPS.
+map_cross_entropy     of label maps. The released code has a binary cross-entropy over all labels, most of which are
+                      absent at every pixel; the paper speaks of a cross-entropy, and this is one.
+adaptive_weight       VQGAN (Esser et al. 2021), Eq. 7.
+
+The images that they compare are (N, C, H, W).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SCALES = 3
+WEIGHT_EPS = 1e-4  # released
+MOST_WEIGHT = 1e4  # released
+
+
+def l1(reconstruction: Tensor, images: Tensor) -> Tensor:
+    """Return the mean absolute difference."""
+    return (reconstruction.float() - images.float()).abs().mean()
+
+
+def gradient_difference(reconstruction: Tensor, images: Tensor) -> Tensor:
+    """Return the mean absolute difference of neighbouring differences, of both directions together.
+
+    Images of one pixel a side have no neighbours in that direction, which counts as no difference.
+    """
+    apart = reconstruction.float() - images.float()  # differences of differences are those of the difference
+    directions = [apart.diff(dim=dim) for dim in (2, 3)]
+    return torch.stack([d.abs().mean() if d.numel() else apart.new_zeros(()) for d in directions]).sum()
+
+
+def multiscale_gradients(reconstruction: Tensor, images: Tensor) -> Tensor:
+    """Return the mean of `gradient_difference` at the full size, a half and a quarter, down to 2 px a side."""
+    apart = reconstruction.float() - images.float()
+    terms = []
+    for _ in range(SCALES):
+        terms.append(gradient_difference(apart, torch.zeros_like(apart)))
+        if min(apart.shape[2:]) < 4:
+            break
+        apart = F.avg_pool2d(apart, 2)
+    return torch.stack(terms).mean()
+
+
+def feature_matching(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+    """Return the mean over layers of |found - wanted| / mean |wanted|; no gradient goes to what is wanted."""
+    terms = []
+    for ours, theirs in zip(found, wanted, strict=True):
+        target = theirs.detach().float()
+        terms.append((ours.float() - target).abs().mean() / (target.abs().mean() + 1e-6))
+    return torch.stack(terms).mean()
+
+
+def map_cross_entropy(logits: Tensor, maps: Tensor) -> Tensor:
+    """Return the mean cross-entropy of logits (N, n, H, W) for maps (N, n, H, W) of one channel for each label.
+
+    Pixels without a label, 0 in all channels, are left out.
+    """
+    known = maps.amax(dim=1) > 0.5  # (N, H, W)
+    each = F.cross_entropy(logits.float(), maps.argmax(dim=1), reduction="none")
+    return (each * known).sum() / known.sum().clamp(min=1)
+
+
+def adaptive_weight(nll_gradient: Tensor, gan_gradient: Tensor, weight: float = 0.8) -> Tensor:
+    """Return the weight of the generator's adversarial loss: the ratio of two gradients at the decoder's last layer.
+
+    For a batch in parts, on one process or several, the gradients are those of the whole batch, averaged before this.
+
+    Args:
+        nll_gradient: of the reconstruction loss, the perceptual term included, the quantizer's not.
+        gan_gradient: of the adversarial loss, of the same shape.
+        weight: of the ratio; 0.75 in the release for depth.
+
+    Returns:
+        A scalar without a graph, in [0, 10000 weight].
+    """
+    ratio = nll_gradient.detach().float().norm() / (gan_gradient.detach().float().norm() + WEIGHT_EPS)
+    return weight * ratio.clamp(0.0, MOST_WEIGHT)
