@@ -127,22 +127,24 @@ class CrossAttention(nn.Module):
 
 
 def activate(x: Tensor, kind: str, twice: bool = False) -> Tensor:
-    """Apply "gelu" (erf), "gelu-tanh" or "leaky-relu" (slope 0.2, released code)."""
+    """Apply "gelu" (erf), "gelu-tanh", "gelu-sigmoid" (image-GPT) or "leaky-relu" (slope 0.2, released code)."""
     if twice and kind == "gelu":
         return second_derivatives.gelu(x)
     if kind == "leaky-relu":
         return F.leaky_relu(x, 0.2)
+    if kind == "gelu-sigmoid":
+        return x * torch.sigmoid(1.702 * x)
     return F.gelu(x, approximate="tanh" if kind == "gelu-tanh" else "none")
 
 
 class MLP(nn.Module):
     """Linear, activation, Linear."""
 
-    def __init__(self, channels: int, hidden: int, activation: str) -> None:
+    def __init__(self, channels: int, hidden: int, activation: str, bias: bool = True) -> None:
         super().__init__()
         self.activation = activation
-        self.expand = nn.Linear(channels, hidden)
-        self.contract = nn.Linear(hidden, channels)
+        self.expand = nn.Linear(channels, hidden, bias)
+        self.contract = nn.Linear(hidden, channels, bias)
 
     def forward(self, x: Tensor, twice: bool = False) -> Tensor:
         """(..., C) -> (..., C); twice: a second derivative will be taken."""
