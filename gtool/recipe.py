@@ -38,10 +38,21 @@ class DataRecipe(Section):
     image_column: str | None = None
     label_column: str | None = None
     segmentation_column: str | None = None
+    depth_column: str | None = None
+    condition: Literal["none", "class", "segmentation", "depth"] = "none"  # what images are generated from
+    num_labels: Annotated[int, Field(ge=1, le=65534)] | None = (
+        None  # of classes or label maps; none counts them
+    )
     crop: Literal["center", "fit"] = "center"
     flip: bool = False
     num_images: Count | None = None
     cache_gb: NonNegative = 4.0
+
+    @model_validator(mode="after")
+    def _labels_are_of_a_condition(self) -> DataRecipe:
+        if self.num_labels is not None and self.condition not in ("class", "segmentation"):
+            raise ValueError('data.num_labels belongs to data.condition = "class" or "segmentation"')
+        return self
 
 
 class AugmentRecipe(Section):
@@ -140,6 +151,58 @@ class StrokesRecipe(Section):
     drawn_share: Share = 0.0  # of the pictures that are drawn where data.dataset gives others
 
 
+class ReconstructionRecipe(Section):
+    """How a tokenizer learns: to give back its images, and later to look real to a discriminator of patches."""
+
+    l1: NonNegative = 1.0
+    perceptual: NonNegative = 1.0
+    # gradients: differences of neighbouring pixels at three scales; it needs no weights, and is no LPIPS.
+    perceptual_kind: Literal["gradients", "lpips"] = "gradients"
+    lpips_vgg: str | None = None  # VGG16 by torchvision's names, .pth or .safetensors
+    lpips_heads: str | None = None  # the linear heads of LPIPS
+    feature_matching: NonNegative = (
+        0.0  # of the discriminator's features, as long as the decoder listens to it
+    )
+    codebook: NonNegative = 1.0
+    restart_interval: Annotated[int, Field(ge=0)] = (
+        20  # steps between two looks for unused codes; 0 keeps them
+    )
+    restart_until: Share = 0.8  # share of the run; after it the codes stay what they are
+    adversarial: NonNegative = 0.8
+    adaptive: bool = True  # the adversarial term is weighed by the ratio of gradients at the last layer
+    # Shares of the run: when the discriminator begins to learn, alone; when the decoder begins to listen; in which
+    # share after that its term has grown to its full weight.
+    discriminator_start: Share = 0.45
+    adversarial_start: Share = 0.5
+    adversarial_ramp: Share = 0.1
+
+    @model_validator(mode="after")
+    def _discriminator_is_there_first(self) -> ReconstructionRecipe:
+        if self.adversarial and self.discriminator_start > self.adversarial_start:
+            raise ValueError(
+                f"reconstruction.discriminator_start = {self.discriminator_start:g} comes after "
+                f"reconstruction.adversarial_start = {self.adversarial_start:g}"
+            )
+        if self.perceptual_kind == "lpips" and not (self.lpips_vgg and self.lpips_heads):
+            raise ValueError(
+                "reconstruction.perceptual_kind = 'lpips' needs two files: reconstruction.lpips_vgg, the weights of "
+                "VGG16, and reconstruction.lpips_heads, the linear heads; 'gradients' needs none"
+            )
+        return self
+
+
+class PriorRecipe(Section):
+    """What a prior learns from beside its images: the tokenizer, and how its inputs are made."""
+
+    tokenizer: str | None = None  # a run, a weights file, a hub id; none takes the newest of the data set
+    keep: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the codes it reads; the others are drawn at random
+    flips: bool = False  # codes of the mirrored images, too
+    untold: Share = (
+        0.0  # of the images whose condition is not said, so that it may be left out in sampling, too
+    )
+    preview_top_k: Count | None = None  # of the pictures that a run shows of itself
+
+
 class TrainRecipe(Section):
     """Length, batches, averaging, cadence. One kimg is a thousand real images shown to the discriminator."""
 
@@ -203,6 +266,8 @@ class Recipe(Section):
     optim: OptimRecipe = OptimRecipe()
     loss: LossRecipe = LossRecipe()
     strokes: StrokesRecipe = StrokesRecipe()
+    reconstruction: ReconstructionRecipe = ReconstructionRecipe()
+    prior: PriorRecipe = PriorRecipe()
     train: TrainRecipe = TrainRecipe()
     sample: SampleRecipe = SampleRecipe()
 
@@ -247,6 +312,13 @@ def _explain(section: type[BaseModel], invalid: ValidationError, prefix: str) ->
     message = first["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     return f"`{key}` = {first['input']!r}: {message}" if parts and first["type"] != "value_error" else message
+
+
+def first_reason(bad: ValueError) -> str:
+    """Return in one line why values were refused."""
+    if not isinstance(bad, ValidationError):
+        return str(bad)
+    return bad.errors()[0]["msg"].removeprefix("Value error, ")
 
 
 def _known_keys(section: Any, path: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ import pytest
 
 from gtool.errors import RecipeError
 from gtool.recipe import make_recipe, overlay, parse_setting, read_table, shipped_recipes, to_toml
+from tests.tiny import save_tokenizer
 
 MINIMAL = {"schema": 1, "model_name": "transgan"}
 
@@ -25,6 +26,8 @@ def _error(settings: list[str]) -> str:
         ("train.batch_size=1.5", ["`train.batch_size` = 1.5", "integer"]),
         ("train.batch_size=0", ["greater than or equal to 1"]),
         ("data.flip=1", ["`data.flip`", "boolean"]),
+        ("data.condition=map", ["`data.condition`", "segmentation"]),
+        ("data.num_labels=3", ["data.num_labels belongs to data.condition"]),
         ("loss.kind=hinges", ["`loss.kind`", "hinge"]),
         ("train.kimg", ["section.key=value"]),
         ("train.micro_batch=7", ["multiple"]),
@@ -90,11 +93,14 @@ def test_a_file_that_is_no_recipe_is_refused_by_name(tmp_path, text):
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
-def test_every_shipped_recipe_resolves_to_networks(name):
+def test_every_shipped_recipe_resolves_to_networks(name, tmp_path):
     from gtool.commands.plan import Request, make_plan
 
     model, _, recipe = name.partition("/")
-    plan = make_plan(Request(model=model, recipe=recipe, settings=[], flags={}))
+    flags = {}
+    if model == "prior":  # which learns the codes of a tokenizer
+        flags["prior.tokenizer"] = str(save_tokenizer(tmp_path / "tokenizer.safetensors"))
+    plan = make_plan(Request(model=model, recipe=recipe, settings=[], flags=flags))
     assert plan.config.resolution == plan.recipe.data.resolution
 
 

@@ -42,6 +42,12 @@ def train(
             help="Begin with these: a run, a file or a hub id; with --finetune default those of the package."
         ),
     ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose codes a prior learns: a run, a file or a hub id; default the newest of the data set."
+        ),
+    ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="A name from `gtool recipes ls`, or a TOML file.")
     ] = None,
@@ -68,6 +74,7 @@ def train(
     flags = {
         "data.dataset": dataset,
         "train.weights": weights,
+        "prior.tokenizer": tokenizer,
         "train.kimg": kimg,
         "train.minutes": minutes,
         "train.batch_size": batch_size,

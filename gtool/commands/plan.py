@@ -13,7 +13,16 @@ from gtool.checkpoint import RunFolder
 from gtool.data.names import find_dataset
 from gtool.device import has_gpu
 from gtool.errors import CheckpointError, GToolError, RecipeError
-from gtool.recipe import Recipe, find_recipe, make_recipe, overlay, read_table, shipped_recipes, validate
+from gtool.recipe import (
+    Recipe,
+    find_recipe,
+    first_reason,
+    make_recipe,
+    overlay,
+    read_table,
+    shipped_recipes,
+    validate,
+)
 
 FINETUNE = "finetune"  # the recipe of models that can go on from trained weights
 
@@ -54,7 +63,7 @@ def make_plan(request: Request) -> Plan:
         DataError: the data set's name leads nowhere.
         CheckpointError: the run to resume is not there.
     """
-    models.find_model(request.model)
+    learns_from = models.find_model(request.model).learns_from
     _refuse_unknown_tracker(request.tracker)
     if request.finetune is not None:
         _refuse_finetune(request)
@@ -62,12 +71,20 @@ def make_plan(request: Request) -> Plan:
     run = _run_to_resume(request)
     if run is not None and request.recipe and request.resume != "auto":
         raise RecipeError("--recipe cannot change a run that is resumed; its own recipe.toml is used")
+    tokenizer = None
+    if learns_from is not None:
+        from gtool.commands.plan_prior import with_tokenizer
+
+        request, tokenizer = with_tokenizer(request, run)
     name, path = ("resumed", run.recipe) if run else _choose_recipe(request)
     table = read_table(path)
     if table.get("model_name") != request.model:
         raise RecipeError(
             f"recipe {path}: is for the model {table.get('model_name')!r}, not for `{request.model}`"
         )
+    if tokenizer is not None and run is None:
+        overlay(table, ["data", "resolution"], tokenizer.resolution)
+        overlay(table, ["model", "tokenizer"], dict(tokenizer.config))
     original = make_recipe(table, where=str(path))
     if "train.kimg" in request.flags and isinstance(table.get("train"), dict):
         # A length asked for in images replaces one in minutes: schedules then never look at the clock, and a run that
@@ -81,6 +98,9 @@ def make_plan(request: Request) -> Plan:
     if recipe.train.weights is not None and run is None:
         _refuse_weights(recipe)
         recipe = _with_network_of_weights(recipe, table, settings, path)
+    if tokenizer is not None:
+        # What a prior is told of an image, and what it learns images from, are one thing.
+        overlay(recipe.model, ["prior", "condition"], recipe.data.condition)
     config = _configure(recipe, original.data.resolution, path)
     resolved = recipe.model_copy(update={"model": config.model_dump(mode="json", exclude_none=True)})
     _check_batches(resolved, request.num_processes or 1)
@@ -184,7 +204,7 @@ def _configure(recipe: Recipe, made_for: int, path: Path) -> Any:
     try:
         return config.at_resolution(recipe.data.resolution)
     except ValueError as bad:
-        raise RecipeError(f"data.resolution = {recipe.data.resolution}: {bad}") from None
+        raise RecipeError(f"data.resolution = {recipe.data.resolution}: {first_reason(bad)}") from None
 
 
 def _check_batches(recipe: Recipe, processes: int) -> None:

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -40,6 +40,8 @@ def train(request: Request) -> None:
     from gtool.device import launch, launched_processes, make_compute
 
     if (request.num_processes or 1) > 1 and launched_processes() is None:
+        # Said once, and not by every process.
+        models.trainer(request.model).check(plan.recipe, plan.config, request.num_processes or 1)
         return launch(request.num_processes or 1, sys.argv[1:])
     compute = make_compute(request.device, plan.recipe.train.precision, num_processes=request.num_processes)
     console.set_quiet(console.is_quiet() or not compute.is_main)
@@ -54,8 +56,11 @@ def train(request: Request) -> None:
 class Trainer(Protocol):
     """What one family of models adds to a run; made by the module that the table of models names."""
 
+    recipe: Recipe
+    config: Any  # of the networks as they are trained: what the data decide is filled in, as in the recipe
     step: Callable[[Any], dict[str, Tensor]]
     state: Any  # see `gtool.engines.loop.Progress` and `gtool.engines.resume.Resumable`
+    preview_columns: int | None  # pictures a row of a preview, where the recipe leaves it open
     ranked_by: str  # the score that says which snapshot is best: the lower the better
 
     def describe_data(self) -> str:
@@ -104,6 +109,7 @@ class Session:
 def _open_session(plan: Plan, request: Request, inputs: Any, compute: Compute, stack: ExitStack) -> Session:
     """Load the data, build or restore the state, make or take the run folder."""
     trainer = models.trainer(request.model).Trainer(plan.recipe, plan.config, inputs, compute)
+    plan = replace(plan, recipe=trainer.recipe, config=trainer.config)
     run = _take_run(plan, request, compute, stack)
     best = _restore(plan, run, trainer.state)
     session = Session(
@@ -166,13 +172,20 @@ def _introduce(session: Session) -> None:
     from gtool.commands.dryrun import estimate_seconds
 
     recipe, compute, state = session.recipe, session.compute, session.state
-    networks = {name: network for name, network in state.networks.items() if name != "ema"}
+    networks = {
+        name: network
+        for name, network in state.networks.items()
+        if name != "ema" and any(True for _ in network.parameters())
+    }
     sizes = " + ".join(_millions(network) for network in networks.values())
+    parameters = (
+        f"{sizes} parameters ({' + '.join(networks)})" if networks else "nothing learned by gradients"
+    )
     remaining = (1 - state.nimg / (1000 * recipe.train.kimg)) * estimate_seconds(session.plan, compute)
     if recipe.train.minutes is not None:
         remaining = min(remaining, 60 * recipe.train.minutes - state.seconds)
     console.notice(
-        f"{recipe.model_name} {session.plan.name}: {sizes} parameters ({' + '.join(networks)}), "
+        f"{recipe.model_name} {session.plan.name}: {parameters}, "
         f"{compute.describe()}, {compute.precision}, about {console.duration(remaining)}"
     )
     resumed = f", from {state.nimg / 1000:g} kimg on" if state.nimg else ""
@@ -253,9 +266,8 @@ def _iterate(session: Session, stack: ExitStack) -> dict[str, float]:
 def _log(session: Session, tick: Tick, scores: Mapping[str, float]) -> None:
     from gtool.commands.report import tick_record
 
-    _, optimizer = next(iter(session.state.optimizers.values()))
-    rate = optimizer.param_groups[0]["lr"]
-    record = tick_record(tick, rate, scores)
+    rates = [optimizer.param_groups[0]["lr"] for _, optimizer in session.state.optimizers.values()]
+    record = tick_record(tick, rates[0] if rates else 0.0, scores)
     if session.log:
         session.log.add(record)
     if session.tracker:
@@ -293,7 +305,10 @@ def _require_finite(state: Any) -> None:
     import torch
 
     for name, network in state.networks.items():
-        norms = torch._foreach_norm([p.detach() for p in network.parameters()], float("inf"))
+        parameters = [p.detach() for p in network.parameters()]
+        if not parameters:
+            continue
+        norms = torch._foreach_norm(parameters, float("inf"))
         if not bool(torch.stack(norms).isfinite().all()):
             raise DivergedError(
                 f"training diverged at {state.nimg / 1000:g} kimg: the {name}'s weights are not finite; "
@@ -309,7 +324,8 @@ def _save_preview(session: Session) -> Any:
     images = session.trainer.preview()
     kimg = session.state.nimg / 1000
     text = {"kimg": f"{kimg:g}", "seed": str(recipe.train.seed), "run": session.run.path.name}
-    save_grid(session.run, f"{kimg:010.3f}", images, recipe.sample.columns, text)
+    columns = recipe.sample.columns or session.trainer.preview_columns
+    save_grid(session.run, f"{kimg:010.3f}", images, columns, text)
     return images
 
 

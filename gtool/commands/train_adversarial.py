@@ -57,6 +57,7 @@ def step_flops(recipe: Recipe, forward: dict[str, float]) -> float:
 class Trainer:
     """A generator and a discriminator in training."""
 
+    preview_columns = None
     ranked_by = "rfd"
 
     def __init__(self, recipe: Recipe, config: Any, inputs: Any, compute: Compute) -> None:
@@ -64,7 +65,7 @@ class Trainer:
         from gtool.engines.adversarial import init_state, step
 
         check(recipe, config, compute.world_size)
-        self.recipe, self.compute = recipe, compute
+        self.recipe, self.config, self.compute = recipe, config, compute
         self.images = load_images(inputs, recipe, recipe.data.resolution, compute)
         batches = Batches(
             self.images,

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 from gtool import console
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from gtool.data.cache import ImageSet
+    from gtool.data.loader import Batches
     from gtool.device import Compute
     from gtool.recipe import Recipe
 
@@ -27,16 +30,19 @@ def open_images(recipe: Recipe) -> Any:
         image_column=data.image_column,
         label_column=data.label_column,
         segmentation_column=data.segmentation_column,
+        depth_column=data.depth_column,
         num_images=data.num_images,
         resolution=data.resolution,
     )
 
 
 def load_images(source: Any, recipe: Recipe, resolution: int, compute: Compute) -> ImageSet:
-    """Read images as squares of so many pixels a side, and name those that cannot be read.
+    """Read images, and the labels or maps that the recipe wants, as squares of so many pixels a side.
+
+    Those that cannot be read are named.
 
     Raises:
-        DataError: fewer than two can be read, or the cache cannot be written.
+        DataError: fewer than two can be read, there are no labels or maps, or the cache cannot be written.
     """
     from gtool.data import cache
 
@@ -49,6 +55,8 @@ def load_images(source: Any, recipe: Recipe, resolution: int, compute: Compute) 
             resolution,
             crop=data.crop,
             budget_gb=data.cache_gb,
+            condition=data.condition,
+            num_labels=data.num_labels,
             progress=lambda done, total: update(done, total, f"{done:,} of {total:,} images"),
         )
     if compute.is_main:
@@ -64,3 +72,29 @@ def _name_skipped(skipped: list[tuple[str, str]]) -> None:
         console.warning(f"  {name}: {reason}")
     if len(skipped) > 10:
         console.warning(f"  and {len(skipped) - 10} more")
+
+
+def hold_out(images: ImageSet, recipe: Recipe, compute: Compute, *, flip: bool) -> tuple[Batches, np.ndarray]:
+    """Return batches of most images, and the places of those that are kept aside, int64 (n,).
+
+    A seeded choice of 512 is kept, or one image in twenty where that is less, but at least one. Fewer than eight
+    images are too few to be divided: all of them are learned from and measured on.
+    """
+    import numpy as np
+
+    from gtool.data.loader import Batches
+    from gtool.device import derive_seed
+    from gtool.metrics.images import permutation
+
+    count = len(images)
+    order = permutation(count, derive_seed("held-out", recipe.train.seed))
+    number = min(512, max(1, count // 20)) if count >= 8 else 0
+    batches = Batches(
+        images,
+        seed=recipe.train.seed,
+        flip=flip,
+        rank=compute.rank,
+        world_size=compute.world_size,
+        shown=np.sort(order[number:]),
+    )
+    return batches, np.sort(order[:number] if number else order)

@@ -48,6 +48,7 @@ def step_flops(recipe: Recipe, forward: dict[str, float]) -> float:
 class Trainer:
     """A stroke predictor in training."""
 
+    preview_columns = None
     ranked_by = "left_gain"
 
     def __init__(self, recipe: Recipe, config: Any, inputs: Any, compute: Compute) -> None:
@@ -55,7 +56,7 @@ class Trainer:
         from gtool.engines.strokes import init_state, step
 
         check(recipe, config, compute.world_size)
-        self.recipe, self.compute = recipe, compute
+        self.recipe, self.config, self.compute = recipe, config, compute
         images = None if inputs is None else load_images(inputs, recipe, SIDE, compute)
         self.num_images = None if images is None else len(images)
         pictures = None if images is None else cut_pictures(images.images, recipe)

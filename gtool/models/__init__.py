@@ -22,6 +22,7 @@ class Model:
     trainer: str  # what the family adds to `gtool train`
     importer: str  # rename_released: needs torch
     use: str  # what a user types with weights of it
+    learns_from: str | None = None  # the model whose weights it is trained on
 
 
 MODELS = {
@@ -46,7 +47,25 @@ MODELS = {
         importer="gtool.models.paint_transformer_import",
         use="gtool paint photo.jpg --weights {path}",
     ),
+    "vqgan": Model(
+        module="gtool.models.vqgan",
+        schema="gtool.models.vqgan_config:VQGANConfig",
+        trainer="gtool.commands.train_vqgan",
+        importer="gtool.models.vqgan_import",
+        use="gtool train prior --tokenizer {path}",
+    ),
+    "prior": Model(
+        module="gtool.models.composer",
+        schema="gtool.models.composer_config:ComposerConfig",
+        trainer="gtool.commands.train_prior",
+        importer="gtool.models.prior_import",
+        use="gtool sample {path}",
+        learns_from="vqgan",
+    ),
 }
+
+# Projects whose files are of several of these models: which one, their names tell.
+PROJECTS = {"taming": ("vqgan", "prior")}
 
 
 def find_model(name: str) -> Model:

@@ -1,0 +1,119 @@
+"""What a prior needs before it can be planned: the tokenizer whose codes it learns, found without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gtool import checkpoint, console, models
+from gtool.checkpoint import RunFolder
+from gtool.commands.plan import Request
+from gtool.errors import CheckpointError, RecipeError
+from gtool.recipe import parse_setting, read_table, validate
+
+TOKENIZER = "vqgan"
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A tokenizer's weights file and what it says of itself."""
+
+    path: Path
+    config: Mapping[str, Any]  # its [model] table
+    dataset: str | None  # that it was trained on, where that is known
+    resolution: int
+
+
+def with_tokenizer(request: Request, run: RunFolder | None) -> tuple[Request, Tokenizer]:
+    """Find the tokenizer that a command line means, and take the data set from it where none is named.
+
+    Raises:
+        RecipeError: weights of another kind of model; says which are needed and where the newest are.
+        CheckpointError: no tokenizer of this data set has been trained.
+    """
+    asked = _asked(request, "prior.tokenizer")
+    dataset = _asked(request, "data.dataset")
+    if run is not None:
+        found = _of_run(run)
+    elif asked is not None:
+        found = read_tokenizer(checkpoint.find_weights(str(asked)))
+        if dataset is not None and found.dataset not in (None, dataset):
+            console.warning(f"{found.path}: a tokenizer trained on {found.dataset}; it is used for {dataset}")
+    else:
+        found = _newest(None if dataset is None else str(dataset))
+    flags = dict(request.flags)
+    if run is None and dataset is None and found.dataset is not None:
+        flags["data.dataset"] = found.dataset
+    flags["prior.tokenizer"] = str(found.path)
+    return replace(request, flags=flags), found
+
+
+def _asked(request: Request, key: str) -> Any:
+    """Return what flag, setting or a recipe file of the user's says of a key, or None."""
+    if key in request.flags:
+        return request.flags[key]
+    for setting in reversed(request.settings):
+        path, value = parse_setting(setting)
+        if ".".join(path) == key:
+            return value
+    return None
+
+
+def _of_run(run: RunFolder) -> Tokenizer:
+    """Return the tokenizer of a run that is resumed: its own weights hold it, should the first file be gone."""
+    table = read_table(run.recipe)
+    path = Path(str(table.get("prior", {}).get("tokenizer", "")))
+    if not path.is_file() and run.weights():
+        path = run.weights()[-1]
+    return read_tokenizer(path)
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """Read what the weights file of a tokenizer, or of a prior that holds one, says of itself.
+
+    Raises:
+        RecipeError: weights of another model.
+        CheckpointError: not a weights file of gtool.
+    """
+    meta = checkpoint.read_meta(path)
+    config, recipe = meta.get("config"), meta.get("recipe")
+    if meta.get("model") == "prior" and isinstance(config, dict):
+        config = config.get("tokenizer")
+    elif meta.get("model") != TOKENIZER:
+        raise RecipeError(
+            f"{path}: weights of {meta.get('model')}; a prior learns the codes of a tokenizer: "
+            f"{_newest_hint()}"
+        )
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path}: its description lacks a config")
+    schema = models.config_class(TOKENIZER)
+    checked = validate(schema, config, str(path), "config.")
+    data = recipe.get("data", {}) if isinstance(recipe, dict) else {}
+    return Tokenizer(path.resolve(), config, data.get("dataset"), checked.resolution)
+
+
+def _newest(dataset: str | None) -> Tokenizer:
+    """Return the newest tokenizer in ./runs, of a data set where one is named."""
+    others: list[Tokenizer] = []
+    for run in checkpoint.runs_of(TOKENIZER):
+        found = read_tokenizer(run.weights()[-1])
+        if dataset is None or found.dataset == dataset:
+            return found
+        others.append(found)
+    if dataset is None or not others:
+        learn = f" --dataset {dataset}" if dataset not in (None, "scenes") else ""
+        raise CheckpointError(
+            "no trained tokenizer in ./runs, and a prior learns the codes of one; train it first: "
+            f"`gtool train vqgan{learn}`, or name one by --tokenizer"
+        )
+    raise CheckpointError(
+        f"no tokenizer of {dataset} in ./runs; the newest, {others[0].path.parent.name}, is of {others[0].dataset}: "
+        f"`gtool train vqgan --dataset {dataset}` trains one, --tokenizer {others[0].path.parent.name} takes that one"
+    )
+
+
+def _newest_hint() -> str:
+    runs = checkpoint.runs_of(TOKENIZER)
+    return f"the newest is {runs[0].path}" if runs else "train one by `gtool train vqgan`"
