@@ -31,8 +31,21 @@ With latent components (gansformer):
 
 `gtool sample --interpolate 12 --animate walk.webp --component 5` : one component moves, all else stays
 
-`gtool sample --noise-variation` : what the noise inputs change"""
+`gtool sample --noise-variation` : what the noise inputs change
 
+Composed of codes (prior):
+
+`gtool sample --num 16 --temperature 1 --top-k 100 --top-p 0.95` : from label maps or classes of its own data set
+
+`gtool sample --segmentation map.png --num 8` : several pictures of one map; `--class 3`, `--depth depth.png`
+
+`gtool sample --complete half.png --keep 0.5` : the upper half is kept, the rest is drawn
+
+`gtool sample --segmentation wide.png --size 512x256` : larger than trained
+
+`gtool sample --num 9 --animate composing.webp` : code by code"""
+
+CODES = "Composed of codes"
 PARTS = "With latent components"
 
 
@@ -47,7 +60,7 @@ def sample(
             "-n",
             min=1,
             max=10**7,
-            help="How many; default 64, in sheets and walks 4 or 8.",
+            help="How many; default 64, of a prior 16, in sheets and walks 4 or 8.",
         ),
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Which images: numbers and ranges, `0,1,4-6`.")] = None,
@@ -99,10 +112,60 @@ def sample(
         bool,
         typer.Option("--noise-variation", help="Show what other noise inputs change."),
     ] = False,
+    of_class: Annotated[
+        str | None,
+        typer.Option(
+            "--class", metavar="CLASS", help="Of what class: a number or a name.", rich_help_panel=CODES
+        ),
+    ] = None,
+    segmentation: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MAP.png",
+            help="Of what label map: grey or palette values, or painted in the set's colours.",
+            rich_help_panel=CODES,
+        ),
+    ] = None,
+    depth: Annotated[
+        Path | None, typer.Option(metavar="MAP.png", help="Of what depth map.", rich_help_panel=CODES)
+    ] = None,
+    complete: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PHOTO", help="Keep the upper part of this and draw the rest.", rich_help_panel=CODES
+        ),
+    ] = None,
+    keep: Annotated[
+        float | None,
+        typer.Option(help="Which share of it is kept, 0 to 1; default 0.5.", rich_help_panel=CODES),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WIDTHxHEIGHT",
+            help="Pixels, as trained or larger; default that of a map.",
+            rich_help_panel=CODES,
+        ),
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(help="Below 1 likelier codes; 0 the likeliest alone; default 1.", rich_help_panel=CODES),
+    ] = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option(help="Draw from the k likeliest codes; default 100.", rich_help_panel=CODES),
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(help="And from the fewest whose shares sum to p; default 1.", rich_help_panel=CODES),
+    ] = None,
     interpolate: Annotated[
         int | None, typer.Option(min=1, help="Walk through the images in so many steps from one to the next.")
     ] = None,
-    animate: Annotated[Path | None, typer.Option(help="Also write the walk as .webp, .gif or .mp4.")] = None,
+    animate: Annotated[
+        Path | None,
+        typer.Option(help="Also write the walk, or how codes compose pictures, as .webp, .gif or .mp4."),
+    ] = None,
     fps: Annotated[float, typer.Option(min=0.1, max=100, help="Frames a second of the animation.")] = 15.0,
     out: Annotated[
         str | None, typer.Option("--out", "-o", help="FILE.png for a grid, FOLDER/ for separate files.")
@@ -119,7 +182,7 @@ def sample(
     precision: Annotated[str, typer.Option(help="`auto`, `bf16` or `fp32`.")] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Generate images: a grid, separate files, a walk from image to image, or a look at their parts."""
+    """Generate images: a grid, separate files, a walk, a look at their parts; from maps, classes or half a photo."""
     from gtool.commands.sample import sample as run_sample
     from gtool.commands.sample_request import Request
 
@@ -139,6 +202,15 @@ def sample(
         fps=fps,
         noise_variation=noise_variation,
         attention=attention,
+        of_class=of_class,
+        segmentation=segmentation,
+        depth=depth,
+        complete=complete,
+        keep=keep,
+        size=size,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
         out=out,
         overwrite=overwrite,
         columns=columns,

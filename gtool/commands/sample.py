@@ -1,13 +1,22 @@
-"""`gtool sample`: images of a trained generator as a grid, as separate files, as a walk, or taken apart."""
+"""`gtool sample`: images of a trained model as a grid, as separate files, as a walk, or taken apart."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gtool import checkpoint, console
-from gtool.commands.sample_request import Job, Request, image_numbers, refuse_mixtures
+from gtool import checkpoint, console, models
+from gtool.commands.sample_request import (
+    Job,
+    Request,
+    image_numbers,
+    refuse_foreign,
+    refuse_mixtures,
+    refuse_strays,
+)
+from gtool.errors import CheckpointError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,9 +31,12 @@ def sample(request: Request) -> None:
         RecipeError: flags that mean nothing, or nothing together, or nothing to this model.
         GToolError: no such weights, damaged weights, a place that cannot be written.
     """
+    refuse_strays(request)
+    weights = checkpoint.find_weights(request.target)
+    request = replace(request, model=_model_of(weights))
+    refuse_foreign(request, weights)
     numbers = image_numbers(request)
     refuse_mixtures(request, numbers)
-    weights = checkpoint.find_weights(request.target)
     job = Job(request, numbers, weights)
     _refuse_outputs(job)
     start = time.perf_counter()
@@ -35,6 +47,25 @@ def sample(request: Request) -> None:
         return console.result_json(made | places | {"seconds": round(time.perf_counter() - start, 2)})
     for path in written.values():
         console.result(str(path))
+
+
+def _model_of(weights: Path) -> str:
+    """Return the model that weights are of.
+
+    Raises:
+        CheckpointError: no weights of gtool, or of a model that others learn from and that makes no images.
+    """
+    model = str(checkpoint.read_meta(weights).get("model"))
+    learner = next((name for name, row in models.MODELS.items() if row.learns_from == model), None)
+    if learner is None:
+        return model
+    newest = checkpoint.newest_run(learner)
+    there = f"; the newest {learner} is {newest.path}" if newest else ""
+    use = models.find_model(model).use.format(path=weights)
+    raise CheckpointError(
+        f"{weights}: weights of {model}, a tokenizer, which makes no images by itself; a {learner} over its codes "
+        f"does: `{use}`{there}"
+    )
 
 
 def _refuse_outputs(job: Job) -> None:
@@ -50,6 +81,10 @@ def _refuse_outputs(job: Job) -> None:
 
 
 def _write(job: Job) -> dict[str, Path]:
+    if job.request.composes:
+        from gtool.commands.sample_prior import write_composed
+
+        return write_composed(job)
     from gtool.commands import sample_mix, sample_sheets, sample_walk
 
     writers = {

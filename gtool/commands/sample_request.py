@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from gtool import __version__
 from gtool.errors import RecipeError
 
 DEFAULT_NUM = {"sample": 64, "walk": 8, "psi": 8, "noise": 4, "attention": 4}
+DEFAULT_NUM_COMPOSED = 16  # codes are drawn one after the other
 MAX_IMAGES = 10_000_000
 MAX_SHEETS = 64  # of attention, below each other in one picture
 GLOBAL = "global"  # the name of the last component
@@ -44,6 +47,15 @@ class Request:
     fps: float = 15.0
     noise_variation: bool = False
     attention: bool = False
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    of_class: str | None = None  # a number or a name
+    segmentation: Path | None = None
+    depth: Path | None = None
+    complete: Path | None = None
+    keep: float | None = None  # share of --complete
+    size: str | None = None  # WIDTHxHEIGHT
     out: str | None = None  # FILE.png, or a folder
     overwrite: bool = False
     columns: int | None = None
@@ -52,6 +64,12 @@ class Request:
     device: str = "auto"
     precision: str = "auto"
     as_json: bool = False
+    model: str | None = None  # that the weights are of; filled in when they are found
+
+    @property
+    def composes(self) -> bool:
+        """Whether images are composed of codes, so that an animation shows that and no walk."""
+        return self.model == "prior"
 
     @cached_property
     def kind(self) -> str:
@@ -61,7 +79,7 @@ class Request:
             RecipeError: several of them at once.
         """
         wanted = {
-            "walk": self.interpolate is not None or self.animate is not None,
+            "walk": self.interpolate is not None or (self.animate is not None and not self.composes),
             "psi": self.psi_sweep is not None,
             "mix": self.mix is not None,
             "noise": self.noise_variation,
@@ -202,19 +220,19 @@ def image_numbers(request: Request) -> Sequence[int]:
         raise RecipeError("--num and --seeds exclude each other; --num 8 is --seeds 0-7")
     if request.seeds is not None:
         return parse_numbers(request.seeds)
-    return range(request.num or DEFAULT_NUM[request.kind])
+    default = DEFAULT_NUM_COMPOSED if request.composes else DEFAULT_NUM[request.kind]
+    return range(request.num or default)
 
 
 # What means nothing.
 
 
 def refuse_mixtures(request: Request, numbers: Sequence[int]) -> None:
-    """Refuse flags that mean nothing, or nothing together.
+    """Refuse flags that mean nothing together, where the model is known.
 
     Raises:
         RecipeError: one line about the first of them.
     """
-    _refuse_strays(request)
     out, kind = request.out, request.kind
     if request.is_walk and len(numbers) < 2:
         raise RecipeError("a walk goes between at least two images; give --seeds 0,1 or --num 2")
@@ -226,6 +244,10 @@ def refuse_mixtures(request: Request, numbers: Sequence[int]) -> None:
         raise RecipeError(
             f"--attention: {len(numbers):,} images are too many for one picture; write one for each with -o FOLDER/"
         )
+    if request.composes and request.animate and request.into_folder:
+        raise RecipeError(
+            f"-o {out}: an animation is of the pictures of a grid; name a .png file, or leave -o out"
+        )
     if request.columns and (kind != "sample" or request.into_folder):
         raise RecipeError("--columns is for grids; a walk has one row for each image, a folder has none")
     if request.scale and kind == "attention":
@@ -234,7 +256,12 @@ def refuse_mixtures(request: Request, numbers: Sequence[int]) -> None:
         raise RecipeError(f"-o {out}: a grid ends in .png, a folder in /; an animation is named by --animate")
 
 
-def _refuse_strays(request: Request) -> None:
+def refuse_strays(request: Request) -> None:
+    """Refuse flags that mean nothing to any model.
+
+    Raises:
+        RecipeError: one line about the first of them.
+    """
     kind = request.kind
     if not -2 <= request.psi <= 2:
         raise RecipeError(f"--psi {request.psi}: a number from -2 to 2, where 1 changes nothing")
@@ -255,6 +282,49 @@ def _refuse_strays(request: Request) -> None:
     says_what = request.components is not None or request.layers is not None
     if kind == "mix" and not parse_mix(request.mix or "").is_pair and not says_what:
         raise RecipeError("--mix of many images needs --components or --layers: what rows give to columns")
+
+
+OF_GENERATORS = (
+    "psi",
+    "psi_sweep",
+    "attention",
+    "mix",
+    "components",
+    "layers",
+    "space",
+    "noise_variation",
+    "interpolate",
+)
+OF_PRIORS = (
+    "of_class",
+    "segmentation",
+    "depth",
+    "complete",
+    "keep",
+    "size",
+    "temperature",
+    "top_k",
+    "top_p",
+)
+
+
+def refuse_foreign(request: Request, weights: Path) -> None:
+    """Refuse the flags of other kinds of models than the weights are of.
+
+    Raises:
+        RecipeError: one line about the first of them.
+    """
+    nothing = Request()
+    for name in OF_GENERATORS if request.composes else OF_PRIORS:
+        if getattr(request, name) != getattr(nothing, name):
+            flag = "--" + name.removeprefix("of_").replace("_", "-")
+            why = (
+                "composes pictures of codes, and has no latents"
+                if request.composes
+                else "makes images of latents"
+            )
+            hint = "" if request.composes else "; a prior composes them of codes: `gtool train prior`"
+            raise RecipeError(f"{flag}: {weights}: {request.model} {why}{hint}")
 
 
 # Names.
@@ -287,6 +357,18 @@ class Job:
     def numbers_as_text(self) -> str:
         return self.request.mix or self.request.seeds or f"0-{len(self.numbers) - 1}"
 
+    def text(self, meta: Mapping[str, Any], numbers: str, **more: str) -> dict[str, str]:
+        """Return text chunks that say how a picture was made, so that it can be made again."""
+        return {
+            "Software": f"gtool {__version__}",
+            "model": str(meta["model"]),
+            "weights": f"{self.weights.resolve().parent.name}/{self.weights.name}",
+            "kimg": kimg_of(meta),
+            "seed": str(self.request.seed),
+            "index": numbers,
+            **more,
+        }
+
     @property
     def _how_in_name(self) -> str:
         request = self.request
@@ -295,9 +377,21 @@ class Job:
             "components": request.components,
             "layers": request.layers,
             "space": "w" if request.space == "w" else None,
+            "temperature": request.temperature,
+            "top_k": request.top_k,
+            "top_p": request.top_p,
+            "class": request.of_class,
+            "of": next((p.stem for p in (request.segmentation, request.depth, request.complete) if p), None),
+            "keep": request.keep,
+            "size": request.size,
         }
-        return "".join(f"-{key}{_in_name(value)}" for key, value in parts.items() if value is not None)
+        return "".join(f"-{key}{_in_name(str(value))}" for key, value in parts.items() if value is not None)
 
 
-def _in_name(numbers: str) -> str:
-    return re.sub(r"\s*[,:]\s*", "_", numbers.strip())[:60]
+def kimg_of(meta: Mapping[str, Any]) -> str:
+    """Return how many thousand images weights were trained with."""
+    return f"{meta.get('nimg', 0) / 1000:g}"
+
+
+def _in_name(text: str) -> str:
+    return re.sub(r"\s*[,:/\\]\s*", "_", text.strip())[:60]

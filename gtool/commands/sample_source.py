@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gtool import __version__, console
-from gtool.commands.sample_request import Job, parse_components, parse_layers
+from gtool import console
+from gtool.commands.sample_request import Job, kimg_of, parse_components, parse_layers
 from gtool.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -37,10 +37,6 @@ class Source:
         return int(self.meta["config"]["resolution"])
 
     @property
-    def kimg(self) -> str:
-        return f"{self.meta.get('nimg', 0) / 1000:g}"
-
-    @property
     def batch_size(self) -> int:
         """Keep the pixels of a batch about equal, since memory and time follow them; sheets show few images."""
         request = self.job.request
@@ -62,18 +58,8 @@ class Source:
 
     def text(self, numbers: str, **more: str) -> dict[str, str]:
         """Text chunks that say how a picture was made, and can be made again."""
-        weights, request = self.job.weights, self.job.request
-        psi = {"psi": f"{request.psi:g}"} if hasattr(self.generator, "mapping") else {}
-        return {
-            "Software": f"gtool {__version__}",
-            "model": str(self.meta["model"]),
-            "weights": f"{weights.resolve().parent.name}/{weights.name}",
-            "kimg": self.kimg,
-            "seed": str(request.seed),
-            "index": numbers,
-            **psi,
-            **more,
-        }
+        psi = {"psi": f"{self.job.request.psi:g}"} if hasattr(self.generator, "mapping") else {}
+        return self.job.text(self.meta, numbers, **(psi | more))
 
     def save_sheet(self, picture: Any, **more: str) -> Path:
         """Write a picture where the job wants it, saying how it was made."""
@@ -164,7 +150,7 @@ def load(job: Job) -> Source:
     generator, meta = load_generator(job.weights, compute)
     source = Source(job, generator, meta, compute)
     _refuse_lacking(source)
-    trained = f"from {meta['source']}" if "source" in meta else f"after {source.kimg} kimg"
+    trained = f"from {meta['source']}" if "source" in meta else f"after {kimg_of(meta)} kimg"
     console.notice(
         f"{job.weights}: {meta['model']} at {source.resolution} px, {trained}; "
         f"{compute.describe()}, {compute.precision}"
