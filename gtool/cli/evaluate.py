@@ -21,6 +21,10 @@ EXAMPLES = """Examples:
 
 `gtool eval --attention` : a table of scores beside four baselines, and a sheet of pictures
 
+`gtool eval runs/vqgan-scenes-000 --reconstruction` : of a tokenizer, or of that in a prior; held-out images
+
+`gtool eval runs/prior-scenes-000 --map-agreement` : with a ceiling and a baseline
+
 `gtool eval samples/ --reference cifar10 --split test --rfd`"""
 
 
@@ -48,11 +52,23 @@ def evaluate(
             "--attention", help="How far attention finds the objects of built-in scenes; needs none."
         ),
     ] = False,
+    reconstruction: Annotated[
+        bool,
+        typer.Option(
+            "--reconstruction",
+            help="How near a tokenizer's pictures are to the originals, and which codes it uses.",
+        ),
+    ] = False,
+    map_agreement: Annotated[
+        bool,
+        typer.Option("--map-agreement", help="How far pictures of scenes show what their label maps say."),
+    ] = False,
     num: Annotated[
         int | None,
         typer.Option(
             min=2,
-            help="Images on each side; default 2000, with --fid or --kid 10000, --attention up to 1000, folders: all.",
+            help="Images on each side; default 2000, with --fid or --kid 10000, --attention up to 1000, "
+            "--map-agreement 256, folders: all.",
         ),
     ] = None,
     reference: Annotated[
@@ -83,6 +99,8 @@ def evaluate(
         other=other,
         metrics=tuple(name for name, wanted in flags.items() if wanted),
         attention=attention,
+        reconstruction=reconstruction,
+        map_agreement=map_agreement,
         num=num,
         reference=reference,
         split=split,

@@ -19,6 +19,9 @@ EXAMPLES = """Examples:
 
 `gtool export runs/paint-transformer-scenes-000 -o predictor.onnx` : patches of photo and canvas to strokes
 
+`gtool export runs/vqgan-scenes-000 --format onnx` : two files, images to codes and codes to images; a prior makes
+three
+
 `gtool export released.pth --from transgan -o transgan.safetensors` : a checkpoint of the original code
 
 `gtool export network.pkl --from gansformer` : so are the pickles of GANsformer's PyTorch code, executing nothing"""
@@ -33,7 +36,8 @@ def export(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write.")] = None,
     source: Annotated[
-        str | None, typer.Option("--from", help="TARGET is an original checkpoint of this model.")
+        str | None,
+        typer.Option("--from", help="TARGET is an original checkpoint of this model, or of `taming`."),
     ] = None,
     as_json: Json = False,
 ) -> None:

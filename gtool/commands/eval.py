@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,19 @@ from gtool.data.names import ARCHIVES, find_dataset
 from gtool.errors import CheckpointError, RecipeError, did_you_mean
 
 if TYPE_CHECKING:
-    from gtool.commands.scoring import Generated, Stored, Wanted
+    from gtool.commands.scoring import Candidate, Stored, Wanted
     from gtool.device import Compute
 
 SCHEMA = 1
 METRICS = ("fid", "kid", "rfd", "swd")
 WITHOUT_WEIGHTS = ("rfd", "swd")
 MODES = ("clean", "legacy_tensorflow", "legacy_pytorch")
+# What looks into a model: the module that scores it and prints its table; whether it compares with a data set.
+LOOKS = {
+    "attention": ("gtool.commands.eval_attention", False),
+    "reconstruction": ("gtool.commands.eval_reconstruction", True),
+    "map_agreement": ("gtool.commands.eval_map_agreement", False),
+}
 NUM_GENERATED = 2000  # for rfd and swd
 NUM_GENERATED_FID = 10_000  # below this nobody publishes FIDs
 
@@ -32,6 +39,8 @@ class Request:
     other: str | None = None  # a second folder, in place of --reference
     metrics: tuple[str, ...] = ()
     attention: bool = False
+    reconstruction: bool = False
+    map_agreement: bool = False
     num: int | None = None
     reference: str | None = None
     split: str | None = None
@@ -43,6 +52,11 @@ class Request:
     device: str = "auto"
     precision: str = "auto"
     as_json: bool = False
+
+    @property
+    def looks(self) -> list[str]:
+        """What is asked for besides metrics, by its name in the record."""
+        return [name for name in LOOKS if getattr(self, name)]
 
 
 @dataclass(frozen=True)
@@ -70,10 +84,8 @@ def evaluate(request: Request) -> dict[str, Any]:
     started = time.monotonic()
     compute = make_compute(request.device, request.precision)
     record = _score(request, target, compute) if request.metrics else _head(request, target, compute)
-    if request.attention and target.weights is not None:
-        from gtool.commands import eval_attention
-
-        record["attention"] = eval_attention.score(target.weights, request, compute)
+    for look in request.looks:
+        record[look] = import_module(LOOKS[look][0]).score(target.weights, request, compute)
     record["seconds"] = round(time.monotonic() - started, 1)
     _keep(record, target)
     _print(record, request)
@@ -92,8 +104,10 @@ def _understand(request: Request) -> tuple[Request, Target]:
     if request.other is not None:
         request = replace(request, reference=request.other)
     target = find_target(request.target)
-    if request.attention and target.weights is None:
-        raise RecipeError(f"{target.folder}: --attention looks into a generator; name a run or weights")
+    if request.looks and target.weights is None:
+        raise RecipeError(
+            f"{target.folder}: {_flag(request.looks[0])} looks into a model; name a run or weights"
+        )
     if target.folder is not None and request.reference is None:
         raise RecipeError(
             f"{target.folder}: a folder is compared with another; name it second, or --reference NAME"
@@ -102,16 +116,28 @@ def _understand(request: Request) -> tuple[Request, Target]:
         find_dataset(request.reference)  # raises when the name leads nowhere
     if request.weights is not None and not request.weights.is_file():
         raise CheckpointError(f"{request.weights}: no such file (--weights)")
-    alone = request.attention and not request.metrics
-    for name in ("reference", "split", "resolution", "weights"):
-        if alone and getattr(request, name) is not None:
-            raise RecipeError(
-                f"--{name}: --attention compares with nothing real; give a metric too, or leave it out"
-            )
-    if not request.metrics and not request.attention:
+    _refuse_idle(request)
+    if not request.metrics and not request.looks:
         console.notice("no metric was named: rfd and swd, which need no weights (--fid and --kid need them)")
         request = replace(request, metrics=WITHOUT_WEIGHTS)
     return request, target
+
+
+def _refuse_idle(request: Request) -> None:
+    """Refuse what says what to compare with where nothing is compared."""
+    if request.metrics or not request.looks:
+        return
+    compares = any(LOOKS[look][1] for look in request.looks)
+    for name in ("weights",) if compares else ("reference", "split", "resolution", "weights"):
+        if getattr(request, name) is not None:
+            why = "needs no Inception" if compares else "compares with nothing real"
+            raise RecipeError(
+                f"--{name}: {_flag(request.looks[0])} {why}; give a metric too, or leave it out"
+            )
+
+
+def _flag(look: str) -> str:
+    return f"--{look.replace('_', '-')}"
 
 
 def find_target(spec: str | None) -> Target:
@@ -158,9 +184,7 @@ def _head(request: Request, target: Target, compute: Compute) -> dict[str, Any]:
     }
 
 
-def _open(
-    request: Request, target: Target, compute: Compute
-) -> tuple[Generated | Stored, Stored, dict[str, Any]]:
+def _open(request: Request, target: Target, compute: Compute) -> tuple[Candidate, Stored, dict[str, Any]]:
     """Return the candidate, the reference, and what is known about the candidate."""
     from gtool.commands.scoring import Wanted, open_stored
 
@@ -175,25 +199,39 @@ def _open(
 
 def _open_generated(
     request: Request, path: Path, compute: Compute
-) -> tuple[Generated, Stored, dict[str, Any]]:
-    """A generator is compared with the pixels it was trained on, or with others brought to its resolution."""
+) -> tuple[Candidate, Stored, dict[str, Any]]:
+    """A model is compared with the pixels it was trained on, or with others brought to its resolution."""
     from gtool.commands.scoring import Generated, open_stored
     from gtool.engines.generation import load_generator
 
-    generator, meta = load_generator(path, compute)
+    model = checkpoint.read_meta(path).get("model")
+    composes = model == "prior"
+    if model == "vqgan":
+        raise RecipeError(
+            f"{path}: weights of vqgan, which makes no images by itself; score it by --reconstruction"
+        )
+    if composes:
+        from gtool.commands.scoring_composed import open_composed
+        from gtool.engines.composed import load_composer
+
+        network, meta = load_composer(path, compute)
+    else:
+        network, meta = load_generator(path, compute)
     num = request.num or (NUM_GENERATED_FID if {"fid", "kid"} & set(request.metrics) else NUM_GENERATED)
-    real = open_stored(_reference_of(request, meta, path), num, request.seed)
+    real = open_stored(reference_of(request, meta, path), num, request.seed)
     about = {"nimg": meta.get("nimg"), "precision": compute.precision}
-    return Generated(generator, compute, request.seed, num), real, about
+    if not composes:
+        return Generated(network, compute, request.seed, num), real, about
+    fake = open_composed(network, meta, path, request, num, compute)
+    return fake, real, about | fake.about
 
 
-def _reference_of(request: Request, meta: dict[str, Any], path: Path) -> Wanted:
+def reference_of(request: Request, meta: dict[str, Any], path: Path) -> Wanted:
     """Return the data set that weights were trained on, or the one named, at the weights' resolution."""
     from gtool.commands.scoring import Wanted
 
     resolution = meta["config"]["resolution"]
-    if request.resolution not in (None, resolution):
-        raise RecipeError(f"--resolution {request.resolution}: {path} makes images of {resolution} px")
+    refuse_resolution(request, meta, path)
     data = meta.get("recipe", {}).get("data", {})
     if request.reference is not None:
         return Wanted(request.reference, request.split or "train", resolution, data.get("crop", "center"))
@@ -212,6 +250,13 @@ def _reference_of(request: Request, meta: dict[str, Any], path: Path) -> Wanted:
         data.get("num_images") if split == data["split"] else None,
         data["cache_gb"],
     )
+
+
+def refuse_resolution(request: Request, meta: dict[str, Any], path: Path) -> None:
+    """Refuse another size than the weights' own."""
+    resolution = meta["config"]["resolution"]
+    if request.resolution not in (None, resolution):
+        raise RecipeError(f"--resolution {request.resolution}: {path} makes images of {resolution} px")
 
 
 # What comes out.
@@ -251,10 +296,8 @@ def _print(record: dict[str, Any], request: Request) -> None:
     if request.as_json:
         console.result_json(record)
         return
-    if "attention" in record:
-        from gtool.commands.eval_attention import print_tables
-
-        print_tables(record["attention"], record["target"])
+    for look in request.looks:
+        import_module(LOOKS[look][0]).print_tables(record[look], record["target"])
     if "metrics" not in record:
         return
     rows = [
@@ -262,6 +305,8 @@ def _print(record: dict[str, Any], request: Request) -> None:
         for found in record["metrics"].values()
     ]
     title = f"{record['target']} against {record['reference']['name']}"
+    if "sampling" in record:
+        title += f"; top-k {record['sampling']['top_k']}, from {record['sampling']['conditions']}"
     console.table(["metric", "value", "real v real", "ratio"], rows, title)
 
 

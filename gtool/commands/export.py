@@ -38,7 +38,7 @@ class Request:
 
 
 def export(request: Request) -> None:
-    """Write one file, check it by using it, and say where it is.
+    """Write a file, or one for each part of a model, check them by using them, and say where they are.
 
     Raises:
         RecipeError: flags that mean nothing, or nothing together.
@@ -51,10 +51,21 @@ def export(request: Request) -> None:
         _refuse_missing_packages(kind)
         weights = checkpoint.find_weights(request.target)
         path = _destination(request, weights, kind)
-        facts = _export(weights, path, kind)
+        paths, facts = _export(weights, path, kind)
+        if len(paths) > 1:
+            return _report_parts(request, kind, paths, facts)
     if request.as_json:
         return console.result_json({"path": str(path), "format": kind, "bytes": path.stat().st_size, **facts})
     console.result(str(path))
+
+
+def _report_parts(request: Request, kind: str, paths: dict[str, Path], facts: dict[str, Any]) -> None:
+    if request.as_json:
+        places = {name: str(path) for name, path in paths.items()}
+        size = sum(path.stat().st_size for path in paths.values())
+        return console.result_json({"paths": places, "format": kind, "bytes": size, **facts})
+    for path in paths.values():
+        console.result(str(path))
 
 
 def _kind(request: Request) -> str:
@@ -95,37 +106,60 @@ def _destination(request: Request, weights: Path, kind: str) -> Path:
     return path
 
 
-def _export(weights: Path, path: Path, kind: str) -> dict[str, Any]:
-    from gtool.engines import exporting
-
-    network, use = _open(weights)
+def _export(weights: Path, path: Path, kind: str) -> tuple[dict[str, Path], dict[str, Any]]:
+    """Write the parts of a network; returns where they are, by name, and what the check found."""
+    networks, use = _open(weights)
     if kind == "safetensors":
         with atomic_write(path) as temporary:
             shutil.copyfile(weights, temporary)
         console.notice(f"copied; `{use.format(path=path)}` needs nothing else")
-        return {}
-    if network.note:
-        console.notice(network.note)
-    error = exporting.export(network, path, kind)
+        return {"weights": path}, {}
+    paths = {
+        name: path.with_name(f"{path.stem}-{name}{path.suffix}") if len(networks) > 1 else path
+        for name in networks
+    }
+    return paths, {"max_error": _export_parts(networks, paths, kind)}
+
+
+def _export_parts(networks: dict[str, Exportable], paths: dict[str, Path], kind: str) -> float:
+    """Write all parts or none; returns the largest error of any."""
+    from gtool.engines import exporting
+
+    error, written = 0.0, list[Path]()
+    try:
+        for name, network in networks.items():
+            if network.note:
+                console.notice(network.note)
+            error = max(error, exporting.export(network, paths[name], kind))
+            written.append(paths[name])
+    except GToolError:
+        for path in written:
+            path.unlink()
+        raise
     batches = " and ".join(map(str, exporting.CHECKED_BATCHES))
     console.notice(f"checked: largest error {error:.1e} against torch, at batches of {batches}")
-    return {"max_error": error}
+    return error
 
 
-def _open(weights: Path) -> tuple[Exportable, str]:
-    """Return the network of a weights file, and what a user types with such a file.
+def _open(weights: Path) -> tuple[dict[str, Exportable], str]:
+    """Return the network of a weights file, by parts, and what a user types with such a file.
 
     Raises:
         CheckpointError: the file cannot be used.
     """
-    from gtool.engines import exporting
+    from gtool.engines import exporting, exporting_codes
     from gtool.engines.trained import open_trained
 
     trained = open_trained(weights)
     network = trained.network(_builder(trained.model)).eval().requires_grad_(False)
+    use = models.find_model(trained.model).use
+    if trained.model == "vqgan":
+        return exporting_codes.of_tokenizer(network, trained.meta, trained.config.resolution), use
+    if trained.model == "prior":
+        return exporting_codes.of_composer(network, trained.meta), use
     generates = hasattr(models.networks(trained.model), "Generator")
     wrap = exporting.of_generator if generates else exporting.of_predictor
-    return wrap(network, trained.meta), models.find_model(trained.model).use
+    return {"network": wrap(network, trained.meta)}, use
 
 
 def _builder(model: str) -> Callable[[Any], nn.Module]:
@@ -140,7 +174,8 @@ def _builder(model: str) -> Callable[[Any], nn.Module]:
 
 def _import_released(request: Request, model: str) -> tuple[Path, dict[str, Any]]:
     """Turn a checkpoint of the original code into a weights file, reading it without executing anything."""
-    models.find_model(model)
+    if model not in models.PROJECTS:
+        models.find_model(model)
     if request.target is None:
         raise RecipeError(f"--from {model}: name the checkpoint to read")
     source = Path(request.target).expanduser()
@@ -149,9 +184,13 @@ def _import_released(request: Request, model: str) -> tuple[Path, dict[str, Any]
     from gtool.engines import exporting
     from gtool.engines.trained import Trained
 
-    importer = models.importer(model)
-    # Models whose original code pickles whole networks have a reader of their own.
-    chosen, config, renamed = getattr(importer, "read_file", partial(_read_tensors, importer))(source)
+    if model in models.PROJECTS:
+        model, chosen, config, renamed = _read_taming(source)
+        importer = models.importer(model)
+    else:
+        importer = models.importer(model)
+        # Models whose files hold more than tensors have a reader of their own.
+        chosen, config, renamed = getattr(importer, "read_file", partial(_read_tensors, importer))(source)
     network = Trained(source, model, config, renamed, {}).network(_builder(model)).eval()
     getattr(importer, "check", exporting.check_finite)(network)
     path = request.out or Path(f"{source.stem}.safetensors")
@@ -165,6 +204,20 @@ def _import_released(request: Request, model: str) -> tuple[Path, dict[str, Any]
         f"checked by using it; next: {use}"
     )
     return path, {"tensors": chosen, "resolution": config.resolution, "parameters": count}
+
+
+def _read_taming(source: Path) -> tuple[str, str, Any, dict[str, Tensor]]:
+    """Read a checkpoint of a tokenizer or of a prior: which of the two, and the rest as `_read_tensors`."""
+    from gtool.models.vqgan_import import is_tokenizer, read_state
+
+    chosen, tensors = read_state(source)
+    model = "vqgan" if is_tokenizer(tensors) else "prior"
+    if model not in models.MODELS:
+        raise CheckpointError(f"{source}: no tokenizer, and this gtool reads nothing else of that project")
+    try:
+        return model, chosen, *models.importer(model).rename_released(tensors)
+    except CheckpointError as bad:
+        raise CheckpointError(f"{source}: {bad}") from None
 
 
 def _read_tensors(importer: ModuleType, source: Path) -> tuple[str, Any, dict[str, Tensor]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -23,12 +23,22 @@ from gtool.metrics.inception import load_inception
 from gtool.metrics.kid import kid
 from gtool.metrics.reference import reference_features
 from gtool.metrics.weights import InceptionFile, find_inception
-from gtool.metrics.yardstick import Candidate, Yardstick
+from gtool.metrics.yardstick import Candidate as Measured
+from gtool.metrics.yardstick import Yardstick
 
 if TYPE_CHECKING:
     from gtool.commands.eval import Request
 
 Batch = Tensor | list[Tensor]  # uint8 (n, 3, H, W), or n images (3, H, W) of different sizes
+
+
+class Candidate(Protocol):
+    """Images that are scored, in an order of their own."""
+
+    @property
+    def count(self) -> int: ...
+
+    def batches(self, batch_size: int) -> Iterator[Batch]: ...
 
 
 @dataclass(frozen=True)
@@ -160,7 +170,7 @@ class Scorer:
     def __init__(self, request: Request, real: Stored, num: int, device: torch.device) -> None:
         self.request = request
         self.real = real
-        self.candidate: Candidate | None = None
+        self.candidate: Measured | None = None
         self.extractor: Extractor | None = None
         self.needs_rows = "kid" in request.metrics
         self.collector = FeatureCollector(keep_rows=self.needs_rows)
@@ -171,7 +181,7 @@ class Scorer:
             yardstick = Yardstick.build(real.images, num=num, seed=request.seed, device=device)
             self.candidate = yardstick.candidate()
 
-    def take(self, fake: Generated | Stored, name: str) -> None:
+    def take(self, fake: Candidate, name: str) -> None:
         """Run all of the candidate's images through everything that looks at them."""
         with console.progress(f"scoring {name}") as update:
             done = 0

@@ -81,7 +81,7 @@ def of_generator(generator: nn.Module, meta: Mapping[str, Any]) -> Exportable:
         inputs=("z",),
         outputs=("images",),
         example=lambda batch: (latents(generator, batch, torch.arange(batch), "export"),),
-        description=_describe(
+        description=describe(
             meta,
             input=f"z (N, {z_shape}) float32: independent normal numbers of mean 0 and variance 1",
             output=f"images (N, 3, {resolution}, {resolution}) float32: RGB in [-1, 1]",
@@ -109,7 +109,7 @@ def of_predictor(predictor: nn.Module, meta: Mapping[str, Any]) -> Exportable:
         inputs=("target", "canvas"),
         outputs=("shape_params", "logits"),
         example=example,
-        description=_describe(
+        description=describe(
             meta,
             input=f"target, canvas {patch}, a patch of the photo and of what is painted of it",
             output="shape_params (N, S, 5) float32: x, y, width, height in patches, theta in half turns; "
@@ -126,7 +126,8 @@ def _without_turns(outputs: Tensors) -> Tensors:
     return shape_params[..., :4], angle.cos(), angle.sin(), logits
 
 
-def _describe(meta: Mapping[str, Any], **about: str) -> dict[str, str]:
+def describe(meta: Mapping[str, Any], **about: str) -> dict[str, str]:
+    """Return what a file says of itself: what it is of, and `about`."""
     return {
         "gtool": __version__,
         "model": str(meta["model"]),
