@@ -199,6 +199,21 @@ def test_a_tokenizer_of_other_data_is_not_taken_by_itself(tokenizer, capsys, tmp
     assert "no tokenizer of photos in ./runs; the newest, vqgan-scenes-000, is of scenes" in said
 
 
+def test_the_recipe_of_a_run_takes_the_tokenizer_of_that_run_and_not_the_newest(capsys):
+    from gtool.recipe import read_table
+
+    first = save_tokenizer(Path(TOKENIZER))
+    assert runs.train("prior", write_recipe("train.kimg=0.016"), "first") == 0
+    save_tokenizer(Path("runs/vqgan-scenes-001/weights-000001.safetensors"), "model.quantizer.size=64")
+    assert runs.train("prior", "first/recipe.toml", "second") == 0
+    assert read_table(Path("second/recipe.toml"))["prior"]["tokenizer"] == str(first.resolve())
+    capsys.readouterr()
+    # The recipe's own data set counts, too.
+    Path("tiny.toml").write_text(to_toml(tiny_prior("data.dataset=cifar10")), encoding="utf-8")
+    Path("data/cifar10").mkdir(parents=True)
+    assert "no tokenizer of cifar10" in fails(capsys, "--recipe", "tiny.toml")[1]
+
+
 def test_weights_of_another_model_are_no_tokenizer(tokenizer, tiny_weights, capsys):
     status, said = fails(capsys, "--tokenizer", str(tiny_weights))
     assert status == 2

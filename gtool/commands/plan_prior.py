@@ -11,7 +11,7 @@ from gtool import checkpoint, console, models
 from gtool.checkpoint import RunFolder
 from gtool.commands.plan import Request
 from gtool.errors import CheckpointError, RecipeError
-from gtool.recipe import parse_setting, read_table, validate
+from gtool.recipe import find_recipe, parse_setting, read_table, validate
 
 TOKENIZER = "vqgan"
 
@@ -51,14 +51,21 @@ def with_tokenizer(request: Request, run: RunFolder | None) -> tuple[Request, To
 
 
 def _asked(request: Request, key: str) -> Any:
-    """Return what flag, setting or a recipe file of the user's says of a key, or None."""
+    """Return what flag, setting or a recipe file of the user's own says of a key, or None.
+
+    Recipes that come with gtool are for any data: the set that they name is only where they would begin.
+    """
     if key in request.flags:
         return request.flags[key]
     for setting in reversed(request.settings):
         path, value = parse_setting(setting)
         if ".".join(path) == key:
             return value
-    return None
+    if request.recipe is None or not request.recipe.endswith(".toml"):
+        return None
+    section, _, name = key.partition(".")
+    table = read_table(find_recipe(request.recipe, request.model)).get(section)
+    return table.get(name) if isinstance(table, dict) else None
 
 
 def _of_run(run: RunFolder) -> Tokenizer:
