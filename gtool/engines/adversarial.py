@@ -14,7 +14,6 @@ Axis letters: N images of the global batch, n of one share; R resolution.
 
 from __future__ import annotations
 
-import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +28,7 @@ from gtool.engines.adversarial_state import Batches, State, check_networks, init
 from gtool.engines.draws import Latents, View, generate, judge, look, parts_of, take
 from gtool.engines.regularization import Share
 from gtool.engines.schedules import ema_beta, gammas, rate_factor
+from gtool.engines.updates import average, clip_and_step, set_rate
 from gtool.losses import adversarial as losses
 
 __all__ = ["Batches", "State", "check_networks", "init_state", "step"]
@@ -193,18 +193,14 @@ def _no_sync(state: State, network: nn.Module, *, last: bool) -> AbstractContext
 
 
 def _clip_and_step(state: State, network: nn.Module, optimizer: Any) -> Tensor:
-    limit = state.recipe.optim.clip_norm or math.inf
-    norm = state.compute.accelerator.clip_grad_norm_(network.parameters(), limit)
-    optimizer.step()
-    return norm.detach()
+    return clip_and_step(state.compute, network, optimizer, state.recipe.optim.clip_norm)
 
 
 def _set_learning_rates(state: State) -> None:
     factor = rate_factor(state.recipe, state.steps, state.progress)
     optimizers = (state.generator_optimizer, state.discriminator_optimizer)
     for optimizer, rate in zip(optimizers, learning_rates(state.recipe), strict=True):
-        for group in optimizer.param_groups:
-            group["lr"] = rate * factor
+        set_rate(optimizer, rate * factor)
 
 
 def _set_locality(state: State) -> None:
@@ -217,9 +213,8 @@ def _set_locality(state: State) -> None:
 
 @torch.no_grad()
 def _update_ema(state: State) -> None:
-    beta = ema_beta(state.recipe, state.nimg)
     trained = state.bare_generator
-    torch._foreach_lerp_(list(state.ema.parameters()), list(trained.parameters()), 1.0 - beta)
+    average(state.ema, trained, ema_beta(state.recipe, state.nimg))
     # Buffers are copied: what counts or remembers is no weight. One that the average lacks belongs to training alone.
     buffers = dict(trained.named_buffers())
     for name, averaged in state.ema.named_buffers():

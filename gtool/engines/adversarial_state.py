@@ -13,6 +13,7 @@ from gtool import models
 from gtool.data.policies import parse_policy
 from gtool.device import Compute, make_generator
 from gtool.engines.schedules import lazy_share
+from gtool.engines.updates import make_optimizer
 from gtool.errors import RecipeError
 from gtool.recipe import Recipe
 
@@ -139,17 +140,8 @@ def init_state(recipe: Recipe, config: Any, batches: Batches, compute: Compute) 
 
 
 def _optimizer(network: nn.Module, recipe: Recipe, rate: float, share: float) -> torch.optim.Optimizer:
-    optim = recipe.optim
-    kind = torch.optim.Adam if optim.kind == "adam" else torch.optim.AdamW
-    first, second = optim.betas
-    return kind(
-        network.parameters(),
-        lr=rate,
-        betas=(first**share, second**share),
-        eps=optim.eps,
-        weight_decay=optim.weight_decay,
-        fused=True,
-    )
+    first, second = recipe.optim.betas
+    return make_optimizer(recipe.optim, network.parameters(), rate, betas=(first**share, second**share))
 
 
 def learning_rates(recipe: Recipe) -> tuple[float, float]:

@@ -9,7 +9,6 @@ Axis letters: N images of the global batch, n of one share; L codes of an image,
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -26,6 +25,7 @@ from gtool.data.transforms import to_pm1, to_uint8
 from gtool.device import Compute, derive_seed, hashed_uniform, make_generator
 from gtool.engines.composing import Choice, Request, compose
 from gtool.engines.schedules import ema_beta, rate_factor
+from gtool.engines.updates import average, clip_and_step, make_optimizer, set_rate
 from gtool.models.prior import decay_groups
 from gtool.models.prior_config import SPATIAL
 from gtool.recipe import Recipe
@@ -95,15 +95,7 @@ def init_state(recipe: Recipe, config: Any, tokenizer: Mapping[str, Tensor], com
     prior = copy.deepcopy(ema.prior).train().requires_grad_(True)
     if recipe.train.compile:
         prior.compile()
-    optim = recipe.optim
-    kind = torch.optim.Adam if optim.kind == "adam" else torch.optim.AdamW
-    optimizer = kind(
-        decay_groups(prior, optim.weight_decay),
-        lr=optim.learning_rate,
-        betas=optim.betas,
-        eps=optim.eps,
-        fused=True,
-    )
+    optimizer = make_optimizer(recipe.optim, decay_groups(prior, recipe.optim.weight_decay))
     prepare = compute.accelerator.prepare
     return State(
         recipe=recipe,
@@ -118,8 +110,8 @@ def init_state(recipe: Recipe, config: Any, tokenizer: Mapping[str, Tensor], com
 def step(state: State) -> dict[str, Tensor]:
     """Update the prior once; returns scalar statistics on the device."""
     recipe, compute = state.recipe, state.compute
-    for group in state.optimizer.param_groups:
-        group["lr"] = recipe.optim.learning_rate * rate_factor(recipe, state.steps, state.progress)
+    factor = rate_factor(recipe, state.steps, state.progress)
+    set_rate(state.optimizer, recipe.optim.learning_rate * factor)
     first = state.position  # of the batch, in the order of all sequences
     codes, conditions = (x.to(compute.device) for x in state.sequences.next(recipe.train.batch_size))
     read, conditions = _replaced(state, codes, first), _told(state, conditions, first)
@@ -136,13 +128,11 @@ def step(state: State) -> dict[str, Tensor]:
             loss = cross_entropy(state, logits, codes[part])
             compute.accelerator.backward(loss * (len(codes[part]) / share))
         losses.append(loss.detach())
-    limit = recipe.optim.clip_norm or math.inf
-    norm = compute.accelerator.clip_grad_norm_(state.prior.parameters(), limit)
-    state.optimizer.step()
+    norm = clip_and_step(compute, state.prior, state.optimizer, recipe.optim.clip_norm)
     state.nimg += recipe.train.batch_size
-    _update_ema(state)
+    average(state.ema.prior, state.networks["prior"], ema_beta(recipe, state.nimg))
     state.steps += 1
-    return {"nll": torch.stack(losses).mean(), "grad_norm": norm.detach()}
+    return {"nll": torch.stack(losses).mean(), "grad_norm": norm}
 
 
 def cross_entropy(state: State, logits: Tensor, codes: Tensor) -> Tensor:
@@ -183,17 +173,6 @@ def _told(state: State, conditions: Tensor, first: int) -> Tensor:
     hashed = hashed_uniform(state.recipe.train.seed, np.arange(start, start + n), 1, "told")
     is_untold = torch.from_numpy(hashed < untold).to(conditions.device)  # (n, 1)
     return conditions.masked_fill(is_untold, size - 1)
-
-
-@torch.no_grad()
-def _update_ema(state: State) -> None:
-    beta = ema_beta(state.recipe, state.nimg)
-    averaged: list[Tensor] = list(state.ema.prior.parameters())
-    trained: list[Tensor] = list(state.networks["prior"].parameters())
-    if beta:
-        torch._foreach_lerp_(averaged, trained, 1.0 - beta)
-    else:
-        torch._foreach_copy_(averaged, trained)
 
 
 # The progress metric.

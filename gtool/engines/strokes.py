@@ -34,6 +34,7 @@ from gtool.engines.lessons import (
 from gtool.engines.painting import Plan, deepest_level, paint
 from gtool.engines.proposals import CHOOSING, predictor_of
 from gtool.engines.schedules import ema_beta, rate_factor
+from gtool.engines.updates import clip_and_step, make_optimizer, set_rate
 from gtool.errors import RecipeError
 from gtool.losses import strokes as losses
 from gtool.models.paint_transformer import Proposals
@@ -86,16 +87,7 @@ def init_state(recipe: Recipe, config: Any, pictures: Pictures | None, compute: 
         (predictor,) = models.networks(recipe.model_name).build(config)
     predictor = predictor.to(compute.device)
     ema = copy.deepcopy(predictor).eval().requires_grad_(False)
-    optim = recipe.optim
-    kind = torch.optim.Adam if optim.kind == "adam" else torch.optim.AdamW
-    optimizer = kind(
-        predictor.parameters(),
-        lr=optim.learning_rate,
-        betas=optim.betas,
-        eps=optim.eps,
-        weight_decay=optim.weight_decay,
-        fused=True,
-    )
+    optimizer = make_optimizer(recipe.optim, predictor.parameters())
     strokes = recipe.strokes
     prepare = compute.accelerator.prepare
     return State(
@@ -112,8 +104,8 @@ def init_state(recipe: Recipe, config: Any, pictures: Pictures | None, compute: 
 def step(state: State) -> dict[str, Tensor]:
     """Update the predictor once; returns scalar statistics on the device."""
     recipe, device = state.recipe, state.compute.device
-    for group in state.optimizer.param_groups:
-        group["lr"] = recipe.optim.learning_rate * rate_factor(recipe, state.steps, state.progress)
+    factor = rate_factor(recipe, state.steps, state.progress)
+    set_rate(state.optimizer, recipe.optim.learning_rate * factor)
     share = recipe.train.batch_size // state.compute.world_size
     num_pictures = _num_crops(recipe, share, state.progress)
     num_known = share - 5 * num_pictures
@@ -142,11 +134,9 @@ def step(state: State) -> dict[str, Tensor]:
         loss = loss + term
         stats |= seen
     state.compute.accelerator.backward(loss)
-    limit = recipe.optim.clip_norm or float("inf")
-    stats["grad_norm"] = state.compute.accelerator.clip_grad_norm_(
-        state.predictor.parameters(), limit
-    ).detach()
-    state.optimizer.step()
+    stats["grad_norm"] = clip_and_step(
+        state.compute, state.predictor, state.optimizer, recipe.optim.clip_norm
+    )
     state.nimg += recipe.train.batch_size
     beta = ema_beta(recipe, state.nimg)
     with torch.no_grad():

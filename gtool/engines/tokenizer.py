@@ -12,7 +12,6 @@ Axis letters: N images of the global batch, n of one share; R resolution.
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from gtool.data.transforms import to_pm1, to_uint8
 from gtool.device import Compute, make_generator
 from gtool.engines.adversarial_state import Batches
 from gtool.engines.schedules import ema_beta, rate_factor
+from gtool.engines.updates import average, clip_and_step, make_optimizer, set_rate
 from gtool.losses import adversarial as adversarial_losses
 from gtool.losses import codes as codes_losses
 from gtool.losses import reconstruction as losses
@@ -114,13 +114,9 @@ def init_state(recipe: Recipe, config: Any, batches: Batches, compute: Compute) 
     if recipe.train.compile:
         tokenizer.compile()
         discriminator.compile()
-    optim = recipe.optim
-    rates = (optim.learning_rate, optim.discriminator_learning_rate or optim.learning_rate)
-    kind = torch.optim.Adam if optim.kind == "adam" else torch.optim.AdamW
-    settings: dict[str, Any] = {"betas": optim.betas, "eps": optim.eps, "weight_decay": optim.weight_decay}
     optimizers = [
-        kind(network.parameters(), lr=rate, fused=True, **settings)
-        for network, rate in zip((tokenizer, discriminator), rates, strict=True)
+        make_optimizer(recipe.optim, network.parameters(), rate)
+        for network, rate in zip((tokenizer, discriminator), _rates(recipe), strict=True)
     ]
     prepare = compute.accelerator.prepare
     return State(
@@ -154,7 +150,7 @@ def step(state: State) -> dict[str, Tensor]:
     if _is_judged(state):
         stats |= _discriminator_step(state, real, made.reconstruction.detach())
     state.nimg += recipe.train.batch_size
-    _update_ema(state)
+    average(state.ema, state.bare_tokenizer, ema_beta(recipe, state.nimg))
     _restart(state, made)
     state.steps += 1
     return stats
@@ -202,7 +198,9 @@ def _tokenizer_step(state: State, real: Tensor) -> tuple[Tokenized, dict[str, Te
             stats["feature_matching"] = matched
     stats |= {"quantizer_loss": made.quantizer_loss, "mse": F.mse_loss(leaf, real)}
     compute.accelerator.backward((made.reconstruction * slope).sum() + weights.codebook * made.quantizer_loss)
-    stats["grad_norm"] = _clip_and_step(state, state.tokenizer, state.tokenizer_optimizer)
+    stats["grad_norm"] = clip_and_step(
+        compute, state.tokenizer, state.tokenizer_optimizer, state.recipe.optim.clip_norm
+    )
     return made, {name: value.detach() for name, value in stats.items()}
 
 
@@ -255,34 +253,24 @@ def _discriminator_step(state: State, real: Tensor, made: Tensor) -> dict[str, T
     of_real, of_made = (half.flatten() for half in logits.chunk(2))
     loss = 0.5 * adversarial_losses.discriminator_loss("hinge", of_real, of_made)
     state.compute.accelerator.backward(loss)
-    norm = _clip_and_step(state, state.discriminator, state.discriminator_optimizer)
+    norm = clip_and_step(
+        state.compute, state.discriminator, state.discriminator_optimizer, state.recipe.optim.clip_norm
+    )
     stats = {"discriminator_loss": loss, "real_logit": of_real.mean(), "fake_logit": of_made.mean()}
     return {name: value.detach() for name, value in stats.items()} | {"discriminator_grad_norm": norm}
 
 
-def _clip_and_step(state: State, network: nn.Module, optimizer: Any) -> Tensor:
-    limit = state.recipe.optim.clip_norm or math.inf
-    norm = state.compute.accelerator.clip_grad_norm_(network.parameters(), limit)
-    optimizer.step()
-    return norm.detach()
-
-
 def _set_learning_rates(state: State) -> None:
-    optim = state.recipe.optim
     factor = rate_factor(state.recipe, state.steps, state.progress)
-    rates = (optim.learning_rate, optim.discriminator_learning_rate or optim.learning_rate)
     optimizers = (state.tokenizer_optimizer, state.discriminator_optimizer)
-    for optimizer, rate in zip(optimizers, rates, strict=True):
-        for group in optimizer.param_groups:
-            group["lr"] = rate * factor
+    for optimizer, rate in zip(optimizers, _rates(state.recipe), strict=True):
+        set_rate(optimizer, rate * factor)
 
 
-@torch.no_grad()
-def _update_ema(state: State) -> None:
-    beta = ema_beta(state.recipe, state.nimg)
-    averaged: list[Tensor] = list(state.ema.parameters())
-    trained: list[Tensor] = list(state.bare_tokenizer.parameters())
-    torch._foreach_lerp_(averaged, trained, 1.0 - beta)
+def _rates(recipe: Recipe) -> tuple[float, float]:
+    """Return the learning rates of tokenizer and discriminator before any schedule."""
+    optim = recipe.optim
+    return optim.learning_rate, optim.discriminator_learning_rate or optim.learning_rate
 
 
 @torch.no_grad()
