@@ -288,8 +288,8 @@ def _restart(state: State, made: Tokenized) -> None:
     if compute.world_size > 1:
         vectors = compute.accelerator.gather(vectors)  # in the order of the global batch
     quantizer, unused = state.bare_tokenizer.quantizer, state.usage.counts == 0
-    quantizer.usage.copy_(state.usage.counts)
-    quantizer.restart(vectors, make_generator(state.recipe.train.seed, "restart", state.steps))
+    random = make_generator(state.recipe.train.seed, "restart", state.steps)
+    quantizer.restart(vectors, state.usage.counts, random)
     # An entry that has jumped is no neighbour of what the average remembers of it.
     for averaged, trained in zip(state.ema.quantizer.parameters(), quantizer.parameters(), strict=True):
         averaged[unused] = trained[unused]

@@ -9,8 +9,7 @@ Everything here is float32, under autocast too: codes must not depend on the pre
 
 Codebooks die: entries that no vector is nearest to get no gradient and stay so. `restart` puts vectors of the current
 batch in their place. Use is counted by the caller and not in `forward`, so that it can count the codes of all
-processes: then what is replaced, and by what, is the same for one process and for two. The counts are not part of the
-weights; who trains stores `usage` with the state of the run.
+processes: then what is replaced, and by what, is the same for one process and for two.
 
 Axis letters: N images, h w grid of codes, d width of a vector, K codebook size, B = N h w vectors.
 """
@@ -49,13 +48,10 @@ class Codebook(nn.Module):
     first term in the place of the second, and so trained every released model; `legacy` does the same.
     """
 
-    usage: Tensor
-
     def __init__(self, size: int, dim: int, *, beta: float = 0.25, legacy: bool = False) -> None:
         super().__init__()
         self.beta, self.legacy = beta, legacy
         self.weight = nn.Parameter(torch.empty(size, dim).uniform_(-1 / size, 1 / size))
-        self.register_buffer("usage", torch.zeros(size, dtype=torch.int64), persistent=False)
 
     def embedding(self) -> Tensor:
         """Return the entries (K, d) that codes stand for."""
@@ -82,25 +78,20 @@ class Codebook(nn.Module):
         return Quantized(vectors, codes.view(z.shape[0], *z.shape[2:]), loss)
 
     @torch.no_grad()
-    def count(self, codes: Tensor) -> None:
-        """Note the use of codes, of any shape: of all processes, where there are several."""
-        self.usage += torch.bincount(codes.flatten(), minlength=len(self.usage))
-
-    @torch.no_grad()
-    def restart(self, vectors: Tensor, generator: torch.Generator) -> int:
-        """Put vectors in the place of the entries that `count` has not seen since the last restart.
+    def restart(self, vectors: Tensor, counts: Tensor, generator: torch.Generator) -> int:
+        """Put vectors in the place of the entries that were not used.
 
         With nothing counted, all entries are replaced: that is how a codebook begins at its data.
 
         Args:
             vectors: (N, d, h, w), as they come to `forward`; of all processes, where there are several.
+            counts: (K,), how often each entry was used since the last restart; by all processes, too.
             generator: on the CPU; chooses the vectors. The same one in every process.
 
         Returns:
             How many entries were replaced.
         """
-        dead = (self.usage == 0).nonzero().squeeze(1)
-        self.usage.zero_()
+        dead = (counts == 0).nonzero().squeeze(1)
         flat = self.prepare(_rows(vectors.float()))
         order = torch.randperm(len(flat), generator=generator)
         # Where there are more dead entries than vectors, some get the same one; all but the first of these are dead
@@ -170,10 +161,7 @@ class FSQ(nn.Module):
         half = (self.steps / 2).floor()
         return (digits - half) / half
 
-    def count(self, codes: Tensor) -> None:
-        """Do nothing: no entry can die."""
-
-    def restart(self, vectors: Tensor, generator: torch.Generator) -> int:
+    def restart(self, vectors: Tensor, counts: Tensor, generator: torch.Generator) -> int:
         """Do nothing: no entry can die."""
         return 0
 
