@@ -14,7 +14,7 @@ from gtool.data.names import ARCHIVES, find_dataset
 from gtool.errors import CheckpointError, RecipeError, did_you_mean
 
 if TYPE_CHECKING:
-    from gtool.commands.scoring import Candidate, Stored, Wanted
+    from gtool.commands.scoring_sides import Candidate, Stored, Wanted
     from gtool.device import Compute
 
 SCHEMA = 1
@@ -186,7 +186,7 @@ def _head(request: Request, target: Target, compute: Compute) -> dict[str, Any]:
 
 def _open(request: Request, target: Target, compute: Compute) -> tuple[Candidate, Stored, dict[str, Any]]:
     """Return the candidate, the reference, and what is known about the candidate."""
-    from gtool.commands.scoring import Wanted, open_stored
+    from gtool.commands.scoring_sides import Wanted, open_stored
 
     if target.weights is None:
         # Two folders are compared as they are, all images of both, unless the user wants otherwise.
@@ -201,7 +201,7 @@ def _open_generated(
     request: Request, path: Path, compute: Compute
 ) -> tuple[Candidate, Stored, dict[str, Any]]:
     """A model is compared with the pixels it was trained on, or with others brought to its resolution."""
-    from gtool.commands.scoring import Generated, open_stored
+    from gtool.commands.scoring_sides import Generated, open_stored
     from gtool.engines.generation import load_generator
 
     model = checkpoint.read_meta(path).get("model")
@@ -228,7 +228,7 @@ def _open_generated(
 
 def reference_of(request: Request, meta: dict[str, Any], path: Path) -> Wanted:
     """Return the data set that weights were trained on, or the one named, at the weights' resolution."""
-    from gtool.commands.scoring import Wanted
+    from gtool.commands.scoring_sides import Wanted
 
     resolution = meta["config"]["resolution"]
     refuse_resolution(request, meta, path)

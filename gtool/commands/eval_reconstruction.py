@@ -100,7 +100,7 @@ def open_real(
     from gtool.commands.eval import reference_of, refuse_resolution
     from gtool.commands.sample_prior_given import held_out_of
     from gtool.commands.sample_prior_plan import recipe_of
-    from gtool.commands.scoring import open_stored
+    from gtool.commands.scoring_sides import open_stored
     from gtool.device import derive_seed
     from gtool.metrics.images import permutation
 
