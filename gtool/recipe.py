@@ -170,6 +170,9 @@ class ReconstructionRecipe(Section):
     restart_until: Share = 0.8  # share of the run; after it the codes stay what they are
     adversarial: NonNegative = 0.8
     adaptive: bool = True  # the adversarial term is weighed by the ratio of gradients at the last layer
+    # Of that ratio. The release allows 10000: a discriminator that can tell nothing has no gradient, and the ratio
+    # then makes of its noise the strongest voice of all.
+    adaptive_most: Positive = 0.2
     # Shares of the run: when the discriminator begins to learn, alone; when the decoder begins to listen; in which
     # share after that its term has grown to its full weight.
     discriminator_start: Share = 0.45

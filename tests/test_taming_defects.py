@@ -17,14 +17,21 @@ from __future__ import annotations
 import copy
 import inspect
 
+import numpy as np
 import pytest
 import torch
 
+from gtool.data.cache import ImageSet
+from gtool.data.loader import Batches
+from gtool.data.scenes import draw_scenes
+from gtool.device import make_compute
+from gtool.engines import tokenizer as engine
 from gtool.layers import quantizers
 from gtool.losses.perceptual import LPIPS
 from gtool.losses.reconstruction import adaptive_weight, l1
 from gtool.models.vqgan import Tokenizer, build
 from gtool.models.vqgan_config import VQGANConfig
+from tests.tiny import tiny_tokenizer
 from tests.vqgans import PLAIN, networks, pictures, tiny
 
 
@@ -64,7 +71,26 @@ def test_a_step_can_be_had_from_one_pass_of_the_autoencoder():
 
 def test_the_adaptive_weight_needs_no_network():
     """The release computes it, with both gradients, while the adversarial loss is off; here it is asked for or not."""
-    assert list(inspect.signature(adaptive_weight).parameters) == ["nll_gradient", "gan_gradient", "weight"]
+    wanted = ["nll_gradient", "gan_gradient", "weight", "most"]
+    assert list(inspect.signature(adaptive_weight).parameters) == wanted
+
+
+def test_a_discriminator_that_can_tell_nothing_is_not_made_the_loudest():
+    """The release lets the weight grow to 8000 as the gradient of a lost discriminator goes to nothing."""
+    recipe = tiny_tokenizer("reconstruction.adversarial_ramp=0.0")
+    config = VQGANConfig.model_validate(recipe.model)
+    scenes = ImageSet(draw_scenes(np.arange(16), 16).images, None, "test")
+    state = engine.init_state(
+        recipe, config, Batches(scenes, seed=0, flip=False), make_compute("cpu", "fp32")
+    )
+    with torch.no_grad():
+        state.discriminator.last.weight.mul_(1e-6)  # the same answer to everything
+    state.progress = 0.9
+    heard = engine.step(state)["adversarial_weight"]
+    assert float(heard) == pytest.approx(
+        recipe.reconstruction.adversarial * recipe.reconstruction.adaptive_most
+    )
+    assert float(heard) < 1
 
 
 @pytest.mark.parametrize("norm", ["group", "none"])

@@ -105,7 +105,7 @@ def test_the_autoencoder_runs_once_a_step(monkeypatch):
 
 
 def test_the_adversarial_weight_is_the_ratio_of_gradients_at_the_last_layer():
-    state = make_state()
+    state = make_state("reconstruction.adaptive_most=10")
     images = torch.zeros(2, 3, 16, 16)
     made = state.tokenizer(images).reconstruction
     slope = torch.randn(made.shape, generator=torch.Generator().manual_seed(0))
@@ -115,6 +115,7 @@ def test_the_adversarial_weight_is_the_ratio_of_gradients_at_the_last_layer():
 def test_the_step_is_that_of_the_sum_of_all_losses():
     """The same update as one backward pass of the paper's Eq. 5 to 7."""
     settings = ("reconstruction.adversarial_ramp=0.0", "reconstruction.restart_interval=0")
+    settings += ("reconstruction.adaptive_most=1e4",)
     state, other = make_state(*settings), make_state(*settings)
     for one in (state, other):
         one.progress = 0.9

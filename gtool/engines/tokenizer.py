@@ -230,7 +230,7 @@ def _reconstruction_terms(state: State, real: Tensor, made: Tensor) -> dict[str,
 
 
 def _balance(state: State, made: Tensor, of_fidelity: Tensor, of_judged: Tensor) -> Tensor:
-    """Return |d fidelity / d last layer| / |d judged / d last layer|, of the batch of all processes.
+    """Return |d fidelity / d last layer| / |d judged / d last layer| up to its bound, of the batch of all processes.
 
     Args:
         state: for the last layer, and the other processes.
@@ -241,7 +241,7 @@ def _balance(state: State, made: Tensor, of_fidelity: Tensor, of_judged: Tensor)
     last = state.bare_tokenizer.last_layer
     slopes = [torch.autograd.grad(made, last, own, retain_graph=True)[0] for own in (of_fidelity, of_judged)]
     first, second = (state.compute.mean(slope) for slope in slopes)
-    return losses.adaptive_weight(first, second, weight=1.0)
+    return losses.adaptive_weight(first, second, weight=1.0, most=state.recipe.reconstruction.adaptive_most)
 
 
 def _discriminator_step(state: State, real: Tensor, made: Tensor) -> dict[str, Tensor]:

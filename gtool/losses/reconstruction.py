@@ -23,7 +23,7 @@ from torch import Tensor
 
 SCALES = 3
 WEIGHT_EPS = 1e-4  # released
-MOST_WEIGHT = 1e4  # released
+MOST_RATIO = 1e4  # released
 
 
 def l1(reconstruction: Tensor, images: Tensor) -> Tensor:
@@ -72,7 +72,9 @@ def map_cross_entropy(logits: Tensor, maps: Tensor) -> Tensor:
     return (each * known).sum() / known.sum().clamp(min=1)
 
 
-def adaptive_weight(nll_gradient: Tensor, gan_gradient: Tensor, weight: float = 0.8) -> Tensor:
+def adaptive_weight(
+    nll_gradient: Tensor, gan_gradient: Tensor, weight: float = 0.8, most: float = MOST_RATIO
+) -> Tensor:
     """Return the weight of the generator's adversarial loss: the ratio of two gradients at the decoder's last layer.
 
     For a batch in parts, on one process or several, the gradients are those of the whole batch, averaged before this.
@@ -81,9 +83,10 @@ def adaptive_weight(nll_gradient: Tensor, gan_gradient: Tensor, weight: float = 
         nll_gradient: of the reconstruction loss, the perceptual term included, the quantizer's not.
         gan_gradient: of the adversarial loss, of the same shape.
         weight: of the ratio; 0.75 in the release for depth.
+        most: where the ratio ends.
 
     Returns:
-        A scalar without a graph, in [0, 10000 weight].
+        A scalar without a graph, in [0, most * weight].
     """
     ratio = nll_gradient.detach().float().norm() / (gan_gradient.detach().float().norm() + WEIGHT_EPS)
-    return weight * ratio.clamp(0.0, MOST_WEIGHT)
+    return weight * ratio.clamp(0.0, most)
