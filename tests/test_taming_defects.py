@@ -9,7 +9,7 @@
 | maps by a binary cross-entropy of all labels | test_reconstruction_losses.py |
 | even levels of FSQ (not in the release) | test_quantizers.py |
 
-Not built, so that they cannot crash: the EMA quantizer, VQNoDiscModel, GumbelVQ.
+Not built, so that they cannot crash: the EMA quantizer, VQNoDiscModel, the training of GumbelVQ.
 """
 
 from __future__ import annotations

@@ -95,6 +95,28 @@ def test_the_config_is_that_of_the_shapes():
     assert rename_released(released("map"))[0].image_channels == 5
 
 
+def test_a_released_tokenizer_with_gumbel_codes_takes_the_entry_of_the_largest_logit():
+    """GumbelQuantize of the release, without the noise that it adds in encoding, too."""
+    tensors = renamed("quantize.embedding.", "quantize.embed.")
+    tensors |= {
+        "quantize.proj.weight": chirp((16, 4, 1, 1), 3, 2.0),
+        "quantize.proj.bias": chirp((16,), 4, 0.1),
+    }
+    lightning_files.write("last.ckpt", tensors)
+    assert export("last.ckpt", "--from", "taming", "-o", "ours.safetensors") == 0
+    tokenizer = load("ours.safetensors")
+    with torch.no_grad():
+        out = tokenizer(chirp((2, 3, 16, 16), 1, 0.5))
+        logits = torch.einsum("kd,ndhw->nkhw", tensors["quantize.proj.weight"][..., 0, 0], out.vectors)
+        logits += tensors["quantize.proj.bias"][:, None, None]
+        assert torch.equal(out.codes, logits.argmax(dim=1))
+        assert len(out.codes.unique()) > 2
+        entries = tensors["quantize.embed.weight"][out.codes].movedim(-1, 1)
+        made = tokenizer.decoder(tokenizer.from_codes(entries))
+    torch.testing.assert_close(out.reconstruction, made)
+    torch.testing.assert_close(tokenizer.decode(out.codes), made)
+
+
 def test_a_file_of_tensors_alone_is_read():
     torch.save(released(), "state.pth")
     assert read_file(Path("state.pth"))[0] == "the whole file"
@@ -167,7 +189,10 @@ DAMAGES: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
         "no released tokenizer",
     ),
     "not finite": (lambda: released() | {"decoder.conv_out.bias": torch.full((3,), torch.nan)}, "not finite"),
-    "Gumbel": (lambda: renamed("quantize.embedding.", "quantize.embed."), "Gumbel codes"),
+    "Gumbel without logits": (
+        lambda: renamed("quantize.embedding.", "quantize.embed."),
+        "quantizer.proj.weight",
+    ),
     "remapped": (lambda: released() | {"quantize.used": torch.arange(3)}, "renumbered codes"),
 }
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from gtool.device import Compute
     from gtool.recipe import Recipe
 
+FEW = 16  # images that are not divided any more
+
 
 def open_images(recipe: Recipe) -> Any:
     """Find the images of a recipe, without torch.
@@ -77,7 +79,7 @@ def _name_skipped(skipped: list[tuple[str, str]]) -> None:
 def hold_out(images: ImageSet, recipe: Recipe, compute: Compute, *, flip: bool) -> tuple[Batches, np.ndarray]:
     """Return batches of most images, and the places of those that are kept aside, int64 (n,).
 
-    A seeded choice of 512 is kept, or one image in twenty where that is less, but at least one. Fewer than eight
+    A seeded choice of 512 is kept, or one image in twenty where that is less, but at least one. Fewer than sixteen
     images are too few to be divided: all of them are learned from and measured on.
     """
     import numpy as np
@@ -88,7 +90,7 @@ def hold_out(images: ImageSet, recipe: Recipe, compute: Compute, *, flip: bool) 
 
     count = len(images)
     order = permutation(count, derive_seed("held-out", recipe.train.seed))
-    number = min(512, max(1, count // 20)) if count >= 8 else 0
+    number = min(512, max(1, count // 20)) if count >= FEW else 0
     batches = Batches(
         images,
         seed=recipe.train.seed,

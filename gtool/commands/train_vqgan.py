@@ -34,6 +34,11 @@ def check(recipe: Recipe, config: Any, processes: int) -> None:
         if processes > 1:
             raise RecipeError("model.kind = 'palette': its colours are found in one process, within seconds")
         return
+    if config.quantizer.kind == "gumbel":
+        raise RecipeError(
+            "model.quantizer.kind = 'gumbel' is for released weights and cannot be trained; set 'cosine', "
+            "'codebook' or 'fsq'"
+        )
     if config.image_channels != 3:
         raise RecipeError(
             f"model.image_channels = {config.image_channels}: photographs have 3; conditions need no tokenizer of "

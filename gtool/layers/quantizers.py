@@ -3,6 +3,8 @@
 Codebook  nearest entry. van den Oord et al. 2017 (VQ-VAE), as CompVis/taming-transformers trains it
           (taming/modules/vqvae/quantize.py, VectorQuantizer2).
 Cosine    nearest entry in direction, entries and vectors of length 1 and of few dimensions. Yu et al. 2022 (ViT-VQGAN).
+Gumbel    a convolution gives each vector a logit for every entry; the code is the largest. Jang et al. 2016, as in the
+          released tokenizer with 8 px a code; it can be read and used, not trained.
 FSQ       every axis bounded and rounded to a few levels. Mentzer et al. 2023 (2309.15505).
 
 Everything here is float32, under autocast too: codes must not depend on the precision of a run.
@@ -116,6 +118,30 @@ class CosineCodebook(Codebook):
     def prepare(self, z: Tensor) -> Tensor:
         """Return vectors (B, d), of length 1."""
         return F.normalize(z, dim=1)
+
+
+class GumbelCodebook(nn.Module):
+    """K entries of width d, and a logit for each: GumbelQuantize (taming/modules/vqvae/quantize.py), in use.
+
+    The release adds Gumbel noise when it encodes, too, so that an image has other codes each time; here the code is the
+    most likely one. What it was trained with, temperatures and a divergence from equal use, is not built.
+    """
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(dim, size, 1)
+        self.weight = nn.Parameter(torch.randn(size, dim))
+
+    def embedding(self) -> Tensor:
+        """Return the entries (K, d) that codes stand for."""
+        return self.weight
+
+    def forward(self, z: Tensor) -> Quantized:
+        """Quantize vectors (N, d, h, w); the loss is 0."""
+        with torch.autocast(z.device.type, enabled=False):
+            codes = self.proj(z.float()).argmax(dim=1)
+            vectors = F.embedding(codes, self.weight).movedim(-1, 1)
+        return Quantized(vectors, codes, z.new_zeros((), dtype=torch.float32))
 
 
 class FSQ(nn.Module):

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from gtool.errors import DataError
 from gtool.layers.attention import attend
-from gtool.layers.quantizers import FSQ, Codebook, CosineCodebook, nearest
+from gtool.layers.quantizers import FSQ, Codebook, CosineCodebook, GumbelCodebook, nearest
 from gtool.models.vqgan_config import QuantizerConfig, VQGANConfig
 from gtool.models.vqgan_discriminator import PatchDiscriminator
 
@@ -384,10 +384,12 @@ def check_images(images: Tensor, channels: int, down: int) -> None:
         )
 
 
-def make_quantizer(config: QuantizerConfig) -> Codebook | FSQ:
+def make_quantizer(config: QuantizerConfig) -> Codebook | FSQ | GumbelCodebook:
     """Build the quantizer that a config describes."""
     if config.kind == "fsq":
         return FSQ(config.levels)
+    if config.kind == "gumbel":
+        return GumbelCodebook(config.size, config.dim)
     kind = CosineCodebook if config.kind == "cosine" else Codebook
     return kind(config.size, config.dim, beta=config.beta, legacy=config.legacy)
 

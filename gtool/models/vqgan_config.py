@@ -24,11 +24,15 @@ class Section(BaseModel):
 
 
 class QuantizerConfig(Section):
-    """Vectors -> codes. codebook: the nearest entry. cosine: the nearest in direction. fsq: no table, rounded axes."""
+    """Vectors -> codes.
 
-    kind: Literal["codebook", "cosine", "fsq"] = "codebook"
-    size: Size = 1024  # entries of codebook and cosine
-    dim: Width = 256  # of an entry, for codebook and cosine; 8 for cosine is the usual choice
+    codebook: the nearest entry. cosine: the nearest in direction. fsq: no table, rounded axes. gumbel: the largest of
+    logits, for released weights; it cannot be trained.
+    """
+
+    kind: Literal["codebook", "cosine", "fsq", "gumbel"] = "codebook"
+    size: Size = 1024  # entries, for all but fsq
+    dim: Width = 256  # of an entry, for all but fsq; 8 for cosine is the usual choice
     # Of each axis, fsq; their product is the size. Two levels have no middle that half a step could be taken from.
     levels: Annotated[tuple[Annotated[int, Field(ge=3, le=64)], ...], Field(strict=False)] = ()
     beta: Annotated[float, Field(ge=0)] = 0.25  # of the commitment of vectors to entries

@@ -1,9 +1,10 @@
 """Files of the released tokenizers -> our names and the config that their shapes imply.
 
-Read for CompVis/taming-transformers at its last commit (Nov 2022): taming/models/vqgan.py, VQModel (images, depth) and
-VQSegmentationModel (maps, one channel a label). A file is what Lightning saves: the tensors under `state_dict`, beside
-them callbacks and settings of foreign classes, which are read as data and never built (gtool/pickles.py). Tokenizers
-inside files of priors have the same names behind `first_stage_model.` or `cond_stage_model.`.
+Read for CompVis/taming-transformers at its last commit (Nov 2022): taming/models/vqgan.py, VQModel (images, depth),
+VQSegmentationModel (maps, one channel a label) and GumbelVQ. A file is what Lightning saves: the tensors under
+`state_dict`, beside them callbacks and settings of foreign classes, which are read as data and never built
+(gtool/pickles.py). Tokenizers inside files of priors have the same names behind `first_stage_model.` or
+`cond_stage_model.`.
 
 Dropped: the losses with their networks, and the colours in which maps were shown. Not in the tensors, and taken from
 the released configs: the resolution of 256 px, norms of 32 groups, and the quantizer loss with beta at the wrong term.
@@ -30,6 +31,9 @@ DROPPED = ("loss.", "colorize")
 DISCRIMINATOR = "loss.discriminator.main."
 OUTSIDE = {
     "quantize.embedding.weight": "quantizer.weight",
+    "quantize.embed.weight": "quantizer.weight",
+    "quantize.proj.weight": "quantizer.proj.weight",
+    "quantize.proj.bias": "quantizer.proj.bias",
     "quant_conv.weight": "to_codes.weight",
     "quant_conv.bias": "to_codes.bias",
     "post_quant_conv.weight": "from_codes.weight",
@@ -118,8 +122,6 @@ def _refuse_others(tensors: Tensors) -> None:
     """Say what a file is, where that can be told and is nothing that we build."""
     if any(name.startswith("transformer.") for name in tensors):
         raise CheckpointError("a prior (Net2Net), and a tokenizer was asked for; read it with --from taming")
-    if "quantize.embed.weight" in tensors:
-        raise CheckpointError("a tokenizer with Gumbel codes, which this gtool does not build")
     if "quantize.used" in tensors:
         raise CheckpointError("a tokenizer with renumbered codes (remap), which this gtool does not build")
 
@@ -134,7 +136,8 @@ def _infer(tensors: Tensors, whole: Mapping[str, Tensor]) -> VQGANConfig:
     channels = first.shape[0]
     widths = [tensors[f"encoder.down.{level}.block.0.conv2.weight"].shape[0] for level in range(levels)]
     attends = [level for level in range(levels) if f"encoder.down.{level}.attn.0.q.weight" in tensors]
-    size, dim = tensors["quantize.embedding.weight"].shape
+    gumbel = "quantize.embed.weight" in tensors
+    size, dim = tensors[f"quantize.{'embed' if gumbel else 'embedding'}.weight"].shape
     values: dict[str, Any] = {
         "resolution": RESOLUTION,
         "image_channels": first.shape[1],
@@ -143,7 +146,7 @@ def _infer(tensors: Tensors, whole: Mapping[str, Tensor]) -> VQGANConfig:
         "blocks": blocks[r"encoder\.down"],
         "attention_sides": [RESOLUTION >> level for level in attends],
         "z_channels": tensors["quant_conv.weight"].shape[1],
-        "quantizer": {"size": size, "dim": dim, "legacy": True},
+        "quantizer": {"size": size, "dim": dim} | ({"kind": "gumbel"} if gumbel else {"legacy": True}),
     }
     if blocks[r"decoder\.up"] != values["blocks"] + 1:
         values["decoder_blocks"] = blocks[r"decoder\.up"]

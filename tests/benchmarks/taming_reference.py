@@ -69,14 +69,20 @@ def use_checkout(path: Path) -> None:
 
 
 def tokenizer(
-    *, size: int = 1024, dim: int = 256, loss: Mapping[str, Any] | None = None, **changes: Any
+    *,
+    size: int = 1024,
+    dim: int = 256,
+    loss: Mapping[str, Any] | None = None,
+    gumbel: bool = False,
+    **changes: Any,
 ) -> nn.Module:
-    """Return a released VQModel, by default that of configs/imagenet_vqgan.yaml without its losses.
+    """Return a released VQModel, by default that of configs/imagenet_vqgan.yaml without its losses, or a GumbelVQ.
 
     Args:
         size: of the codebook.
         dim: of an entry.
         loss: arguments of the released loss with LPIPS and discriminator, or None for no losses.
+        gumbel: the class with logits for each entry.
         changes: of the arguments of encoder and decoder.
     """
     arguments = {
@@ -96,7 +102,10 @@ def tokenizer(
     if loss is not None:
         _without_downloads()
     with contextlib.redirect_stdout(io.StringIO()):
-        return import_module("taming.models.vqgan").VQModel(arguments, config, size, dim)
+        models = import_module("taming.models.vqgan")
+        if gumbel:
+            return models.GumbelVQ(arguments, config, size, dim, {"target": "builtins.dict"})
+        return models.VQModel(arguments, config, size, dim)
 
 
 def _without_downloads() -> None:
