@@ -60,7 +60,7 @@ def sample(
             "-n",
             min=1,
             max=10**7,
-            help="How many; default 64, of a prior 16, in sheets and walks 4 or 8.",
+            help="How many; default 64, of a prior 16, of a --size 1, in sheets and walks 4 or 8.",
         ),
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Which images: numbers and ranges, `0,1,4-6`.")] = None,

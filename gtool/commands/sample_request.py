@@ -16,6 +16,7 @@ from gtool.errors import RecipeError
 
 DEFAULT_NUM = {"sample": 64, "walk": 8, "psi": 8, "noise": 4, "attention": 4}
 DEFAULT_NUM_COMPOSED = 16  # codes are drawn one after the other
+DEFAULT_NUM_LARGE = 1  # of a --size, which takes as much longer as it is larger
 MAX_IMAGES = 10_000_000
 MAX_SHEETS = 64  # of attention, below each other in one picture
 GLOBAL = "global"  # the name of the last component
@@ -221,6 +222,8 @@ def image_numbers(request: Request) -> Sequence[int]:
     if request.seeds is not None:
         return parse_numbers(request.seeds)
     default = DEFAULT_NUM_COMPOSED if request.composes else DEFAULT_NUM[request.kind]
+    if request.size is not None:
+        default = DEFAULT_NUM_LARGE
     return range(request.num or default)
 
 
