@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gtool.engines.composing import Choice, Known, Request, composing, draw, plan, window_start
+from gtool.engines.composing import Choice, Known, Request, composing, draw, waves, window_start
 from gtool.engines.composing import compose as compose_request
 from gtool.errors import RecipeError
 from tests.test_prior import make
@@ -173,15 +173,28 @@ def test_larger_pictures_follow_the_window_rule(condition, size):
     assert torch.equal(compose(prior, given, 3, FOUR[:2], CPU, size=size, batch_size=2), expected)
 
 
-def test_every_cell_of_a_larger_picture_is_predicted_once():
-    runs = plan(make(), 8, 11)
-    cells = [(run.top + i, run.left + j) for run in runs for i, j in run.cells[run.start :]]
-    assert cells == [(i, j) for i in range(8) for j in range(11)]
-    assert len(plan(make(), 9, 4)) < 9  # rows of one window are one run
+@pytest.mark.parametrize(("height", "width", "across"), [(8, 11, 4), (3, 9, 4), (7, 4, 4), (5, 2, 2)])
+def test_waves_have_every_cell_once_and_after_all_that_its_window_shows(height, width, across):
+    time = {cell: number for number, wave in enumerate(waves(height, width, across)) for cell in wave}
+    assert sorted(time) == [(i, j) for i in range(height) for j in range(width)]
+    assert sum(map(len, waves(height, width, across))) == height * width
+    for (i, j), now in time.items():
+        left = window_start(j, width, across)
+        shown = [(i - 1, left + across - 1)] if i else []
+        shown += [(i, j - 1)] if j else []
+        assert all(time[cell] < now for cell in shown)
 
 
-def test_a_picture_of_the_trained_size_is_one_run():
-    assert len(plan(make(order="z-curve"), 3, 4)) == 1
+def test_a_larger_picture_is_the_same_beside_others_and_some_of_it_can_be_known():
+    prior, size = make(condition="segmentation", condition_size=5), (6, 9)
+    maps = torch.randint(5, (4, *size))
+    together = compose(prior, maps, 3, FOUR, CPU, size=size)
+    alone = compose(prior, maps[2:3], 3, FOUR[2:3], CPU, size=size)
+    assert torch.equal(together[2:3], alone)
+    kept = torch.zeros(size, dtype=torch.bool)
+    kept[:2] = True
+    again = compose(prior, maps, 3, FOUR, CPU, size=size, known=Known(together, kept))
+    assert torch.equal(again, together)
 
 
 SIZES = {

@@ -4,10 +4,9 @@ Image i of a seed depends on (seed, i), its condition and the settings alone: ev
 hashed from the seed, the image and the cell.
 
 Larger pictures follow the released rule (taming-transformers, scripts/make_samples.py): a cell is predicted in the
-window of the trained size that has it in its middle, or as near to it as the border allows. Neighbouring cells of one
-row that share a window are predicted with one cache; where no two do, the codes before the cell are read again, and
-what comes after it is not. Windows of different rows are not joined in one batch: reading hundreds of tokens keeps a
-processor busy with the images of a batch alone.
+window of the trained size that has it in its middle, or as near to it as the border allows. The release goes through
+the cells one after the other. But a cell waits only for those that its window shows: when the row above is w cells
+ahead, cells of all rows are predicted at once, and every lane of a batch has work even for one picture.
 
 Axis letters: N images, b of them at once, h w trained grid, H W grid of the picture in codes, K codebook size.
 """
@@ -27,7 +26,7 @@ from gtool.errors import RecipeError
 from gtool.models.prior import Prior, for_sampling
 from gtool.models.prior_config import SPATIAL, PriorConfig
 
-BATCH = 16  # images at once; on a CPU a step of 16 takes twice the time of a step of one
+BATCH = 16  # images, or windows, at once; on a CPU a step of 16 takes twice the time of a step of one
 
 
 @dataclass(frozen=True)
@@ -149,20 +148,6 @@ class Progress(NamedTuple):
         return bool(self.decided.all())
 
 
-class Run(NamedTuple):
-    """Cells that are predicted in one window, one after the other.
-
-    top, left: of the window in the picture.
-    cells: (row, column) in the window, all of them in the order of prediction up to the last one of the run.
-    start: the place in `cells` of the first one that is to be predicted.
-    """
-
-    top: int
-    left: int
-    cells: list[tuple[int, int]]
-    start: int
-
-
 def compose(prior: Prior, request: Request, compute: Compute, batch_size: int = BATCH) -> Tensor:
     """Return codes int64 (N, H, W) on the CPU; arguments and errors as of `composing`."""
     steps = composing(prior, request, compute, batch_size)
@@ -172,14 +157,14 @@ def compose(prior: Prior, request: Request, compute: Compute, batch_size: int = 
 def composing(
     prior: Prior, request: Request, compute: Compute, batch_size: int = BATCH
 ) -> Iterator[Progress]:
-    """Yield after every code, batch after batch; the last of a batch is `done`.
+    """Yield after every code, or every wave of a larger picture, batch after batch; the last of a batch is `done`.
 
     Args:
         prior: on the device of `compute`; its matrices are used in bf16 where `compute` says so.
         request: what is to be drawn.
         compute: device and precision.
-        batch_size: images at once. A last batch is filled up: matrix kernels of other sizes round otherwise, and an
-            image would depend on how many are made with it.
+        batch_size: images, or windows, at once. A last batch is filled up: matrix kernels of other sizes round
+            otherwise, and an image would depend on how many are made with it.
 
     Raises:
         RecipeError: the request means nothing for this prior; before anything is drawn.
@@ -192,16 +177,17 @@ def composing(
 def _batches(prior: Prior, request: Request, compute: Compute, batch_size: int) -> Iterator[Progress]:
     sampler = for_sampling(prior, torch.bfloat16 if compute.bf16 else torch.float32)
     size = request.size or prior.config.grid
-    runs = plan(prior, *size)
+    predict = _predict if size == prior.config.grid else _predict_large
     for start in range(0, len(request.indices), batch_size):
         count = min(batch_size, len(request.indices) - start)
-        rows = torch.arange(start, start + batch_size).clamp(max=len(request.indices) - 1)
+        # Larger pictures fill their batches with windows.
+        filled = batch_size if predict is _predict else count
+        rows = torch.arange(start, start + filled).clamp(max=len(request.indices) - 1)
         board = _board(request, rows, size, compute)
         if board.is_full():
             yield Progress(start, board.codes[:count], board.decided)
-        for run in runs:
-            for _ in _predict(sampler, run, board, request.choice):
-                yield Progress(start, board.codes[:count], board.decided)
+        for _ in predict(sampler, board, request.choice, batch_size):
+            yield Progress(start, board.codes[:count], board.decided)
 
 
 @dataclass(frozen=True)
@@ -230,21 +216,17 @@ def _board(request: Request, rows: Tensor, size: tuple[int, int], compute: Compu
     return _Board(codes.to(device), decided, request.condition[rows].to(device), chances.to(device))
 
 
-def _predict(prior: Prior, run: Run, board: _Board, choice: Choice) -> Iterator[None]:
-    """Decide the cells of a run, and yield after each."""
-    here = [(run.top + i, run.left + j) for i, j in run.cells]
-    first = next((n for n in range(run.start, len(here)) if not board.decided[here[n]]), None)
-    if first is None:
+def _predict(prior: Prior, board: _Board, choice: Choice, _lanes: int) -> Iterator[None]:
+    """Decide the cells of a picture of the trained size, in order with one cache, and yield after each."""
+    cells = [divmod(cell, prior.config.grid[1]) for cell in prior.cells.tolist()]
+    waiting = [n for n, cell in enumerate(cells) if not board.decided[cell]]
+    if not waiting:
         return
-    last = max(n for n in range(len(here)) if not board.decided[here[n]])
-    condition = board.condition
-    if condition.ndim == 3:
-        h, w = prior.config.grid
-        condition = condition[:, run.top : run.top + h, run.left : run.left + w].flatten(1)
-    seen = torch.tensor(here[:first], dtype=torch.int64, device=board.codes.device).view(-1, 2)
-    cache, logits = prior.start(condition, board.codes[:, seen[:, 0], seen[:, 1]], last - first)
+    first, last = waiting[0], waiting[-1]
+    condition = board.condition.flatten(1)
+    cache, logits = prior.start(condition, prior.in_order(board.codes)[:, :first], last - first)
     for n in range(first, last + 1):
-        i, j = here[n]
+        i, j = cells[n]
         if not board.decided[i, j]:
             board.codes[:, i, j] = draw(logits, board.chances[:, i, j], choice)
             board.decided[i, j] = True
@@ -253,24 +235,58 @@ def _predict(prior: Prior, run: Run, board: _Board, choice: Choice) -> Iterator[
             logits = prior.extend(cache, board.codes[:, i, j])
 
 
-def plan(prior: Prior, height: int, width: int) -> list[Run]:
-    """Return what is predicted in which window, in order; one run where the picture has the trained size."""
+def _predict_large(prior: Prior, board: _Board, choice: Choice, lanes: int) -> Iterator[None]:
+    """Decide the cells of a larger picture, wave after wave, and yield after each wave."""
+    (h, w), (height, width) = prior.config.grid, board.decided.shape
+    for wave in waves(height, width, w):
+        waiting = [cell for cell in wave if not board.decided[cell]]
+        # Windows of one batch show as many rows of codes; how many depends on the cell alone, and so does rounding.
+        depths = [i - window_start(i, height, h) for i, _ in waiting]
+        for depth in sorted(set(depths)):
+            cells = [cell for cell, own in zip(waiting, depths, strict=True) if own == depth]
+            logits = _look(prior, board, torch.tensor(cells), depth, lanes)  # (b, n, K)
+            for n, (i, j) in enumerate(cells):
+                board.codes[:, i, j] = draw(logits[:, n], board.chances[:, i, j], choice)
+                board.decided[i, j] = True
+        if waiting:
+            yield
+
+
+def waves(height: int, width: int, across: int) -> Iterator[list[tuple[int, int]]]:
+    """Yield the cells (row, column) that can be predicted at the same time, in windows of so many columns.
+
+    A window shows at most across - 1 columns to the right of its cell: there the row above is done.
+    """
+    for time in range(width + across * (height - 1)):
+        rows = range(max(0, -(-(time - width + 1) // across)), min(height, time // across + 1))
+        yield [(i, time - across * i) for i in rows]
+
+
+def _look(prior: Prior, board: _Board, cells: Tensor, depth: int, lanes: int) -> Tensor:
+    """Return logits fp32 (b, n, K) of cells (n, 2), each in its own window, as many windows at once as there are lanes.
+
+    depth: rows of the windows above the cells.
+    """
     h, w = prior.config.grid
-    order = [divmod(cell, w) for cell in prior.cells.tolist()]
-    if (height, width) == (h, w):
-        return [Run(0, 0, order, 0)]
-    runs: list[Run] = []
-    for i in range(height):
-        for j in range(width):
-            top, left = window_start(i, height, h), window_start(j, width, w)
-            place = (i - top) * w + j - left
-            last = runs[-1] if runs else None
-            # The next cell of the same window: only of its own row unless rows of picture and window are the same.
-            if last is not None and (last.top, last.left, len(last.cells)) == (top, left, place):
-                runs[-1] = last._replace(cells=order[: place + 1])
-            else:
-                runs.append(Run(top, left, order[: place + 1], place))
-    return runs
+    left = torch.tensor([window_start(j, board.decided.shape[1], w) for j in cells[:, 1].tolist()])
+    rows = (cells[:, :1] - depth + torch.arange(h)).to(board.codes.device)  # (n, h)
+    columns = (left[:, None] + torch.arange(w)).to(board.codes.device)  # (n, w)
+    places = (depth * w + cells[:, 1] - left).to(board.codes.device)  # (n,)
+
+    def windows(grid: Tensor) -> Tensor:
+        """(b, H, W) -> (b n, h w)."""
+        return grid[:, rows[:, :, None], columns[:, None, :]].flatten(2).flatten(0, 1)
+
+    images, count = len(board.codes), len(cells)
+    seen = windows(board.codes)[:, : min((depth + 1) * w, h * w - 1)]
+    each = board.condition
+    condition = windows(each) if each.ndim == 3 else each.repeat_interleave(count, dim=0)
+    places = places.repeat(images)
+    found = []
+    for start in range(0, images * count, lanes):
+        lane = torch.arange(start, start + lanes, device=seen.device).clamp(max=images * count - 1)
+        found.append(prior.predict(condition[lane], seen[lane], places[lane]))
+    return torch.cat(found)[: images * count].view(images, count, -1)
 
 
 def window_start(place: int, length: int, trained: int) -> int:

@@ -94,6 +94,23 @@ class Prior(nn.Module):
             x = block(x)
         return self._logits(x[:, self.config.condition_length - 1 :])
 
+    def predict(self, condition: Tensor, known: Tensor, places: Tensor) -> Tensor:
+        """Return the logits of one code of every sequence; what stands at its place and after it has no influence.
+
+        Args:
+            condition: as of `forward`.
+            known: int64 (N, t) the first codes in order, t < L.
+            places: int64 (N,) in order, from 0 to t.
+
+        Returns:
+            fp32 (N, K).
+        """
+        x = self._embed(condition, known)
+        for block in self.blocks:
+            x = block(x)
+        lanes = torch.arange(len(x), device=x.device)
+        return self._logits(x[lanes, self.config.condition_length - 1 + places])
+
     def start(
         self, condition: Tensor, known: Tensor | None = None, steps: int | None = None
     ) -> tuple[Cache, Tensor]:
