@@ -30,7 +30,7 @@ def plainly(prior, condition, choice, seed=3, index=0):
     codes = torch.zeros(1, 12, dtype=torch.int64)  # in order
     for place, cell in enumerate(prior.cells.tolist()):
         codes[:, place] = draw(prior(condition, codes)[:, place], chances[:, cell], choice)
-    return prior.on_grid(codes)
+    return codes[:, prior.cells.argsort()].view(1, *prior.config.grid)
 
 
 @pytest.mark.parametrize("order", ["raster", "spiral-out"])
@@ -80,6 +80,13 @@ CHOICES = {
     "all": (Choice(top_k=4), {0, 1, 2, 3}),
     "greedy": (Choice(temperature=0), {3}),
 }
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-45, 1e-39, 1e-20])
+@pytest.mark.parametrize("top_k", [None, 2])
+def test_the_coldest_temperatures_take_the_likeliest_code(temperature, top_k):
+    logits = torch.tensor([[1.0, 5.0, 3.0], [9.0, -2.0, 8.9]])
+    assert draw(logits, torch.ones(2), Choice(temperature, top_k)).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("name", CHOICES)

@@ -166,7 +166,7 @@ def test_a_prior_without_condition_is_scored_too(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["{tokenizer}", "--map-agreement"], 1, "not of a prior"),
+        (["{tokenizer}", "--map-agreement"], 1, "not of a prior; `gtool train prior` trains one"),
         (["{tokenizer}", "--rfd"], 2, "makes no images by itself; score it by --reconstruction"),
         (["{plain}", "--map-agreement"], 2, "composes from none, not from label maps"),
         (["./pictures", "--reconstruction"], 2, "--reconstruction looks into a model"),

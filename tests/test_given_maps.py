@@ -74,7 +74,7 @@ def test_map_of_the_same_shape_is_brought_to_the_wanted_size():
         (
             np.full((8, 8), 9, np.uint8),
             {},
-            "unknown labels 9; those from 0 to 7 are known, and 255 is no label",
+            "unknown labels 9; those from 0 to 7 are known, and 255 is no label (65535 in a map of 16 bits)",
         ),
         (np.arange(64, dtype=np.uint8).reshape(8, 8), {}, "unknown labels 8, 9, 10 and 53 more"),
         (np.zeros((8, 8, 3), np.uint8), {}, "must be grey or have a palette; this is RGB; is it a photo?"),

@@ -164,6 +164,23 @@ def test_a_killed_run_is_resumed_with_the_same_bits_without_the_tokenizer(condit
     runs.assert_same_state("straight", "killed")
 
 
+def test_a_resumed_run_keeps_its_codes_when_the_file_of_its_tokenizer_is_another_now(tokenizer, capsys):
+    recipe = write_recipe()
+    assert runs.train("prior", recipe, "straight") == 0
+    assert runs.train("prior", recipe, "short", "--kimg", "0.096") == 0
+    held = checkpoint.load_weights(tokenizer)
+    changed = {name: tensor * 1.5 for name, tensor in held.tensors.items()}
+    checkpoint.save_weights(tokenizer, changed, {k: v for k, v in held.meta.items() if k != "format"})
+    capsys.readouterr()
+    assert run(["train", "prior", "--resume", "short", "--kimg", "0.16", "--device", "cpu"]) == 0
+    assert "not what it was when short began" in capsys.readouterr().err
+    runs.assert_same_state("straight", "short")
+    assert fails(capsys, "--resume", "short", "--tokenizer", str(tokenizer)) == (
+        2,
+        "error: --tokenizer cannot change a run that is resumed; it goes on with the codes that it has learned\n",
+    )
+
+
 @pytest.mark.usefixtures("tokenizer")
 def test_two_processes_train_as_one():
     recipe = write_recipe("train.kimg=0.048", "prior.keep=0.9")

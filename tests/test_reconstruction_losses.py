@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 
@@ -59,21 +58,6 @@ def test_features_are_compared_in_units_of_their_own():
     images.requires_grad_()
     loss = reconstruction.feature_matching(judge.features(images * 0.5), judge.features(images))
     assert torch.autograd.grad(loss, images)[0].abs().sum() > 0
-
-
-def test_maps_cost_the_logarithm_of_the_share_of_their_label():
-    labels = torch.tensor([[[0, 1], [2, 2]]])
-    maps = torch.nn.functional.one_hot(labels, 3).movedim(-1, 1).float()
-    assert reconstruction.map_cross_entropy(torch.zeros(1, 3, 2, 2), maps).item() == pytest.approx(
-        math.log(3)
-    )
-    assert reconstruction.map_cross_entropy(100 * maps, maps).item() == pytest.approx(0, abs=1e-6)
-    partly = maps.clone()
-    partly[:, :, 0, 0] = 0  # no label: whatever is said of it, is not wrong
-    logits = 100 * partly
-    logits[0, 1, 0, 0] = 100.0
-    assert reconstruction.map_cross_entropy(logits, partly).item() == pytest.approx(0, abs=1e-6)
-    assert reconstruction.map_cross_entropy(logits, torch.zeros_like(maps)) == 0
 
 
 # The adaptive weight.

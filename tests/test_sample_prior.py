@@ -338,8 +338,25 @@ def test_what_means_nothing_is_one_line_and_writes_nothing(by_map, maps, capsys,
     assert not Path("files").exists()
 
 
+@pytest.mark.parametrize("arguments", [["--size", "32x32"], ["--segmentation", "map.png"]])
+@pytest.mark.usefixtures("maps")
+def test_larger_pictures_in_another_order_are_refused_before_anything_is_loaded(tmp_path, capsys, arguments):
+    order = {"order": "spiral-out"}
+    if "--segmentation" in arguments:
+        order |= {"condition": "segmentation", "condition_size": LABELS}
+    weights = save_prior(tmp_path / "run" / "weights-000002.safetensors", **order)
+    assert sample(weights, *arguments) == 2
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert "order `spiral-out`, which only fits 16x16 pixels" in shown
+
+
 def test_classes_that_do_not_exist_are_refused(by_class, capsys):
-    for wanted, message in (("2", "there are 0 to 1"), ("dog", "did you mean `dogs`?")):
+    for wanted, message in (
+        ("2", "there are 0 to 1"),
+        ("²", "no such class"),
+        ("dog", "did you mean `dogs`?"),
+    ):
         assert sample(by_class, "--class", wanted) == 2
         assert message in capsys.readouterr().err
 

@@ -71,17 +71,15 @@ def make_plan(request: Request) -> Plan:
     run = _run_to_resume(request)
     if run is not None and request.recipe and request.resume != "auto":
         raise RecipeError("--recipe cannot change a run that is resumed; its own recipe.toml is used")
+    if run is not None:
+        _read_recipe(run.recipe, request.model)  # before anything is looked for on its behalf
     tokenizer = None
     if learns_from is not None:
         from gtool.commands.plan_prior import with_tokenizer
 
         request, tokenizer = with_tokenizer(request, run)
     name, path = ("resumed", run.recipe) if run else _choose_recipe(request)
-    table = read_table(path)
-    if table.get("model_name") != request.model:
-        raise RecipeError(
-            f"recipe {path}: is for the model {table.get('model_name')!r}, not for `{request.model}`"
-        )
+    table = _read_recipe(path, request.model)
     if tokenizer is not None and run is None:
         overlay(table, ["data", "resolution"], tokenizer.resolution)
         overlay(table, ["model", "tokenizer"], dict(tokenizer.config))
@@ -108,6 +106,18 @@ def make_plan(request: Request) -> Plan:
     if run:
         _check_same_networks(original, resolved, run)
     return Plan(resolved, config, name, run)
+
+
+def _read_recipe(path: Path, model: str) -> dict[str, Any]:
+    """Return the tables of a recipe file.
+
+    Raises:
+        RecipeError: of another model.
+    """
+    table = read_table(path)
+    if table.get("model_name") != model:
+        raise RecipeError(f"recipe {path}: is for the model {table.get('model_name')!r}, not for `{model}`")
+    return table
 
 
 def _refuse_finetune(request: Request) -> None:

@@ -14,6 +14,7 @@ from gtool.errors import CheckpointError, RecipeError
 from gtool.recipe import find_recipe, parse_setting, read_table, validate
 
 TOKENIZER = "vqgan"
+PREFIX = "tokenizer."  # of its tensors in weights of a prior
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,10 @@ def with_tokenizer(request: Request, run: RunFolder | None) -> tuple[Request, To
     asked = _asked(request, "prior.tokenizer")
     dataset = _asked(request, "data.dataset")
     if run is not None:
+        if asked is not None and request.resume != "auto":
+            raise RecipeError(
+                "--tokenizer cannot change a run that is resumed; it goes on with the codes that it has learned"
+            )
         found = _of_run(run)
     elif asked is not None:
         found = read_tokenizer(checkpoint.find_weights(str(asked)))
@@ -69,12 +74,38 @@ def _asked(request: Request, key: str) -> Any:
 
 
 def _of_run(run: RunFolder) -> Tokenizer:
-    """Return the tokenizer of a run that is resumed: its own weights hold it, should the first file be gone."""
+    """Return the tokenizer of a run that is resumed: its own weights hold it, should the first file be another now."""
     table = read_table(run.recipe)
     path = Path(str(table.get("prior", {}).get("tokenizer", "")))
-    if not path.is_file() and run.weights():
-        path = run.weights()[-1]
-    return read_tokenizer(path)
+    if not run.weights():
+        return read_tokenizer(path)
+    own = run.weights()[-1]
+    if not path.is_file():
+        return read_tokenizer(own)
+    if _is_held(path, own):
+        return read_tokenizer(path)
+    console.warning(f"{path}: not what it was when {run.path} began; the tokenizer in {own.name} is used")
+    return read_tokenizer(own)
+
+
+def _is_held(path: Path, own: Path) -> bool:
+    """Whether a file of a tokenizer, or of a prior with one, has the tensors of the tokenizer in weights of a prior."""
+    import numpy as np
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as theirs, safe_open(own, framework="np") as ours:
+            names, held = set(theirs.keys()), [name for name in ours.keys() if name.startswith(PREFIX)]  # noqa: SIM118
+            prefix = "" if names.isdisjoint(held) else PREFIX
+            return all(
+                prefix + name.removeprefix(PREFIX) in names
+                and np.array_equal(
+                    ours.get_tensor(name), theirs.get_tensor(prefix + name.removeprefix(PREFIX))
+                )
+                for name in held
+            )
+    except (SafetensorError, OSError):
+        return False
 
 
 def read_tokenizer(path: Path) -> Tokenizer:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gtool.commands.sample_prior_plan import FLAG_OF, Plan, Size, refuse_small
+from gtool.commands.sample_prior_plan import FLAG_OF, Plan, Size, refuse_size
 from gtool.errors import DataError, GToolError, RecipeError, did_you_mean
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Common:
 def _of_class(plan: Plan) -> Common:
     text = str(plan.given)
     names = _class_names(plan)
-    if text.strip().isdigit():
+    if text.strip().isdecimal():  # not ², which is a digit and no number
         number = int(text)
     elif names is None:
         raise RecipeError(
@@ -154,7 +154,7 @@ def _of_label_map(plan: Plan) -> Common:
     path = path.expanduser()
     colours = colours_of(_dataset(plan), plan.num_labels)
     labels = read_map(path, plan.num_labels, plan.size, cell=plan.down, colours=colours)
-    refuse_small(plan, labels.shape, f"{path}: {labels.shape[1]}x{labels.shape[0]} pixels")
+    refuse_size(plan, labels.shape, f"{path}: {labels.shape[1]}x{labels.shape[0]} pixels")
     return Common(plan, labels.shape, path.name, shown=colour_maps(labels, colours), labels=labels)
 
 
@@ -166,7 +166,7 @@ def _of_depth_map(plan: Plan) -> Common:
     path = path.expanduser()
     depth = read_given_depth(path, plan.size, cell=plan.down)
     size: Size = (depth.shape[0], depth.shape[1])
-    refuse_small(plan, size, f"{path}: {size[1]}x{size[0]} pixels")
+    refuse_size(plan, size, f"{path}: {size[1]}x{size[0]} pixels")
     return Common(plan, size, path.name, shown=as_grey(depth), depth=depth)
 
 

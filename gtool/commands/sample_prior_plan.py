@@ -136,7 +136,7 @@ def make_plan(job: Job) -> Plan:
     if request.size is None:
         return plan
     size = read_size(request.size, plan.down)
-    refuse_small(plan, size, f"--size {request.size}")
+    refuse_size(plan, size, f"--size {request.size}")
     return replace(plan, size=size)
 
 
@@ -190,8 +190,8 @@ def read_size(text: str, down: int) -> Size:
     return height, width
 
 
-def refuse_small(plan: Plan, size: Size, where: str) -> None:
-    """Refuse a size smaller than that of the training, which the prior has no places for.
+def refuse_size(plan: Plan, size: Size, where: str) -> None:
+    """Refuse a size smaller than that of the training, or a larger one where only rows of codes can be gone on with.
 
     Raises:
         RecipeError: naming `where` it comes from.
@@ -199,3 +199,9 @@ def refuse_small(plan: Plan, size: Size, where: str) -> None:
     side = plan.config.resolution
     if min(size) < side:
         raise RecipeError(f"{where}: smaller than the {side}x{side} pixels that this prior was trained on")
+    order = plan.config.prior.order
+    if size != plan.trained_size and order != "raster":
+        raise RecipeError(
+            f"{where}: this prior predicts codes in the order `{order}`, which only fits {side}x{side} pixels; "
+            "larger pictures need the order `raster`"
+        )

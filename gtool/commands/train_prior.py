@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gtool import console
+from gtool.commands.plan_prior import PREFIX
 from gtool.commands.train_images import hold_out, load_images, open_images
 from gtool.errors import CheckpointError, RecipeError
 
@@ -201,9 +202,8 @@ def tokenizer_tensors(path: Path, config: Any) -> tuple[dict[str, Tensor], str]:
     from gtool import checkpoint
 
     tensors = checkpoint.load_weights(path).tensors
-    prefix = "tokenizer."
-    if any(name.startswith(prefix) for name in tensors):
-        tensors = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    if any(name.startswith(PREFIX) for name in tensors):
+        tensors = {n.removeprefix(PREFIX): t for n, t in tensors.items() if n.startswith(PREFIX)}
     digest = hashlib.blake2b(config.model_dump_json().encode(), digest_size=16)
     for name in sorted(tensors):
         digest.update(name.encode() + tensors[name].contiguous().numpy().tobytes())

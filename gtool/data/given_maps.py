@@ -124,7 +124,8 @@ def _require_known(labels: np.ndarray, num_labels: int, path: Path) -> None:
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         named = ", ".join(str(label) for label in unknown[:3])
         raise DataError(
-            f"{path}: unknown labels {named}{more}; those from 0 to {num_labels - 1} are known, and 255 is no label"
+            f"{path}: unknown labels {named}{more}; those from 0 to {num_labels - 1} are known, and "
+            "255 is no label (65535 in a map of 16 bits)"
         )
 
 

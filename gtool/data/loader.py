@@ -52,17 +52,9 @@ class Batches:
         """
         indices, flipped = self.draw(batch_size)
         images = read_images(self.image_set, indices, flipped)
-        self._prefetch(batch_size, self.image_set.images)
+        if isinstance(self.image_set.images, LazyImages):
+            self.image_set.images.prefetch(self.order(self._positions(batch_size)))
         return images
-
-    def next_pair(self, batch_size: int) -> tuple[Tensor, Tensor]:
-        """Return the images of `next` and what they are generated from (`read_conditions`), flipped alike."""
-        image_set = self.image_set
-        indices, flipped = self.draw(batch_size)
-        images = read_images(image_set, indices, flipped)
-        conditions = read_conditions(image_set, indices, flipped)
-        self._prefetch(batch_size, image_set.images, image_set.segmentations, image_set.depths)
-        return images, conditions
 
     def draw(self, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
         """Move on as `next` and return which images it would show, int64 (n,), and which of them flipped, bool (n,)."""
@@ -78,11 +70,6 @@ class Batches:
         share = batch_size // self.world_size
         start = self.position + self.rank * share
         return np.arange(start, start + share)
-
-    def _prefetch(self, batch_size: int, *stored: Stored | None) -> None:
-        for rows in stored:
-            if isinstance(rows, LazyImages):
-                rows.prefetch(self.order(self._positions(batch_size)))
 
     def order(self, positions: np.ndarray) -> np.ndarray:
         """Return which image is shown at each position (n,)."""

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gtool import models
+from gtool import checkpoint, models
 from gtool.data.conditions import ids_of_depth, ids_of_maps
 from gtool.data.transforms import to_pm1, to_uint8
 from gtool.device import Compute
@@ -38,7 +38,9 @@ def load_composer(path: Path, compute: Compute) -> tuple[Any, dict[str, Any]]:
     """
     trained = open_trained(path)
     if trained.model != MODEL:
-        raise CheckpointError(f"{path}: weights of {trained.model}, not of a prior")
+        newest = checkpoint.newest_run(MODEL)
+        there = f"the newest is {newest.path}" if newest else "`gtool train prior` trains one"
+        raise CheckpointError(f"{path}: weights of {trained.model}, not of a prior; {there}")
     composer = trained.network(lambda config: models.networks(MODEL).build(config)[0])
     return composer.to(compute.device).eval().requires_grad_(False), trained.meta
 

@@ -26,6 +26,7 @@ from gtool.errors import RecipeError
 from gtool.models.prior import Prior, for_sampling
 from gtool.models.prior_config import SPATIAL, PriorConfig
 
+LEAST_TEMPERATURE = 1e-30  # less is 0: logits divided by it would be infinite, and chances no numbers
 BATCH = 16  # images, or windows, at once; on a CPU a step of 16 takes twice the time of a step of one
 
 
@@ -295,7 +296,7 @@ def window_start(place: int, length: int, trained: int) -> int:
 
 
 def draw(logits: Tensor, chance: Tensor, choice: Choice) -> Tensor:
-    """Return a code for every row: the first at which the sum of probabilities passes the row's number.
+    """Return a code for every row: the first at which the sum of probabilities reaches the row's number.
 
     Args:
         logits: fp32 (N, K).
@@ -305,7 +306,7 @@ def draw(logits: Tensor, chance: Tensor, choice: Choice) -> Tensor:
     Returns:
         int64 (N,).
     """
-    if choice.temperature == 0:
+    if choice.temperature < LEAST_TEMPERATURE:
         return logits.argmax(dim=-1)
     logits = logits / choice.temperature
     codes = None
@@ -319,6 +320,7 @@ def draw(logits: Tensor, chance: Tensor, choice: Choice) -> Tensor:
         # The first sum that reaches p belongs to the last code that can be drawn.
         end = (sums < choice.top_p * total).sum(dim=-1, keepdim=True).minimum(end)
         total = sums.gather(-1, end)
-    place = (sums <= chance.unsqueeze(-1) * total).sum(dim=-1, keepdim=True).minimum(end)
+    # Chances are above 0 and may be 1: the first sum that reaches one never belongs to a code of probability 0.
+    place = (sums < chance.unsqueeze(-1) * total).sum(dim=-1, keepdim=True).minimum(end)
     drawn = place if codes is None else codes.gather(-1, place)
     return drawn.squeeze(-1)

@@ -6,8 +6,6 @@ multiscale_gradients  the same at the full size, a half and a quarter. It stands
                       weights for that; it is none of its kind, and knows nothing of what people see.
 feature_matching      mean |f(x) - f(y)| over layers of the discriminator in training (Wang et al. 2018, pix2pixHD),
                       each in units of its own size; also no LPIPS.
-map_cross_entropy     of label maps. The released code has a binary cross-entropy over all labels, most of which are
-                      absent at every pixel; the paper speaks of a cross-entropy, and this is one.
 adaptive_weight       VQGAN (Esser et al. 2021), Eq. 7.
 
 The images that they compare are (N, C, H, W).
@@ -60,16 +58,6 @@ def feature_matching(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tenso
         target = theirs.detach().float()
         terms.append((ours.float() - target).abs().mean() / (target.abs().mean() + 1e-6))
     return torch.stack(terms).mean()
-
-
-def map_cross_entropy(logits: Tensor, maps: Tensor) -> Tensor:
-    """Return the mean cross-entropy of logits (N, n, H, W) for maps (N, n, H, W) of one channel for each label.
-
-    Pixels without a label, 0 in all channels, are left out.
-    """
-    known = maps.amax(dim=1) > 0.5  # (N, H, W)
-    each = F.cross_entropy(logits.float(), maps.argmax(dim=1), reduction="none")
-    return (each * known).sum() / known.sum().clamp(min=1)
 
 
 def adaptive_weight(

@@ -67,13 +67,6 @@ def map_agreement(images: Images, maps: Maps, *, network: Segmenter | None = Non
     return compare_maps(read_maps(images, network), maps)
 
 
-def shuffled_agreement(
-    images: Images, maps: Maps, *, seed: int = 0, network: Segmenter | None = None
-) -> Agreement:
-    """Compare pictures with the maps of others: what pictures reach that ignore their map."""
-    return compare_maps(read_maps(images, network), maps[others(len(maps), seed)])
-
-
 def others(count: int, seed: int) -> NDArray[np.int64]:
     """Return a number (N,) for each of N that is not its own, each once: neighbours on a shuffled ring."""
     order = np.random.Generator(np.random.Philox(seed)).permutation(count)

@@ -30,7 +30,6 @@ class Prior(nn.Module):
     """Condition tokens and codes -> logits of the codes."""
 
     cells: Tensor
-    places: Tensor
 
     def __init__(self, config: PriorConfig) -> None:
         super().__init__()
@@ -51,7 +50,6 @@ class Prior(nn.Module):
         self.head = nn.Linear(width, config.codebook_size, bias=False)
         cells = torch.tensor(cells_in_order(config.order, *config.grid), device="cpu")
         self.register_buffer("cells", cells, persistent=False)  # (L,) in order
-        self.register_buffer("places", cells.argsort(), persistent=False)  # (L,) of each cell in the order
         self._initialize()
 
     def _initialize(self) -> None:
@@ -73,10 +71,6 @@ class Prior(nn.Module):
     def in_order(self, codes: Tensor) -> Tensor:
         """Return codes (N, h, w) as the sequence (N, L) in which they are predicted; one of these as it is."""
         return codes if codes.ndim == 2 else codes.flatten(1)[:, self.cells]
-
-    def on_grid(self, sequence: Tensor) -> Tensor:
-        """Return a sequence (N, L) in order as codes (N, h, w)."""
-        return sequence[:, self.places].view(-1, *self.config.grid)
 
     def forward(self, condition: Tensor, codes: Tensor) -> Tensor:
         """Return the logits of every code given the condition and the codes before it.
@@ -169,7 +163,7 @@ def for_sampling(prior: Prior, dtype: torch.dtype) -> Prior:
     }
     tensors = {n: t.detach().to(dtype) if n in inner else t.detach() for n, t in prior.named_parameters()}
     copy.load_state_dict(tensors, assign=True)
-    copy.cells, copy.places = prior.cells, prior.places
+    copy.cells = prior.cells
     return copy.eval().requires_grad_(False)
 
 

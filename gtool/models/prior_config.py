@@ -110,12 +110,3 @@ def span_flops(config: PriorConfig, before: int, tokens: int, predicted: int) ->
     linear = tokens * (4 + 2 * MLP_RATIO) * width**2
     seen = tokens * before + tokens * (tokens + 1) / 2
     return 2.0 * (config.layers * (linear + 2 * seen * width) + predicted * width * config.codebook_size)
-
-
-def step_bytes(config: PriorConfig, bytes_each: int = 2) -> float:
-    """Return the bytes of weights that one step of sampling reads, whatever the batch: every matrix once.
-
-    bytes_each: of the blocks' weights; those of the head stay fp32.
-    """
-    blocks = config.layers * (4 + 2 * MLP_RATIO) * config.width**2
-    return float(blocks * bytes_each + config.width * config.codebook_size * 4)

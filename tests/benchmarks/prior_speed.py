@@ -32,12 +32,21 @@ from torch import nn
 
 from gtool.engines.composing import Choice, Request, compose
 from gtool.models.prior import Prior, for_sampling
-from gtool.models.prior_config import span_flops, step_bytes
+from gtool.models.prior_config import MLP_RATIO, PriorConfig, span_flops
 from tests.benchmarks.prior_reference import load_module, ours, released
 
 LENGTHS = (1, 64, 128, 192, 256)
 TOP_K = 100
 Seconds = tuple[float, float]  # of the CPU, of the wall
+
+
+def step_bytes(config: PriorConfig, bytes_each: int = 2) -> float:
+    """Return the bytes of weights that one step of sampling reads, whatever the batch: every matrix once.
+
+    bytes_each: of the blocks' weights; those of the head stay fp32.
+    """
+    blocks = config.layers * (4 + 2 * MLP_RATIO) * config.width**2
+    return float(blocks * bytes_each + config.width * config.codebook_size * 4)
 
 
 def timed(work: Callable[[], Any]) -> Seconds:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from gtool.checkpoint import load_weights, save_weights
 from gtool.data.scenes import CLASSES, draw_scenes
-from gtool.metrics.map_agreement import NAME, PROTOCOL, map_agreement, shuffled_agreement
+from gtool.metrics.map_agreement import NAME, PROTOCOL, map_agreement, others
 from gtool.metrics.segmenter import Segmenter
 from tests.benchmarks.scene_masks import HELD_OUT_SEED, spoil
 
@@ -91,7 +91,8 @@ def score(weights: Path | None) -> None:
         for name, images in ways(scenes.images).items():
             found = map_agreement(images, scenes.segmentation, network=network)
             print(f"{resolution} px, {name:8} {found.describe(CLASSES)}")
-        shuffled = shuffled_agreement(scenes.images, scenes.segmentation, network=network)
+        shuffled_maps = scenes.segmentation[others(len(scenes.images), 0)]
+        shuffled = map_agreement(scenes.images, shuffled_maps, network=network)
         print(f"{resolution} px, shuffled {shuffled.describe(CLASSES)}")
 
 
