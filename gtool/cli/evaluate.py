@@ -40,6 +40,19 @@ def evaluate(
     kid: Annotated[
         bool, typer.Option("--kid", help="Kernel Inception distance; unbiased, for few images.")
     ] = False,
+    inception_score: Annotated[
+        bool, typer.Option("--is", help="Inception score: sure and varied classes; needs no reference.")
+    ] = False,
+    pr: Annotated[
+        bool, typer.Option("--pr", help="Precision and recall: who lies among the other set's nearest 3.")
+    ] = False,
+    density: Annotated[
+        bool, typer.Option("--density", help="Density and coverage: the same of 5, robust to outliers.")
+    ] = False,
+    infinity: Annotated[
+        bool,
+        typer.Option("--fid-infinity", help="FID of endless images, from 10,000 or more, by their trend."),
+    ] = False,
     rfd: Annotated[
         bool, typer.Option("--rfd", help="Frechet distance of random features; needs no weights.")
     ] = False,
@@ -93,7 +106,8 @@ def evaluate(
     from gtool.commands.eval import Request
     from gtool.commands.eval import evaluate as run_evaluate
 
-    flags = {"fid": fid, "kid": kid, "rfd": rfd, "swd": swd}
+    flags = {"fid": fid, "kid": kid, "is": inception_score, "pr": pr, "density": density}
+    flags |= {"fid_infinity": infinity, "rfd": rfd, "swd": swd}
     request = Request(
         target=target,
         other=other,

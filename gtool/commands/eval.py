@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gtool.device import Compute
 
 SCHEMA = 1
-METRICS = ("fid", "kid", "rfd", "swd")
+METRICS = ("fid", "kid", "is", "pr", "density", "fid_infinity", "rfd", "swd")
 WITHOUT_WEIGHTS = ("rfd", "swd")
 MODES = ("clean", "legacy_tensorflow", "legacy_pytorch")
 # What looks into a model: the module that scores it and prints its table; whether it compares with a data set.
@@ -217,7 +217,8 @@ def _open_generated(
         network, meta = load_composer(path, compute)
     else:
         network, meta = load_generator(path, compute)
-    num = request.num or (NUM_GENERATED_FID if {"fid", "kid"} & set(request.metrics) else NUM_GENERATED)
+    few = set(request.metrics) <= set(WITHOUT_WEIGHTS)
+    num = request.num or (NUM_GENERATED if few else NUM_GENERATED_FID)
     real = open_stored(reference_of(request, meta, path), num, request.seed)
     about = {"nimg": meta.get("nimg"), "precision": compute.precision}
     if not composes:

@@ -12,7 +12,7 @@ D = 2048 dimensions of a feature.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -46,40 +46,80 @@ class Features:
 
 
 class FeatureCollector:
-    """Takes rows as they come and keeps what a distance will need.
+    """Takes rows as they come and keeps what a distance will need; parts collected apart add up to the whole.
 
-    keep_rows: keep every row (8 kB an image), as KID needs them.
+    keep_rows: keep every row (8 kB an image), as KID and neighbourhoods need them.
+    size: numbers in a row.
     """
 
-    def __init__(self, *, keep_rows: bool = False) -> None:
+    def __init__(self, *, keep_rows: bool = False, size: int = SIZE) -> None:
         self.keep_rows = keep_rows
+        self.size = size
         self.count = 0
-        self._rows: list[Tensor] = []
-        self._waiting: list[Tensor] = []
-        self._moments = Moments(SIZE)
+        self._rows: list[Tensor] = []  # (n, size) each, and the images' positions in the whole set, (n,)
+        self._positions: list[Tensor] = []
+        self._flushed = 0  # of these lists, how many the moments have seen already
+        self._moments = Moments(size)
 
-    def add(self, rows: Tensor) -> None:
-        """Take (n, 2048) rows."""
-        rows = rows.detach().cpu()
+    def add(self, rows: Tensor, positions: Tensor | None = None) -> None:
+        """Take (n, size) rows.
+
+        positions: of the images in the whole set (n,), when this is a part of it; in order when left out.
+        """
+        positions = torch.arange(self.count, self.count + len(rows)) if positions is None else positions
+        self._rows.append(rows.detach().cpu())
+        self._positions.append(positions.cpu())
         self.count += len(rows)
-        self._waiting.append(rows)
-        if sum(map(len, self._waiting)) >= ROWS_AT_ONCE:
+        if sum(map(len, self._rows[self._flushed :])) >= ROWS_AT_ONCE:
             self._flush()
 
     def _flush(self) -> None:
-        self._moments.add(torch.cat(self._waiting))
+        if waiting := self._rows[self._flushed :]:
+            self._moments.add(torch.cat(waiting))
+        if not self.keep_rows:
+            self._rows, self._positions = [], []
+        self._flushed = len(self._rows)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything taken so far, for `absorb` of another collector."""
+        if self._moments.count:
+            self._flush()
+        found = {"count": torch.tensor(self.count)}
+        if self._moments.count:
+            found |= {"mean": self._moments.mean, "scatter": self._moments.scatter}
+        if self._rows:
+            found |= {"rows": torch.cat(self._rows), "positions": torch.cat(self._positions)}
+        return found
+
+    def absorb(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take what another collector of the same settings has taken."""
+        count = int(tensors["count"])
+        if "scatter" not in tensors:
+            if count:
+                self.add(tensors["rows"], tensors["positions"])
+            return
+        other = Moments(self.size)
+        other.count, other.mean, other.scatter = count, tensors["mean"], tensors["scatter"]
+        self._flush()
+        self._moments.merge(other)
         if self.keep_rows:
-            self._rows += self._waiting
-        self._waiting = []
+            self._rows.append(tensors["rows"])
+            self._positions.append(tensors["positions"])
+            self._flushed = len(self._rows)
+        self.count += count
 
     def features(self) -> Features:
         """Return everything taken so far; DataError below two images or for rows that are not finite."""
         require_two(self.count)
         if not self._moments.count:
-            return Features(self.count, torch.cat(self._waiting), None)
-        if self._waiting:
-            self._flush()
-        return Features(self.count, torch.cat(self._rows) if self.keep_rows else None, self._moments)
+            return Features(self.count, self._sorted(), None)
+        self._flush()
+        return Features(self.count, self._sorted() if self.keep_rows else None, self._moments)
+
+    def _sorted(self) -> Tensor:
+        """Return all rows in the order of the whole set: subsets are drawn by position."""
+        rows, order = torch.cat(self._rows), torch.cat(self._positions)
+        return rows if bool((order.diff() > 0).all()) else rows[order.argsort()]
 
 
 def fid(fake: Features, real: Features) -> float:
@@ -91,6 +131,8 @@ def fid(fake: Features, real: Features) -> float:
 
 class Extractor:
     """From uint8 images of any size to Inception features, by one protocol."""
+
+    dtype = "fp32"
 
     def __init__(self, network: Inception, mode: str = "clean") -> None:
         self.network = network
