@@ -93,6 +93,9 @@ def evaluate(
     ] = None,
     mode: Annotated[str, typer.Option(help="`clean`, `legacy_tensorflow` or `legacy_pytorch`.")] = "clean",
     weights: Annotated[Path | None, typer.Option(help="File with the Inception weights.")] = None,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Inception in bf16: several times faster, not comparable.")
+    ] = False,
     resolution: Annotated[
         int | None, typer.Option(min=16, help="Crop and resize folders to so many pixels.")
     ] = None,
@@ -120,6 +123,7 @@ def evaluate(
         split=split,
         mode=mode,
         weights=weights,
+        preview=preview,
         resolution=resolution,
         seed=seed,
         batch_size=batch_size,

@@ -47,6 +47,7 @@ class Request:
     mode: str = "clean"
     weights: Path | None = None
     seed: int = 0
+    preview: bool = False
     batch_size: int = 32
     resolution: int | None = None
     device: str = "auto"
@@ -270,7 +271,12 @@ def _remark(metrics: dict[str, dict[str, Any]]) -> None:
     if "fid" not in metrics:
         return
     count = min(metrics["fid"]["num_fake"], metrics["fid"]["num_real"])
-    metrics["fid"]["comparable"] = count >= COMPARABLE
+    is_fp32 = metrics["fid"]["dtype"] == "fp32"
+    metrics["fid"]["comparable"] = count >= COMPARABLE and is_fp32
+    if not is_fp32:
+        console.warning(
+            "fid of a bf16 preview is not comparable with any other; leave out --preview for that"
+        )
     if count < NEEDED:
         console.warning(
             f"fid from {count:,} images, fewer than its {NEEDED:,} dimensions: mostly bias; trust kid"

@@ -72,7 +72,7 @@ class Scorer:
             raise CheckpointError(
                 f"{self.weights.path}: has no last layer, which --is needs; leave --is out, or name another copy"
             )
-        self.extractor = Extractor(network, self.request.mode)
+        self.extractor = Extractor(network, self.request.mode, "bf16" if self.request.preview else "fp32")
 
     # Taking images.
 
@@ -189,7 +189,7 @@ class Scorer:
         return f"{self.request.mode}/{self.weights.label}{marked}"
 
     def _made_with(self, weights: str | None) -> Record:
-        dtype = self.extractor.dtype if weights is not None and self.extractor is not None else "fp32"
+        dtype = "fp32" if weights is None or self.extractor is None else self.extractor.dtype
         return {
             "dtype": dtype,
             "weights": weights,

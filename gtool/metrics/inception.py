@@ -169,6 +169,7 @@ class Inception(nn.Sequential):
     """
 
     head: Tensor | None = None
+    dtype = torch.float32  # that the layers compute in
 
     def __init__(self) -> None:
         def stem(plain: str, script: str) -> Name:
@@ -202,10 +203,10 @@ class Inception(nn.Sequential):
     @full_fp32()
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, 2048) fp32 features."""
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = x.to(self.dtype).contiguous(memory_format=torch.channels_last)
         for layer in self:
             x = layer(x)
-        return x.mean((2, 3))
+        return x.float().mean((2, 3))
 
 
 def logits_of(head: Tensor, features: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ def neighbourhoods(fake: Tensor, real: Tensor, *, pr: bool, density: bool) -> di
             within = apart < around_real[-1][rows, None]
             inside += int(within.sum())
             covered += int(within.any(1).sum())
-    found = {}
+    found: dict[str, float] = {}
     if pr:
         found |= {"precision": float(is_real.double().mean()), "recall": recalled / len(real)}
     if density:
