@@ -25,7 +25,9 @@ EXAMPLES = """Examples:
 
 `gtool eval runs/prior-scenes-000 --map-agreement` : with a ceiling and a baseline
 
-`gtool eval samples/ --reference cifar10 --split test --rfd`"""
+`gtool eval samples/ --reference cifar10 --split test --rfd`
+
+`gtool eval painted/ originals/ --paired` : PSNR, SSIM and L1, picture by picture"""
 
 
 def evaluate(
@@ -76,6 +78,16 @@ def evaluate(
         bool,
         typer.Option("--map-agreement", help="How far pictures of scenes show what their label maps say."),
     ] = False,
+    paired: Annotated[
+        bool,
+        typer.Option(
+            "--paired", help="PSNR, SSIM and L1 of pictures that have the same name in two folders."
+        ),
+    ] = False,
+    lpips_vgg: Annotated[
+        Path | None, typer.Option(help="VGG16 of torchvision: adds LPIPS to --paired.")
+    ] = None,
+    lpips_heads: Annotated[Path | None, typer.Option(help="The linear heads that LPIPS needs too.")] = None,
     num: Annotated[
         int | None,
         typer.Option(
@@ -118,6 +130,9 @@ def evaluate(
         attention=attention,
         reconstruction=reconstruction,
         map_agreement=map_agreement,
+        paired=paired,
+        lpips_vgg=lpips_vgg,
+        lpips_heads=lpips_heads,
         num=num,
         reference=reference,
         split=split,

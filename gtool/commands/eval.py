@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gtool import __version__, checkpoint, console
+from gtool.commands import eval_paired
 from gtool.data.names import ARCHIVES, find_dataset
 from gtool.errors import CheckpointError, RecipeError, did_you_mean
 
@@ -41,6 +42,9 @@ class Request:
     attention: bool = False
     reconstruction: bool = False
     map_agreement: bool = False
+    paired: bool = False
+    lpips_vgg: Path | None = None
+    lpips_heads: Path | None = None
     num: int | None = None
     reference: str | None = None
     split: str | None = None
@@ -85,6 +89,8 @@ def evaluate(request: Request) -> dict[str, Any]:
     started = time.monotonic()
     compute = make_compute(request.device, request.precision)
     record = _score(request, target, compute) if request.metrics else _head(request, target, compute)
+    if request.paired:
+        record |= eval_paired.score(str(target.folder), request, compute)
     for look in request.looks:
         record[look] = import_module(LOOKS[look][0]).score(target.weights, request, compute)
     record["seconds"] = round(time.monotonic() - started, 1)
@@ -117,8 +123,9 @@ def _understand(request: Request) -> tuple[Request, Target]:
         find_dataset(request.reference)  # raises when the name leads nowhere
     if request.weights is not None and not request.weights.is_file():
         raise CheckpointError(f"{request.weights}: no such file (--weights)")
+    eval_paired.refuse_unpaired(request, target.folder)
     _refuse_idle(request)
-    if not request.metrics and not request.looks:
+    if not request.metrics and not request.looks and not request.paired:
         console.notice("no metric was named: rfd and swd, which need no weights (--fid and --kid need them)")
         request = replace(request, metrics=WITHOUT_WEIGHTS)
     return request, target

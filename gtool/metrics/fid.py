@@ -1,7 +1,7 @@
 """FID: the Frechet distance of Inception features, computed by the protocols of clean-fid.
 
 Heusel et al. 2017 (GANs Trained by a Two Time-Scale Update Rule), section 4; resizing after Parmar et al.
-2022. clean-fid 0.1.35 gives the same numbers to 1e-4 (tests/benchmarks/fid_agreement.py) where it runs at
+2022. clean-fid 0.1.35 gives the same numbers to 1e-4 (tests/benchmarks/score_agreement.py) where it runs at
 all: its own distance fails on SciPy >= 1.18, so nothing of it is called here.
 
 Features are streamed into fp64 moments. The rows themselves are kept while there are fewer of them than

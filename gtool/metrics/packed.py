@@ -27,12 +27,16 @@ class PackedUnit(nn.Module):
     def __init__(self, unit: Unit, dtype: torch.dtype) -> None:
         super().__init__()
         self.shape = list(unit.padding), list(unit.stride), list(unit.dilation), unit.groups
-        weight = unit.weight.detach().to(dtype).contiguous()
-        self.weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.shape, None)
+        self.weight = unit.weight.detach().to(dtype).contiguous()
+        self.is_packed = False
         assert unit.bias is not None
         self.bias = nn.Parameter(unit.bias.detach().to(dtype), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        if not self.is_packed:  # the best order depends on the size of the input
+            reorder = torch.ops.mkldnn._reorder_convolution_weight
+            self.weight = reorder(self.weight, *self.shape, list(x.shape))
+            self.is_packed = True
         found: Tensor = torch.ops.mkldnn._convolution_pointwise(
             x, self.weight, self.bias, *self.shape, "relu", [], ""
         )
