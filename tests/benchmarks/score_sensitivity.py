@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,7 @@ def check(data: str, num: int) -> bool:
     for metric, chains in ORDERS.items():
         for chain in chains + photographs.get(metric, ()):
             values = [scores[name][metric] for name in chain if name in scores]
-            if any(after <= before for before, after in zip(values, values[1:], strict=False)):
+            if any(after <= before for before, after in pairwise(values)):
                 holds = False
                 print(f"not in order by {metric}: {', '.join(chain)}")
     return holds
