@@ -37,7 +37,8 @@ def to_input(images: Tensor, mode: str) -> Tensor:
     The aspect ratio is not kept; no protocol keeps it.
     """
     height = max(1, PIXELS_AT_ONCE // (images.shape[2] * images.shape[3]))
-    pixels = torch.cat([_resize(part, mode) for part in images.split(height)])  # (N, 3, S, S)
+    parts = [images[start : start + height] for start in range(0, len(images), height)]
+    pixels = torch.cat([_resize(part, mode) for part in parts])  # (N, 3, S, S)
     pixels.clamp_(0, 255)  # the bilinear ones cannot leave the range
     if mode == "legacy_pytorch":
         return pixels.div_(127.5).sub_(1)
@@ -61,7 +62,8 @@ def _resize(images: Tensor, mode: str) -> Tensor:
 def _bands(mode: str, size: int) -> list[tuple[Tensor, int, int]]:
     """Return the matrix in blocks of rows, each without its outer columns of zeros, and which columns these are."""
     bands = []
-    for rows in resize_matrix(mode, size).split(BAND):
+    for start in range(0, SIDE, BAND):
+        rows = resize_matrix(mode, size)[start : start + BAND]
         seen = rows.abs().sum(0).nonzero().flatten()
         first, last = int(seen[0]), int(seen[-1]) + 1
         bands.append((rows[:, first:last].contiguous(), first, last))
