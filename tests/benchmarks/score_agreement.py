@@ -163,6 +163,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=32)
     parser.add_argument("--folders", nargs=2, type=Path)
     parser.add_argument("--modes", nargs="+", default=MODES)
+    parser.add_argument("--libraries", nargs="+", help="only these, by the names that are printed")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     worst, missing = 0.0, set()
@@ -177,6 +178,8 @@ def main() -> None:
         for mode in options.modes:
             ours = by_gtool(folders, plain if mode == "legacy_pytorch" else script, mode)
             for library, score in comparisons(mode, folders, plain, script):
+                if options.libraries and library not in options.libraries:
+                    continue
                 started = time.process_time()
                 try:
                     theirs = score()
@@ -185,7 +188,7 @@ def main() -> None:
                     continue
                 for name, value in theirs.items():
                     difference = abs(ours[name] - value) / max(abs(value), 1e-12)
-                    worst = max(worst, difference)
+                    worst = max(worst, difference if np.isfinite(difference) else np.inf)
                     print(f"{mode} {name}: {ours[name]:.8g}, {library} {value:.8g}, off by {difference:.1e}")
                 print(f"  ({library}: {time.process_time() - started:.0f} CPU-seconds)", flush=True)
     for line in sorted(missing):
