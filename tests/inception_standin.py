@@ -72,9 +72,11 @@ class Layers(nn.Module):
 class Base(nn.Module):
     """The whole file: features of images 0..255 of any size, resized as TensorFlow 1 did."""
 
-    def __init__(self, layers: nn.Module) -> None:
+    def __init__(self, layers: nn.Module, output: Tensor) -> None:
         super().__init__()
         self.layers = layers
+        self.output = nn.Linear(2048, 1008)
+        self.output.weight = nn.Parameter(output)
 
     def forward(self, img: Tensor, return_features: bool = True) -> Tensor:
         n, c, h, w = img.shape
@@ -83,7 +85,8 @@ class Base(nn.Module):
         theta[1, 2] += 1 / h - 1 / 299
         grid = F.affine_grid(theta.unsqueeze(0).repeat(n, 1, 1), [n, c, 299, 299], align_corners=False)
         x = F.grid_sample(img.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
-        return self.layers((x - 128) / 128).view(n, 2048)
+        features = self.layers((x - 128) / 128).view(n, 2048)
+        return features if return_features else self.output(features)
 
 
 @torch.no_grad()
@@ -96,8 +99,8 @@ def make(folder: Path, seed: int = 0) -> tuple[Path, Path]:
             F.interpolate(torch.randn(2, 3, side, side), 299, mode="bilinear") for side in (9, 33, 150)
         ]
         layers(torch.cat(pictures).clamp_(-1, 1))
-        output = torch.randn(1008, 2048)
-    return _write_plain(layers, output, folder), _write_script(layers, folder)
+        output = torch.randn(1008, 2048) * 0.02  # larger ones leave classes without any share
+    return _write_plain(layers, output, folder), _write_script(layers, output, folder)
 
 
 def _write_plain(layers: Layers, output: Tensor, folder: Path) -> Path:
@@ -114,10 +117,10 @@ def _write_plain(layers: Layers, output: Tensor, folder: Path) -> Path:
     return path
 
 
-def _write_script(layers: Layers, folder: Path) -> Path:
+def _write_script(layers: Layers, output: Tensor, folder: Path) -> Path:
     path = folder / "inception-2015-12-05.pt"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(layers, torch.zeros(2, 3, 299, 299), check_trace=False)
-        torch.jit.script(Base(traced)).save(str(path))
+        torch.jit.script(Base(traced, output)).save(str(path))
     return path

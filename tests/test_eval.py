@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from gtool.cli import run
-from gtool.metrics.weights import VARIABLE
+from gtool.metrics.weights import VARIABLE, digest_of
 from tests import inception_standin, pictures
 from tests.tiny import tiny_recipe
 
@@ -121,18 +121,50 @@ def test_images_of_several_sizes_need_a_resolution(folders, tmp_path, capsys):
     assert record["metrics"]["rfd"]["num_fake"] == 9
 
 
-def test_fid_and_kid_of_folders_name_their_protocol_and_their_limits(folders, tmp_path, capsys, monkeypatch):
-    plain, _ = inception_standin.make(tmp_path)
-    monkeypatch.setenv(VARIABLE, str(plain))
-    assert run(["eval", *folders, "--fid", "--kid", "--num", "6", "--json"]) == 0
+@pytest.fixture(scope="module")
+def inception(tmp_path_factory):
+    """A file of Inception's layout with random weights."""
+    return inception_standin.make(tmp_path_factory.mktemp("inception"))[0]
+
+
+def test_metrics_of_inception_name_their_protocol_and_their_limits(folders, capsys, monkeypatch, inception):
+    monkeypatch.setenv(VARIABLE, str(inception))
+    asked = ["--fid", "--kid", "--is", "--pr", "--density", "--rfd", "--num", "12", "--seed", "3"]
+    assert run(["eval", *folders, *asked, "--json"]) == 0
     shown = capsys.readouterr()
     metrics = json.loads(shown.out)["metrics"]
-    assert metrics["fid"]["protocol"].startswith("fid/clean/inception-")
-    assert metrics["fid"]["protocol"].endswith("/n6/ref-real-n6")
+    assert list(metrics) == ["fid", "kid", "precision", "recall", "density", "coverage", "is", "rfd"]
+    network = f"inception-{digest_of(inception)[:8]}"
+    assert metrics["fid"]["protocol"] == f"fid/clean/{network}/n12/ref-real-n12"
+    assert metrics["recall"]["protocol"] == f"recall-k3/clean/{network}/n12/ref-real-n12"
+    assert metrics["coverage"]["protocol"] == f"coverage-k5/clean/{network}/n12/ref-real-n12"
+    assert metrics["is"]["protocol"] == f"is-splits10/clean/{network}/n12"
     assert metrics["fid"]["comparable"] is False
     assert metrics["fid"]["value"] > 0
-    assert metrics["kid"]["deviation"] is None  # 6 of 6 images: every subset is the same
+    assert metrics["kid"]["deviation"] is None  # 12 of 12 images: every subset is the same
+    assert metrics["is"]["value"] >= 1
     assert "not comparable with published numbers" in shown.err
+
+
+def test_every_number_says_what_it_was_made_with(folders, capsys, monkeypatch, inception):
+    monkeypatch.setenv(VARIABLE, str(inception))
+    record = answer(capsys, *folders, "--fid", "--swd", "--num", 4, "--seed", 3)
+    fingerprint = record["reference"]["fingerprint"]
+    common = {"dtype": "fp32", "reference": fingerprint, "seed": 3, "num_fake": 4}
+    for name, weights in (("fid", digest_of(inception)), ("swd_16", None)):
+        found = record["metrics"][name]
+        assert found.items() >= (common | {"weights": weights}).items()
+
+
+def test_a_preview_is_marked_and_kept_apart(folders, capsys, monkeypatch, inception):
+    monkeypatch.setenv(VARIABLE, str(inception))
+    plain = answer(capsys, *folders, "--fid", "--num", 4)["metrics"]["fid"]
+    quick = answer(capsys, *folders, "--fid", "--num", 4, "--preview")["metrics"]["fid"]
+    assert quick["dtype"] == "bf16"
+    assert "/bf16/n4/" in quick["protocol"]
+    assert quick["comparable"] is False
+    assert quick["value"] == pytest.approx(plain["value"], rel=0.1)
+    assert quick["value"] != plain["value"]
 
 
 REFUSED = {
@@ -143,6 +175,9 @@ REFUSED = {
     "two references": (["{fake}", "{real}", "--reference", "cifar10"], 2, "give one"),
     "unknown mode": (["{fake}", "{real}", "--mode", "cleen"], 2, "did you mean `clean`"),
     "missing weights": (["{fake}", "{real}", "--fid", "--weights", "none.pth"], 1, "none.pth"),
+    "lonely lpips": (["{fake}", "{real}", "--lpips-vgg", "vgg.pth"], 2, "--paired"),
+    "few for infinity": (["{fake}", "{real}", "--fid-infinity"], 1, "10,000"),
+    "few for is": (["{fake}", "{real}", "--is", "--num", "6"], 1, "10 images"),
     "no weights": (["{fake}", "{real}", "--fid"], 1, "--swd"),
     "nothing trained yet": ([], 1, "gtool train"),
 }

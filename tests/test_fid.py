@@ -14,7 +14,7 @@ from PIL import Image
 from gtool.checkpoint import cache_dir
 from gtool.errors import CheckpointError, DataError, NetworkError
 from gtool.metrics import kid as kid_module
-from gtool.metrics import weights
+from gtool.metrics import packed, weights
 from gtool.metrics.fid import Extractor, FeatureCollector, Features, fid
 from gtool.metrics.inception import load_inception
 from gtool.metrics.kid import kid
@@ -177,6 +177,23 @@ def _clean_fid_features(images, mode, files, monkeypatch):
     return inception_torchscript.InceptionV3W(str(files[1].parent), download=False, resize_inside=inside)(
         batch
     )
+
+
+def test_packed_layers_change_no_feature_and_are_not_needed(files, monkeypatch):
+    images = torch.from_numpy(pictures.draw(2, seed=0))
+    quick = Extractor(load_inception(files[0]))(images)
+    monkeypatch.setattr(packed, "_has_operators", lambda: False)
+    plain = Extractor(load_inception(files[0]))(images)
+    torch.testing.assert_close(quick, plain, rtol=1e-4, atol=1e-4 * float(plain.abs().max()))
+
+
+def test_a_preview_computes_in_bf16_and_answers_in_fp32(files, network):
+    images = torch.from_numpy(pictures.draw(2, seed=0))
+    quick = Extractor(load_inception(files[0]), dtype="bf16")(images)
+    plain = Extractor(network)(images)
+    assert quick.dtype == torch.float32
+    assert float((quick - plain).norm() / plain.norm()) == pytest.approx(0.05, abs=0.05)
+    assert not torch.equal(quick, plain)
 
 
 def test_images_of_several_sizes_are_resized_one_by_one(network):

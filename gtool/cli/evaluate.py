@@ -25,7 +25,9 @@ EXAMPLES = """Examples:
 
 `gtool eval runs/prior-scenes-000 --map-agreement` : with a ceiling and a baseline
 
-`gtool eval samples/ --reference cifar10 --split test --rfd`"""
+`gtool eval samples/ --reference cifar10 --split test --rfd`
+
+`gtool eval painted/ originals/ --paired` : PSNR, SSIM and L1, picture by picture"""
 
 
 def evaluate(
@@ -39,6 +41,19 @@ def evaluate(
     ] = False,
     kid: Annotated[
         bool, typer.Option("--kid", help="Kernel Inception distance; unbiased, for few images.")
+    ] = False,
+    inception_score: Annotated[
+        bool, typer.Option("--is", help="Inception score: sure and varied classes; needs no reference.")
+    ] = False,
+    pr: Annotated[
+        bool, typer.Option("--pr", help="Precision and recall: who lies among the other set's nearest 3.")
+    ] = False,
+    density: Annotated[
+        bool, typer.Option("--density", help="Density and coverage: the same of 5, robust to outliers.")
+    ] = False,
+    infinity: Annotated[
+        bool,
+        typer.Option("--fid-infinity", help="FID of endless images, from 10,000 or more, by their trend."),
     ] = False,
     rfd: Annotated[
         bool, typer.Option("--rfd", help="Frechet distance of random features; needs no weights.")
@@ -63,6 +78,16 @@ def evaluate(
         bool,
         typer.Option("--map-agreement", help="How far pictures of scenes show what their label maps say."),
     ] = False,
+    paired: Annotated[
+        bool,
+        typer.Option(
+            "--paired", help="PSNR, SSIM and L1 of pictures that have the same name in two folders."
+        ),
+    ] = False,
+    lpips_vgg: Annotated[
+        Path | None, typer.Option(help="VGG16 of torchvision: adds LPIPS to --paired.")
+    ] = None,
+    lpips_heads: Annotated[Path | None, typer.Option(help="The linear heads that LPIPS needs too.")] = None,
     num: Annotated[
         int | None,
         typer.Option(
@@ -80,6 +105,9 @@ def evaluate(
     ] = None,
     mode: Annotated[str, typer.Option(help="`clean`, `legacy_tensorflow` or `legacy_pytorch`.")] = "clean",
     weights: Annotated[Path | None, typer.Option(help="File with the Inception weights.")] = None,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Inception in bf16: several times faster, not comparable.")
+    ] = False,
     resolution: Annotated[
         int | None, typer.Option(min=16, help="Crop and resize folders to so many pixels.")
     ] = None,
@@ -93,7 +121,8 @@ def evaluate(
     from gtool.commands.eval import Request
     from gtool.commands.eval import evaluate as run_evaluate
 
-    flags = {"fid": fid, "kid": kid, "rfd": rfd, "swd": swd}
+    flags = {"fid": fid, "kid": kid, "is": inception_score, "pr": pr, "density": density}
+    flags |= {"fid_infinity": infinity, "rfd": rfd, "swd": swd}
     request = Request(
         target=target,
         other=other,
@@ -101,11 +130,15 @@ def evaluate(
         attention=attention,
         reconstruction=reconstruction,
         map_agreement=map_agreement,
+        paired=paired,
+        lpips_vgg=lpips_vgg,
+        lpips_heads=lpips_heads,
         num=num,
         reference=reference,
         split=split,
         mode=mode,
         weights=weights,
+        preview=preview,
         resolution=resolution,
         seed=seed,
         batch_size=batch_size,

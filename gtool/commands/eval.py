@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gtool import __version__, checkpoint, console
+from gtool.commands import eval_paired
 from gtool.data.names import ARCHIVES, find_dataset
 from gtool.errors import CheckpointError, RecipeError, did_you_mean
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from gtool.device import Compute
 
 SCHEMA = 1
-METRICS = ("fid", "kid", "rfd", "swd")
+METRICS = ("fid", "kid", "is", "pr", "density", "fid_infinity", "rfd", "swd")
 WITHOUT_WEIGHTS = ("rfd", "swd")
 MODES = ("clean", "legacy_tensorflow", "legacy_pytorch")
 # What looks into a model: the module that scores it and prints its table; whether it compares with a data set.
@@ -41,12 +42,16 @@ class Request:
     attention: bool = False
     reconstruction: bool = False
     map_agreement: bool = False
+    paired: bool = False
+    lpips_vgg: Path | None = None
+    lpips_heads: Path | None = None
     num: int | None = None
     reference: str | None = None
     split: str | None = None
     mode: str = "clean"
     weights: Path | None = None
     seed: int = 0
+    preview: bool = False
     batch_size: int = 32
     resolution: int | None = None
     device: str = "auto"
@@ -84,6 +89,8 @@ def evaluate(request: Request) -> dict[str, Any]:
     started = time.monotonic()
     compute = make_compute(request.device, request.precision)
     record = _score(request, target, compute) if request.metrics else _head(request, target, compute)
+    if request.paired:
+        record |= eval_paired.score(str(target.folder), request, compute)
     for look in request.looks:
         record[look] = import_module(LOOKS[look][0]).score(target.weights, request, compute)
     record["seconds"] = round(time.monotonic() - started, 1)
@@ -116,8 +123,9 @@ def _understand(request: Request) -> tuple[Request, Target]:
         find_dataset(request.reference)  # raises when the name leads nowhere
     if request.weights is not None and not request.weights.is_file():
         raise CheckpointError(f"{request.weights}: no such file (--weights)")
+    eval_paired.refuse_unpaired(request, target.folder)
     _refuse_idle(request)
-    if not request.metrics and not request.looks:
+    if not request.metrics and not request.looks and not request.paired:
         console.notice("no metric was named: rfd and swd, which need no weights (--fid and --kid need them)")
         request = replace(request, metrics=WITHOUT_WEIGHTS)
     return request, target
@@ -217,7 +225,8 @@ def _open_generated(
         network, meta = load_composer(path, compute)
     else:
         network, meta = load_generator(path, compute)
-    num = request.num or (NUM_GENERATED_FID if {"fid", "kid"} & set(request.metrics) else NUM_GENERATED)
+    few = set(request.metrics) <= set(WITHOUT_WEIGHTS)
+    num = request.num or (NUM_GENERATED if few else NUM_GENERATED_FID)
     real = open_stored(reference_of(request, meta, path), num, request.seed)
     about = {"nimg": meta.get("nimg"), "precision": compute.precision}
     if not composes:
@@ -269,7 +278,12 @@ def _remark(metrics: dict[str, dict[str, Any]]) -> None:
     if "fid" not in metrics:
         return
     count = min(metrics["fid"]["num_fake"], metrics["fid"]["num_real"])
-    metrics["fid"]["comparable"] = count >= COMPARABLE
+    is_fp32 = metrics["fid"]["dtype"] == "fp32"
+    metrics["fid"]["comparable"] = count >= COMPARABLE and is_fp32
+    if not is_fp32:
+        console.warning(
+            "fid of a bf16 preview is not comparable with any other; leave out --preview for that"
+        )
     if count < NEEDED:
         console.warning(
             f"fid from {count:,} images, fewer than its {NEEDED:,} dimensions: mostly bias; trust kid"

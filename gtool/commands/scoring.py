@@ -1,17 +1,26 @@
-"""The scorer: takes a candidate's images once, compares them with the reference by all metrics, returns the records."""
+"""The scorer: takes a candidate's images once, compares them with the reference by all metrics, returns the records.
+
+What it has taken of a part of the images can be given to another scorer, so a score can be shared out.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from gtool import console
 from gtool.commands.scoring_sides import Candidate, Stored, one_size
+from gtool.errors import CheckpointError
+from gtool.metrics import fid_infinity
 from gtool.metrics.fid import Extractor, FeatureCollector, Features, fid
-from gtool.metrics.inception import load_inception
+from gtool.metrics.inception import load_inception, logits_of
+from gtool.metrics.inception_score import SPLITS, InceptionScore
 from gtool.metrics.kid import kid
+from gtool.metrics.neighbours import DENSITY_NEIGHBOURS, PR_NEIGHBOURS, neighbourhoods
 from gtool.metrics.reference import reference_features
 from gtool.metrics.weights import InceptionFile, find_inception
 from gtool.metrics.yardstick import Candidate as Measured
@@ -20,59 +29,173 @@ from gtool.metrics.yardstick import Yardstick
 if TYPE_CHECKING:
     from gtool.commands.eval import Request
 
+BY_ROWS = frozenset({"kid", "pr", "density", "fid_infinity"})  # need every image's features, not the moments
+BY_FEATURES = BY_ROWS | {"fid"}
+BY_INCEPTION = BY_FEATURES | {"is"}
+BY_YARDSTICK = frozenset({"rfd", "swd"})
+
+Record = dict[str, Any]
+
 
 class Scorer:
-    """Takes the candidate's images once and scores them by everything that was asked for."""
+    """Takes the candidate's images once and scores them by everything that was asked for.
+
+    num: images of the whole candidate, whether or not all of them are taken here.
+    """
 
     def __init__(self, request: Request, real: Stored, num: int, device: torch.device) -> None:
         self.request = request
         self.real = real
-        self.candidate: Measured | None = None
+        self.num = num
+        self.count = 0  # images taken, here or in parts that were absorbed
+        self.device = device
+        self.wanted = frozenset(request.metrics)
+        self.yardstick: Measured | None = None
         self.extractor: Extractor | None = None
-        self.needs_rows = "kid" in request.metrics
+        self.classes: InceptionScore | None = None
+        self.needs_rows = bool(BY_ROWS & self.wanted)
         self.collector = FeatureCollector(keep_rows=self.needs_rows)
-        if {"fid", "kid"} & set(request.metrics):
-            self.weights = _find_weights(request.weights)
-            self.extractor = Extractor(load_inception(self.weights.path, device), request.mode)
-        if {"rfd", "swd"} & set(request.metrics):
+        if BY_INCEPTION & self.wanted:
+            self._prepare_inception()
+        if BY_YARDSTICK & self.wanted:
             yardstick = Yardstick.build(real.images, num=num, seed=request.seed, device=device)
-            self.candidate = yardstick.candidate()
+            self.yardstick = yardstick.candidate()
 
-    def take(self, fake: Candidate, name: str) -> None:
-        """Run all of the candidate's images through everything that looks at them."""
+    def _prepare_inception(self) -> None:
+        if "fid_infinity" in self.wanted:
+            fid_infinity.require_enough(self.num)
+        if "is" in self.wanted:
+            self.classes = InceptionScore(self.num)
+        self.weights = _find_weights(self.request.weights)
+        network = load_inception(self.weights.path, self.device)
+        if self.classes is not None and network.head is None:
+            raise CheckpointError(
+                f"{self.weights.path}: has no last layer, which --is needs; leave --is out, or name another copy"
+            )
+        self.extractor = Extractor(network, self.request.mode, "bf16" if self.request.preview else "fp32")
+
+    # Taking images.
+
+    def take(self, fake: Candidate, name: str, positions: Tensor | None = None) -> None:
+        """Run all of the candidate's images through everything that looks at them.
+
+        positions: of these images in the whole candidate (n,), when they are a part; in order when left out.
+        """
+        positions = torch.arange(fake.count) if positions is None else positions
         with console.progress(f"scoring {name}") as update:
             done = 0
             for batch in fake.batches(self.request.batch_size):
-                if self.candidate is not None:
-                    self.candidate.add(one_size(batch, name))
+                places = positions[done : done + len(batch)]
+                if self.yardstick is not None:
+                    self.yardstick.add(one_size(batch, name), places)
                 if self.extractor is not None:
-                    self.collector.add(self.extractor(batch))
+                    self._take_features(self.extractor(batch), places)
                 done += len(batch)
                 update(done, fake.count, f"{done:,} of {fake.count:,} images")
+        self.count += done
 
-    def records(self) -> dict[str, dict[str, Any]]:
-        """Return what was measured, by name: value, protocol, counts, and floor or deviation."""
-        found: dict[str, dict[str, Any]] = {}
-        if self.extractor is not None:
-            found |= self._inception_records()
-        if self.candidate is not None:
-            found |= self._yardstick_records(self.candidate.scores())
+    def _take_features(self, features: Tensor, places: Tensor) -> None:
+        if BY_FEATURES & self.wanted:
+            self.collector.add(features, places)
+        if self.classes is not None:
+            assert self.extractor is not None
+            assert self.extractor.network.head is not None
+            self.classes.add(logits_of(self.extractor.network.head.cpu(), features), places)
+
+    def partial(self) -> dict[str, Tensor]:
+        """Return everything taken so far as named tensors, for `absorb` of a scorer of the same request."""
+        found = {"count": torch.tensor(self.count)}
+        for part, collector in self._collectors().items():
+            found |= {f"{part}.{name}": tensor for name, tensor in collector.tensors().items()}
         return found
 
-    def _inception_records(self) -> dict[str, dict[str, Any]]:
+    def absorb(self, part: Mapping[str, Tensor]) -> None:
+        """Take what another scorer of the same request has taken of other images."""
+        for name, collector in self._collectors().items():
+            start = f"{name}."
+            collector.absorb(
+                {key.removeprefix(start): tensor for key, tensor in part.items() if key.startswith(start)}
+            )
+        self.count += int(part["count"])
+
+    def _collectors(self) -> dict[str, Any]:
+        """Return whatever holds something about the candidate, each with `tensors` and `absorb`."""
+        found: dict[str, Any] = {}
+        if BY_FEATURES & self.wanted:
+            found["features"] = self.collector
+        if self.classes is not None:
+            found["classes"] = self.classes
+        if self.yardstick is not None:
+            found["yardstick"] = self.yardstick
+        return found
+
+    # What was measured.
+
+    def records(self) -> dict[str, Record]:
+        """Return what was measured, by name: value, protocol, counts, what it was made with, floor or deviation."""
+        found: dict[str, Record] = {}
+        if BY_FEATURES & self.wanted:
+            found |= self._feature_records()
+        if self.classes is not None:
+            found["is"] = self._class_record(self.classes)
+        if self.yardstick is not None:
+            found |= self._yardstick_records(self.yardstick.scores())
+        return found
+
+    def _feature_records(self) -> dict[str, Record]:
         fake, real = self.collector.features(), self._real_features()
-        tail = f"{self.request.mode}/{self.weights.label}/{_counts(fake.count, self.real.name, real.count)}"
-        counts = {"num_fake": fake.count, "num_real": real.count}
-        found: dict[str, dict[str, Any]] = {}
-        if "fid" in self.request.metrics:
-            found["fid"] = {"value": fid(fake, real), "protocol": f"fid/{tail}", **counts}
-        if "kid" in self.request.metrics:
-            assert fake.rows is not None
-            assert real.rows is not None
-            measured = kid(fake.rows, real.rows, seed=self.request.seed)
+        tail = f"{self._protocol_middle()}/{_counts(fake.count, self.real.name, real.count)}"
+        made_with = {"num_fake": fake.count, "num_real": real.count, **self._made_with(self.weights.sha256)}
+        return {
+            name: found | {"protocol": f"{name}{_variant(name)}/{tail}"} | made_with
+            for name, found in self._feature_scores(fake, real).items()
+        }
+
+    def _feature_scores(self, fake: Features, real: Features) -> dict[str, Record]:
+        """Return values, by their names in the record."""
+        seed = self.request.seed
+        found: dict[str, Record] = {}
+        if "fid" in self.wanted:
+            found["fid"] = {"value": fid(fake, real)}
+        if "kid" in self.wanted:
+            measured = kid(*_rows(fake, real), seed=seed)
             found["kid"] = {"value": measured.value, "deviation": measured.deviation}
-            found["kid"] |= {"protocol": f"kid/{tail}", **counts}
+        pr, density = "pr" in self.wanted, "density" in self.wanted
+        if pr or density:
+            near = neighbourhoods(*_rows(fake, real), pr=pr, density=density)
+            found |= {name: {"value": value} for name, value in near.items()}
+        if "fid_infinity" in self.wanted:
+            value = fid_infinity.fid_infinity(_rows(fake, real)[0], real.gaussian, seed=seed)
+            found["fid_infinity"] = {"value": value}
         return found
+
+    def _class_record(self, classes: InceptionScore) -> Record:
+        score = classes.score()
+        protocol = f"is-splits{SPLITS}/{self._protocol_middle()}/n{classes.total}"
+        return {
+            "value": score.value,
+            "deviation": score.deviation,
+            "protocol": protocol,
+            "num_fake": classes.total,
+            "num_real": 0,
+            **self._made_with(self.weights.sha256),
+            "reference": None,  # nothing real takes part
+        }
+
+    def _protocol_middle(self) -> str:
+        """Return what all features depend on: resizing, network, and the dtype where it is not fp32."""
+        assert self.extractor is not None
+        marked = "" if self.extractor.dtype == "fp32" else f"/{self.extractor.dtype}"
+        return f"{self.request.mode}/{self.weights.label}{marked}"
+
+    def _made_with(self, weights: str | None) -> Record:
+        dtype = "fp32" if weights is None or self.extractor is None else self.extractor.dtype
+        return {
+            "dtype": dtype,
+            "weights": weights,
+            "reference": self.real.key["source"],
+            "seed": self.request.seed,
+        }
 
     def _real_features(self) -> Features:
         extractor = self.extractor
@@ -89,21 +212,37 @@ class Scorer:
             return collector.features()
 
         key = {**self.real.key, "mode": self.request.mode, "weights": self.weights.sha256}
+        if extractor.dtype != "fp32":
+            key["dtype"] = extractor.dtype
         return reference_features(key, build, need_rows=self.needs_rows)
 
-    def _yardstick_records(self, scores: dict[str, float]) -> dict[str, dict[str, Any]]:
+    def _yardstick_records(self, scores: dict[str, float]) -> dict[str, Record]:
         counts = {name: int(scores.pop(name)) for name in ("num_fake", "num_real")}
         tail = _counts(counts["num_fake"], self.real.name, counts["num_real"])
         found = {}
         for name, value in scores.items():
             family, _, side = name.partition("_")
-            if family not in self.request.metrics or name.endswith("_floor"):
+            if family not in self.wanted or name.endswith("_floor"):
                 continue
             floor = scores[f"{name}_floor"]
             protocol = f"{family}-v1{'/' + side + 'px' if side else ''}/{tail}"
             ratio = value / floor if floor else None
-            found[name] = {"value": value, "floor": floor, "ratio": ratio, "protocol": protocol, **counts}
+            found[name] = {"value": value, "floor": floor, "ratio": ratio, "protocol": protocol}
+            found[name] |= {**counts, **self._made_with(None)}
         return found
+
+
+def _rows(fake: Features, real: Features) -> tuple[Tensor, Tensor]:
+    assert fake.rows is not None
+    assert real.rows is not None
+    return fake.rows, real.rows
+
+
+def _variant(name: str) -> str:
+    """Return the part of a protocol that says how many neighbours make a neighbourhood."""
+    if name in ("precision", "recall"):
+        return f"-k{PR_NEIGHBOURS}"
+    return f"-k{DENSITY_NEIGHBOURS}" if name in ("density", "coverage") else ""
 
 
 def _counts(num_fake: int, name: str, num_real: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from gtool import console
 from gtool.data.cache import load_images
+from gtool.data.lazy import in_order
 from gtool.data.sources import open_source
 from gtool.device import Compute, derive_seed
 from gtool.engines.generation import generate
@@ -91,12 +93,14 @@ class Stored:
         return len(self.chosen)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
+        if isinstance(self.images, NativeImages):
+            # Decoded by threads while the batch before is looked at.
+            images = in_order(self.images.read, map(int, self.chosen), ahead=batch_size)
+            while batch := list(islice(images, batch_size)):
+                yield batch
+            return
         for start in range(0, self.count, batch_size):
-            indices = self.chosen[start : start + batch_size]
-            if isinstance(self.images, NativeImages):
-                yield [self.images.read(int(i)) for i in indices]
-            else:
-                yield torch.from_numpy(np.array(self.images[indices]))
+            yield torch.from_numpy(np.array(self.images[self.chosen[start : start + batch_size]]))
 
 
 @dataclass(frozen=True)

@@ -24,15 +24,18 @@ def count_workers() -> int:
     return os.cpu_count() or 1
 
 
-def in_order(work: Callable[[Input], Output], inputs: Iterable[Input]) -> Iterator[Output]:
-    """Yield `work(x)` for each input in order, worked on by all cores, with only a few results waiting."""
+def in_order(work: Callable[[Input], Output], inputs: Iterable[Input], ahead: int = 0) -> Iterator[Output]:
+    """Yield `work(x)` for each input in order, worked on by all cores, with only a few results waiting.
+
+    ahead: results that wait besides, for a taker that takes many at once.
+    """
     workers = count_workers()
     waiting: deque[Future[Output]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
             for item in inputs:
                 waiting.append(pool.submit(work, item))
-                if len(waiting) > 2 * workers:
+                if len(waiting) > 2 * workers + ahead:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

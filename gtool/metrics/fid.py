@@ -1,7 +1,7 @@
 """FID: the Frechet distance of Inception features, computed by the protocols of clean-fid.
 
 Heusel et al. 2017 (GANs Trained by a Two Time-Scale Update Rule), section 4; resizing after Parmar et al.
-2022. clean-fid 0.1.35 gives the same numbers to 1e-4 (tests/benchmarks/fid_agreement.py) where it runs at
+2022. clean-fid 0.1.35 gives the same numbers to 1e-4 (tests/benchmarks/score_agreement.py) where it runs at
 all: its own distance fails on SciPy >= 1.18, so nothing of it is called here.
 
 Features are streamed into fp64 moments. The rows themselves are kept while there are fewer of them than
@@ -12,7 +12,7 @@ D = 2048 dimensions of a feature.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from gtool.metrics.inception import SIZE, Inception
 from gtool.metrics.moments import Gaussian, Moments, fit, frechet, frechet_of_rows, require_two
+from gtool.metrics.packed import Dtype, pack
 from gtool.metrics.resize import to_input
 
 ROWS_AT_ONCE = 2048  # rows per update of the moments: a product of this height runs at full speed
@@ -46,40 +47,80 @@ class Features:
 
 
 class FeatureCollector:
-    """Takes rows as they come and keeps what a distance will need.
+    """Takes rows as they come and keeps what a distance will need; parts collected apart add up to the whole.
 
-    keep_rows: keep every row (8 kB an image), as KID needs them.
+    keep_rows: keep every row (8 kB an image), as KID and neighbourhoods need them.
+    size: numbers in a row.
     """
 
-    def __init__(self, *, keep_rows: bool = False) -> None:
+    def __init__(self, *, keep_rows: bool = False, size: int = SIZE) -> None:
         self.keep_rows = keep_rows
+        self.size = size
         self.count = 0
-        self._rows: list[Tensor] = []
-        self._waiting: list[Tensor] = []
-        self._moments = Moments(SIZE)
+        self._rows: list[Tensor] = []  # (n, size) each, and the images' positions in the whole set, (n,)
+        self._positions: list[Tensor] = []
+        self._flushed = 0  # of these lists, how many the moments have seen already
+        self._moments = Moments(size)
 
-    def add(self, rows: Tensor) -> None:
-        """Take (n, 2048) rows."""
-        rows = rows.detach().cpu()
+    def add(self, rows: Tensor, positions: Tensor | None = None) -> None:
+        """Take (n, size) rows.
+
+        positions: of the images in the whole set (n,), when this is a part of it; in order when left out.
+        """
+        positions = torch.arange(self.count, self.count + len(rows)) if positions is None else positions
+        self._rows.append(rows.detach().cpu())
+        self._positions.append(positions.cpu())
         self.count += len(rows)
-        self._waiting.append(rows)
-        if sum(map(len, self._waiting)) >= ROWS_AT_ONCE:
+        if sum(map(len, self._rows[self._flushed :])) >= ROWS_AT_ONCE:
             self._flush()
 
     def _flush(self) -> None:
-        self._moments.add(torch.cat(self._waiting))
+        if waiting := self._rows[self._flushed :]:
+            self._moments.add(torch.cat(waiting))
+        if not self.keep_rows:
+            self._rows, self._positions = [], []
+        self._flushed = len(self._rows)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything taken so far, for `absorb` of another collector."""
+        if self._moments.count:
+            self._flush()
+        found = {"count": torch.tensor(self.count)}
+        if self._moments.count:
+            found |= {"mean": self._moments.mean, "scatter": self._moments.scatter}
+        if self._rows:
+            found |= {"rows": torch.cat(self._rows), "positions": torch.cat(self._positions)}
+        return found
+
+    def absorb(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take what another collector of the same settings has taken."""
+        count = int(tensors["count"])
+        if "scatter" not in tensors:
+            if count:
+                self.add(tensors["rows"], tensors["positions"])
+            return
+        other = Moments(self.size)
+        other.count, other.mean, other.scatter = count, tensors["mean"], tensors["scatter"]
+        self._flush()
+        self._moments.merge(other)
         if self.keep_rows:
-            self._rows += self._waiting
-        self._waiting = []
+            self._rows.append(tensors["rows"])
+            self._positions.append(tensors["positions"])
+            self._flushed = len(self._rows)
+        self.count += count
 
     def features(self) -> Features:
         """Return everything taken so far; DataError below two images or for rows that are not finite."""
         require_two(self.count)
         if not self._moments.count:
-            return Features(self.count, torch.cat(self._waiting), None)
-        if self._waiting:
-            self._flush()
-        return Features(self.count, torch.cat(self._rows) if self.keep_rows else None, self._moments)
+            return Features(self.count, self._sorted(), None)
+        self._flush()
+        return Features(self.count, self._sorted() if self.keep_rows else None, self._moments)
+
+    def _sorted(self) -> Tensor:
+        """Return all rows in the order of the whole set: subsets are drawn by position."""
+        rows, order = torch.cat(self._rows), torch.cat(self._positions)
+        return rows if bool((order.diff() > 0).all()) else rows[order.argsort()]
 
 
 def fid(fake: Features, real: Features) -> float:
@@ -90,12 +131,16 @@ def fid(fake: Features, real: Features) -> float:
 
 
 class Extractor:
-    """From uint8 images of any size to Inception features, by one protocol."""
+    """From uint8 images of any size to Inception features, by one protocol.
 
-    def __init__(self, network: Inception, mode: str = "clean") -> None:
-        self.network = network
-        self.mode = mode
+    The network's layers are exchanged for faster ones. dtype: of the layers; `bf16` for previews only.
+    """
+
+    def __init__(self, network: Inception, mode: str = "clean", dtype: Dtype = "fp32") -> None:
         self.device = next(network.parameters()).device
+        self.network = pack(network, dtype)
+        self.mode = mode
+        self.dtype = dtype
 
     def __call__(self, images: Tensor | Sequence[Tensor]) -> Tensor:
         """Return (N, 2048) fp32 features on the CPU.

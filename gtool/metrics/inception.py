@@ -28,6 +28,7 @@ from gtool.errors import CheckpointError
 from gtool.metrics.precision import full_fp32
 
 SIZE = 2048
+NUM_CLASSES = 1008
 BATCH_NORM_EPS = 1e-3
 
 
@@ -162,7 +163,13 @@ def _block_e(block: Name, width: int, pool: nn.Module) -> Branches:
 
 
 class Inception(nn.Sequential):
-    """From the network's input (N, 3, 299, 299) in about [-1, 1] to the 2048 pooled features."""
+    """From the network's input (N, 3, 299, 299) in about [-1, 1] to the 2048 pooled features.
+
+    head: the last layer (1008, 2048), for the classes of IS; None where the file has none.
+    """
+
+    head: Tensor | None = None
+    dtype = torch.float32  # that the layers compute in
 
     def __init__(self) -> None:
         def stem(plain: str, script: str) -> Name:
@@ -196,10 +203,15 @@ class Inception(nn.Sequential):
     @full_fp32()
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, 2048) fp32 features."""
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = x.to(self.dtype).contiguous(memory_format=torch.channels_last)
         for layer in self:
             x = layer(x)
-        return x.mean((2, 3))
+        return x.float().mean((2, 3))
+
+
+def logits_of(head: Tensor, features: Tensor) -> Tensor:
+    """Return the classes (N, 1008) of features (N, 2048), without the last layer's bias, as IS is defined on."""
+    return features @ head.to(features).T
 
 
 def load_inception(path: Path, device: torch.device | str = "cpu") -> Inception:
@@ -212,6 +224,7 @@ def load_inception(path: Path, device: torch.device | str = "cpu") -> Inception:
         if isinstance(unit, Unit):
             weight, bias = _fold(unit, tensors, path)
             unit.load_state_dict({"weight": weight, "bias": bias})
+    network.head = _head(tensors)
     return network.to(device).to(memory_format=torch.channels_last)
 
 
@@ -243,6 +256,13 @@ def _fold(unit: Unit, tensors: Mapping[str, Tensor], path: Path) -> tuple[Tensor
     weight, mean, variance, shift = (_checked(tensors, name, unit, path) for name in names)
     scale = (variance + BATCH_NORM_EPS).rsqrt() * (1 if gain is None else gain.double())
     return weight * scale.view(-1, 1, 1, 1), shift - mean * scale
+
+
+def _head(tensors: Mapping[str, Tensor]) -> Tensor | None:
+    """Return the last layer's weight, the only matrix of its shape under whatever name a layout gives it."""
+    shape = (NUM_CLASSES, SIZE)
+    found = [tensor for tensor in tensors.values() if getattr(tensor, "shape", None) == shape]
+    return found[0].detach().float() if len(found) == 1 and bool(torch.isfinite(found[0]).all()) else None
 
 
 def _checked(tensors: Mapping[str, Tensor], name: str, unit: Unit, path: Path) -> Tensor:

@@ -64,6 +64,10 @@ class Projections:
         """Return the projections of the first `count` images."""
         return Projections({level: rows[:count] for level, rows in self.levels.items()})
 
+    def pick(self, order: Tensor) -> Projections:
+        """Return the projections of some images, by their places (n,) here."""
+        return Projections({level: rows[order] for level, rows in self.levels.items()})
+
 
 def join(parts: list[Projections]) -> Projections:
     """Return the projections of a set whose parts were projected one after the other."""
@@ -88,12 +92,12 @@ class SlicedWasserstein:
         # Per number of images; training asks for the same one at every tick.
         self._sorted: dict[int, dict[int, np.ndarray]] = {}
 
-    def project(self, images: Images, first: int = 0) -> Projections:
+    def project(self, images: Images, positions: np.ndarray | None = None) -> Projections:
         """Return the projected patches of images (N, 3, H, W) uint8.
 
-        first: the index of the first image in its set, when the set comes in parts.
+        positions: of the images in their set (N,), when it comes in parts; 0, 1, ... when left out.
         """
-        return self._project_patches(self._patches(images, first))
+        return self._project_patches(self._patches(images, positions))
 
     def distance(self, images: Images) -> dict[int, float]:
         """Return the distance per level, finest first; DataError below two images."""
@@ -108,13 +112,15 @@ class SlicedWasserstein:
         pairs = zip(self._sorted[count].items(), _sort(other.first(count)).values(), strict=True)
         return {level: SCALE * float(np.abs(a - b).mean(dtype=np.float64)) for (level, a), b in pairs}
 
-    def _patches(self, images: Images, first: int = 0) -> dict[int, Tensor]:
+    def _patches(self, images: Images, positions: np.ndarray | None = None) -> dict[int, Tensor]:
         """Return (N, 16, 3, 49) patches per level, on the CPU."""
+        positions = np.arange(len(images)) if positions is None else positions
         parts: dict[int, list[Tensor]] = {}
-        for start, chunk in in_chunks(images, MAX_IMAGES, CHUNK_PIXELS, total=max(0, MAX_IMAGES - first)):
+        for start, chunk in in_chunks(images, MAX_IMAGES, CHUNK_PIXELS, total=MAX_IMAGES):
             with full_fp32():
                 for level, band in _pyramid(chunk.to(self.device)):
-                    parts.setdefault(level, []).append(_cut(band, first + start).cpu())
+                    cut = _cut(band, positions[start : start + len(chunk)])
+                    parts.setdefault(level, []).append(cut.cpu())
         return {level: torch.cat(rows) for level, rows in parts.items()}
 
     def _project_patches(self, patches: dict[int, Tensor]) -> Projections:
@@ -170,12 +176,12 @@ def _up(images: Tensor) -> Tensor:
     return _filter(spread, gain=2.0, stride=1)  # (N, 3, 2S, 2S); each axis has lost half of its samples
 
 
-def _cut(band: Tensor, start: int) -> Tensor:
-    """Return 16 patches (N, 16, 3, 49) of a band whose first image has the index `start`."""
+def _cut(band: Tensor, positions: np.ndarray) -> Tensor:
+    """Return 16 patches (N, 16, 3, 49) of a band of the images at these positions (N,) of their set."""
     N, _, S, _ = band.shape
     span = S - PATCH + 1
     seed = derive_seed(PROTOCOL, "places")
-    uniform = hashed_uniform(seed, np.arange(start, start + N), 2 * NUM_PATCHES, stream=S)
+    uniform = hashed_uniform(seed, positions, 2 * NUM_PATCHES, stream=S)
     places = torch.from_numpy((uniform * span).astype(np.int64)).to(band.device)
     rows, columns = places.view(N, NUM_PATCHES, 2).unbind(2)  # (N, P) each
     windows = band.unfold(2, PATCH, 1).unfold(3, PATCH, 1)  # (N, 3, span, span, 7, 7), a view

@@ -6,6 +6,8 @@ images, so `value / floor` near 1 means that the metric can tell no difference.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -72,28 +74,66 @@ class Yardstick:
 class Candidate:
     """A set of images on its way to a score; holds features and projections, not the images.
 
-    limit: images beyond so many are passed over.
+    Parts taken apart add up to the whole. limit: images beyond so many are passed over.
     """
 
     def __init__(self, yardstick: Yardstick, limit: int) -> None:
         self.yardstick = yardstick
         self.limit = limit
         self.count = 0  # images taken, of which the last few wait for their chunk to fill
-        self._waiting: Tensor | None = None
+        self._waiting: tuple[Tensor, Tensor] | None = None  # images and their positions in the whole set
+        self._positions: list[Tensor] = []  # (n,) each, int64
         self._features: list[Tensor] = []
         self._projections: list[Projections] = []
 
-    def add(self, images: Images) -> None:
-        """Take a batch (n, 3, R, R) uint8 of any n; DataError when its resolution is another than before."""
-        for _, chunk in in_chunks(images, CHUNK, CHUNK_PIXELS, total=self.limit - self.count):
-            waiting = self._waiting
-            if waiting is not None and waiting.shape[1:] != chunk.shape[1:]:
+    def add(self, images: Images, positions: Tensor | None = None) -> None:
+        """Take a batch (n, 3, R, R) uint8 of any n; DataError when its resolution is another than before.
+
+        positions: of the images in the whole set (n,), when this is a part of it; in order when left out.
+        """
+        if positions is not None:
+            inside = positions < self.limit
+            images, positions = torch.as_tensor(images)[inside], positions[inside]
+        first = self.count
+        total = None if positions is not None else self.limit - first
+        for start, chunk in in_chunks(images, CHUNK, CHUNK_PIXELS, total=total):
+            places = torch.arange(first + start, first + start + len(chunk))
+            self._take(chunk, places if positions is None else positions[start : start + len(chunk)])
+
+    def _take(self, chunk: Tensor, positions: Tensor) -> None:
+        if self._waiting is not None:
+            images, before = self._waiting
+            if images.shape[1:] != chunk.shape[1:]:
                 raise DataError("the images of a set must have one size for rfd and swd")
-            self._waiting = chunk if waiting is None else torch.cat([waiting, chunk])
-            self.count += len(chunk)
-            while len(self._waiting) >= CHUNK:
-                self._measure(self._waiting[:CHUNK])
-                self._waiting = self._waiting[CHUNK:]
+            chunk, positions = torch.cat([images, chunk]), torch.cat([before, positions])
+            self.count -= len(images)
+        self.count += len(chunk)
+        while len(chunk) >= CHUNK:
+            self._measure(chunk[:CHUNK], positions[:CHUNK])
+            chunk, positions = chunk[CHUNK:], positions[CHUNK:]
+        self._waiting = chunk, positions
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything taken so far, for `absorb` of another candidate of the same yardstick."""
+        self._flush()
+        if not self._features:
+            return {}
+        levels = join(self._projections).levels if self._projections else {}
+        found = {"positions": torch.cat(self._positions), "features": torch.cat(self._features)}
+        return found | {f"swd_{level}": rows for level, rows in levels.items()}
+
+    def absorb(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take what another candidate of the same yardstick has taken."""
+        if not tensors:
+            return
+        self._positions.append(tensors["positions"])
+        self._features.append(tensors["features"])
+        levels = {
+            int(name.removeprefix("swd_")): rows for name, rows in tensors.items() if name.startswith("swd_")
+        }
+        if levels:
+            self._projections.append(Projections(levels))
+        self.count += len(tensors["positions"])
 
     def scores(self) -> dict[str, float]:
         """Return rfd, rfd_floor, then swd_<side>, swd_<side>_floor from the finest level to swd_16.
@@ -110,17 +150,25 @@ class Candidate:
 
     def distances(self, count: int | None = None) -> dict[str, float]:
         """Return the distances by name of the first `count` images, or of all."""
-        if self._waiting is not None and len(self._waiting):
-            self._measure(self._waiting)
-            self._waiting = None
+        self._flush()
         require_two(self.count)
-        features = torch.cat(self._features)[:count]
-        swd = self.yardstick.swd.distance_of_projections(join(self._projections).first(count))
+        positions = torch.cat(self._positions)
+        projected = positions[positions < MAX_IMAGES]
+        features = torch.cat(self._features)[positions.argsort()[:count]]
+        projections = join(self._projections).pick(projected.argsort()[:count])
+        swd = self.yardstick.swd.distance_of_projections(projections)
         rfd = self.yardstick.rfd.distance_of_features(features)
         return {"rfd": rfd} | {f"swd_{level}": value for level, value in swd.items()}
 
-    def _measure(self, images: Tensor) -> None:
-        measured = sum(map(len, self._features))
-        if measured < MAX_IMAGES:
-            self._projections.append(self.yardstick.swd.project(images, first=measured))
+    def _flush(self) -> None:
+        if self._waiting is not None and len(self._waiting[0]):
+            self._measure(*self._waiting)
+        self._waiting = None
+
+    def _measure(self, images: Tensor, positions: Tensor) -> None:
+        inside = positions < MAX_IMAGES
+        if bool(inside.any()):
+            places = positions[inside].numpy()
+            self._projections.append(self.yardstick.swd.project(images[inside], places))
+        self._positions.append(positions)
         self._features.append(self.yardstick.rfd.features(images))

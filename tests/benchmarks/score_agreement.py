@@ -1,0 +1,201 @@
+"""Scores of `gtool eval` against clean-fid, torch-fidelity, pytorch-fid and prdc: same folders, same weights.
+
+    pip install torch-fidelity pytorch-fid prdc scikit-learn   (in an environment of its own, beside gtool)
+    python tests/benchmarks/score_agreement.py [--num 64] [--side 32] [--folders A B]
+
+A network of Inception's shape with random weights takes its place. Who is compared with whom:
+
+    clean              fid, kid            clean-fid
+                       precision, recall   torch-fidelity's function on clean-fid's features
+                       density, coverage   prdc on clean-fid's features
+    legacy_tensorflow  fid, kid            clean-fid
+                       fid, is, precision, recall   torch-fidelity, from the files
+    legacy_pytorch     fid, kid            clean-fid
+                       fid                 pytorch-fid (images of one size only)
+
+A library that is not installed is left out and named. clean-fid's and pytorch-fid's distances need SciPy < 1.18 and
+take a minute each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests import inception_standin, pictures
+
+BAR = 1e-4
+MODES = ("clean", "legacy_tensorflow", "legacy_pytorch")
+Scores = dict[str, float]
+
+
+def save_folder(folder: Path, images: np.ndarray) -> Path:
+    folder.mkdir()
+    for number, image in enumerate(images):
+        Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{number:05d}.png")
+    return folder
+
+
+def by_gtool(folders: list[Path], weights: Path, mode: str) -> Scores:
+    command = [sys.executable, "-m", "gtool", "eval", *map(str, folders), "--mode", mode]
+    command += ["--fid", "--kid", "--is", "--pr", "--density", "--weights", str(weights)]
+    done = subprocess.run([*command, "--device", "cpu", "--json"], stdout=subprocess.PIPE, check=True)
+    metrics = json.loads(done.stdout)["metrics"]
+    return {name: found["value"] for name, found in metrics.items()} | {
+        "is_deviation": metrics["is"]["deviation"]
+    }
+
+
+def clean_fid_features(folders: list[Path], plain: Path, script: Path, mode: str) -> list[np.ndarray]:
+    from cleanfid import fid, inception_pytorch
+    from cleanfid.inception_torchscript import InceptionV3W
+
+    if mode == "legacy_pytorch":
+        inception_pytorch.load_state_dict_from_url = lambda *_, **__: torch.load(plain)
+        network = inception_pytorch.InceptionV3(resize_input=False).eval()
+        model: Callable[[Any], Any] = lambda batch: network(batch / 255)[0].flatten(1)  # noqa: E731
+    else:
+        inside = mode == "legacy_tensorflow"
+        model = InceptionV3W(str(script.parent), download=False, resize_inside=inside).eval()
+    settings = {"num_workers": 0, "batch_size": 8, "device": torch.device("cpu"), "verbose": False}
+    return [fid.get_folder_features(str(folder), model, mode=mode, **settings) for folder in folders]
+
+
+def by_clean_fid(features: list[np.ndarray]) -> Scores:
+    from cleanfid import fid
+
+    np.random.seed(0)  # its subsets come from NumPy's global generator
+    return {"kid": fid.kernel_distance(*features), "fid": fid.fid_from_feats(*features)}
+
+
+def by_prdc(features: list[np.ndarray]) -> Scores:
+    from prdc import compute_prdc
+
+    fake, real = (rows.astype(np.float64) for rows in features)
+    with contextlib.redirect_stdout(io.StringIO()):
+        found = compute_prdc(real, fake, nearest_k=5)
+    return {name: float(found[name]) for name in ("density", "coverage")}
+
+
+def by_torch_fidelity_rows(features: list[np.ndarray]) -> Scores:
+    from torch_fidelity.metric_prc import calculate_precision_recall_part
+
+    fake, real = (torch.from_numpy(rows).double() for rows in features)
+    return dict(
+        zip(("precision", "recall"), calculate_precision_recall_part(fake, real, neighborhood=3), strict=True)
+    )
+
+
+def by_torch_fidelity(folders: list[Path], plain: Path) -> Scores:
+    from torch_fidelity import calculate_metrics
+
+    found = calculate_metrics(
+        input1=str(folders[0]),
+        input2=str(folders[1]),
+        cuda=False,
+        isc=True,
+        fid=True,
+        prc=True,
+        feature_extractor="inception-v3-compat",
+        feature_extractor_weights_path=str(plain),
+        feature_layer_prc="2048",
+        cache=False,
+        verbose=False,
+        samples_find_ext="png",
+    )
+    names = {
+        "inception_score_mean": "is",
+        "inception_score_std": "is_deviation",
+        "frechet_inception_distance": "fid",
+        "precision": "precision",
+        "recall": "recall",
+    }
+    return {ours: float(found[theirs]) for theirs, ours in names.items()}
+
+
+def by_pytorch_fid(folders: list[Path], plain: Path) -> Scores:
+    from pytorch_fid import fid_score, inception
+
+    inception.load_state_dict_from_url = lambda *_, **__: torch.load(plain)
+    value = fid_score.calculate_fid_given_paths(
+        [str(folder) for folder in folders], 8, torch.device("cpu"), 2048, num_workers=0
+    )
+    return {"fid": float(value)}
+
+
+def comparisons(
+    mode: str, folders: list[Path], plain: Path, script: Path
+) -> Iterator[tuple[str, Callable[[], Scores]]]:
+    """Yield who else scores in this mode, and how."""
+    features = clean_fid_features(folders, plain, script, mode)
+    if mode == "clean":
+        yield "torch-fidelity (rows)", lambda: by_torch_fidelity_rows(features)
+        yield "prdc", lambda: by_prdc(features)
+    if mode == "legacy_tensorflow":
+        yield "torch-fidelity", lambda: by_torch_fidelity(folders, plain)
+    if mode == "legacy_pytorch":
+        yield "pytorch-fid", lambda: by_pytorch_fid(folders, plain)
+    yield "clean-fid", lambda: by_clean_fid(features)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--num", type=int, default=64)
+    parser.add_argument("--side", type=int, default=32)
+    parser.add_argument("--folders", nargs=2, type=Path)
+    parser.add_argument("--modes", nargs="+", default=MODES)
+    parser.add_argument("--libraries", nargs="+", help="only these, by the names that are printed")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    worst, missing = 0.0, set()
+    with tempfile.TemporaryDirectory() as temporary:
+        os.environ["GTOOL_CACHE"] = str(Path(temporary) / "cache")
+        plain, script = inception_standin.make(Path(temporary))
+        noisy = pictures.noisy(pictures.draw(options.num, 1, options.side), 4)
+        folders = options.folders or [
+            save_folder(Path(temporary) / "fake", noisy),
+            save_folder(Path(temporary) / "real", pictures.draw(options.num + 9, 2, options.side)),
+        ]
+        for mode in options.modes:
+            ours = by_gtool(folders, plain if mode == "legacy_pytorch" else script, mode)
+            for library, score in comparisons(mode, folders, plain, script):
+                if options.libraries and library not in options.libraries:
+                    continue
+                started = time.process_time()
+                try:
+                    theirs = score()
+                except ImportError as absent:
+                    missing.add(f"{library}: {absent}")
+                    continue
+                for name, value in theirs.items():
+                    difference = abs(ours[name] - value) / max(abs(value), 1e-12)
+                    worst = max(worst, difference if np.isfinite(difference) else np.inf)
+                    print(f"{mode} {name}: {ours[name]:.8g}, {library} {value:.8g}, off by {difference:.1e}")
+                print(f"  ({library}: {time.process_time() - started:.0f} CPU-seconds)", flush=True)
+    for line in sorted(missing):
+        print(f"left out: {line}")
+    print(f"largest relative difference {worst:.1e}, bar {BAR:.0e}")
+    sys.exit(worst > BAR)
+
+
+if __name__ == "__main__":
+    main()

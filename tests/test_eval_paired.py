@@ -1,0 +1,111 @@
+"""`gtool eval A B --paired`: partners by name, means over pairs, what has no partner."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gtool.cli import run
+from tests import pictures
+
+
+def save(folder, images, suffix="png"):
+    folder.mkdir(parents=True)
+    for number, image in enumerate(images):
+        Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{number}.{suffix}", lossless=True)
+    return folder
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """Pictures and the same with noise, under other suffixes, one of them in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    real = pictures.draw(5, seed=0)
+    made, originals = save(tmp_path / "made", pictures.noisy(real, 8), "webp"), save(tmp_path / "real", real)
+    for folder, suffix in ((made, "webp"), (originals, "png")):
+        (folder / "deep").mkdir()
+        (folder / f"4.{suffix}").rename(folder / "deep" / f"4.{suffix}")
+    return made, originals
+
+
+def answer(capsys, *arguments):
+    assert run(["eval", *map(str, arguments), "--paired", "--json", "--device", "cpu"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_pairs_are_found_by_name_and_scored_by_their_means(folders, capsys):
+    metrics = answer(capsys, *folders)["metrics"]
+    made, real = pictures.noisy(pictures.draw(5, seed=0), 8).astype(float), pictures.draw(5, seed=0)
+    errors = np.square(made - real).mean((1, 2, 3))
+    assert metrics["psnr"]["value"] == pytest.approx(float((10 * np.log10(255**2 / errors)).mean()), abs=1e-3)
+    assert metrics["l1"]["value"] == pytest.approx(float(np.abs(made - real).mean()), rel=1e-5)
+    assert 0 < metrics["ssim"]["value"] < 1
+    assert metrics["psnr"]["protocol"] == "paired-v1/psnr/n5/ref-real"
+    assert list(metrics) == ["psnr", "ssim", "l1"]
+
+
+def test_equal_pictures_are_as_near_as_can_be_and_the_reference_may_be_named(folders, capsys):
+    metrics = answer(capsys, folders[1], "--reference", folders[1])["metrics"]
+    assert metrics["ssim"]["value"] == pytest.approx(1)
+    assert metrics["l1"]["value"] == 0
+    assert metrics["psnr"]["value"] == pytest.approx(78.13, abs=0.01)  # squared error counted as 0.001
+
+
+def test_the_sheet_shows_the_worst_first(folders, capsys):
+    dark = np.zeros((32, 32, 3), np.uint8)
+    Image.fromarray(dark).save(folders[0] / "2.webp", lossless=True)
+    with Image.open(answer(capsys, *folders)["picture"]) as sheet:
+        assert sheet.info["images"].split(", ")[0] == "2"
+
+
+def test_lpips_joins_in_where_both_its_files_are_given(folders, tmp_path, capsys):
+    from gtool.losses.perceptual import LPIPS, STAGES
+
+    network, vgg, heads, place = LPIPS(), {}, {}, 0
+    convs = iter(network.convs)
+    for number, stage in enumerate(STAGES):
+        heads[f"lin{number}.model.1.weight"] = torch.ones(1, stage[-1], 1, 1)
+        for _ in stage:
+            conv = next(convs)
+            vgg |= {f"features.{place}.weight": conv.weight, f"features.{place}.bias": conv.bias}
+            place += 2
+        place += 1
+    torch.save(vgg, tmp_path / "vgg16.pth")
+    torch.save(heads, tmp_path / "vgg.pth")
+    files = ["--lpips-vgg", tmp_path / "vgg16.pth", "--lpips-heads", tmp_path / "vgg.pth"]
+    lpips = answer(capsys, *folders, *files)["metrics"]["lpips"]
+    assert lpips["value"] > 0
+    assert len(lpips["weights"]) == 2 * 64 + 1
+    assert answer(capsys, folders[1], folders[1], *files)["metrics"]["lpips"]["value"] == 0
+
+
+def refused(capsys, *arguments):
+    status = run(["--quiet", "eval", *map(str, arguments), "--paired"])
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    return status, lines[0]
+
+
+def test_what_has_no_partner_is_named(folders, capsys):
+    (folders[1] / "3.png").unlink()
+    status, line = refused(capsys, *folders)
+    assert status == 1
+    assert "no partner for 1 of 5 pictures (3)" in line
+
+
+def test_partners_of_different_size_are_named(folders, capsys):
+    Image.new("RGB", (40, 40)).save(folders[1] / "1.png")
+    status, line = refused(capsys, *folders)
+    assert status == 1
+    assert "1: partners of different size (32x32 and 40x40)" in line
+    assert answer(capsys, *folders, "--resolution", 32)["metrics"]["l1"]["num_fake"] == 5
+
+
+def test_pairs_need_two_folders_and_no_other_metric(folders, capsys):
+    assert refused(capsys, folders[0])[0] == 2
+    assert refused(capsys, *folders, "--rfd")[0] == 2
+    assert refused(capsys, *folders, "--lpips-vgg", "vgg16.pth")[0] == 2
