@@ -16,7 +16,7 @@ from typing import Any
 
 from gtool import console
 from gtool.errors import DataError, RecipeError, did_you_mean
-from gtool.metrics.directions import is_better_higher, range_of
+from gtool.metrics.directions import HIGHER_IS_BETTER
 
 # Metric -> the flag that scores it; `swd` has a value a level and is found by its head.
 FLAGS = {
@@ -37,6 +37,14 @@ FLAGS = {
     "l1": "paired",
     "lpips": "lpips",
 }
+# Numbers of looks into a model of which more is better: shares of objects, of wanted pixels, of codes in use.
+HIGHER_IN_LOOKS = HIGHER_IS_BETTER | {"codes_used", "perplexity", "pixels", "mean_iou", "attention", "margin"}
+# What a metric can be at all: a gate outside could never be met.
+LEAST = {name: 0.0 for name in FLAGS if name not in ("kid", "fid_infinity", "is", "ssim")} | {
+    "is": 1.0,
+    "ssim": -1.0,
+}
+MOST = {"precision": 1.0, "recall": 1.0, "coverage": 1.0, "ssim": 1.0, "l1": 255.0}
 FIELDS = ("value", "floor", "ratio", "deviation")
 RECONSTRUCTION = ("psnr", "ssim", "l1", "rfd", "rfd_ratio", "codes_used", "perplexity")
 LEVELS = ("error", "warn")
@@ -140,7 +148,7 @@ def _require_sense(gate: Gate) -> None:
         return
     if gate.is_relative:
         raise RecipeError(f"{gate.flag}: a share of what? Percent goes with --max-regress")
-    low, high = range_of(gate.metric)
+    low, high = LEAST.get(gate.metric, -math.inf), MOST.get(gate.metric, math.inf)
     if (gate.kind == "max" and gate.bound < low) or (gate.kind == "min" and gate.bound > high):
         edge = f"is never below {low:g}" if gate.kind == "max" else f"is never above {high:g}"
         raise RecipeError(f"{gate.flag}: {gate.metric} {edge}, so this can never be met")
@@ -155,6 +163,14 @@ def _refuse_contradictions(gates: Sequence[Gate]) -> None:
         for high in (gate for gate in gates if gate.kind == "max" and gate.metric == low.metric):
             if low.bound > high.bound:
                 raise RecipeError(f"{low.flag} and {high.flag} can never both be met")
+
+
+def is_better_higher(name: str) -> bool:
+    """Say whether more is better of a metric (`fid`), or of a number in a look (`reconstruction.psnr`)."""
+    name = name.removesuffix(".value")
+    if "." in name:
+        return name.rpartition(".")[2] in HIGHER_IN_LOOKS
+    return name in HIGHER_IS_BETTER
 
 
 def flags_of(names: Iterable[str]) -> tuple[str, ...]:

@@ -270,7 +270,8 @@ def _facts(record: Record) -> str:
         **record.get("versions", {}),
         "seconds": ", ".join(f"{name} {seconds}" for name, seconds in record.get("stages", {}).items()),
     }
-    rows = [[escape(key), f"<code>{escape(str(value))}</code>"] for key, value in told.items() if value not in (None, "")]
+    shown = {key: value for key, value in told.items() if value not in (None, "")}
+    rows = [[escape(key), f"<code>{escape(str(value))}</code>"] for key, value in shown.items()]
     return _section("Where this comes from", "", f'<div class="facts">{_table(["", ""], rows)}</div>')
 
 
