@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from gtool.cli import run
+from gtool.errors import GateError
 from tests import pictures
 from tests.junit_files import read_junit
 
@@ -165,6 +166,22 @@ def test_a_record_says_where_it_comes_from(folders, tmp_path):
     assert list(clean["stages"]) == ["opening", "reference", "candidate", "distances"]
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_value_that_is_no_number_spoils_no_file(value, capsys):
+    from gtool.commands.eval_outputs import Demands, Scored, finish, understand_demands
+
+    files = tuple(Path(f"result.{suffix}") for suffix in ("json", "jsonl", "xml", "md", "html"))
+    plan = understand_demands(Demands(maxima=("fid=20",), outputs=files, gitlab_metrics=Path("m.txt")), ())
+    record = {"schema": 1, "target": "run", "metrics": {"fid": {"value": value, "protocol": "fid/p"}}}
+    with pytest.raises(GateError):
+        finish(Scored(record, plan), as_json=True, tables=lambda record: None)
+    assert json.loads(capsys.readouterr().out)["metrics"]["fid"]["value"] is None
+    assert json.loads(files[0].read_text()) == json.loads(files[1].read_text())
+    assert read_junit(files[2])["fid at most 20"]["failure"]
+    assert Page(files[4].read_text()).open == []
+    assert Path("m.txt").read_text() == ""
+
+
 REFUSED = {
     "unknown suffix": (["-o", "result.pdf"], 2, ".html"),
     "no suffix": (["-o", "result"], 2, "suffix"),
@@ -173,6 +190,7 @@ REFUSED = {
     "the same file twice": (["-o", "a.md", "-o", "a.md"], 2, "named twice"),
     "unknown metric": (["--max", "fdi=2"], 2, "unknown metric"),
     "regression of nothing": (["--max-regress", "rfd=5%"], 2, "--baseline"),
+    "the baseline itself": (["--baseline", "./old.json", "-o", "old.json"], 2, "is the baseline"),
     "missing baseline": (["--baseline", "main.json"], 1, "main.json"),
 }
 

@@ -145,6 +145,7 @@ REFUSED = {
     "below what can be": ({"maxima": ["fid=-1"]}, "never below 0"),
     "above what can be": ({"minima": ["recall=30"]}, "never above 1"),
     "negative regression": ({"regressions": ["fid=-5%"]}, "not negative"),
+    "the same twice": ({"maxima": ["kid=0.1", "kid=0.1:warn"]}, "one gate"),
     "two that cannot both be": ({"maxima": ["kid=0.1"], "minima": ["kid=0.2"]}, "never both"),
 }
 

@@ -5,6 +5,7 @@ The names of variables and the escapes are those of GitHub's documentation on wo
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -37,7 +38,7 @@ def numbers(record: Mapping[str, Any]) -> dict[str, float]:
     """Return each metric's value by name, then the other numbers that gates name."""
     names = [*record.get("metrics", {}), *(gate["metric"] for gate in record.get("gates", ()))]
     found = {name: find_number(record, name) for name in names}
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
 
 
 def write_gitlab_metrics(path: Path, record: Mapping[str, Any]) -> None:

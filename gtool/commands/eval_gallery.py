@@ -28,7 +28,7 @@ NUM_FAKE, NUM_REAL = 500, 2000  # images at most whose features are compared
 NUM_POINTS = 500  # of each kind in the cloud
 NUM_PAIRS = 24
 LONGEST = 192  # pixels of a side of a picture on the page
-BATCH = 64
+BATCH = 16
 
 
 class Gallery:
@@ -58,9 +58,7 @@ class Gallery:
         small, places = self._read_real()
         if len(small) < 2 or self._real is None:
             return Pictures(pairs=[Pair(image) for image in shown])
-        with console.progress("nearest real images"):
-            extract = RandomFeatures(small)
-            features = extract(torch.cat([small, fake])).double()
+        features = RandomFeatures(small)(torch.cat([small, fake])).double()
         features /= features[: len(small)].std(0).clamp_min(1e-6)
         real_rows, fake_rows = features[: len(small)], features[len(small) :]
         rows = fake_rows[_evenly(len(fake_rows), len(shown))]
@@ -74,8 +72,12 @@ class Gallery:
         if self._real is None or not hasattr(self._real, "chosen"):
             return torch.empty(0), np.empty(0, int)
         places = self._real.chosen[_evenly(len(self._real.chosen), NUM_REAL)]
-        batches = replace(self._real, chosen=places).batches(BATCH)
-        return torch.stack([_reduce(image) for batch in batches for image in batch]), places
+        small: list[Tensor] = []
+        with console.progress("real images for the page") as update:
+            for batch in replace(self._real, chosen=places).batches(BATCH):
+                small += map(_reduce, batch)
+                update(len(small), len(places), f"{len(small):,} of {len(places):,} images")
+        return torch.stack(small), places
 
     def _read_shown(self, places: np.ndarray) -> list[np.ndarray]:
         assert self._real is not None

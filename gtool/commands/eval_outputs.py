@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,11 @@ def understand_demands(demands: Demands, looks: tuple[str, ...]) -> Plan:
         _require_place(path)
     if twice := next((path for path in named if named.count(path) > 1), None):
         raise RecipeError(f"{twice}: named twice")
+    if demands.baseline is not None and demands.baseline.absolute() in [path.absolute() for path in named]:
+        raise RecipeError(
+            f"-o {demands.baseline}: is the baseline, which a worse result would replace; "
+            "write another file, and copy it when the gates are met"
+        )
     baseline = gates.read_baseline(demands.baseline, found) if demands.baseline else None
     return Plan(found, baseline, demands.exit_zero, demands.outputs, demands.gitlab_metrics)
 
@@ -99,7 +104,7 @@ class Scored:
 
 
 def finish(scored: Scored, *, as_json: bool, tables: Callable[[Record], None]) -> dict[str, Any]:
-    """Judge, keep, print and write a record; return it with numbers that are fit for JSON.
+    """Judge, keep, print and write a record; return it with what became of its gates.
 
     tables: prints what the looks into a model have found.
 
@@ -110,24 +115,24 @@ def finish(scored: Scored, *, as_json: bool, tables: Callable[[Record], None]) -
     """
     plan = scored.plan
     apart = gates.judge(plan.gates, scored.record, plan.baseline)
-    scored = replace(scored, record=results.plain(scored.record))
+    record = scored.record
     before = results.history(scored.weights) if plan.wants_pictures else []
-    results.keep(scored.record, scored.weights)
+    results.keep(record, scored.weights)
     if as_json:
-        console.result_json(scored.record)
+        console.result_json(results.plain(record))
     else:
-        tables(scored.record)
-        print_scores(scored.record)
+        tables(record)
+        print_scores(record)
     for path in plan.outputs:
         _write(path, scored, before)
     if plan.gitlab_metrics is not None:
-        eval_ci.write_gitlab_metrics(plan.gitlab_metrics, scored.record)
-    eval_ci.tell_github(scored.record)
+        eval_ci.write_gitlab_metrics(plan.gitlab_metrics, record)
+    eval_ci.tell_github(record)
     if apart:
         raise DataError("; ".join(apart))
-    gates.require_measured(plan.gates, scored.record)
-    _require_passed(scored.record, exit_zero=plan.exit_zero)
-    return scored.record
+    gates.require_measured(plan.gates, record)
+    _require_passed(record, exit_zero=plan.exit_zero)
+    return record
 
 
 def print_scores(record: Record) -> None:
@@ -154,7 +159,7 @@ def _write(path: Path, scored: Scored, before: list[dict[str, Any]]) -> None:
 
 def _content(suffix: str, scored: Scored, before: list[dict[str, Any]]) -> bytes:
     if suffix == ".json":
-        return (json.dumps(scored.record, indent=2, allow_nan=False) + "\n").encode()
+        return (json.dumps(results.plain(scored.record), indent=2, allow_nan=False) + "\n").encode()
     if suffix == ".xml":
         from gtool.render.junit import junit
 

@@ -96,7 +96,7 @@ def parse_gates(
     typed += [("min", word) for word in minima]
     typed += [("max_regress", word) for word in regressions]
     gates = tuple(_parse(kind, word, tuple(looks)) for kind, word in typed)
-    _refuse_contradictions(gates)
+    _refuse_idle(gates)
     return gates
 
 
@@ -158,7 +158,13 @@ def _require_sense(gate: Gate) -> None:
         console.notice(f"{gate.flag}: less is better of {gate.metric}; --max is the usual gate")
 
 
-def _refuse_contradictions(gates: Sequence[Gate]) -> None:
+def _refuse_idle(gates: Sequence[Gate]) -> None:
+    """Refuse gates that say the same, and pairs that exclude each other."""
+    seen: dict[tuple[str, str, float, bool], Gate] = {}
+    for gate in gates:
+        same = seen.setdefault((gate.metric, gate.kind, gate.bound, gate.is_relative), gate)
+        if same is not gate:
+            raise RecipeError(f"{same.flag} and {gate.flag} are one gate")
     for low in (gate for gate in gates if gate.kind == "min"):
         for high in (gate for gate in gates if gate.kind == "max" and gate.metric == low.metric):
             if low.bound > high.bound:

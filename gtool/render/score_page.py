@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -209,7 +210,7 @@ def _history(record: Record, before: Sequence[Record]) -> str:
         same = [
             one for one in before if one.get("metrics", {}).get(name, {}).get("protocol") == found["protocol"]
         ]
-        records = [one for one in (*same, record) if one["metrics"][name].get("value") is not None]
+        records = [one for one in (*same, record) if _is_shown(one["metrics"][name].get("value"))]
         if len(records) < 2:
             continue
         by_kimg = len({one.get("nimg") for one in records}) > 1 and all(
@@ -234,6 +235,10 @@ def _history(record: Record, before: Sequence[Record]) -> str:
         return ""
     note = "Results of this run by the same protocols; the large dot is this one, dashed lines are gates."
     return _section("History", note, f'<div class="charts">{"".join(charts)}</div>')
+
+
+def _is_shown(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _looks(record: Record) -> list[tuple[str, Record]]:

@@ -113,7 +113,7 @@ def markdown(record: Record) -> str:
         parts.append(_table(heads, rows))
     if record.get("metrics"):
         heads, *rows = score_rows(record)
-        rows = [[name, f"`{row[0]}`", *row[1:]] for name, row in zip(record["metrics"], rows, strict=True)]
+        rows = [[name, _code(row[0]), *row[1:]] for name, row in zip(record["metrics"], rows, strict=True)]
         parts.append(_table(["metric", "protocol", *heads[1:]], rows))
     parts.append(f"<sub>{_escape(facts(record))}</sub>")
     return "\n\n".join(parts) + "\n"
@@ -139,6 +139,10 @@ def _table(heads: list[str], rows: list[list[str]]) -> str:
     rule = ["---" if name == "protocol" or not place else "---:" for place, name in enumerate(heads)]
     lines = [heads, rule, *([_escape(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _code(text: str) -> str:
+    return f"`{text.replace('`', '')}`"
 
 
 def _escape(text: str) -> str:
