@@ -16,6 +16,7 @@ from gtool.cli import run
 from gtool.errors import GateError
 from tests import pictures
 from tests.junit_files import read_junit
+from tests.tiny import save_tokenizer
 
 
 @pytest.fixture
@@ -164,6 +165,23 @@ def test_a_record_says_where_it_comes_from(folders, tmp_path):
     assert re.fullmatch("[0-9a-f]{40}", clean["git"]["commit"])
     assert {"python", "torch", "numpy"} <= clean["versions"].keys()
     assert list(clean["stages"]) == ["opening", "reference", "candidate", "distances"]
+
+
+def test_numbers_of_a_look_are_gated_and_its_sheet_is_on_the_page():
+    save_tokenizer(Path("run") / "weights-000001.safetensors")
+    outputs = [word for suffix in ("xml", "md", "html") for word in ("-o", f"result.{suffix}")]
+    gates = ["--min", "reconstruction.psnr=99", "--max", "reconstruction.l1=255"]
+    assert score("run", "--num", 8, *gates, *outputs) == 4
+    cases = read_junit(Path("result.xml"))
+    assert [case["failure"] is None for case in cases.values()] == [True, False]
+    protocol = cases["reconstruction.psnr at least 99"]["properties"]["protocol"]
+    assert protocol.startswith("reconstruction-v1/scenes-held-out-n")
+    assert "| psnr |" in Path("result.md").read_text()
+    page = Page(Path("result.html").read_text())
+    assert page.images == 1
+    assert "psnr" in page.words
+    assert score("run", "--num", 8, "--reconstruction", "-o", "plain.xml") == 0
+    assert {"reconstruction.psnr", "reconstruction.ssim"} <= read_junit(Path("plain.xml")).keys()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -10,17 +10,17 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from gtool.render.score_table import gate_name, limit, missed, number
+from gtool.render.score_table import gate_name, limit, look_rows, looks_of, missed, number
 
 SUITE = "gtool.eval"
 
 
 def junit(record: Mapping[str, Any], moment: datetime | None = None) -> bytes:
     """Return one test case a gate, or a metric where there are no gates; a warning passes and says so."""
-    gates, metrics = record.get("gates") or [], record.get("metrics", {})
+    gates, scores = record.get("gates") or [], _scores(record)
     failed = sum(not gate["passed"] and gate["level"] == "error" for gate in gates)
     counts = {
-        "tests": str(len(gates) or len(metrics)),
+        "tests": str(len(gates) or len(scores)),
         "failures": str(failed),
         "errors": "0",
         "skipped": "0",
@@ -38,11 +38,20 @@ def junit(record: Mapping[str, Any], moment: datetime | None = None) -> bytes:
         for gate in gates:
             _gate_case(suite, record, gate)
     else:
-        for name, found in metrics.items():
+        for name, (protocol, value) in scores.items():
             case = ET.SubElement(suite, "testcase", {"classname": SUITE, "name": name, "time": "0"})
-            _properties(case, {"protocol": found["protocol"], "value": number(found["value"])})
+            _properties(case, {"protocol": protocol, "value": value})
     ET.indent(root)
     return ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
+
+
+def _scores(record: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return protocol and value of every metric, and of every plain number of looks, by name."""
+    found = {name: (one["protocol"], number(one["value"])) for name, one in record.get("metrics", {}).items()}
+    for name, look in looks_of(record).items():
+        protocol = str(look.get("protocol", ""))
+        found |= {f"{name}.{key}": (protocol, value) for key, value in look_rows(look)[1:]}
+    return found
 
 
 def _gate_case(suite: ET.Element, record: Mapping[str, Any], gate: Mapping[str, Any]) -> None:

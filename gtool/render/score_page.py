@@ -58,7 +58,7 @@ def page(record: Record, pictures: Pictures | None, before: Sequence[Record]) ->
         parts += [_pairs(pictures), _cloud(pictures)]
     parts += [
         _history(record, before),
-        *(_look(name, found) for name, found in _looks(record)),
+        *(_look(name, found) for name, found in score_table.looks_of(record).items()),
         _facts(record),
     ]
     return (
@@ -115,7 +115,7 @@ def _beside(found: Record) -> str:
 def _changed(found: Record) -> str:
     if found.get("delta") is None:
         return ""
-    return f"{escape(score_table.change(found['delta'], found['baseline']))} on the baseline"
+    return f"change from the baseline: {escape(score_table.change(found['delta'], found['baseline']))}"
 
 
 def _gates(record: Record) -> str:
@@ -241,25 +241,20 @@ def _is_shown(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _looks(record: Record) -> list[tuple[str, Record]]:
-    """Return the parts of a record that come from looks into a model: those with a picture."""
-    return [(name, found) for name, found in record.items() if isinstance(found, dict) and "picture" in found]
-
-
 def _look(name: str, found: Record) -> str:
     """Show the numbers of a look, and its sheet where that file is there."""
-    rows = [
-        [escape(key), score_table.number(float(value))]
-        for key, value in found.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    ]
+    heads, *rows = score_table.look_rows(found)
     sheet = Path(str(found["picture"]))
     shown = ""
     if sheet.is_file() and sheet.stat().st_size <= LARGEST_SHEET:
         content = base64.b64encode(sheet.read_bytes()).decode()
         shown = f'<img class="sheet" alt="{escape(name)}" src="data:image/png;base64,{content}">'
     note = f"<code>{escape(str(found.get('protocol', '')))}</code>"
-    return _section(name.replace("_", " ").capitalize(), note, _table(["number", "value"], rows) + shown)
+    return _section(
+        name.replace("_", " ").capitalize(),
+        note,
+        _table(heads, [[*map(escape, row)] for row in rows]) + shown,
+    )
 
 
 def _facts(record: Record) -> str:

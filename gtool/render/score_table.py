@@ -23,6 +23,8 @@ def change(delta: float | None, before: float | None) -> str:
     """Write how far a score is from that of the baseline, with its share."""
     if delta is None or before is None:
         return "-"
+    if delta == 0:
+        return "none"
     share = f" ({100 * delta / abs(before):+.1f} %)" if before and math.isfinite(delta) else ""
     return f"{'+' if delta >= 0 else '-'}{number(abs(delta))}{share}"
 
@@ -58,6 +60,20 @@ def _floor(found: Record) -> str:
 
 def _ratio(found: Record) -> str:
     return f"{found['ratio']:.2f}" if found.get("ratio") is not None else ""
+
+
+def looks_of(record: Record) -> dict[str, Record]:
+    """Return the parts of a record that come from looks into a model: those with a picture."""
+    return {name: found for name, found in record.items() if isinstance(found, dict) and "picture" in found}
+
+
+def look_rows(found: Record) -> list[list[str]]:
+    """Return heads and a row for each plain number of a look."""
+    rows = [["number", "value"]]
+    for name, value in found.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            rows.append([name, str(value) if isinstance(value, int) else number(value)])
+    return rows
 
 
 def gate_rows(record: Record) -> list[list[str]]:
@@ -100,7 +116,7 @@ def missed(gate: Record) -> str:
     gap = abs(gate["value"] - gate["limit"])
     text = f"{gate['metric']} {number(gate['value'])} {sign} {number(gate['limit'])} (by {number(gap)}"
     if gate.get("baseline") is not None:
-        text += f"; baseline {number(gate['baseline'])}, {change(gate['delta'], gate['baseline'])}"
+        text += f"; baseline {number(gate['baseline'])}, change {change(gate['delta'], gate['baseline'])}"
     return f"{text})"
 
 
@@ -115,6 +131,9 @@ def markdown(record: Record) -> str:
         heads, *rows = score_rows(record)
         rows = [[name, _code(row[0]), *row[1:]] for name, row in zip(record["metrics"], rows, strict=True)]
         parts.append(_table(["metric", "protocol", *heads[1:]], rows))
+    for name, found in looks_of(record).items():
+        heads, *rows = look_rows(found)
+        parts += [f"{name}: {_code(str(found.get('protocol', '')))}", _table(heads, rows)]
     parts.append(f"<sub>{_escape(facts(record))}</sub>")
     return "\n\n".join(parts) + "\n"
 
