@@ -153,11 +153,15 @@ def _ask_for_gates(request: Request, plan: Plan) -> Request:
     if not wanted and not request.metrics and not request.looks and plan.baseline is not None:
         wanted = metrics_of(plan.baseline)
     flags = flags_of(wanted)
-    looks: dict[str, Any] = {
-        look: True for look in LOOKS if any(name.startswith(f"{look}.") for name in wanted)
+    # Looks, and whatever else is scored beside METRICS, are switches of the request.
+    switches: dict[str, Any] = {
+        name: True
+        for name in (*flags, *LOOKS)
+        if name in Request.__dataclass_fields__
+        and (name in flags or any(one.startswith(f"{name}.") for one in wanted))
     }
     metrics = (*request.metrics, *(flag for flag in flags if flag not in request.metrics))
-    return replace(request, metrics=tuple(name for name in METRICS if name in metrics), **looks)
+    return replace(request, metrics=tuple(name for name in METRICS if name in metrics), **switches)
 
 
 def _refuse_idle(request: Request) -> None:

@@ -104,6 +104,10 @@ class Watched:
         """How many images the candidate has."""
         return self._candidate.count
 
+    def part(self, start: int, stop: int) -> Watched:
+        """Return images start to stop; where several processes share the work, each shows of its own."""
+        return Watched(self._candidate.part(start, stop), self._gallery)  # type: ignore[attr-defined]
+
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """Yield the candidate's own batches."""
         kept = _evenly(self.count, NUM_FAKE)

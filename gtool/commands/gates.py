@@ -35,7 +35,7 @@ FLAGS = {
     "psnr": "paired",
     "ssim": "paired",
     "l1": "paired",
-    "lpips": "lpips",
+    "lpips": "paired",
 }
 # Numbers of looks into a model of which more is better: shares of objects, of wanted pixels, of codes in use.
 HIGHER_IN_LOOKS = HIGHER_IS_BETTER | {"codes_used", "perplexity", "pixels", "mean_iou", "attention", "margin"}

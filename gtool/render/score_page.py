@@ -137,7 +137,8 @@ def _metrics(record: Record) -> str:
         for name, row in zip(record["metrics"], rows, strict=True)
     ]
     note = "Numbers are comparable where their protocols are equal, letter by letter."
-    return _section("Metrics", note, _table(["metric", "protocol", *heads[1:]], cells))
+    table = _table(["metric", "protocol", *heads[1:]], cells)
+    return _section("Metrics", note, table + _sheet(record, "pictures that were compared"))
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -244,17 +245,18 @@ def _is_shown(value: Any) -> bool:
 def _look(name: str, found: Record) -> str:
     """Show the numbers of a look, and its sheet where that file is there."""
     heads, *rows = score_table.look_rows(found)
-    sheet = Path(str(found["picture"]))
-    shown = ""
-    if sheet.is_file() and sheet.stat().st_size <= LARGEST_SHEET:
-        content = base64.b64encode(sheet.read_bytes()).decode()
-        shown = f'<img class="sheet" alt="{escape(name)}" src="data:image/png;base64,{content}">'
+    table = _table(heads, [[*map(escape, row)] for row in rows])
     note = f"<code>{escape(str(found.get('protocol', '')))}</code>"
-    return _section(
-        name.replace("_", " ").capitalize(),
-        note,
-        _table(heads, [[*map(escape, row)] for row in rows]) + shown,
-    )
+    return _section(name.replace("_", " ").capitalize(), note, table + _sheet(found, name))
+
+
+def _sheet(found: Record, name: str) -> str:
+    """Show the sheet that was drawn beside some numbers, where that file is there and not too large to carry."""
+    sheet = Path(str(found.get("picture") or ""))
+    if not sheet.is_file() or sheet.stat().st_size > LARGEST_SHEET:
+        return ""
+    content = base64.b64encode(sheet.read_bytes()).decode()
+    return f'<img class="sheet" alt="{escape(name)}" src="data:image/png;base64,{content}">'
 
 
 def _facts(record: Record) -> str:
