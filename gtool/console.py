@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 # GITHUB_ACTIONS makes rich force colours even where NO_COLOR asks for none.
 _PLAIN = bool(os.environ.get("NO_COLOR")) or None
@@ -64,13 +65,23 @@ def result_json(record: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def table(columns: list[str], rows: list[list[str]], title: str | None = None) -> None:
-    """Print a table of results on stdout; the first column is text, the others are right-aligned."""
-    shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
+def table(
+    columns: list[str],
+    rows: list[list[str]],
+    title: str | None = None,
+    styles: Mapping[str, str] | None = None,
+) -> None:
+    """Print a table of results on stdout; the first column is text, the others are right-aligned.
+
+    styles: of cells by the word in them, such as `{"FAIL": "bold red"}`.
+    """
+    # Text and not str: brackets in a name of a folder are no markup.
+    heading = Text(title, style="italic") if title is not None else None
+    shown = Table(title=heading, title_justify="left", box=None, pad_edge=False)
     for position, name in enumerate(columns):
         shown.add_column(name, justify="left" if position == 0 else "right", overflow="fold")
     for row in rows:
-        shown.add_row(*row)
+        shown.add_row(*(Text(cell, style=(styles or {}).get(cell, "")) for cell in row))
     screen = _console(stderr=False)
     # Wider than the terminal if need be: a folded path or protocol can be neither copied nor searched for.
     needed = screen.measure(shown, options=screen.options.update(max_width=1000)).maximum
@@ -82,6 +93,12 @@ def notice(text: str) -> None:
     """Print one line for the user's information on stderr."""
     if not _quiet:
         _console(stderr=True).print(text, markup=False)
+
+
+def annotation(text: str) -> None:
+    """Print one line for the machine that reads the log, as it is, on stderr."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 def warning(text: str) -> None:

@@ -219,10 +219,10 @@ def test_a_single_point_and_an_empty_line_can_be_drawn(tmp_path):
     ],
 )
 def test_ticks_are_round_numbers_within_the_values(values, labels):
-    assert curves._labels(curves._axis(values, steps=5)) == labels
+    assert curves.tick_labels(curves.axis_of(values, steps=5)) == labels
 
 
 def test_logarithmic_ticks_are_1_2_5_and_equal_ratios_equal_lengths():
-    axis = curves._axis([1, 100, 0, -5], steps=5, is_log=True)
-    assert curves._labels(axis) == ["1", "2", "5", "10", "20", "50", "100"]
+    axis = curves.axis_of([1, 100, 0, -5], steps=5, is_log=True)
+    assert curves.tick_labels(axis) == ["1", "2", "5", "10", "20", "50", "100"]
     assert axis.share(10) == pytest.approx(0.5)

@@ -27,7 +27,12 @@ EXAMPLES = """Examples:
 
 `gtool eval samples/ --reference cifar10 --split test --rfd`
 
-`gtool eval painted/ originals/ --paired` : PSNR, SSIM and L1, picture by picture"""
+`gtool eval painted/ originals/ --paired` : PSNR, SSIM and L1, picture by picture
+
+`gtool eval RUN --max fid=20 --max kid=0.01:warn -o result.json -o junit.xml -o report.html` : gates for pipelines
+
+`gtool eval RUN --baseline main.json --max-regress fid=5%` : no worse than an earlier result"""
+OUTPUTS = "`.json`, `.jsonl` (adds a line), `.xml` (JUnit), `.md` or `.html`"
 
 
 def evaluate(
@@ -115,11 +120,43 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward; changes no result.")] = 32,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="Of the generator: `auto`, `bf16` or `fp32`.")] = "auto",
+    output: Annotated[
+        list[Path] | None,
+        typer.Option("--output", "-o", help=f"Write the result too, by suffix: {OUTPUTS}; repeatable."),
+    ] = None,
+    maximum: Annotated[
+        list[str] | None,
+        typer.Option("--max", metavar="METRIC=X", help="Gate: `fid=20`, or `fid=20:warn`; repeatable."),
+    ] = None,
+    minimum: Annotated[
+        list[str] | None,
+        typer.Option("--min", metavar="METRIC=X", help="Gate: `recall=0.3`; repeatable."),
+    ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="An earlier result (.json, or the last of .jsonl) to compare with.")
+    ] = None,
+    max_regress: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METRIC=X",
+            help="Gate: how much worse than the baseline, `fid=5%` or `fid=0.3`; repeatable.",
+        ),
+    ] = None,
+    exit_zero: Annotated[
+        bool, typer.Option("--exit-zero", help="Report gates that are not met, and end with 0 all the same.")
+    ] = False,
+    gitlab_metrics: Annotated[
+        Path | None, typer.Option(help="Write `name value` lines, for GitLab's metrics report.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Score images: FID and KID by clean-fid's protocol, or rfd and swd, which work offline."""
+    """Score images: FID and KID by clean-fid's protocol, or rfd and swd, which work offline.
+
+    A gate asks for its metric by itself. The exit status is 4 when a gate is not met.
+    """
     from gtool.commands.eval import Request
     from gtool.commands.eval import evaluate as run_evaluate
+    from gtool.commands.eval_outputs import Demands
 
     flags = {"fid": fid, "kid": kid, "is": inception_score, "pr": pr, "density": density}
     flags |= {"fid_infinity": infinity, "rfd": rfd, "swd": swd}
@@ -145,5 +182,14 @@ def evaluate(
         device=device,
         precision=precision,
         as_json=as_json,
+        demands=Demands(
+            maxima=tuple(maximum or ()),
+            minima=tuple(minimum or ()),
+            regressions=tuple(max_regress or ()),
+            baseline=baseline,
+            exit_zero=exit_zero,
+            outputs=tuple(output or ()),
+            gitlab_metrics=gitlab_metrics,
+        ),
     )
     run_evaluate(request)

@@ -1,24 +1,28 @@
-"""`gtool eval`: score a run, weights or a folder of images against real ones; print and keep the record."""
+"""`gtool eval`: score a run, weights or a folder of images against real ones."""
 
 from __future__ import annotations
 
-import json
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gtool import __version__, checkpoint, console
 from gtool.commands import eval_paired
+from gtool.commands.eval_outputs import Demands, Plan, Scored, finish, understand_demands
+from gtool.commands.gates import flags_of, metrics_of
+from gtool.commands.results import SCHEMA, Stages, provenance
 from gtool.data.names import ARCHIVES, find_dataset
 from gtool.errors import CheckpointError, RecipeError, did_you_mean
 
 if TYPE_CHECKING:
+    from gtool.commands.eval_gallery import Gallery
     from gtool.commands.scoring_sides import Candidate, Stored, Wanted
     from gtool.device import Compute
 
-SCHEMA = 1
 METRICS = ("fid", "kid", "is", "pr", "density", "fid_infinity", "rfd", "swd")
 WITHOUT_WEIGHTS = ("rfd", "swd")
 MODES = ("clean", "legacy_tensorflow", "legacy_pytorch")
@@ -57,6 +61,7 @@ class Request:
     device: str = "auto"
     precision: str = "auto"
     as_json: bool = False
+    demands: Demands = field(default_factory=Demands)
 
     @property
     def looks(self) -> list[str]:
@@ -82,28 +87,47 @@ def evaluate(request: Request) -> dict[str, Any]:
     Raises:
         RecipeError: options that do not go together.
         CheckpointError, DataError, NetworkError: weights, images or the Inception file cannot be had.
+        GateError: a gate was not met; everything has been printed and written.
     """
-    request, target = _understand(request)
+    request, target, plan = _understand(request)
     from gtool.device import make_compute
 
     started = time.monotonic()
     compute = make_compute(request.device, request.precision)
-    record = _score(request, target, compute) if request.metrics else _head(request, target, compute)
+    gallery = _make_gallery(plan)
+    record = _head(request, target, compute)
+    if request.metrics:
+        record |= _score(request, target, compute, gallery)
     if request.paired:
         record |= eval_paired.score(str(target.folder), request, compute)
     for look in request.looks:
         record[look] = import_module(LOOKS[look][0]).score(target.weights, request, compute)
     record["seconds"] = round(time.monotonic() - started, 1)
-    _keep(record, target)
-    _print(record, request)
-    return record
+    scored = Scored(record, plan, target.weights, gallery)
+    return finish(scored, as_json=request.as_json, tables=partial(_print_looks, request.looks))
+
+
+def _print_looks(looks: list[str], record: Mapping[str, Any]) -> None:
+    for look in looks:
+        import_module(LOOKS[look][0]).print_tables(record[look], record["target"])
+
+
+def _make_gallery(plan: Plan) -> Gallery | None:
+    """Return what keeps images for a page, where one will be written."""
+    if not plan.wants_pictures:
+        return None
+    from gtool.commands.eval_gallery import Gallery
+
+    return Gallery()
 
 
 # What was asked for; nothing heavy is imported here.
 
 
-def _understand(request: Request) -> tuple[Request, Target]:
+def _understand(request: Request) -> tuple[Request, Target, Plan]:
     """Fill in the defaults and refuse what cannot work before anything is loaded."""
+    plan = understand_demands(request.demands, tuple(LOOKS))
+    request = _ask_for_gates(request, plan)
     if request.mode not in MODES:
         raise RecipeError(f"--mode {request.mode}: unknown{did_you_mean(request.mode, MODES)}")
     if request.other is not None and request.reference is not None:
@@ -128,7 +152,24 @@ def _understand(request: Request) -> tuple[Request, Target]:
     if not request.metrics and not request.looks and not request.paired:
         console.notice("no metric was named: rfd and swd, which need no weights (--fid and --kid need them)")
         request = replace(request, metrics=WITHOUT_WEIGHTS)
-    return request, target
+    return request, target, plan
+
+
+def _ask_for_gates(request: Request, plan: Plan) -> Request:
+    """Ask for what gates are about; where nothing is asked for at all, for what the baseline has."""
+    wanted = [gate.metric for gate in plan.gates]
+    if not wanted and not request.metrics and not request.looks and plan.baseline is not None:
+        wanted = metrics_of(plan.baseline)
+    flags = flags_of(wanted)
+    # Looks, and whatever else is scored beside METRICS, are switches of the request.
+    switches: dict[str, Any] = {
+        name: True
+        for name in (*flags, *LOOKS)
+        if name in Request.__dataclass_fields__
+        and (name in flags or any(one.startswith(f"{name}.") for one in wanted))
+    }
+    metrics = (*request.metrics, *(flag for flag in flags if flag not in request.metrics))
+    return replace(request, metrics=tuple(name for name in METRICS if name in metrics), **switches)
 
 
 def _refuse_idle(request: Request) -> None:
@@ -162,15 +203,22 @@ def find_target(spec: str | None) -> Target:
 # Scoring.
 
 
-def _score(request: Request, target: Target, compute: Compute) -> dict[str, Any]:
+def _score(request: Request, target: Target, compute: Compute, gallery: Gallery | None) -> dict[str, Any]:
     from gtool.commands.scoring import Scorer
 
+    stages = Stages()
     fake, real, about = _open(request, target, compute)
+    if gallery is not None:
+        fake = gallery.watch(fake, real)
+    stages.done("opening")
     scorer = Scorer(request, real, fake.count, compute.device)
+    stages.done("reference")
     scorer.take(fake, target.name)
+    stages.done("candidate")
     metrics = scorer.records()
+    stages.done("distances")
     _remark(metrics)
-    return _head(request, target, compute) | {
+    return {
         **about,
         "reference": {
             "name": real.name,
@@ -178,6 +226,7 @@ def _score(request: Request, target: Target, compute: Compute) -> dict[str, Any]
             "resolution": real.key["resolution"],
         },
         "metrics": metrics,
+        "stages": stages.seconds,
     }
 
 
@@ -189,6 +238,7 @@ def _head(request: Request, target: Target, compute: Compute) -> dict[str, Any]:
         "seed": request.seed,
         "device": compute.describe(),
         "gtool": __version__,
+        **provenance(target.weights),
     }
 
 
@@ -268,7 +318,7 @@ def refuse_resolution(request: Request, meta: dict[str, Any], path: Path) -> Non
         raise RecipeError(f"--resolution {request.resolution}: {path} makes images of {resolution} px")
 
 
-# What comes out.
+# What the numbers allow.
 
 
 def _remark(metrics: dict[str, dict[str, Any]]) -> None:
@@ -292,47 +342,3 @@ def _remark(metrics: dict[str, dict[str, Any]]) -> None:
         console.warning(
             f"fid from {count:,} images is not comparable with published numbers (10,000 or more)"
         )
-
-
-def _keep(record: dict[str, Any], target: Target) -> None:
-    """Append the record to the run's eval.jsonl, where the weights lie in a run."""
-    if target.weights is None or not (target.weights.parent / "recipe.toml").is_file():
-        return
-    path = target.weights.parent / "eval.jsonl"
-    try:
-        with path.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(record, sort_keys=True) + "\n")
-    except OSError as bad:
-        console.warning(f"{path}: the record could not be kept: {bad.strerror}")
-
-
-def _print(record: dict[str, Any], request: Request) -> None:
-    if request.as_json:
-        console.result_json(record)
-        return
-    for look in request.looks:
-        import_module(LOOKS[look][0]).print_tables(record[look], record["target"])
-    if "metrics" not in record:
-        return
-    rows = [
-        [found["protocol"], _number(found["value"]), _floor(found), _ratio(found)]
-        for found in record["metrics"].values()
-    ]
-    title = f"{record['target']} against {record['reference']['name']}"
-    if "sampling" in record:
-        title += f"; top-k {record['sampling']['top_k']}, from {record['sampling']['conditions']}"
-    console.table(["metric", "value", "real v real", "ratio"], rows, title)
-
-
-def _number(value: float) -> str:
-    return f"{value:.5f}" if abs(value) < 1 else f"{value:.3f}"
-
-
-def _floor(found: dict[str, Any]) -> str:
-    if "floor" in found:
-        return _number(found["floor"])
-    return f"sd {_number(found['deviation'])}" if found.get("deviation") is not None else ""
-
-
-def _ratio(found: dict[str, Any]) -> str:
-    return f"{found['ratio']:.2f}" if found.get("ratio") is not None else ""

@@ -41,7 +41,7 @@ def curves(path: Path, panels: Mapping[str, Series], *, x_label: str = "", log: 
     """
     height = len(panels) * PANEL_HEIGHT + FOOT
     drawn = canvas(WIDTH, height)
-    x_axis = _axis([x for series in panels.values() for xs, _ in series.values() for x in xs], steps=8)
+    x_axis = axis_of([x for series in panels.values() for xs, _ in series.values() for x in xs], steps=8)
     for number, (title, series) in enumerate(panels.items()):
         _Panel(drawn, number * PANEL_HEIGHT, x_axis, title in log).draw(title, series)
     write(ImageDraw.Draw(drawn), ((LEFT + WIDTH - RIGHT) / 2, height - FOOT / 2), x_label, "mm", colour=SOFT)
@@ -49,7 +49,7 @@ def curves(path: Path, panels: Mapping[str, Series], *, x_label: str = "", log: 
 
 
 @dataclass(frozen=True)
-class _Axis:
+class Axis:
     """An interval of values, where to mark it, and the values as shares of it."""
 
     low: float
@@ -66,18 +66,18 @@ class _Axis:
         return math.isfinite(value) and (value > 0 or not self.is_log)
 
 
-def _axis(values: Sequence[float], *, steps: int, is_log: bool = False) -> _Axis:
+def axis_of(values: Sequence[float], *, steps: int, is_log: bool = False) -> Axis:
     """Return the interval of the values that can be shown, with at most `steps` + 1 marks if linear."""
     finite = [value for value in values if math.isfinite(value) and (value > 0 or not is_log)]
     low, high = (min(finite), max(finite)) if finite else (0.1, 1.0)
     if is_log:
         low, high = (low / 1.1, high * 1.1) if low == high else (low, high)
-        return _Axis(low, high, tuple(_log_ticks(low, high)), True)
+        return Axis(low, high, tuple(_log_ticks(low, high)), True)
     if low == high:
         low, high = low - (abs(low) / 2 or 0.5), high + (abs(high) / 2 or 0.5)
     step = _round_step((high - low) / steps)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return _Axis(low, high, tuple(number * step for number in range(first, last + 1)), False)
+    return Axis(low, high, tuple(number * step for number in range(first, last + 1)), False)
 
 
 def _round_step(rough: float) -> float:
@@ -98,7 +98,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
 class _Panel:
     """One chart on the canvas, `top` pixels below its upper edge."""
 
-    def __init__(self, drawn: Image.Image, top: int, x_axis: _Axis, is_log: bool) -> None:
+    def __init__(self, drawn: Image.Image, top: int, x_axis: Axis, is_log: bool) -> None:
         self.pen = ImageDraw.Draw(drawn)
         self.left, self.right = LEFT, WIDTH - RIGHT
         self.top, self.bottom = top + TOP, top + PANEL_HEIGHT - BOTTOM
@@ -107,7 +107,7 @@ class _Panel:
 
     def draw(self, title: str, series: Series) -> None:
         values = [y for _, ys in series.values() for y in ys]
-        self.y_axis = _axis(values, steps=5, is_log=self.is_log)
+        self.y_axis = axis_of(values, steps=5, is_log=self.is_log)
         self._draw_frame()
         write(self.pen, (self.left, self.top - 18), title, "lm", size=TITLE)
         right = float(self.right)
@@ -124,11 +124,11 @@ class _Panel:
         return across, up
 
     def _draw_frame(self) -> None:
-        for tick, label in zip(self.y_axis.ticks, _labels(self.y_axis), strict=True):
+        for tick, label in zip(self.y_axis.ticks, tick_labels(self.y_axis), strict=True):
             _, up = self._place(self.x_axis.low, tick)
             self._line([(self.left, up), (self.right, up)], FAINT, 1)
             write(self.pen, (self.left - 8, up), label, "rm", colour=SOFT)
-        for tick, label in zip(self.x_axis.ticks, _labels(self.x_axis), strict=True):
+        for tick, label in zip(self.x_axis.ticks, tick_labels(self.x_axis), strict=True):
             across, _ = self._place(tick, self.y_axis.low)
             self._line([(across, self.bottom), (across, self.bottom + 4)], SOFT, 1)
             write(self.pen, (across, self.bottom + 14), label, "mm", colour=SOFT)
@@ -164,7 +164,7 @@ class _Panel:
         self.pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
 
 
-def _labels(axis: _Axis) -> list[str]:
+def tick_labels(axis: Axis) -> list[str]:
     """Write the ticks of an axis with as many digits as tell them apart."""
     if axis.is_log or len(axis.ticks) < 2:
         return [f"{tick:.3g}" for tick in axis.ticks]

@@ -1,0 +1,66 @@
+"""A JUnit file read as pipelines read it: the schema of the Jenkins plug-in, checked by hand, then plain values."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+NUMBER = re.compile(r"\d+(\.\d+)?")
+# Element -> attributes it needs, attributes it may have, children it may have.
+SCHEMA = {
+    "testsuites": ({"tests", "failures", "errors"}, {"name", "time", "disabled", "skipped"}, {"testsuite"}),
+    "testsuite": (
+        {"name", "tests", "failures", "errors", "skipped", "time", "timestamp", "hostname"},
+        {"id", "package", "file", "disabled"},
+        {"properties", "testcase", "system-out", "system-err"},
+    ),
+    "testcase": (
+        {"name", "classname", "time"},
+        {"file", "line", "assertions", "status"},
+        {"properties", "skipped", "error", "failure", "system-out", "system-err"},
+    ),
+    "properties": (set(), set(), {"property"}),
+    "property": ({"name", "value"}, set(), set()),
+    "failure": ({"message", "type"}, set(), set()),
+    "system-out": (set(), set(), set()),
+}
+COUNTS = ("tests", "failures", "errors", "skipped")
+
+
+def read_junit(path: Path) -> dict[str, dict]:
+    """Return what each test case has: `failure` (text or None), `message`, `out`, `properties`."""
+    root = ET.parse(path).getroot()
+    assert root.tag == "testsuites"
+    _check(root)
+    (suite,) = root
+    cases = suite.findall("testcase")
+    failed = [case for case in cases if case.find("failure") is not None]
+    counted = {"tests": len(cases), "failures": len(failed), "errors": 0, "skipped": 0}
+    for element in (root, suite):
+        assert {name: int(element.get(name)) for name in COUNTS} == counted
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", suite.get("timestamp"))
+    assert len({case.get("name") for case in cases}) == len(cases)
+    return {case.get("name"): _case(case) for case in cases}
+
+
+def _check(element: ET.Element) -> None:
+    needed, allowed, children = SCHEMA[element.tag]
+    assert needed <= set(element.keys()) <= needed | allowed, element.tag
+    for name in ("time", *COUNTS):
+        assert NUMBER.fullmatch(element.get(name, "0")), name
+    tags = [child.tag for child in element]
+    assert set(tags) <= children, element.tag
+    assert all(tags.count(one) <= 1 for one in ("properties", "failure"))
+    for child in element:
+        _check(child)
+
+
+def _case(case: ET.Element) -> dict:
+    failure = case.find("failure")
+    return {
+        "failure": None if failure is None else failure.text,
+        "message": None if failure is None else failure.get("message"),
+        "out": case.findtext("system-out"),
+        "properties": {one.get("name"): one.get("value") for one in case.iter("property")},
+    }
