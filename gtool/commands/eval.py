@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -11,12 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from gtool import __version__, checkpoint, console
 from gtool.commands import eval_paired
+from gtool.commands.shards import check_sharing, merge_parts, score_part, take_together, understand_parts
 from gtool.data.names import ARCHIVES, find_dataset
 from gtool.errors import CheckpointError, RecipeError, did_you_mean
+from gtool.metrics.published import check_statistics, is_statistics, refuse_beyond_statistics
 
 if TYPE_CHECKING:
-    from gtool.commands.scoring_sides import Candidate, Stored, Wanted
+    from gtool.commands.scoring_sides import Candidate, Stored, Unopened, Wanted
+    from gtool.commands.scoring_statistics import Summary
     from gtool.device import Compute
+
+    Sides = tuple[Candidate, Stored | Summary | Unopened, dict[str, Any]]
 
 SCHEMA = 1
 METRICS = ("fid", "kid", "is", "pr", "density", "fid_infinity", "rfd", "swd")
@@ -56,6 +62,15 @@ class Request:
     resolution: int | None = None
     device: str = "auto"
     precision: str = "auto"
+    num_processes: int | None = None
+    shard: str | None = None  # 2/8
+    merge: bool = False
+    files: tuple[str, ...] = ()  # parts to merge
+    part: Path | None = None  # where this shard goes
+    export_reference: Path | None = None
+    fit: bool = False
+    strict: bool = False
+    skip_bad: int = 0
     as_json: bool = False
 
     @property
@@ -83,16 +98,26 @@ def evaluate(request: Request) -> dict[str, Any]:
         RecipeError: options that do not go together.
         CheckpointError, DataError, NetworkError: weights, images or the Inception file cannot be had.
     """
-    request, target = _understand(request)
-    from gtool.device import make_compute
+    check_sharing(request)
+    request, target = understand_parts(request) if request.merge else _understand(request)
+    from gtool.device import launch, launched_processes, make_compute
 
+    if (request.num_processes or 1) > 1 and launched_processes() is None:
+        launch(request.num_processes or 1, sys.argv[1:])
+        return {}
     started = time.monotonic()
-    compute = make_compute(request.device, request.precision)
+    compute = make_compute(request.device, request.precision, num_processes=request.num_processes)
+    console.set_quiet(console.is_quiet() or not compute.is_main)
+    if request.shard:
+        return score_part(request, target, compute)
     record = _score(request, target, compute) if request.metrics else _head(request, target, compute)
     if request.paired:
         record |= eval_paired.score(str(target.folder), request, compute)
     for look in request.looks:
         record[look] = import_module(LOOKS[look][0]).score(target.weights, request, compute)
+    compute.close()
+    if not compute.is_main:
+        return record
     record["seconds"] = round(time.monotonic() - started, 1)
     _keep(record, target)
     _print(record, request)
@@ -119,7 +144,9 @@ def _understand(request: Request) -> tuple[Request, Target]:
         raise RecipeError(
             f"{target.folder}: a folder is compared with another; name it second, or --reference NAME"
         )
-    if request.reference is not None:
+    if request.reference is not None and is_statistics(request.reference):
+        check_statistics(request.reference, request.mode)
+    elif request.reference is not None:
         find_dataset(request.reference)  # raises when the name leads nowhere
     if request.weights is not None and not request.weights.is_file():
         raise CheckpointError(f"{request.weights}: no such file (--weights)")
@@ -128,6 +155,8 @@ def _understand(request: Request) -> tuple[Request, Target]:
     if not request.metrics and not request.looks and not request.paired:
         console.notice("no metric was named: rfd and swd, which need no weights (--fid and --kid need them)")
         request = replace(request, metrics=WITHOUT_WEIGHTS)
+    if request.reference is not None and is_statistics(request.reference):
+        refuse_beyond_statistics(request)
     return request, target
 
 
@@ -151,7 +180,7 @@ def _flag(look: str) -> str:
 def find_target(spec: str | None) -> Target:
     """Return the weights or the folder that a word means; CheckpointError when it means nothing."""
     if spec is not None:
-        path = Path(spec).expanduser()
+        path, spec = Path(spec).expanduser(), str(spec)
         is_run = (path / "recipe.toml").is_file() or any(path.glob("weights-*.safetensors"))
         if (path.is_dir() and not is_run) or path.suffix.lower() in ARCHIVES:
             find_dataset(spec)
@@ -164,18 +193,32 @@ def find_target(spec: str | None) -> Target:
 
 def _score(request: Request, target: Target, compute: Compute) -> dict[str, Any]:
     from gtool.commands.scoring import Scorer
+    from gtool.commands.scoring_statistics import export_reference
 
-    fake, real, about = _open(request, target, compute)
-    scorer = Scorer(request, real, fake.count, compute.device)
-    scorer.take(fake, target.name)
+    if request.merge:
+        scorer, real, about = merge_parts(request, compute)
+        fake: Candidate | None = None
+    else:
+        fake, real, about = open_sides(request, target, compute)
+        scorer = Scorer(request, real, fake.count, compute.device)
+        take_together(scorer, fake, target.name, compute)
+    if not compute.is_main:
+        return {}
     metrics = scorer.records()
     _remark(metrics)
+    if request.export_reference is not None:
+        export_reference(scorer, request.export_reference)
     return _head(request, target, compute) | {
         **about,
         "reference": {
             "name": real.name,
             "fingerprint": real.key["source"],
             "resolution": real.key["resolution"],
+        },
+        "images": {
+            side: makeup
+            for side, images in (("fake", fake), ("real", real))
+            if (makeup := getattr(images, "makeup", None))
         },
         "metrics": metrics,
     }
@@ -192,24 +235,25 @@ def _head(request: Request, target: Target, compute: Compute) -> dict[str, Any]:
     }
 
 
-def _open(request: Request, target: Target, compute: Compute) -> tuple[Candidate, Stored, dict[str, Any]]:
+def open_sides(request: Request, target: Target, compute: Compute) -> Sides:
     """Return the candidate, the reference, and what is known about the candidate."""
-    from gtool.commands.scoring_sides import Wanted, open_stored
+    from gtool.commands.scoring_sides import open_stored
+    from gtool.commands.scoring_statistics import open_reference
 
     if target.weights is None:
         # Two folders are compared as they are, all images of both, unless the user wants otherwise.
-        wanted = Wanted(str(target.folder), "train", request.resolution)
-        fake = open_stored(wanted, request.num, request.seed)
-        against = Wanted(str(request.reference), request.split or "train", request.resolution)
-        return fake, open_stored(against, request.num, request.seed), {"candidate": fake.key}
+        fake = open_stored(
+            named_images(request, str(target.folder), "train", request.resolution), request.num, request.seed
+        )
+        against = named_images(request, str(request.reference), request.split or "train", request.resolution)
+        return fake, open_reference(request, against, request.num), {"candidate": fake.key}
     return _open_generated(request, target.weights, compute)
 
 
-def _open_generated(
-    request: Request, path: Path, compute: Compute
-) -> tuple[Candidate, Stored, dict[str, Any]]:
+def _open_generated(request: Request, path: Path, compute: Compute) -> Sides:
     """A model is compared with the pixels it was trained on, or with others brought to its resolution."""
-    from gtool.commands.scoring_sides import Generated, open_stored
+    from gtool.commands.scoring_sides import Generated
+    from gtool.commands.scoring_statistics import open_reference
     from gtool.engines.generation import load_generator
 
     model = checkpoint.read_meta(path).get("model")
@@ -227,12 +271,22 @@ def _open_generated(
         network, meta = load_generator(path, compute)
     few = set(request.metrics) <= set(WITHOUT_WEIGHTS)
     num = request.num or (NUM_GENERATED if few else NUM_GENERATED_FID)
-    real = open_stored(reference_of(request, meta, path), num, request.seed)
+    real = open_reference(request, reference_of(request, meta, path), num)
     about = {"nimg": meta.get("nimg"), "precision": compute.precision}
     if not composes:
         return Generated(network, compute, request.seed, num), real, about
     fake = open_composed(network, meta, path, request, num, compute)
     return fake, real, about | fake.about
+
+
+def named_images(
+    request: Request, dataset: str, split: str, resolution: int | None, crop: str = "center"
+) -> Wanted:
+    """Return how to open images that the user has named."""
+    from gtool.commands.scoring_sides import Wanted
+
+    crop = "fit" if request.fit else crop
+    return Wanted(dataset, split, resolution, crop, skip_bad=request.skip_bad, strict=request.strict)
 
 
 def reference_of(request: Request, meta: dict[str, Any], path: Path) -> Wanted:
@@ -243,7 +297,9 @@ def reference_of(request: Request, meta: dict[str, Any], path: Path) -> Wanted:
     refuse_resolution(request, meta, path)
     data = meta.get("recipe", {}).get("data", {})
     if request.reference is not None:
-        return Wanted(request.reference, request.split or "train", resolution, data.get("crop", "center"))
+        return named_images(
+            request, request.reference, request.split or "train", resolution, data.get("crop", "center")
+        )
     if "dataset" not in data:
         raise CheckpointError(
             f"{path}: does not say what it was trained on; name a data set with --reference"
@@ -258,6 +314,7 @@ def reference_of(request: Request, meta: dict[str, Any], path: Path) -> Wanted:
         columns,
         data.get("num_images") if split == data["split"] else None,
         data["cache_gb"],
+        skip_bad=None,  # what training could not read is left out here too
     )
 
 
@@ -277,7 +334,10 @@ def _remark(metrics: dict[str, dict[str, Any]]) -> None:
 
     if "fid" not in metrics:
         return
-    count = min(metrics["fid"]["num_fake"], metrics["fid"]["num_real"])
+    # Published statistics may come without the number of images behind them.
+    count = min(filter(None, (metrics["fid"]["num_fake"], metrics["fid"]["num_real"])))
+    if metrics["fid"]["value"] == 0:
+        console.notice("fid came out at zero, or below it by rounding, and is given as 0: equal images?")
     is_fp32 = metrics["fid"]["dtype"] == "fp32"
     metrics["fid"]["comparable"] = count >= COMPARABLE and is_fp32
     if not is_fp32:
