@@ -134,7 +134,7 @@ def _understand(request: Request) -> tuple[Request, Target]:
     if request.other is not None and request.reference is not None:
         raise RecipeError("a second folder and --reference both say what to compare with; give one")
     if request.other is not None:
-        request = replace(request, reference=request.other)
+        request = replace(request, reference=str(request.other))
     target = find_target(request.target)
     if request.looks and target.weights is None:
         raise RecipeError(
