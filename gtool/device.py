@@ -134,6 +134,14 @@ class Compute:
 
         return broadcast_object_list([value], from_process=0)[0]
 
+    def gather(self, value: Any) -> list[Any]:
+        """Return every process's value, in the order of their ranks."""
+        if self.world_size == 1:
+            return [value]
+        from accelerate.utils import gather_object
+
+        return list(gather_object([value]))
+
     def wait(self) -> None:
         """Let every process arrive here before any goes on."""
         self.accelerator.wait_for_everyone()
@@ -291,9 +299,13 @@ def launch(num_processes: int, arguments: list[str]) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes)))
     # The failing process prints its own line; the launcher's account of it would bury that line.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    launcher = ["--standalone", "--nproc-per-node", str(num_processes), "-m", "gtool", *arguments]
+    launcher = ["--standalone", "--nproc-per-node", str(num_processes), "-m", "gtool"]
+    parsed = elastic.parse_args(launcher)  # type: ignore[no-untyped-call]
+    parsed.training_script_args = (
+        arguments  # not through its parser, which takes our --num for its --numa-binding
+    )
     try:
-        elastic.run(elastic.parse_args(launcher))  # type: ignore[no-untyped-call]
+        elastic.run(parsed)  # type: ignore[no-untyped-call]
     except ChildFailedError as failed:
         _, first = failed.get_first_failure()
         raise SystemExit(first.exitcode if first.exitcode > 0 else 128 - first.exitcode) from None

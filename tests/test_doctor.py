@@ -31,7 +31,7 @@ def test_the_page_has_a_line_for_every_question(capsys):
     assert run(["doctor"]) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     expected = ["gtool", "packages", "[onnx]", "[video]", "[tensorboard]", "device", "processor"]
-    assert names == [*expected, "cache", "GTOOL_DATA", "inception", "hub"]
+    assert names == [*expected, "cache", "GTOOL_DATA", "inception", "statistics", "hub"]
 
 
 def test_the_cache_is_measured(capsys, tmp_path):
@@ -82,3 +82,27 @@ def test_a_library_that_does_not_start_is_an_error_after_the_report(capsys, monk
     assert run(["doctor", "--json"]) == 1
     problems = json.loads(capsys.readouterr().out)["problems"]
     assert problems == ["torch does not start: libtorch.so: cannot open shared object file"]
+
+
+def test_inception_weights_are_found_judged_and_their_damage_named(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.delenv("GTOOL_INCEPTION_WEIGHTS", raising=False)
+    planted = tmp_path / "cache" / "weights" / "inception-2015-12-05.pt"
+    planted.parent.mkdir(parents=True)
+    planted.write_bytes(b"cut short")
+    found = answer(capsys)["inception"]
+    assert (found["path"], found["damaged"]) == (None, [str(planted)])
+    mine = tmp_path / "mine.pth"
+    mine.write_bytes(b"weights")
+    monkeypatch.setenv("GTOOL_INCEPTION_WEIGHTS", str(mine))
+    found = answer(capsys)["inception"]
+    assert (found["path"], found["is_published"], len(found["sha256"])) == (str(mine), False, 64)
+    assert run(["doctor"]) == 0
+    assert "not the published weights" in capsys.readouterr().out
+
+
+def test_kept_statistics_are_counted(capsys, tmp_path):
+    for folder, name in (("stats", "a.safetensors"), ("stats", "a.lock"), ("published", "b.npz")):
+        (tmp_path / "cache" / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cache" / folder / name).write_bytes(bytes(10))
+    assert answer(capsys)["statistics"] == {"references": 1, "published": 1, "bytes": 20}

@@ -36,11 +36,13 @@ OUTPUTS = "`.json`, `.jsonl` (adds a line), `.xml` (JUnit), `.md` or `.html`"
 
 
 def evaluate(
-    target: Annotated[
-        str | None,
-        typer.Argument(help="A run, weights, or a folder of images; the newest run when left out."),
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="A run, weights, or a folder of images; the newest run when left out. A folder may be followed by "
+            "one to compare it with; --merge takes parts."
+        ),
     ] = None,
-    other: Annotated[str | None, typer.Argument(help="A folder to compare a folder with.")] = None,
     fid: Annotated[
         bool, typer.Option("--fid", help="Frechet Inception distance; needs Inception weights.")
     ] = False,
@@ -103,7 +105,10 @@ def evaluate(
     ] = None,
     reference: Annotated[
         str | None,
-        typer.Option(help="What is real: a data set's name or a folder; default the run's own data."),
+        typer.Option(
+            help="What is real: a data set's name, a folder, statistics (.npz, or `clean-fid:cifar10-32-train`); "
+            "default the run's own data."
+        ),
     ] = None,
     split: Annotated[
         str | None, typer.Option(help="Split of the reference; default that of the training.")
@@ -116,13 +121,37 @@ def evaluate(
     resolution: Annotated[
         int | None, typer.Option(min=16, help="Crop and resize folders to so many pixels.")
     ] = None,
+    num_processes: Annotated[int | None, typer.Option(min=1, help="Score by so many processes.")] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/N", help="Score the K-th of N parts only, to -o part.safetensors, for --merge."
+        ),
+    ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Add up the parts that --shard has written.")
+    ] = False,
+    export_reference: Annotated[
+        Path | None, typer.Option(help="Also write mu and sigma of the reference to this .npz.")
+    ] = None,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Squeeze images that are not square, where the crop is the default.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse folders with files that are no images.")
+    ] = False,
+    skip_bad: Annotated[int, typer.Option(min=0, help="Leave out up to so many unreadable images.")] = 0,
     seed: Annotated[int, typer.Option(help="Chooses the latents and the subsets.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward; changes no result.")] = 32,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="Of the generator: `auto`, `bf16` or `fp32`.")] = "auto",
     output: Annotated[
         list[Path] | None,
-        typer.Option("--output", "-o", help=f"Write the result too, by suffix: {OUTPUTS}; repeatable."),
+        typer.Option(
+            "--output",
+            "-o",
+            help=f"Write the result too, by suffix: {OUTPUTS}; repeatable. Or where a part goes.",
+        ),
     ] = None,
     maximum: Annotated[
         list[str] | None,
@@ -154,15 +183,18 @@ def evaluate(
 
     A gate asks for its metric by itself. The exit status is 4 when a gate is not met.
     """
-    from gtool.commands.eval import Request
     from gtool.commands.eval import evaluate as run_evaluate
     from gtool.commands.eval_outputs import Demands
+    from gtool.commands.eval_request import Request
 
     flags = {"fid": fid, "kid": kid, "is": inception_score, "pr": pr, "density": density}
     flags |= {"fid_infinity": infinity, "rfd": rfd, "swd": swd}
+    named = targets or []
+    parts = [path for path in output or [] if path.suffix == ".safetensors"]
     request = Request(
-        target=target,
-        other=other,
+        target=named[0] if named else None,
+        other=named[1] if len(named) > 1 else None,
+        files=tuple(named[2:]),
         metrics=tuple(name for name, wanted in flags.items() if wanted),
         attention=attention,
         reconstruction=reconstruction,
@@ -177,6 +209,14 @@ def evaluate(
         weights=weights,
         preview=preview,
         resolution=resolution,
+        num_processes=num_processes,
+        shard=shard,
+        merge=merge,
+        part=parts[0] if parts else None,
+        export_reference=export_reference,
+        fit=fit,
+        strict=strict,
+        skip_bad=skip_bad,
         seed=seed,
         batch_size=batch_size,
         device=device,
@@ -188,7 +228,7 @@ def evaluate(
             regressions=tuple(max_regress or ()),
             baseline=baseline,
             exit_zero=exit_zero,
-            outputs=tuple(output or ()),
+            outputs=tuple(path for path in output or [] if path not in parts),
             gitlab_metrics=gitlab_metrics,
         ),
     )

@@ -62,6 +62,7 @@ def _examine() -> tuple[dict[str, Any], list[str]]:
         "cache": cache,
         "data": _data_folders(),
         "inception": _inception() if machine else None,
+        "statistics": _statistics(),
         "hub": {"endpoint": hub.endpoint(), "status": _hub_status()},
     }
     return report, problems
@@ -112,14 +113,31 @@ def _inside(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
 
 
-def _inception() -> str | None:
-    """The Inception weights that --fid and --kid would use, without downloading any."""
-    from gtool.metrics.weights import VARIABLE, local_inception
+def _inception() -> dict[str, Any]:
+    """The Inception weights that --fid and the like would use, and why not others; nothing is downloaded."""
+    from gtool.metrics.weights import VARIABLE, InceptionFile, digest_of, local_inception
 
     if named := os.environ.get(VARIABLE):
-        return named if Path(named).expanduser().is_file() else f"{named} ({VARIABLE}): no such file"
-    found, damaged = local_inception()
-    return str(found.path) if found else f"{damaged[0]}: not the published file" if damaged else None
+        path = Path(named).expanduser()
+        found, damaged = (InceptionFile(path, digest_of(path)) if path.is_file() else None), list[Path]()
+    else:
+        found, damaged = local_inception()
+    return {
+        "path": str(found.path) if found else None,
+        "sha256": found.sha256 if found else None,
+        "is_published": found is not None and found.is_published,
+        "named": named,
+        "damaged": [str(path) for path in damaged],
+    }
+
+
+def _statistics() -> dict[str, int]:
+    """What is kept of references, so that it is not computed or downloaded again."""
+    cache = cache_dir()
+    features = list((cache / "stats").glob("*.safetensors"))
+    published = list((cache / "published").glob("*.npz"))
+    size = sum(path.stat().st_size for path in (*features, *published))
+    return {"references": len(features), "published": len(published), "bytes": size}
 
 
 def _hub_status() -> str:
@@ -149,6 +167,26 @@ def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("GTOOL_DATA", f"{folder['path']}: {inside if folder['exists'] else 'no such folder'}"))
     if not report["data"]:
         lines.append(("GTOOL_DATA", "not set"))
-    lines.append(("inception", report["inception"] or "not found; only --fid and --kid need it"))
+    lines.append(("inception", _inception_line(report["inception"])))
+    kept = report["statistics"]
+    lines.append(
+        (
+            "statistics",
+            f"of {kept['references']} references, {kept['published']} published; {kept['bytes'] / 1e6:.1f} MB",
+        )
+    )
     lines.append(("hub", f"{report['hub']['endpoint']}: {report['hub']['status']}"))
     return lines
+
+
+def _inception_line(found: dict[str, Any] | None) -> str:
+    found = found or {"path": None, "named": None, "damaged": []}
+    if found["path"]:
+        text = str(found["path"])
+        text += "" if found["is_published"] else f": not the published weights ({found['sha256'][:8]})"
+    elif found["named"]:
+        text = f"{found['named']} ($GTOOL_INCEPTION_WEIGHTS): no such file"
+    else:
+        text = "not found; --fid, --kid, --is, --pr, --density need it, --rfd and --swd do not"
+    wrong = ", ".join(found["damaged"])
+    return f"{text}; not the published bytes: {wrong}" if wrong else text

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -12,73 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 from gtool import __version__, checkpoint, console
 from gtool.commands import eval_paired
-from gtool.commands.eval_outputs import Demands, Plan, Scored, finish, understand_demands
-from gtool.commands.gates import flags_of, metrics_of
+from gtool.commands.eval_outputs import Plan, Scored, finish
+from gtool.commands.eval_request import LOOKS, WITHOUT_WEIGHTS, Request, Target, understand
 from gtool.commands.results import SCHEMA, Stages, provenance
-from gtool.data.names import ARCHIVES, find_dataset
-from gtool.errors import CheckpointError, RecipeError, did_you_mean
+from gtool.commands.shards import merge_parts, score_part, take_together
+from gtool.errors import CheckpointError, RecipeError
 
 if TYPE_CHECKING:
     from gtool.commands.eval_gallery import Gallery
-    from gtool.commands.scoring_sides import Candidate, Stored, Wanted
+    from gtool.commands.scoring_sides import Candidate, Stored, Unopened, Wanted
+    from gtool.commands.scoring_statistics import Summary
     from gtool.device import Compute
 
-METRICS = ("fid", "kid", "is", "pr", "density", "fid_infinity", "rfd", "swd")
-WITHOUT_WEIGHTS = ("rfd", "swd")
-MODES = ("clean", "legacy_tensorflow", "legacy_pytorch")
-# What looks into a model: the module that scores it and prints its table; whether it compares with a data set.
-LOOKS = {
-    "attention": ("gtool.commands.eval_attention", False),
-    "reconstruction": ("gtool.commands.eval_reconstruction", True),
-    "map_agreement": ("gtool.commands.eval_map_agreement", False),
-}
+    Sides = tuple[Candidate, Stored | Summary | Unopened, dict[str, Any]]
+
 NUM_GENERATED = 2000  # for rfd and swd
 NUM_GENERATED_FID = 10_000  # below this nobody publishes FIDs
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """The command line of `gtool eval`, as typed."""
-
-    target: str | None = None  # run, weights or folder; None = the newest run
-    other: str | None = None  # a second folder, in place of --reference
-    metrics: tuple[str, ...] = ()
-    attention: bool = False
-    reconstruction: bool = False
-    map_agreement: bool = False
-    paired: bool = False
-    lpips_vgg: Path | None = None
-    lpips_heads: Path | None = None
-    num: int | None = None
-    reference: str | None = None
-    split: str | None = None
-    mode: str = "clean"
-    weights: Path | None = None
-    seed: int = 0
-    preview: bool = False
-    batch_size: int = 32
-    resolution: int | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    as_json: bool = False
-    demands: Demands = field(default_factory=Demands)
-
-    @property
-    def looks(self) -> list[str]:
-        """What is asked for besides metrics, by its name in the record."""
-        return [name for name in LOOKS if getattr(self, name)]
-
-
-@dataclass(frozen=True)
-class Target:
-    """What is scored: a weights file, or a folder (or archive) of images."""
-
-    weights: Path | None
-    folder: str | None
-
-    @property
-    def name(self) -> str:
-        return str(self.weights or self.folder)
 
 
 def evaluate(request: Request) -> dict[str, Any]:
@@ -89,11 +38,17 @@ def evaluate(request: Request) -> dict[str, Any]:
         CheckpointError, DataError, NetworkError: weights, images or the Inception file cannot be had.
         GateError: a gate was not met; everything has been printed and written.
     """
-    request, target, plan = _understand(request)
-    from gtool.device import make_compute
+    request, target, plan = understand(request)
+    from gtool.device import launch, launched_processes, make_compute
 
+    if (request.num_processes or 1) > 1 and launched_processes() is None:
+        launch(request.num_processes or 1, sys.argv[1:])
+        return {}
     started = time.monotonic()
-    compute = make_compute(request.device, request.precision)
+    compute = make_compute(request.device, request.precision, num_processes=request.num_processes)
+    console.set_quiet(console.is_quiet() or not compute.is_main)
+    if request.shard:
+        return score_part(request, target, compute)
     gallery = _make_gallery(plan)
     record = _head(request, target, compute)
     if request.metrics:
@@ -102,6 +57,9 @@ def evaluate(request: Request) -> dict[str, Any]:
         record |= eval_paired.score(str(target.folder), request, compute)
     for look in request.looks:
         record[look] = import_module(LOOKS[look][0]).score(target.weights, request, compute)
+    compute.close()
+    if not compute.is_main:
+        return record
     record["seconds"] = round(time.monotonic() - started, 1)
     scored = Scored(record, plan, target.weights, gallery)
     return finish(scored, as_json=request.as_json, tables=partial(_print_looks, request.looks))
@@ -121,109 +79,44 @@ def _make_gallery(plan: Plan) -> Gallery | None:
     return Gallery()
 
 
-# What was asked for; nothing heavy is imported here.
-
-
-def _understand(request: Request) -> tuple[Request, Target, Plan]:
-    """Fill in the defaults and refuse what cannot work before anything is loaded."""
-    plan = understand_demands(request.demands, tuple(LOOKS))
-    request = _ask_for_gates(request, plan)
-    if request.mode not in MODES:
-        raise RecipeError(f"--mode {request.mode}: unknown{did_you_mean(request.mode, MODES)}")
-    if request.other is not None and request.reference is not None:
-        raise RecipeError("a second folder and --reference both say what to compare with; give one")
-    if request.other is not None:
-        request = replace(request, reference=request.other)
-    target = find_target(request.target)
-    if request.looks and target.weights is None:
-        raise RecipeError(
-            f"{target.folder}: {_flag(request.looks[0])} looks into a model; name a run or weights"
-        )
-    if target.folder is not None and request.reference is None:
-        raise RecipeError(
-            f"{target.folder}: a folder is compared with another; name it second, or --reference NAME"
-        )
-    if request.reference is not None:
-        find_dataset(request.reference)  # raises when the name leads nowhere
-    if request.weights is not None and not request.weights.is_file():
-        raise CheckpointError(f"{request.weights}: no such file (--weights)")
-    eval_paired.refuse_unpaired(request, target.folder)
-    _refuse_idle(request)
-    if not request.metrics and not request.looks and not request.paired:
-        console.notice("no metric was named: rfd and swd, which need no weights (--fid and --kid need them)")
-        request = replace(request, metrics=WITHOUT_WEIGHTS)
-    return request, target, plan
-
-
-def _ask_for_gates(request: Request, plan: Plan) -> Request:
-    """Ask for what gates are about; where nothing is asked for at all, for what the baseline has."""
-    wanted = [gate.metric for gate in plan.gates]
-    if not wanted and not request.metrics and not request.looks and plan.baseline is not None:
-        wanted = metrics_of(plan.baseline)
-    flags = flags_of(wanted)
-    # Looks, and whatever else is scored beside METRICS, are switches of the request.
-    switches: dict[str, Any] = {
-        name: True
-        for name in (*flags, *LOOKS)
-        if name in Request.__dataclass_fields__
-        and (name in flags or any(one.startswith(f"{name}.") for one in wanted))
-    }
-    metrics = (*request.metrics, *(flag for flag in flags if flag not in request.metrics))
-    return replace(request, metrics=tuple(name for name in METRICS if name in metrics), **switches)
-
-
-def _refuse_idle(request: Request) -> None:
-    """Refuse what says what to compare with where nothing is compared."""
-    if request.metrics or not request.looks:
-        return
-    compares = any(LOOKS[look][1] for look in request.looks)
-    for name in ("weights",) if compares else ("reference", "split", "resolution", "weights"):
-        if getattr(request, name) is not None:
-            why = "needs no Inception" if compares else "compares with nothing real"
-            raise RecipeError(
-                f"--{name}: {_flag(request.looks[0])} {why}; give a metric too, or leave it out"
-            )
-
-
-def _flag(look: str) -> str:
-    return f"--{look.replace('_', '-')}"
-
-
-def find_target(spec: str | None) -> Target:
-    """Return the weights or the folder that a word means; CheckpointError when it means nothing."""
-    if spec is not None:
-        path = Path(spec).expanduser()
-        is_run = (path / "recipe.toml").is_file() or any(path.glob("weights-*.safetensors"))
-        if (path.is_dir() and not is_run) or path.suffix.lower() in ARCHIVES:
-            find_dataset(spec)
-            return Target(None, spec)
-    return Target(checkpoint.find_weights(spec), None)
-
-
 # Scoring.
 
 
 def _score(request: Request, target: Target, compute: Compute, gallery: Gallery | None) -> dict[str, Any]:
     from gtool.commands.scoring import Scorer
+    from gtool.commands.scoring_statistics import export_reference
 
     stages = Stages()
-    fake, real, about = _open(request, target, compute)
-    if gallery is not None:
-        fake = gallery.watch(fake, real)
-    stages.done("opening")
-    scorer = Scorer(request, real, fake.count, compute.device)
-    stages.done("reference")
-    scorer.take(fake, target.name)
+    if request.merge:
+        scorer, real, about = merge_parts(request, compute)
+        fake: Candidate | None = None
+    else:
+        fake, real, about = open_sides(request, target, compute)
+        if gallery is not None:
+            fake = gallery.watch(fake, real)
+        stages.done("opening")
+        scorer = Scorer(request, real, fake.count, compute.device)
+        stages.done("reference")
+        take_together(scorer, fake, target.name, compute)
     stages.done("candidate")
+    if not compute.is_main:
+        return {}
     metrics = scorer.records()
     stages.done("distances")
     _remark(metrics)
+    if request.export_reference is not None:
+        export_reference(scorer, request.export_reference)
     return {
         **about,
         "reference": {
             "name": real.name,
             "fingerprint": real.key["source"],
             "resolution": real.key["resolution"],
+        },
+        "images": {
+            side: makeup
+            for side, images in (("fake", fake), ("real", real))
+            if (makeup := getattr(images, "makeup", None))
         },
         "metrics": metrics,
         "stages": stages.seconds,
@@ -242,24 +135,25 @@ def _head(request: Request, target: Target, compute: Compute) -> dict[str, Any]:
     }
 
 
-def _open(request: Request, target: Target, compute: Compute) -> tuple[Candidate, Stored, dict[str, Any]]:
+def open_sides(request: Request, target: Target, compute: Compute) -> Sides:
     """Return the candidate, the reference, and what is known about the candidate."""
-    from gtool.commands.scoring_sides import Wanted, open_stored
+    from gtool.commands.scoring_sides import open_stored
+    from gtool.commands.scoring_statistics import open_reference
 
     if target.weights is None:
         # Two folders are compared as they are, all images of both, unless the user wants otherwise.
-        wanted = Wanted(str(target.folder), "train", request.resolution)
-        fake = open_stored(wanted, request.num, request.seed)
-        against = Wanted(str(request.reference), request.split or "train", request.resolution)
-        return fake, open_stored(against, request.num, request.seed), {"candidate": fake.key}
+        fake = open_stored(
+            named_images(request, str(target.folder), "train", request.resolution), request.num, request.seed
+        )
+        against = named_images(request, str(request.reference), request.split or "train", request.resolution)
+        return fake, open_reference(request, against, request.num), {"candidate": fake.key}
     return _open_generated(request, target.weights, compute)
 
 
-def _open_generated(
-    request: Request, path: Path, compute: Compute
-) -> tuple[Candidate, Stored, dict[str, Any]]:
+def _open_generated(request: Request, path: Path, compute: Compute) -> Sides:
     """A model is compared with the pixels it was trained on, or with others brought to its resolution."""
-    from gtool.commands.scoring_sides import Generated, open_stored
+    from gtool.commands.scoring_sides import Generated
+    from gtool.commands.scoring_statistics import open_reference
     from gtool.engines.generation import load_generator
 
     model = checkpoint.read_meta(path).get("model")
@@ -277,12 +171,22 @@ def _open_generated(
         network, meta = load_generator(path, compute)
     few = set(request.metrics) <= set(WITHOUT_WEIGHTS)
     num = request.num or (NUM_GENERATED if few else NUM_GENERATED_FID)
-    real = open_stored(reference_of(request, meta, path), num, request.seed)
+    real = open_reference(request, reference_of(request, meta, path), num)
     about = {"nimg": meta.get("nimg"), "precision": compute.precision}
     if not composes:
         return Generated(network, compute, request.seed, num), real, about
     fake = open_composed(network, meta, path, request, num, compute)
     return fake, real, about | fake.about
+
+
+def named_images(
+    request: Request, dataset: str, split: str, resolution: int | None, crop: str = "center"
+) -> Wanted:
+    """Return how to open images that the user has named."""
+    from gtool.commands.scoring_sides import Wanted
+
+    crop = "fit" if request.fit else crop
+    return Wanted(dataset, split, resolution, crop, skip_bad=request.skip_bad, strict=request.strict)
 
 
 def reference_of(request: Request, meta: dict[str, Any], path: Path) -> Wanted:
@@ -293,7 +197,9 @@ def reference_of(request: Request, meta: dict[str, Any], path: Path) -> Wanted:
     refuse_resolution(request, meta, path)
     data = meta.get("recipe", {}).get("data", {})
     if request.reference is not None:
-        return Wanted(request.reference, request.split or "train", resolution, data.get("crop", "center"))
+        return named_images(
+            request, request.reference, request.split or "train", resolution, data.get("crop", "center")
+        )
     if "dataset" not in data:
         raise CheckpointError(
             f"{path}: does not say what it was trained on; name a data set with --reference"
@@ -308,6 +214,7 @@ def reference_of(request: Request, meta: dict[str, Any], path: Path) -> Wanted:
         columns,
         data.get("num_images") if split == data["split"] else None,
         data["cache_gb"],
+        skip_bad=None,  # what training could not read is left out here too
     )
 
 
@@ -327,7 +234,10 @@ def _remark(metrics: dict[str, dict[str, Any]]) -> None:
 
     if "fid" not in metrics:
         return
-    count = min(metrics["fid"]["num_fake"], metrics["fid"]["num_real"])
+    # Published statistics may come without the number of images behind them.
+    count = min(filter(None, (metrics["fid"]["num_fake"], metrics["fid"]["num_real"])))
+    if metrics["fid"]["value"] == 0:
+        console.notice("fid came out at zero, or below it by rounding, and is given as 0: equal images?")
     is_fp32 = metrics["fid"]["dtype"] == "fp32"
     metrics["fid"]["comparable"] = count >= COMPARABLE and is_fp32
     if not is_fp32:

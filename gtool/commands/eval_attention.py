@@ -13,7 +13,7 @@ from gtool.errors import RecipeError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from gtool.commands.eval import Request
+    from gtool.commands.eval_request import Request
     from gtool.device import Compute
 
 NUM_IMAGES = 1000  # or as many as the budget holds

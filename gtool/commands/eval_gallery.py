@@ -18,11 +18,12 @@ from PIL import Image
 from torch import Tensor
 
 from gtool import console
+from gtool.commands.scoring_sides import Stored
 from gtool.metrics.rfd import SIDE, RandomFeatures
 from gtool.render.score_page import Pair, Pictures
 
 if TYPE_CHECKING:
-    from gtool.commands.scoring_sides import Batch, Candidate, Stored
+    from gtool.commands.scoring_sides import Batch, Candidate
 
 NUM_FAKE, NUM_REAL = 500, 2000  # images at most whose features are compared
 NUM_POINTS = 500  # of each kind in the cloud
@@ -39,9 +40,9 @@ class Gallery:
         self._small: list[Tensor] = []
         self._shown: list[np.ndarray] = []
 
-    def watch(self, candidate: Candidate, real: Stored) -> Watched:
-        """Return the same candidate, of which some images are kept as they pass."""
-        self._real = real
+    def watch(self, candidate: Candidate, real: object) -> Watched:
+        """Return the same candidate, of which some images are kept as they pass; statistics have none to show."""
+        self._real = real if isinstance(real, Stored) else None
         return Watched(candidate, self)
 
     def keep(self, image: Tensor, *, is_shown: bool) -> None:
@@ -69,7 +70,7 @@ class Gallery:
 
     def _read_real(self) -> tuple[Tensor, np.ndarray]:
         """Return real images uint8 (N, 3, 32, 32), spread evenly over those that were chosen, and their places."""
-        if self._real is None or not hasattr(self._real, "chosen"):
+        if self._real is None:
             return torch.empty(0), np.empty(0, int)
         places = self._real.chosen[_evenly(len(self._real.chosen), NUM_REAL)]
         small: list[Tensor] = []

@@ -11,7 +11,7 @@ from gtool.errors import RecipeError
 if TYPE_CHECKING:
     import numpy as np
 
-    from gtool.commands.eval import Request
+    from gtool.commands.eval_request import Request
     from gtool.device import Compute
     from gtool.metrics.map_agreement import Agreement
 

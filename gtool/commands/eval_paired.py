@@ -13,7 +13,7 @@ from gtool.errors import DataError, RecipeError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gtool.commands.eval import Request
+    from gtool.commands.eval_request import Request
     from gtool.data.sources import Source
     from gtool.device import Compute
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from gtool.commands.eval import Request
+    from gtool.commands.eval_request import Request
     from gtool.data.cache import Stored
     from gtool.device import Compute
 

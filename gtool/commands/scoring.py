@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from gtool import console
-from gtool.commands.scoring_sides import Candidate, Stored, one_size
+from gtool.commands.scoring_sides import Candidate, Stored, Unopened, one_size
+from gtool.commands.scoring_statistics import Summary
 from gtool.errors import CheckpointError
 from gtool.metrics import fid_infinity
 from gtool.metrics.fid import Extractor, FeatureCollector, Features, fid
@@ -27,7 +28,7 @@ from gtool.metrics.yardstick import Candidate as Measured
 from gtool.metrics.yardstick import Yardstick
 
 if TYPE_CHECKING:
-    from gtool.commands.eval import Request
+    from gtool.commands.eval_request import Request
 
 BY_ROWS = frozenset({"kid", "pr", "density", "fid_infinity"})  # need every image's features, not the moments
 BY_FEATURES = BY_ROWS | {"fid"}
@@ -43,7 +44,9 @@ class Scorer:
     num: images of the whole candidate, whether or not all of them are taken here.
     """
 
-    def __init__(self, request: Request, real: Stored, num: int, device: torch.device) -> None:
+    def __init__(
+        self, request: Request, real: Stored | Summary | Unopened, num: int, device: torch.device
+    ) -> None:
         self.request = request
         self.real = real
         self.num = num
@@ -58,6 +61,7 @@ class Scorer:
         if BY_INCEPTION & self.wanted:
             self._prepare_inception()
         if BY_YARDSTICK & self.wanted:
+            assert isinstance(real, Stored)
             yardstick = Yardstick.build(real.images, num=num, seed=request.seed, device=device)
             self.yardstick = yardstick.candidate()
 
@@ -73,6 +77,8 @@ class Scorer:
                 f"{self.weights.path}: has no last layer, which --is needs; leave --is out, or name another copy"
             )
         self.extractor = Extractor(network, self.request.mode, "bf16" if self.request.preview else "fp32")
+        if isinstance(self.real, Summary):
+            self.real.require(self.weights, self.extractor.dtype)
 
     # Taking images.
 
@@ -143,7 +149,7 @@ class Scorer:
         return found
 
     def _feature_records(self) -> dict[str, Record]:
-        fake, real = self.collector.features(), self._real_features()
+        fake, real = self.collector.features(), self.reference_features()
         tail = f"{self._protocol_middle()}/{_counts(fake.count, self.real.name, real.count)}"
         made_with = {"num_fake": fake.count, "num_real": real.count, **self._made_with(self.weights.sha256)}
         return {
@@ -197,21 +203,23 @@ class Scorer:
             "seed": self.request.seed,
         }
 
-    def _real_features(self) -> Features:
-        extractor = self.extractor
+    def reference_features(self) -> Features:
+        """Return the features of the reference: of its file, of the cache, or taken from its images now."""
+        real, extractor = self.real, self.extractor
         assert extractor is not None
+        if isinstance(real, Summary):
+            return real.features
+        assert isinstance(real, Stored)
 
         def build() -> Features:
             collector = FeatureCollector(keep_rows=self.needs_rows)
-            with console.progress(f"features of {self.real.name}") as update:
-                for batch in self.real.batches(self.request.batch_size):
+            with console.progress(f"features of {real.name}") as update:
+                for batch in real.batches(self.request.batch_size):
                     collector.add(extractor(batch))
-                    update(
-                        collector.count, self.real.count, f"{collector.count:,} of {self.real.count:,} images"
-                    )
+                    update(collector.count, real.count, f"{collector.count:,} of {real.count:,} images")
             return collector.features()
 
-        key = {**self.real.key, "mode": self.request.mode, "weights": self.weights.sha256}
+        key = {**real.key, "mode": self.request.mode, "weights": self.weights.sha256}
         if extractor.dtype != "fp32":
             key["dtype"] = extractor.dtype
         return reference_features(key, build, need_rows=self.needs_rows)
@@ -246,7 +254,8 @@ def _variant(name: str) -> str:
 
 
 def _counts(num_fake: int, name: str, num_real: int) -> str:
-    return f"n{num_fake}/ref-{name}-n{num_real}"
+    """Return what a protocol says of the two sets; a count that nobody knows is left out."""
+    return f"n{num_fake}/ref-{name}" + (f"-n{num_real}" if num_real else "")
 
 
 def _find_weights(named: Path | None) -> InceptionFile:

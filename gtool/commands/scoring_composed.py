@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,12 @@ class Composed:
     images: Any = None
     places: np.ndarray | None = None
     taken_from: str = "nothing"
+    start: int = 0  # number of the first picture
+
+    @property
+    def grain(self) -> int:
+        """Parts begin at multiples of this: pictures are composed so many at a time."""
+        return BATCH
 
     @property
     def choice(self) -> Choice:
@@ -48,10 +54,15 @@ class Composed:
         """What a record says of these pictures."""
         return {"sampling": {"top_k": self.choice.top_k, "conditions": self.taken_from}}
 
+    def part(self, start: int, stop: int) -> Composed:
+        """Return pictures `start` to `stop` alone."""
+        return replace(self, start=self.start + start, count=stop - start)
+
     def batches(self, batch_size: int) -> Iterator[torch.Tensor]:
         """Yield uint8 (b, 3, R, R); `batch_size` is not looked at, so that it changes no picture."""
-        for start in range(0, self.count, BLOCK):
-            indices = torch.arange(start, min(start + BLOCK, self.count))
+        last = self.start + self.count
+        for start in range(self.start, last, BLOCK):
+            indices = torch.arange(start, min(start + BLOCK, last))
             request = Request(self._conditions(indices), indices, self.seed, self.choice)
             for step in compose_pictures(self.composer, request, self.compute, BATCH):
                 if step.pictures is not None:

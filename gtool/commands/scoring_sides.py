@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,11 +13,14 @@ import torch
 from torch import Tensor
 
 from gtool import console
+from gtool.commands.scoring_hygiene import look_at, look_beside, tolerate
 from gtool.data.cache import load_images
 from gtool.data.lazy import in_order
-from gtool.data.sources import open_source
+from gtool.data.pixels import quiet_pillow
+from gtool.data.sources import Source, open_source
+from gtool.data.transforms import to_uint8
 from gtool.device import Compute, derive_seed
-from gtool.engines.generation import generate
+from gtool.engines.generation import batches
 from gtool.errors import DataError
 from gtool.metrics.images import permutation
 
@@ -30,6 +33,8 @@ class Candidate(Protocol):
     @property
     def count(self) -> int: ...
 
+    def part(self, start: int, stop: int) -> Candidate: ...
+
     def batches(self, batch_size: int) -> Iterator[Batch]: ...
 
 
@@ -41,11 +46,23 @@ class Generated:
     compute: Compute
     seed: int
     count: int
+    start: int = 0  # number of the first image
+
+    def part(self, start: int, stop: int) -> Generated:
+        """Return images `start` to `stop` alone."""
+        return replace(self, start=self.start + start, count=stop - start)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        yield from generate(
-            self.generator, self.seed, torch.arange(self.count), self.compute, batch_size=batch_size
-        )
+        """Yield uint8 (b, 3, R, R); DataError for values that are not finite, which would become grey levels."""
+        indices = torch.arange(self.start, self.start + self.count)
+        done = self.start
+        for images, _ in batches(self.generator, self.seed, indices, self.compute, batch_size=batch_size):
+            if not torch.isfinite(images).all():
+                raise DataError(
+                    f"the generator makes values that are not finite (images {done} to {done + len(images) - 1})"
+                )
+            done += len(images)
+            yield to_uint8(images).cpu()
 
 
 class NativeImages:
@@ -87,25 +104,41 @@ class Stored:
     images: Any
     chosen: np.ndarray
     key: dict[str, str | int]  # what the pixels depend on
+    makeup: dict[str, Any]  # for the record: formats, modes, what was left out
+    opened: tuple[Wanted, int | None]  # how it was opened: what and how many were asked for
 
     @property
     def count(self) -> int:
         return len(self.chosen)
 
+    def part(self, start: int, stop: int) -> Stored:
+        """Return images `start` to `stop` alone."""
+        return replace(self, chosen=self.chosen[start:stop])
+
     def batches(self, batch_size: int) -> Iterator[Batch]:
         if isinstance(self.images, NativeImages):
-            # Decoded by threads while the batch before is looked at.
-            images = in_order(self.images.read, map(int, self.chosen), ahead=batch_size)
-            while batch := list(islice(images, batch_size)):
-                yield batch
+            with quiet_pillow():  # decoded by threads while the batch before is looked at
+                yield from _grouped(
+                    in_order(self.images.read, map(int, self.chosen), ahead=batch_size), batch_size
+                )
             return
         for start in range(0, self.count, batch_size):
             yield torch.from_numpy(np.array(self.images[self.chosen[start : start + batch_size]]))
 
 
+def _grouped(images: Iterator[Tensor], size: int) -> Iterator[list[Tensor]]:
+    while group := list(islice(images, size)):
+        yield group
+
+
 @dataclass(frozen=True)
 class Wanted:
-    """How to open a folder or data set; `resolution` None keeps the images' own size."""
+    """How to open a folder or data set; `resolution` None keeps the images' own size.
+
+    crop: `center` or `fit`; of images that keep their size, whether those that are not square are accepted.
+    skip_bad: how many images may be unreadable; None is any number, as in training.
+    strict: refuse a folder with files that are no images.
+    """
 
     dataset: str
     split: str
@@ -114,10 +147,16 @@ class Wanted:
     columns: tuple[str | None, str | None, str | None] = (None, None, None)
     num_images: int | None = None
     cache_gb: float = 4.0
+    skip_bad: int | None = 0
+    strict: bool = False
 
 
 def open_stored(wanted: Wanted, num: int | None, seed: int) -> Stored:
-    """Open a data set and choose all its images, or `num` of them by the seed."""
+    """Open a data set and choose all its images, or `num` of them by the seed; look at each before it is scored.
+
+    Raises:
+        DataError: nothing there, more unreadable images than tolerated, images that are not square.
+    """
     image, label, segmentation = wanted.columns
     source = open_source(
         wanted.dataset,
@@ -127,32 +166,61 @@ def open_stored(wanted: Wanted, num: int | None, seed: int) -> Stored:
         segmentation_column=segmentation,
         num_images=wanted.num_images,
         resolution=wanted.resolution,
+        arrays=True,
     )
     if note := getattr(source, "note", None):
         console.notice(note)
+    makeup = look_beside(source, wanted)
     images: Any = NativeImages(source)
+    places = np.arange(len(source))
     if wanted.resolution is not None:
-        with console.progress(f"reading {source.name}") as update:
-            loaded = load_images(
-                source,
-                wanted.resolution,
-                crop=wanted.crop,
-                budget_gb=wanted.cache_gb,
-                progress=lambda done, total: update(done, total, f"{done:,} of {total:,} images"),
-            )
-        for name, reason in loaded.skipped:
-            console.warning(f"{name}: left out: {reason}")
-        images = loaded.images
-    count = len(images)
-    chosen = np.arange(count)
-    if num is not None and num < count:
-        chosen = np.sort(permutation(count, derive_seed("eval", seed))[:num])
-    key: dict[str, str | int] = {"source": source.fingerprint, "resolution": wanted.resolution or 0}
-    key |= {"crop": wanted.crop, "num": len(chosen), "seed": seed if len(chosen) < count else 0}
-    return Stored(_short(wanted), images, chosen, key)
+        images, places = _load(source, wanted, makeup)
+    chosen = np.arange(len(places))
+    if num is not None and num < len(places):
+        chosen = np.sort(permutation(len(places), derive_seed("eval", seed))[:num])
+    is_part = len(chosen) < len(places)
+    content, unread = look_at(source, places[chosen], wanted, makeup)
+    chosen = chosen[~np.isin(places[chosen], unread)]
+    if len(chosen) < 2:
+        raise DataError(f"{source.name}: {len(chosen)} images can be read; at least 2 are needed")
+    key: dict[str, str | int] = {"source": content, "resolution": wanted.resolution or 0}
+    key |= {"crop": wanted.crop, "num": len(chosen), "seed": seed if is_part else 0}
+    return Stored(short_name(wanted), images, chosen, key, makeup, (wanted, num))
 
 
-def _short(wanted: Wanted) -> str:
+@dataclass(frozen=True)
+class Unopened:
+    """A reference that a part of a score does without; whoever merges the parts opens it."""
+
+    opened: tuple[Wanted, int | None]
+    key: dict[str, str | int]
+    count: int = 0
+
+    @property
+    def name(self) -> str:
+        return short_name(self.opened[0])
+
+
+def _load(source: Source, wanted: Wanted, makeup: dict[str, Any]) -> tuple[Any, np.ndarray]:
+    """Return the pixels of one resolution, and which images of the source they are."""
+    assert wanted.resolution is not None
+    with console.progress(f"reading {source.name}") as update:
+        loaded = load_images(
+            source,
+            wanted.resolution,
+            crop=wanted.crop,
+            budget_gb=wanted.cache_gb,
+            progress=lambda done, total: update(done, total, f"{done:,} of {total:,} images"),
+        )
+    tolerate(loaded.skipped, source.name, wanted.skip_bad, makeup)
+    if not loaded.skipped:
+        return loaded.images, np.arange(len(source))
+    left_out = {name for name, _ in loaded.skipped}
+    kept = [index for index in range(len(source)) if source.name_of(index) not in left_out]
+    return loaded.images, np.array(kept, np.int64)
+
+
+def short_name(wanted: Wanted) -> str:
     """Return `cifar10-train` for a data set with splits and the bare name for a folder."""
     path = Path(wanted.dataset).expanduser()
     return path.resolve().name if path.exists() else f"{wanted.dataset.split('/')[-1]}-{wanted.split}"

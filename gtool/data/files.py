@@ -8,9 +8,11 @@ maps beside them are pairs (`gtool.data.pair_folders`): their images are the set
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from gtool.data.label_names import read_names
-from gtool.data.names import IMAGE_SUFFIXES, Place, is_visible, visible_files
+from gtool.data.names import ARRAY_SUFFIX, IMAGE_SUFFIXES, Place, is_visible, visible_files
 from gtool.data.pair_folders import find_pairs
 from gtool.data.pixels import MAX_BYTES, VERSION, Encoded, UnreadableImage
 from gtool.data.sources import ImageSource, Maps
@@ -124,17 +126,17 @@ class Beside:
         return "none" if number is None else self.files.signature(number)
 
 
-def open_files(place: Place, split: str) -> ImageSource:
-    """Return the images of a folder or a zip in the order of their names.
+def open_files(place: Place, split: str, *, arrays: bool = False) -> ImageSource:
+    """Return the images of a folder or a zip in the order of their names, `arrays`: .npy files among them.
 
     Raises:
         DataError: no images, no such split, no zip.
     """
     assert place.path is not None
-    found = _list_zip(place.path) if place.kind == "zip" else _list_folder(place.path)
+    suffixes = _suffixes(arrays)
+    found = _list_zip(place.path, suffixes) if place.kind == "zip" else _list_folder(place.path, suffixes)
     if not len(found):
-        suffixes = " ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
-        raise DataError(f"{place.path}: no images found (looked for {suffixes})")
+        raise DataError(_nothing_found(place, suffixes, arrays=arrays))
     items, parts, maps, others = _without_maps(found)
     kept, depth, note = _of_split(parts, split, str(place.path))
     labels, class_names = _classes([path[depth:] for path in parts], kept)
@@ -152,6 +154,37 @@ def open_files(place: Place, split: str) -> ImageSource:
         note=note,
         chosen=None if len(kept) == len(items) else np.array(kept, np.int64),
     )
+
+
+def list_ignored(place: Place, *, arrays: bool = False) -> list[str]:
+    """Return the names of the visible files of a folder or a zip that `open_files` passes over.
+
+    Raises:
+        DataError: no zip, or a folder that cannot be listed.
+    """
+    assert place.path is not None
+    every = _list_zip(place.path, None) if place.kind == "zip" else _list_folder(place.path, None)
+    return [name for name in every.names if Path(name).suffix.lower() not in _suffixes(arrays)]
+
+
+def count_suffixes(names: Sequence[str]) -> str:
+    """Return `.txt 3, .mov 1`: how many files there are of each kind, the most frequent first."""
+    counts = Counter(Path(name).suffix.lower() or "without a suffix" for name in names)
+    return ", ".join(f"{suffix} {count:,}" for suffix, count in counts.most_common())
+
+
+def _suffixes(arrays: bool) -> frozenset[str]:
+    return IMAGE_SUFFIXES | {ARRAY_SUFFIX} if arrays else IMAGE_SUFFIXES
+
+
+def _nothing_found(place: Place, suffixes: frozenset[str], *, arrays: bool) -> str:
+    text = f"{place.path}: no images found (looked for {' '.join(sorted(suffix[1:] for suffix in suffixes))})"
+    if others := list_ignored(place, arrays=arrays):
+        text += f"; what is there: {count_suffixes(others)}"
+    path = place.path
+    if path is not None and path.is_dir() and not all(map(is_visible, os.listdir(path))):
+        text += "; hidden files and folders are not looked into"
+    return text
 
 
 def _without_maps(
@@ -219,12 +252,12 @@ def _classes(
     return None, None
 
 
-def _list_folder(root: Path) -> Files:
-    names = sorted(path.relative_to(root).as_posix() for path in visible_files(root, IMAGE_SUFFIXES))
+def _list_folder(root: Path, suffixes: frozenset[str] | None) -> Files:
+    names = sorted(path.relative_to(root).as_posix() for path in visible_files(root, suffixes))
     return Files(root, tuple(names))
 
 
-def _list_zip(path: Path) -> Members:
+def _list_zip(path: Path, suffixes: frozenset[str] | None) -> Members:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -234,7 +267,7 @@ def _list_zip(path: Path) -> Members:
         entry
         for entry in entries
         if not entry.is_dir()
-        and Path(entry.filename).suffix.lower() in IMAGE_SUFFIXES
+        and (suffixes is None or Path(entry.filename).suffix.lower() in suffixes)
         and all(is_visible(part) for part in entry.filename.split("/"))
     ]
     images.sort(key=lambda entry: entry.filename)

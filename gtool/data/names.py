@@ -38,6 +38,7 @@ SHORT_NAMES = {
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif")
 )
+ARRAY_SUFFIX = ".npy"  # counts as an image where pictures are scored, not where they are trained on
 ARCHIVES = (".zip", ".parquet")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -54,12 +55,13 @@ class Place:
     config: str | None = None  # of hub and parquet: one of several configurations
 
 
-def find_dataset(dataset: str) -> Place:
+def find_dataset(dataset: str | os.PathLike[str]) -> Place:
     """Return where a data set is; looks at the file system, never at the network.
 
     Raises:
         DataError: nothing of this name, or something that holds no data set.
     """
+    dataset = os.fspath(dataset)
     if not dataset.strip():
         raise DataError("the data set has no name; give a folder, a known name, or scenes")
     if _is_written_as_path(dataset):
@@ -128,8 +130,8 @@ def _kind_of_folder(path: Path) -> Kind:
     return "parquet" if any(visible_files(path, (".parquet",))) else "folder"
 
 
-def visible_files(root: Path, suffixes: frozenset[str] | tuple[str, ...]) -> Iterator[Path]:
-    """Yield the files below a folder with one of these suffixes (lower case) that are not hidden.
+def visible_files(root: Path, suffixes: frozenset[str] | tuple[str, ...] | None) -> Iterator[Path]:
+    """Yield the files below a folder with one of these suffixes (lower case), or all, that are not hidden.
 
     Links are followed, each folder once. A link that leads nowhere is yielded: its reader reports it.
 
@@ -149,7 +151,7 @@ def visible_files(root: Path, suffixes: frozenset[str] | tuple[str, ...]) -> Ite
         seen.add(real)
         below[:] = [name for name in below if is_visible(name)]
         for name in names:
-            if is_visible(name) and os.path.splitext(name)[1].lower() in suffixes:
+            if is_visible(name) and (suffixes is None or os.path.splitext(name)[1].lower() in suffixes):
                 path = Path(folder, name)
                 if path.is_file() or path.is_symlink():
                     yield path

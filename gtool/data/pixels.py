@@ -6,6 +6,8 @@ orientation that a camera noted is applied. 32-bit and float pixels have no agre
 Pillow's limit on the number of pixels stays on. Resizing is Lanczos with antialiasing, in 8 bits; a JPEG
 may be decoded at 1/2, 1/4 or 1/8 of its size as long as both sides stay at least twice the wanted
 resolution.
+
+An .npy file is an image when its array is (H, W, 3) with numbers from 0 to 255; fractions are rounded.
 """
 
 from __future__ import annotations
@@ -119,7 +121,7 @@ def open_image(encoded: Encoded, name: str) -> Iterator[Image.Image]:
         if size > MAX_BYTES:
             raise UnreadableImage(name, f"larger than {MAX_BYTES >> 20} MB")
         file: Any = io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
-        with Image.open(file, formats=_formats()) as image:
+        with _open_array(encoded, name) or Image.open(file, formats=_formats()) as image:
             yield image
     except UnreadableImage:
         raise
@@ -133,6 +135,30 @@ def open_image(encoded: Encoded, name: str) -> Iterator[Image.Image]:
     # Decoders raise what they like on damaged files: OSError, SyntaxError, ValueError, struct.error and more.
     except Exception as bad:
         raise UnreadableImage(name, f"damaged: {' '.join(str(bad).split()) or type(bad).__name__}") from None
+
+
+def _open_array(encoded: bytes | Path, name: str) -> Image.Image | None:
+    """Return the image that an .npy file holds, None for other files.
+
+    Raises:
+        UnreadableImage: another shape, or numbers that are not grey levels from 0 to 255.
+    """
+    is_array = encoded[:6] == b"\x93NUMPY" if isinstance(encoded, bytes) else encoded.suffix.lower() == ".npy"
+    if not is_array:
+        return None
+    values = np.load(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, allow_pickle=False)
+    if values.ndim != 3 or values.shape[2] != 3 or not values.size:
+        raise UnreadableImage(name, f"an array must be (height, width, 3); this is {values.shape}")
+    if values.dtype.kind not in "uif":
+        raise UnreadableImage(name, f"an array must hold numbers; this holds {values.dtype}")
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 255):  # NaN is neither
+        raise UnreadableImage(name, f"an array must hold 0 to 255; this holds {low:.4g} to {high:.4g}")
+    if values.dtype.kind == "f" and high <= 1:
+        raise UnreadableImage(name, f"fractions up to {high:.4g} where 0 to 255 is meant; multiply by 255")
+    image = Image.fromarray(np.rint(values).astype(np.uint8))
+    image.format = "NPY"
+    return image
 
 
 @cache

@@ -143,6 +143,10 @@ class ImageSource:
         items = self._map_items(kind) if kind else self.items
         return items.name(self._places([index])[0])
 
+    def load(self, indices: Sequence[int]) -> list[Encoded]:
+        """Return images as they are stored."""
+        return self.items.load(self._places(indices))
+
     def read(self, index: int) -> np.ndarray:
         """Return image `index` as uint8 (H, W, 3) RGB at its native size.
 
@@ -295,6 +299,7 @@ def open_source(  # noqa: PLR0913  (one keyword for each key of a recipe's [data
     resolution: int | None = None,
     seed: int = 0,
     offline: bool = False,
+    arrays: bool = False,
 ) -> Source:
     """Open a data set by name; see `gtool.data.names` for what a name can be.
 
@@ -309,6 +314,7 @@ def open_source(  # noqa: PLR0913  (one keyword for each key of a recipe's [data
         resolution: of scenes read one by one.
         seed: of scenes and of the choice.
         offline: send nothing over the network.
+        arrays: of a folder or zip, .npy files are images too.
 
     Raises:
         DataError: nothing there, or nothing in it that can be used.
@@ -318,7 +324,7 @@ def open_source(  # noqa: PLR0913  (one keyword for each key of a recipe's [data
     if place.kind == "scenes":
         return _scenes(split, num_images, resolution, seed)
     columns = Columns(image_column, label_column, segmentation_column, depth_column)
-    source = _open(place, dataset, split, columns, offline)
+    source = _open(place, dataset, split, columns, offline, arrays)
     if len(source) < 2:
         raise DataError(f"{source.name}: {len(source)} images found; at least 2 are needed")
     return source if num_images is None else source.subset(num_images, seed)
@@ -334,7 +340,9 @@ def _scenes(split: str, num_images: int | None, resolution: int | None, seed: in
     )
 
 
-def _open(place: Place, dataset: str, split: str, columns: Columns, offline: bool) -> ImageSource:
+def _open(
+    place: Place, dataset: str, split: str, columns: Columns, offline: bool, arrays: bool
+) -> ImageSource:
     if place.config and place.kind not in ("parquet", "hub"):
         raise DataError(f"{dataset}: a {place.kind} has no configurations, so none named `{place.config}`")
     if place.kind in ("folder", "zip"):
@@ -343,7 +351,7 @@ def _open(place: Place, dataset: str, split: str, columns: Columns, offline: boo
             raise DataError(f"{dataset}: a {place.kind} of images has no columns, so none named `{named[0]}`")
         from gtool.data.files import open_files
 
-        return open_files(place, split)
+        return open_files(place, split, arrays=arrays)
     from gtool.data.tables import open_table
 
     return open_table(place, dataset, split, columns, offline)

@@ -11,8 +11,10 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from gtool.checkpoint import atomic_write, cache_dir
 from gtool.metrics.fid import Features
@@ -36,6 +38,8 @@ def reference_features(
     path = cache_dir() / "stats" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
+        for stale in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):
+            stale.unlink()  # of a process that was killed while it wrote
         cached = _read(path)
         if cached is not None and (cached.rows is not None or not need_rows):
             return cached
@@ -64,8 +68,19 @@ def _read(path: Path) -> Features | None:
             count = int(opened.metadata()["count"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         return None
+    if not _is_sound(tensors, count):
+        return None
     moments = None
     if "scatter" in tensors:
         moments = Moments(SIZE)
         moments.count, moments.mean, moments.scatter = count, tensors["mean"], tensors["scatter"]
     return Features(count, tensors.get("rows"), moments)
+
+
+def _is_sound(tensors: Mapping[str, Tensor], count: int) -> bool:
+    """Say whether these are the features of `count` images, by rows or by moments or both."""
+    shapes = {"rows": (count, SIZE), "mean": (SIZE,), "scatter": (SIZE, SIZE)}
+    return ("rows" in tensors or {"mean", "scatter"} <= tensors.keys()) and all(
+        tensor.shape == shapes.get(name) and bool(torch.isfinite(tensor).all())
+        for name, tensor in tensors.items()
+    )

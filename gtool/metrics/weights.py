@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from gtool.checkpoint import atomic_write, cache_dir
+from gtool.checkpoint import cache_dir
 from gtool.errors import CheckpointError, NetworkError
 from gtool.hub import is_offline, is_reachable
+from gtool.metrics.downloads import Progress, fetch
 
 VARIABLE = "GTOOL_INCEPTION_WEIGHTS"
-TIMEOUT_SECONDS = 30.0  # between two packets, once the probe has found the server
-CHUNK_BYTES = 1 << 20
 _STATE_DICT = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 _TORCHSCRIPT = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -59,10 +57,14 @@ class InceptionFile:
     sha256: str
 
     @property
+    def is_published(self) -> bool:
+        """Whether these are the weights that published scores were made with."""
+        return self.sha256 in (_STATE_DICT, _TORCHSCRIPT)
+
+    @property
     def label(self) -> str:
         """What protocol strings call it: `inception-2015` for published weights only."""
-        known = self.sha256 in (_STATE_DICT, _TORCHSCRIPT)
-        return "inception-2015" if known else f"inception-{self.sha256[:8]}"
+        return "inception-2015" if self.is_published else f"inception-{self.sha256[:8]}"
 
 
 def find_inception(named: Path | None = None, progress: Progress | None = None) -> InceptionFile:
@@ -99,6 +101,10 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
+def _is_published(published: Published, path: Path) -> bool:
+    return digest_of(path) == published.sha256
+
+
 def _places() -> Iterator[tuple[Path, Published]]:
     """Yield where files may lie: our cache, clean-fid's /tmp when the file is ours, torch hub's folder."""
     import torch
@@ -127,47 +133,12 @@ def _download(damaged: list[Path], progress: Progress | None) -> InceptionFile:
             continue
         target = cache_dir() / "weights" / published.name
         try:
-            _fetch(published, target, progress)
+            fetch(str(published.url), target, partial(_is_published, published), progress)
         except NetworkError as bad:
             reasons.append(str(bad))
             continue
         return InceptionFile(target, published.sha256)
     raise NetworkError(_not_found(damaged, "; ".join(reasons)))
-
-
-def _fetch(published: Published, target: Path, progress: Progress | None) -> None:
-    """Download to a temporary name, check the digest, then give the file its name; one process at a time."""
-    from filelock import FileLock
-
-    url = str(published.url)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.with_suffix(".lock")):
-        if target.is_file() and digest_of(target) == published.sha256:
-            return
-        with atomic_write(target) as temporary, temporary.open("wb") as out:
-            digest = hashlib.sha256()
-            for chunk in _packets(url, progress):
-                out.write(chunk)
-                digest.update(chunk)
-            if digest.hexdigest() != published.sha256:
-                raise NetworkError(f"{url} did not give the published file")
-
-
-def _packets(url: str, progress: Progress | None) -> Iterator[bytes]:
-    """Yield the body of a response; every failure of the network becomes a NetworkError."""
-    import http.client
-    import urllib.request
-
-    try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
-            total, done = int(response.headers.get("Content-Length") or 0), 0
-            while chunk := response.read(CHUNK_BYTES):
-                yield chunk
-                done += len(chunk)
-                if progress is not None:
-                    progress(done, total)
-    except (OSError, http.client.HTTPException) as bad:
-        raise NetworkError(f"{url}: {bad}") from None
 
 
 def _not_found(damaged: list[Path], reason: str) -> str:
@@ -177,6 +148,7 @@ def _not_found(damaged: list[Path], reason: str) -> str:
     places = f"{cache_dir() / 'weights'}, /tmp (files of yours), {Path(torch.hub.get_dir()) / 'checkpoints'}"
     wrong = f"; passed over, not the published bytes: {', '.join(map(str, damaged))}" if damaged else ""
     return (
-        f"FID and KID need the Inception weights, {names}: not in {places}{wrong}; not downloaded: {reason}; "
+        "FID, KID, IS, precision and recall, density and coverage need the Inception weights, "
+        f"{names}: not in {places}{wrong}; not downloaded: {reason}; "
         f"name a copy with --weights FILE or {VARIABLE}, or score without any weights: --rfd, --swd"
     )

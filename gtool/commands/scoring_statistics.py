@@ -1,0 +1,109 @@
+"""Statistics of a reference in the place of its images: opened for scoring, and written for others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gtool import console
+from gtool.commands.scoring_sides import Stored, Unopened, Wanted, open_stored
+from gtool.errors import RecipeError
+from gtool.metrics.fid import Features
+from gtool.metrics.published import PREFIX, PUBLISHED, find_published, is_statistics
+from gtool.metrics.statistics import Statistics, read_statistics, write_statistics
+from gtool.metrics.weights import InceptionFile
+
+if TYPE_CHECKING:
+    from gtool.commands.eval_request import Request
+    from gtool.commands.scoring import Scorer
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A reference of which the mean and covariance are known, and nothing else."""
+
+    name: str  # as in protocol strings
+    key: dict[str, str | int]
+    statistics: Statistics
+    only_published: bool  # its network is the published one
+
+    @property
+    def count(self) -> int:
+        """Images behind the statistics, 0 where nobody says."""
+        return self.features.count
+
+    @property
+    def features(self) -> Features:
+        return self.statistics.features
+
+    def require(self, weights: InceptionFile, dtype: str) -> None:
+        """Refuse features of another network.
+
+        Raises:
+            RecipeError: these statistics were made with other weights, or in another precision.
+        """
+        made = self.statistics.weights
+        if (made is not None and made != weights.sha256) or (
+            self.only_published and not weights.is_published
+        ):
+            raise RecipeError(
+                f"--reference {self.name}: made with other Inception weights than {weights.path}, "
+                "so the two cannot be compared"
+            )
+        if (self.statistics.dtype or dtype) != dtype:
+            raise RecipeError(
+                f"--reference {self.name}: made from {self.statistics.dtype} features, not {dtype}"
+            )
+
+
+def open_summary(request: Request) -> Summary:
+    """Open the statistics that `--reference` means.
+
+    Raises:
+        RecipeError: a metric that needs images, or another mode than that of the statistics.
+        DataError, NetworkError: the file cannot be read or had.
+    """
+    spec = str(request.reference)
+    is_named = spec.startswith(PREFIX)
+    path = find_published(spec, request.mode) if is_named else Path(spec).expanduser()
+    found = read_statistics(path)
+    if found.mode is None:
+        console.notice(f"{spec}: does not say by which mode it was made; --mode {request.mode} is assumed")
+    elif found.mode != request.mode:
+        raise RecipeError(
+            f"--reference {spec}: made by --mode {found.mode}, which --mode {request.mode} is not"
+        )
+    if is_named:
+        count = PUBLISHED[spec].count
+        found = Statistics(Features(count, None, found.features.moments), found.sha256, found.mode)
+    name = spec if is_named else found.name or f"{path.stem}@{found.sha256[:8]}"
+    source = found.fingerprint or found.sha256[:24]
+    return Summary(name, {"source": source, "resolution": 0, "statistics": found.sha256}, found, is_named)
+
+
+def open_reference(request: Request, wanted: Wanted, num: int | None) -> Stored | Summary | Unopened:
+    """Open what generated images are compared with.
+
+    Raises:
+        GToolError: of `open_summary` and `open_stored`.
+    """
+    if request.reference is not None and is_statistics(request.reference):
+        return open_summary(request)
+    if request.shard and not {"rfd", "swd"} & set(request.metrics):
+        return Unopened((wanted, num), {"source": "", "resolution": wanted.resolution or 0})
+    return open_stored(wanted, num, request.seed)
+
+
+def export_reference(scorer: Scorer, path: Path) -> None:
+    """Write the statistics of a scorer's reference.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    features, real = scorer.reference_features(), scorer.real
+    assert scorer.extractor is not None
+    facts: dict[str, Any] = {"count": features.count, "mode": scorer.request.mode, "name": real.name}
+    facts |= {"weights": scorer.weights.sha256, "fingerprint": real.key["source"]}
+    write_statistics(path, features, facts | {"dtype": scorer.extractor.dtype})
+    console.notice(f"statistics of {real.name}: {path}")
