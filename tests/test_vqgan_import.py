@@ -191,7 +191,7 @@ DAMAGES: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "not finite": (lambda: released() | {"decoder.conv_out.bias": torch.full((3,), torch.nan)}, "not finite"),
     "Gumbel without logits": (
         lambda: renamed("quantize.embedding.", "quantize.embed."),
-        "quantizer.proj.weight",
+        "quantizer.proj.bias",
     ),
     "remapped": (lambda: released() | {"quantize.used": torch.arange(3)}, "renumbered codes"),
 }
