@@ -119,6 +119,11 @@ def test_images_of_several_sizes_need_a_resolution(folders, tmp_path, capsys):
     assert "--resolution" in capsys.readouterr().err
     record = answer(capsys, mixed, folders[1], "--rfd", "--resolution", 32)
     assert record["metrics"]["rfd"]["num_fake"] == 9
+    assert (
+        record["metrics"]["rfd"]["protocol"] == "rfd-v1/n9/ref-real@32px-n9"
+    )  # of 9 and 24, 12 and 12 at most
+    fitted = answer(capsys, mixed, folders[1], "--rfd", "--resolution", 32, "--fit")
+    assert fitted["metrics"]["rfd"]["protocol"] == "rfd-v1/n9/ref-real@32px@fit-n9"
 
 
 @pytest.fixture(scope="module")

@@ -116,7 +116,7 @@ def evaluate(
     mode: Annotated[str, typer.Option(help="`clean`, `legacy_tensorflow` or `legacy_pytorch`.")] = "clean",
     weights: Annotated[Path | None, typer.Option(help="File with the Inception weights.")] = None,
     preview: Annotated[
-        bool, typer.Option("--preview", help="Inception in bf16: several times faster, not comparable.")
+        bool, typer.Option("--preview", help="Inception in bf16: faster, and comparable with nothing.")
     ] = False,
     resolution: Annotated[
         int | None, typer.Option(min=16, help="Crop and resize folders to so many pixels.")

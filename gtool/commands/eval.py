@@ -142,10 +142,15 @@ def open_sides(request: Request, target: Target, compute: Compute) -> Sides:
 
     if target.weights is None:
         # Two folders are compared as they are, all images of both, unless the user wants otherwise.
-        fake = open_stored(
-            named_images(request, str(target.folder), "train", request.resolution), request.num, request.seed
-        )
-        against = named_images(request, str(request.reference), request.split or "train", request.resolution)
+        side = request.resolution
+        wanted = [
+            named_images(request, dataset, split, side, sized=side is not None)
+            for dataset, split in (
+                (str(target.folder), "train"),
+                (str(request.reference), request.split or "train"),
+            )
+        ]
+        fake, against = open_stored(wanted[0], request.num, request.seed), wanted[1]
         return fake, open_reference(request, against, request.num), {"candidate": fake.key}
     return _open_generated(request, target.weights, compute)
 
@@ -180,13 +185,21 @@ def _open_generated(request: Request, path: Path, compute: Compute) -> Sides:
 
 
 def named_images(
-    request: Request, dataset: str, split: str, resolution: int | None, crop: str = "center"
+    request: Request,
+    dataset: str,
+    split: str,
+    resolution: int | None,
+    crop: str = "center",
+    *,
+    sized: bool = False,
 ) -> Wanted:
     """Return how to open images that the user has named."""
     from gtool.commands.scoring_sides import Wanted
 
     crop = "fit" if request.fit else crop
-    return Wanted(dataset, split, resolution, crop, skip_bad=request.skip_bad, strict=request.strict)
+    return Wanted(
+        dataset, split, resolution, crop, skip_bad=request.skip_bad, strict=request.strict, sized=sized
+    )
 
 
 def reference_of(request: Request, meta: dict[str, Any], path: Path) -> Wanted:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import platform
@@ -15,6 +14,7 @@ from typing import Any
 
 from gtool import console
 from gtool.errors import DataError
+from gtool.metrics.weights import digest_of
 
 SCHEMA = 1
 PACKAGES = ("torch", "numpy", "pillow")
@@ -115,8 +115,7 @@ def provenance(weights: Path | None) -> dict[str, Any]:
     """Return what a result depends on besides its options: digest of the weights, versions, commit of this folder."""
     found: dict[str, Any] = {"versions": _versions(), "git": _git()}
     if weights is not None:
-        with weights.open("rb") as opened:
-            found["weights_sha256"] = hashlib.file_digest(opened, "sha256").hexdigest()
+        found["weights_sha256"] = digest_of(weights)
     return found
 
 

@@ -136,6 +136,7 @@ class Wanted:
     """How to open a folder or data set; `resolution` None keeps the images' own size.
 
     crop: `center` or `fit`; of images that keep their size, whether those that are not square are accepted.
+    sized: the resolution was asked for, and is not that of a model; then it is part of the name.
     skip_bad: how many images may be unreadable; None is any number, as in training.
     strict: refuse a folder with files that are no images.
     """
@@ -149,6 +150,7 @@ class Wanted:
     cache_gb: float = 4.0
     skip_bad: int | None = 0
     strict: bool = False
+    sized: bool = False
 
 
 def open_stored(wanted: Wanted, num: int | None, seed: int) -> Stored:
@@ -221,6 +223,9 @@ def _load(source: Source, wanted: Wanted, makeup: dict[str, Any]) -> tuple[Any, 
 
 
 def short_name(wanted: Wanted) -> str:
-    """Return `cifar10-train` for a data set with splits and the bare name for a folder."""
+    """Return `cifar10-train` for a data set with splits, the bare name for a folder; behind it `@32px` and `@fit`."""
     path = Path(wanted.dataset).expanduser()
-    return path.resolve().name if path.exists() else f"{wanted.dataset.split('/')[-1]}-{wanted.split}"
+    name = path.resolve().name if path.exists() else f"{wanted.dataset.split('/')[-1]}-{wanted.split}"
+    return (
+        name + (f"@{wanted.resolution}px" if wanted.sized else "") + ("@fit" if wanted.crop == "fit" else "")
+    )
