@@ -178,6 +178,22 @@ def test_damaged_files_are_named_and_tolerated_up_to_a_number(size, fake, real, 
     assert answer(fake, real, *size, "--skip-bad", 2)[0]["metrics"] == record["metrics"]  # from the cache
 
 
+def test_an_image_whose_pixels_are_damaged_is_named_by_either_side_and_left_out_of_it(
+    fake, real, answer, refusal
+):
+    """Its header is sound, so it shows only when it is scored, after others were taken."""
+    whole = (real / "0005.png").read_bytes()
+    for folder in (fake, real):
+        (folder / "torn.png").write_bytes(whole[: len(whole) // 2])
+        assert "torn.png: damaged" in refusal(fake, real)
+        (folder / "torn.png").unlink()
+    (real / "torn.png").write_bytes(whole[: len(whole) // 2])
+    record, said = answer(fake, real, "--skip-bad", 1)
+    assert "torn.png: left out" in said
+    (real / "torn.png").unlink()
+    assert record["metrics"] == answer(fake, real)[0]["metrics"]
+
+
 def test_what_training_could_not_read_is_left_out_of_its_own_reference(tiny_run, tmp_path, answer):
     folder = save(tmp_path / "photos", pictures.draw(9, seed=1))
     (folder / "page.png").write_text("<html>404</html>")

@@ -21,7 +21,7 @@ from gtool import console
 from gtool.data.files import count_suffixes, list_ignored
 from gtool.data.names import find_dataset
 from gtool.data.sources import ImageSource, Source
-from gtool.data.survey import BACKGROUND, survey
+from gtool.data.survey import BACKGROUND, Survey, survey
 from gtool.data.survey import repeated_stems as find_repeated_stems
 from gtool.errors import DataError
 
@@ -57,29 +57,21 @@ def look_beside(source: Source, wanted: Wanted) -> dict[str, Any]:
     return {"ignored": {"count": len(ignored), "names": ignored[:KEPT]}} if ignored else {}
 
 
-def look_at(
-    source: Source, places: np.ndarray, wanted: Wanted, makeup: dict[str, Any]
-) -> tuple[str, list[int]]:
-    """Look at the images that will be scored and complete `makeup`.
+def look_at(source: Source, places: np.ndarray, wanted: Wanted, makeup: dict[str, Any]) -> str:
+    """Look at the images that will be scored, complete `makeup` and return a hash of their content.
 
-    Returns a hash of their content, and the places of those that cannot be read.
+    Pixels are not decoded: scoring does that, and `find_damaged` says more when it fails.
 
     Raises:
-        DataError: more unreadable ones than tolerated, or some that are not square and keep their size.
+        DataError: files that are no images, or some that are not square and keep their size.
     """
     if not isinstance(source, ImageSource):
         makeup["formats"] = {"drawn": len(places)}
-        return source.fingerprint, []
-    native = wanted.resolution is None
-    with console.progress(f"looking at {source.name}") as update:
-        seen = survey(
-            source,
-            places,
-            decode=native,
-            progress=lambda done, total: update(done, total, f"{done:,} of {total:,} images"),
-        )
-    tolerate([(name, reason) for _, name, reason in seen.unread], source.name, wanted.skip_bad, makeup)
-    if native and seen.oblong and wanted.crop != "fit":
+        return source.fingerprint
+    seen = _survey(source, places, f"looking at {source.name}", decode=False)
+    if seen.unread:
+        find_damaged(source, places, 0, {})  # raises, and names those with sound headers too
+    if wanted.resolution is None and seen.oblong and wanted.crop != "fit":
         raise DataError(
             f"{source.name}: {seen.num_oblong:,} images are not square ({_some(seen.oblong, seen.num_oblong)}); "
             "--resolution R crops them, --fit squeezes them as every protocol would"
@@ -91,7 +83,32 @@ def look_at(
         makeup["background"] = "white"
     for change, count in seen.converted.items():
         console.notice(f"{source.name}: {count:,} images: {change}")
-    return seen.content, [place for place, _, _ in seen.unread]
+    return seen.content
+
+
+def find_damaged(
+    source: Source, places: np.ndarray, allowed: int | None, makeup: dict[str, Any]
+) -> list[int]:
+    """Decode images and return the places of those that cannot be, after they have been named.
+
+    Raises:
+        DataError: more of them than allowed.
+    """
+    if not isinstance(source, ImageSource):
+        return []
+    seen = _survey(source, places, f"looking for damaged images in {source.name}", decode=True)
+    tolerate([(name, reason) for _, name, reason in seen.unread], source.name, allowed, makeup)
+    return [place for place, _, _ in seen.unread]
+
+
+def _survey(source: ImageSource, places: np.ndarray, doing: str, *, decode: bool) -> Survey:
+    with console.progress(doing) as update:
+        return survey(
+            source,
+            places,
+            decode=decode,
+            progress=lambda done, total: update(done, total, f"{done:,} of {total:,} images"),
+        )
 
 
 def tolerate(

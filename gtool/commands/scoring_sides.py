@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from gtool import console
-from gtool.commands.scoring_hygiene import look_at, look_beside, tolerate
+from gtool.commands.scoring_hygiene import find_damaged, look_at, look_beside, tolerate
 from gtool.data.cache import load_images
 from gtool.data.lazy import in_order
-from gtool.data.pixels import quiet_pillow
+from gtool.data.pixels import UnreadableImage, quiet_pillow
 from gtool.data.sources import Source, open_source
 from gtool.data.transforms import to_uint8
 from gtool.device import Compute, derive_seed
@@ -68,19 +68,30 @@ class Generated:
 class NativeImages:
     """The images of a source at the size they have."""
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: Source, places: np.ndarray) -> None:
+        """Read from `source` the images at `places` (N,)."""
         self.source = source
+        self.places = places
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.places)
 
-    def read(self, index: int) -> Tensor:
+    def _read(self, place: int) -> Tensor:
         """Return uint8 (3, H, W)."""
-        return torch.from_numpy(np.ascontiguousarray(self.source.read(index).transpose(2, 0, 1)))
+        return torch.from_numpy(np.ascontiguousarray(self.source.read(place).transpose(2, 0, 1)))
 
     def __getitem__(self, index: np.ndarray) -> Tensor:
-        images = [self.read(int(i)) for i in index]
-        return one_size(images, self.source.name)
+        return one_size(list(self.read_all(index)), self.source.name)
+
+    def read_all(self, index: np.ndarray, ahead: int = 0) -> Iterator[Tensor]:
+        """Yield images in order, decoded by all cores, so many ahead; DataError names all that are damaged."""
+        places = self.places[index]
+        try:
+            with quiet_pillow():
+                yield from in_order(self._read, map(int, places), ahead=ahead)
+        except UnreadableImage:
+            find_damaged(self.source, places, 0, {})
+            raise
 
 
 def one_size(images: Batch, name: str) -> Tensor:
@@ -117,10 +128,7 @@ class Stored:
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         if isinstance(self.images, NativeImages):
-            with quiet_pillow():  # decoded by threads while the batch before is looked at
-                yield from _grouped(
-                    in_order(self.images.read, map(int, self.chosen), ahead=batch_size), batch_size
-                )
+            yield from _grouped(self.images.read_all(self.chosen, ahead=batch_size), batch_size)
             return
         for start in range(0, self.count, batch_size):
             yield torch.from_numpy(np.array(self.images[self.chosen[start : start + batch_size]]))
@@ -173,18 +181,21 @@ def open_stored(wanted: Wanted, num: int | None, seed: int) -> Stored:
     if note := getattr(source, "note", None):
         console.notice(note)
     makeup = look_beside(source, wanted)
-    images: Any = NativeImages(source)
     places = np.arange(len(source))
+    images: Any
     if wanted.resolution is not None:
         images, places = _load(source, wanted, makeup)
+    else:
+        if wanted.skip_bad != 0:
+            places = np.delete(places, find_damaged(source, places, wanted.skip_bad, makeup))
+        images = NativeImages(source, places)
     chosen = np.arange(len(places))
     if num is not None and num < len(places):
         chosen = np.sort(permutation(len(places), derive_seed("eval", seed))[:num])
     is_part = len(chosen) < len(places)
-    content, unread = look_at(source, places[chosen], wanted, makeup)
-    chosen = chosen[~np.isin(places[chosen], unread)]
     if len(chosen) < 2:
         raise DataError(f"{source.name}: {len(chosen)} images can be read; at least 2 are needed")
+    content = look_at(source, places[chosen], wanted, makeup)
     key: dict[str, str | int] = {"source": content, "resolution": wanted.resolution or 0}
     key |= {"crop": wanted.crop, "num": len(chosen), "seed": seed if is_part else 0}
     return Stored(short_name(wanted), images, chosen, key, makeup, (wanted, num))

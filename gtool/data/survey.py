@@ -21,7 +21,7 @@ from gtool.data.lazy import in_order
 from gtool.data.pixels import MAX_BYTES, VERSION, Encoded, UnreadableImage, open_image, quiet_pillow, read_rgb
 from gtool.data.sources import ImageSource
 
-FORMAT = 1
+FORMAT = 2
 BLOCK = 16  # images that a thread looks at before it hands over what it saw
 # Modes of which something is changed on the way to 8-bit RGB, and how.
 BACKGROUND = "alpha composed on white"
@@ -56,7 +56,7 @@ class _Look:
     format: str = ""
     mode: str = ""
     change: str | None = None
-    size: tuple[int, int] = (0, 0)  # width and height, upright; known when decoded
+    size: tuple[int, int] = (0, 0)  # width and height as stored, before a noted orientation
     failure: UnreadableImage | None = None
 
 
@@ -65,7 +65,7 @@ def survey(
 ) -> Survey:
     """Look at the images `chosen` (n,) of a source.
 
-    decode: also decode each, which finds damaged ones and sizes; else only headers are read.
+    decode: also decode each, which finds those with damaged pixels; else only headers are read.
 
     Raises:
         DataError: the cache folder cannot be written.
@@ -153,11 +153,11 @@ def _look(encoded: Encoded, name: str, decode: bool) -> _Look:
         if data is not None:
             digest = hashlib.blake2b(data, digest_size=16).digest()
         with open_image(data, name) as image:
-            kind, mode, size = image.format or "", image.mode, (0, 0)
+            kind, mode, size = image.format or "", image.mode, image.size
             deep = mode == "I" or mode.startswith("I;16")
             change = BACKGROUND if image.has_transparency_data else SCALED if deep else None
         if decode:
-            size = read_rgb(data, name).size
+            read_rgb(data, name)
         return _Look(digest, kind, mode, change, size)
     except UnreadableImage as failure:
         return _Look(digest, failure=failure)

@@ -25,6 +25,7 @@ from gtool.metrics.packed import Dtype, pack
 from gtool.metrics.resize import to_input
 
 ROWS_AT_ONCE = 2048  # rows per update of the moments: a product of this height runs at full speed
+AT_ONCE = 8  # images that a processor's cache holds the first layers of: 8 % faster than 32, and less memory
 NEEDED = SIZE  # below this many images the covariance is singular and FID is mostly bias
 COMPARABLE = 10_000  # below this many nobody publishes FIDs
 
@@ -153,6 +154,7 @@ class Extractor:
             batches = [images if isinstance(images, Tensor) else torch.stack(list(images))]
         else:
             batches = [image[None] for image in images]
-        inputs = [to_input(batch.to(self.device), self.mode) for batch in batches]
-        features: Tensor = self.network(torch.cat(inputs))
-        return features.cpu()
+        inputs = torch.cat([to_input(batch.to(self.device), self.mode) for batch in batches])
+        together = AT_ONCE if self.device.type == "cpu" else len(inputs)
+        parts: list[Tensor] = [self.network(part).cpu() for part in inputs.split(together)]
+        return torch.cat(parts)
