@@ -35,7 +35,7 @@ def make_state(*settings, codes=None, conditions=None):
     if conditions is None:
         conditions = torch.randint(0, 9, (32, 64), generator=torch.Generator().manual_seed(0))
     codes = (conditions * 3).view(32, 8, 8).numpy() if codes is None else codes
-    state.sequences = CodeBatches(Batches(images, seed=0, flip=False), codes, conditions)
+    state.batches = CodeBatches(Batches(images, seed=0, flip=False), codes, conditions)
     held_out = engine.HeldOut(
         torch.from_numpy(codes[:8]).long(), conditions[:8], torch.zeros(8, 3, 16, 16), None
     )

@@ -59,7 +59,7 @@ class Trainer(Protocol):
     recipe: Recipe
     config: Any  # of the networks as they are trained: what the data decide is filled in, as in the recipe
     step: Callable[[Any], dict[str, Tensor]]
-    state: Any  # see `gtool.engines.loop.Progress` and `gtool.engines.resume.Resumable`
+    state: Any  # see `gtool.engines.loop.Progress` and `gtool.engines.resume.TrainingState`
     preview_columns: int | None  # pictures a row of a preview, where the recipe leaves it open
     ranked_by: str  # the score that says which snapshot is best: the lower the better
 

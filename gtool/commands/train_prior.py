@@ -90,7 +90,7 @@ class Trainer:
         everything, none = np.arange(len(images)), np.zeros(len(images), bool)
         versions = [none, ~none] if recipe.prior.flips else [none]
         ids = torch.cat([read_ids(images, everything, grid, flipped) for flipped in versions])
-        self.state.sequences = CodeBatches(batches, codes, ids)
+        self.state.batches = CodeBatches(batches, codes, ids)
         kept = kept[: recipe.train.metric_images]
         maps = images.segmentations
         self.held_out = HeldOut(

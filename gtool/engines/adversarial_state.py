@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gtool import models
 from gtool.data.policies import parse_policy
 from gtool.device import Compute, make_generator
+from gtool.engines.resume import TrainingState
 from gtool.engines.schedules import lazy_share
 from gtool.engines.updates import make_optimizer
 from gtool.errors import RecipeError
@@ -28,35 +29,20 @@ class Batches(Protocol):
         ...
 
 
-@dataclass
-class State:
+@dataclass(kw_only=True)
+class State(TrainingState):
     """Everything that training changes; `generator` and `discriminator` are wrapped when there are processes."""
 
-    recipe: Recipe
-    compute: Compute
     batches: Batches
     generator: nn.Module
     discriminator: nn.Module
     ema: nn.Module
     generator_optimizer: Any
     discriminator_optimizer: Any
-    nimg: int = 0
-    steps: int = 0
-    seconds: float = 0.0
-    progress: float = 0.0
     policy: tuple[str, ...] = field(default=())
     augment_p: float = 1.0  # probability of augmentation
     real_sign: Tensor = field(default_factory=lambda: torch.zeros(()))  # sum, since augment_p moved last
     path_length: Tensor = field(default_factory=lambda: torch.zeros(()))  # running mean
-
-    @property
-    def position(self) -> int:
-        """Images drawn from the data so far."""
-        return self.batches.position
-
-    @position.setter
-    def position(self, position: int) -> None:
-        self.batches.position = position
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -84,12 +70,12 @@ class State:
     @property
     def bare_generator(self) -> Any:
         """The generator without what wraps it when there are processes."""
-        return self.compute.accelerator.unwrap_model(self.generator)
+        return self.bare(self.generator)
 
     @property
     def bare_discriminator(self) -> Any:
         """The discriminator without what wraps it when there are processes."""
-        return self.compute.accelerator.unwrap_model(self.discriminator)
+        return self.bare(self.discriminator)
 
     @property
     def optimizers(self) -> dict[str, tuple[nn.Module, Any]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +24,7 @@ from gtool.data.loader import read_images
 from gtool.data.transforms import to_pm1, to_uint8
 from gtool.device import Compute, derive_seed, hashed_uniform, make_generator
 from gtool.engines.composing import Choice, Request, compose
+from gtool.engines.resume import TrainingState
 from gtool.engines.schedules import ema_beta, rate_factor
 from gtool.engines.updates import average, clip_and_step, make_optimizer, set_rate
 from gtool.models.prior import decay_groups
@@ -43,38 +44,22 @@ class Sequences(Protocol):
         ...
 
 
-@dataclass
-class State:
+@dataclass(kw_only=True)
+class State(TrainingState):
     """Everything that training changes; `prior` is wrapped when there are processes.
 
     `ema` holds the averaged prior and the tokenizer: what is saved as weights, and samples.
     """
 
-    recipe: Recipe
-    compute: Compute
-    sequences: Any  # Sequences: they are made of codes, and codes by `ema`, so they are set after it
+    batches: Any = None  # Sequences: they are made of codes, and codes by `ema`, so they are set after it
     prior: nn.Module
     ema: Any
     optimizer: Any
-    nimg: int = 0
-    steps: int = 0
-    seconds: float = 0.0
-    progress: float = 0.0
-    numbers: dict[str, float] = field(default_factory=dict)  # none to remember
-
-    @property
-    def position(self) -> int:
-        """Sequences drawn from the data so far."""
-        return self.sequences.position
-
-    @position.setter
-    def position(self, position: int) -> None:
-        self.sequences.position = position
 
     @property
     def networks(self) -> dict[str, nn.Module]:
         """The bare networks by the names they are saved under."""
-        return {"prior": self.compute.accelerator.unwrap_model(self.prior), "ema": self.ema}
+        return {"prior": self.bare(self.prior), "ema": self.ema}
 
     @property
     def optimizers(self) -> dict[str, tuple[nn.Module, Any]]:
@@ -100,7 +85,6 @@ def init_state(recipe: Recipe, config: Any, tokenizer: Mapping[str, Tensor], com
     return State(
         recipe=recipe,
         compute=compute,
-        sequences=None,
         prior=prepare(prior),
         ema=ema,
         optimizer=prepare(optimizer),
@@ -113,7 +97,7 @@ def step(state: State) -> dict[str, Tensor]:
     factor = rate_factor(recipe, state.steps, state.progress)
     set_rate(state.optimizer, recipe.optim.learning_rate * factor)
     first = state.position  # of the batch, in the order of all sequences
-    codes, conditions = (x.to(compute.device) for x in state.sequences.next(recipe.train.batch_size))
+    codes, conditions = (x.to(compute.device) for x in state.batches.next(recipe.train.batch_size))
     read, conditions = _replaced(state, codes, first), _told(state, conditions, first)
     state.optimizer.zero_grad(set_to_none=True)
     share = len(codes)

@@ -6,32 +6,69 @@ state of a random generator is saved, because every random number is a function 
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
 from gtool import checkpoint
+from gtool.device import Compute
 from gtool.engines.trained import Trained
 from gtool.errors import CheckpointError
+from gtool.recipe import Recipe
 
 
-class Resumable(Protocol):
-    """What a family's state has to show to be saved."""
+@dataclass(kw_only=True)
+class TrainingState(ABC):
+    """What the families' states share: counters, a place in the data, and names for everything that is saved.
 
-    nimg: int
-    steps: int
-    seconds: float
-    progress: float
-    position: int  # images drawn from the data so far; 0 for families that make their own
-    numbers: dict[str, float]  # what else training remembers, by name
+    Networks are wrapped when there are processes; `batches` has the place, and is None for families that draw by step.
+    """
+
+    recipe: Recipe
+    compute: Compute
+    batches: Any = None
+    nimg: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    progress: float = 0.0
 
     @property
-    def networks(self) -> dict[str, nn.Module]: ...
+    @abstractmethod
+    def networks(self) -> dict[str, nn.Module]:
+        """The bare networks by the names they are saved under."""
+
     @property
-    def optimizers(self) -> dict[str, tuple[nn.Module, Any]]: ...
+    @abstractmethod
+    def optimizers(self) -> dict[str, tuple[nn.Module, Any]]:
+        """The optimizers with their bare networks, by the names they are saved under."""
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What training remembers beside networks and counters, the same in every process."""
+        return {}
+
+    @numbers.setter  # noqa: B027 - most have nothing to put back
+    def numbers(self, numbers: dict[str, float]) -> None:
+        """Put back what was remembered."""
+
+    @property
+    def position(self) -> int:
+        """Images drawn from the data so far, 0 for families that do not draw in turn."""
+        return 0 if self.batches is None else int(self.batches.position)
+
+    @position.setter
+    def position(self, position: int) -> None:
+        if self.batches is not None:
+            self.batches.position = position
+
+    def bare(self, network: nn.Module) -> Any:
+        """Return a network without what wraps it when there are processes."""
+        return self.compute.accelerator.unwrap_model(network)
 
 
-def state_tensors(state: Resumable) -> dict[str, dict[str, Tensor]]:
+def state_tensors(state: TrainingState) -> dict[str, dict[str, Tensor]]:
     """Return everything that a resume needs as named groups of tensors."""
     groups: dict[str, dict[str, Tensor]] = {
         name: dict(network.state_dict()) for name, network in state.networks.items()
@@ -45,7 +82,7 @@ def state_tensors(state: Resumable) -> dict[str, dict[str, Tensor]]:
     return groups
 
 
-def state_info(state: Resumable) -> dict[str, Any]:
+def state_info(state: TrainingState) -> dict[str, Any]:
     """Return the counters and other numbers that a resume needs."""
     return {
         "nimg": state.nimg,
@@ -58,7 +95,7 @@ def state_info(state: Resumable) -> dict[str, Any]:
 
 
 def restore_state(
-    state: Resumable, tensors: dict[str, dict[str, Tensor]], info: dict[str, Any], where: str
+    state: TrainingState, tensors: dict[str, dict[str, Tensor]], info: dict[str, Any], where: str
 ) -> None:
     """Put a saved state back.
 
@@ -81,7 +118,7 @@ def restore_state(
         raise CheckpointError(f"{where}/state.json: a counter is missing or no number") from None
 
 
-def begin_with(state: Resumable, trained: Trained) -> None:
+def begin_with(state: TrainingState, trained: Trained) -> None:
     """Put trained weights into every network of a state at step 0: all are of the kind that the weights are.
 
     Raises:

@@ -11,7 +11,7 @@ Axis letters: N patches, S proposals, K strokes painted on a patch, P pixels of 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -33,6 +33,7 @@ from gtool.engines.lessons import (
 )
 from gtool.engines.painting import Plan, deepest_level, paint
 from gtool.engines.proposals import CHOOSING, predictor_of
+from gtool.engines.resume import TrainingState
 from gtool.engines.schedules import ema_beta, rate_factor
 from gtool.engines.updates import clip_and_step, make_optimizer, set_rate
 from gtool.errors import RecipeError
@@ -44,28 +45,20 @@ from gtool.render.brush import Brush, load_brush
 from gtool.render.painting import render_painting
 
 
-@dataclass
-class State:
+@dataclass(kw_only=True)
+class State(TrainingState):
     """Everything that training changes; `predictor` is wrapped when there are processes."""
 
-    recipe: Recipe
-    compute: Compute
     predictor: nn.Module
     ema: nn.Module
     optimizer: Any
     brush: Brush
     pictures: Pictures
-    nimg: int = 0  # patches seen
-    steps: int = 0
-    seconds: float = 0.0
-    progress: float = 0.0
-    position: int = 0  # pictures are drawn by step, not in turn
-    numbers: dict[str, float] = field(default_factory=dict)  # none to remember
 
     @property
     def networks(self) -> dict[str, nn.Module]:
         """The bare networks by the names they are saved under."""
-        return {"predictor": self.compute.accelerator.unwrap_model(self.predictor), "ema": self.ema}
+        return {"predictor": self.bare(self.predictor), "ema": self.ema}
 
     @property
     def optimizers(self) -> dict[str, tuple[nn.Module, Any]]:

@@ -12,7 +12,7 @@ Axis letters: N images of the global batch, n of one share; R resolution.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from gtool import models
 from gtool.data.transforms import to_pm1, to_uint8
 from gtool.device import Compute, make_generator
 from gtool.engines.adversarial_state import Batches
+from gtool.engines.resume import TrainingState
 from gtool.engines.schedules import ema_beta, rate_factor
 from gtool.engines.updates import average, clip_and_step, make_optimizer, set_rate
 from gtool.losses import adversarial as adversarial_losses
@@ -46,12 +47,10 @@ class Usage(nn.Module):
         self.register_buffer("counts", torch.zeros(size, dtype=torch.int64))
 
 
-@dataclass
-class State:
+@dataclass(kw_only=True)
+class State(TrainingState):
     """Everything that training changes; networks are wrapped when there are processes."""
 
-    recipe: Recipe
-    compute: Compute
     batches: Batches
     tokenizer: nn.Module
     discriminator: nn.Module
@@ -60,30 +59,16 @@ class State:
     discriminator_optimizer: Any
     usage: Usage
     lpips: LPIPS | None  # frozen
-    nimg: int = 0
-    steps: int = 0
-    seconds: float = 0.0
-    progress: float = 0.0
-    numbers: dict[str, float] = field(default_factory=dict)  # none to remember
-
-    @property
-    def position(self) -> int:
-        """Images drawn from the data so far."""
-        return self.batches.position
-
-    @position.setter
-    def position(self, position: int) -> None:
-        self.batches.position = position
 
     @property
     def bare_tokenizer(self) -> Any:
         """The tokenizer without what wraps it when there are processes."""
-        return self.compute.accelerator.unwrap_model(self.tokenizer)
+        return self.bare(self.tokenizer)
 
     @property
     def bare_discriminator(self) -> Any:
         """The discriminator without what wraps it when there are processes."""
-        return self.compute.accelerator.unwrap_model(self.discriminator)
+        return self.bare(self.discriminator)
 
     @property
     def networks(self) -> dict[str, nn.Module]:

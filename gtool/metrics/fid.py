@@ -156,5 +156,5 @@ class Extractor:
             batches = [image[None] for image in images]
         inputs = torch.cat([to_input(batch.to(self.device), self.mode) for batch in batches])
         together = AT_ONCE if self.device.type == "cpu" else len(inputs)
-        parts: list[Tensor] = [self.network(part).cpu() for part in inputs.split(together)]
+        parts: list[Tensor] = [self.network(part).cpu() for part in torch.split(inputs, together)]
         return torch.cat(parts)
