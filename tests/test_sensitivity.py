@@ -13,8 +13,9 @@ from tests.distortions import CHANGES
 COUNT = 500
 # Each scores higher than the one before. tests/benchmarks/score_sensitivity.py has all of them, and other data.
 ORDERS = [
-    ("rfd", "none", "noise 20", "upside down", "repeated", "uniform noise"),
-    ("rfd", "none", "noise 20", "blocks shuffled", "repeated", "uniform noise"),
+    ("rfd", "none", "noise 20", "upside down", "uniform noise"),
+    ("rfd", "none", "noise 20", "blocks shuffled", "uniform noise"),
+    ("rfd", "none", "noise 20", "repeated", "uniform noise"),
     ("rfd", "none", "blur 0.6", "blur 1.0", "upside down"),
     ("swd_32", "none", "noise 5", "noise 20", "uniform noise"),
     ("swd_32", "none", "blur 0.6", "blur 1.0", "uniform noise"),

@@ -29,8 +29,9 @@ ORDERS = {
     "rfd": (
         ("noise 5", "noise 10", "noise 20"),
         ("blur 0.3", "blur 0.6", "blur 1.0"),
-        ("none", "noise 20", "upside down", "repeated", "uniform noise"),
-        ("none", "noise 20", "blocks shuffled", "repeated", "uniform noise"),
+        ("none", "noise 20", "upside down", "uniform noise"),
+        ("none", "noise 20", "blocks shuffled", "uniform noise"),
+        ("none", "noise 20", "repeated", "uniform noise"),
         ("none", "blur 1.0", "gaussian pixels", "repeated"),
         ("8 classes", "1 class"),
         ("5 classes", "1 class"),
@@ -51,6 +52,9 @@ ORDERS = {
     ),
 }
 
+
+# Of scenes, which have the light above and the ground below, those on their heads are far worse.
+PHOTOGRAPHS = ("noise 20", "upside down", "blocks shuffled", "repeated", "uniform noise")
 
 Scores = dict[str, dict[str, float]]
 
@@ -95,7 +99,7 @@ def check(data: str, num: int, draws: int) -> bool:
     print(f"{'other real images':>32}" + "".join(f"{floor[f'{metric}_floor']:12.3f}" for metric in ORDERS))
     for name, found in scores.items():
         print(f"{name:>32}" + "".join(f"{found[metric]:12.3f}" for metric in ORDERS))
-    photographs = {"rfd": (("upside down", "blocks shuffled"),)} if fake.labels is not None else {}
+    photographs = {"rfd": (PHOTOGRAPHS,)} if fake.labels is not None else {}
     holds = True
     for metric, chains in ORDERS.items():
         for chain in chains + photographs.get(metric, ()):
