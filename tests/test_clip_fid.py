@@ -152,7 +152,7 @@ def test_offline_the_message_says_everything_in_one_line(nowhere):
 
 
 def test_published_weights_are_taken_from_clips_own_cache_and_from_the_hubs(nowhere, tmp_path, monkeypatch):
-    openai, theirs = CLIP.published
+    openai, theirs, _ = CLIP.published
     digests = {"ViT-B-32.pt": openai.sha256, "pytorch_model.bin": theirs.sha256}
     monkeypatch.setattr(weights, "digest_of", lambda path: digests[path.name])
     hub = tmp_path / "pytorch_model.bin"

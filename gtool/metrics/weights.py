@@ -102,6 +102,7 @@ CLIP = Network(
             "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f",
             repository="openai/clip-vit-base-patch32",
         ),
+        Published(f"clip-vit-b-32-{_OPENAI}.pt", _OPENAI),  # as torch-fidelity keeps it
     ),
     folders=lambda: (
         Path("~/.cache/clip").expanduser(),
