@@ -65,7 +65,14 @@ WRONG = {
         lambda state: {k: v for k, v in state.items() if "visual.transformer.resblocks.1.mlp.c_fc" not in k},
         "visual.transformer.resblocks.1.mlp.c_fc.weight` is missing",
     ),
-    "another size": (lambda state: state | {"visual.proj": torch.ones(2, 2)}, "`visual.proj` is (2, 2)"),
+    "another size": (
+        lambda state: state | {"visual.proj": torch.ones(2, 2)},
+        "`visual.proj` is of the size (2, 2)",
+    ),
+    "another number of tokens": (
+        lambda state: state | {"visual.positional_embedding": torch.ones([])},
+        "`visual.positional_embedding` is of the size ()",
+    ),
     "not finite": (
         lambda state: state | {"visual.proj": state["visual.proj"] * torch.nan},
         "`visual.proj`",
@@ -163,6 +170,15 @@ def test_published_weights_are_taken_from_clips_own_cache_and_from_the_hubs(nowh
     (nowhere / "ViT-B-32.pt").write_bytes(b"weights")
     found = weights.find_weights(CLIP)
     assert (found.path, found.label) == (nowhere / "ViT-B-32.pt", "clip-vit-b-32")
+
+
+def test_doctor_says_what_there_is(nowhere, files, capsys, monkeypatch):
+    assert run(["doctor"]) == 0
+    assert "clip         not found; CLIP-FID needs them" in capsys.readouterr().out
+    monkeypatch.setenv(CLIP.variable, str(files["Hugging Face"]))
+    assert run(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["clip"]
+    assert (found["path"], found["is_published"]) == (str(files["Hugging Face"]), False)
 
 
 # `gtool eval`.

@@ -203,7 +203,7 @@ def load_clip(path: Path, device: torch.device | str = "cpu", shape: Shape = VIT
         state[name] = _joined(tensors, theirs, expected.shape, layout, path)
     for number in range(shape.layers):
         for end in ("weight", "bias"):
-            state[f"blocks.{number}.up.{end}"] *= QUICK
+            state[f"blocks.{number}.up.{end}"] *= QUICK  # copies, all of them
         state[f"blocks.{number}.down.weight"] /= QUICK
     network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(False).to(device)
@@ -230,17 +230,22 @@ def _theirs(layout: Layout, name: str) -> list[str]:
 def _joined(
     tensors: Mapping[str, Tensor], names: Sequence[str], shape: torch.Size, layout: Layout, path: Path
 ) -> Tensor:
-    """Return one of our tensors in fp32, a copy."""
+    """Return one of our tensors in fp32."""
+    parts = []
     for name in names:
-        if not isinstance(tensors.get(name), Tensor):
+        part = tensors.get(name)
+        if not isinstance(part, Tensor):
             raise CheckpointError(f"{path}: not CLIP's ViT-B/32: `{name}` is missing")
-    found = torch.cat([tensors[name].detach().float() for name in names])
-    if layout is OPENAI and names[0].endswith("proj"):
-        found = found.T.contiguous()  # it stands on the right there
-    if found.ndim == 4:
-        found = found.flatten(1)
-    if found.shape != shape or not bool(torch.isfinite(found).all()):
-        raise CheckpointError(
-            f"{path}: not CLIP's ViT-B/32: `{names[0]}` is {tuple(tensors[names[0]].shape)}, or not finite"
-        )
-    return found
+        if not bool(torch.isfinite(part).all()):
+            raise CheckpointError(f"{path}: `{name}` holds values that are not finite")
+        part = part.detach().float()
+        if layout is OPENAI and name.endswith("proj"):
+            part = part.T.contiguous()  # it stands on the right there
+        if part.ndim == 4:
+            part = part.flatten(1)
+        if part.shape != (shape[0] // len(names), *shape[1:]):
+            raise CheckpointError(
+                f"{path}: not CLIP's ViT-B/32: `{name}` is of the size {tuple(tensors[name].shape)}"
+            )
+        parts.append(part)
+    return torch.cat(parts)

@@ -27,7 +27,7 @@ SHARED = Path("/tmp")  # anybody can write there: only files of this user count
 class Published:
     """A file that carries the weights: its usual name, digest, and where its publisher keeps it.
 
-    repository: on the hub, whose local cache may have the file.
+    repository: on the hub, whose local cache is the only place where a name like this means anything.
     """
 
     name: str
@@ -104,10 +104,8 @@ CLIP = Network(
         ),
         Published(f"clip-vit-b-32-{_OPENAI}.pt", _OPENAI),  # as torch-fidelity keeps it
     ),
-    folders=lambda: (
-        Path("~/.cache/clip").expanduser(),
-        _torch_hub(),
-    ),  # of the package clip, and torch-fidelity
+    # That of the package clip, and that of torch-fidelity.
+    folders=lambda: (Path("~/.cache/clip").expanduser(), _torch_hub()),
 )
 NETWORKS = (INCEPTION, CLIP)
 
@@ -178,7 +176,7 @@ def _folders(network: Network) -> tuple[Path, ...]:
 def _places(network: Network) -> Iterator[tuple[Path, Published]]:
     """Yield where files may lie: our cache, folders of other programs, the hub's cache."""
     for folder in _folders(network):
-        for published in network.published:
+        for published in (one for one in network.published if one.repository is None):
             path = folder / published.name
             if folder != SHARED or _is_ours(path):
                 yield path, published
@@ -212,11 +210,11 @@ def _download(network: Network, damaged: list[Path], progress: Progress | None) 
 
 
 def _not_found(network: Network, damaged: list[Path], reason: str) -> str:
-    names = " or ".join(published.name for published in network.published)
+    names = " or ".join(published.name for published in network.published if published.repository is None)
     places = ", ".join(
         f"{folder} (files of yours)" if folder == SHARED else str(folder) for folder in _folders(network)
     )
-    hub = "".join(f", the hub's {one.repository}" for one in network.published if one.repository)
+    hub = "".join(f", nor {one.name} of {one.repository}" for one in network.published if one.repository)
     wrong = f"; passed over, not the published bytes: {', '.join(map(str, damaged))}" if damaged else ""
     return (
         f"{network.needed_by} the {network.title} weights, {names}: not in {places}{hub}{wrong}; "
