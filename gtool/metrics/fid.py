@@ -152,5 +152,5 @@ class Extractor:
         """
         inputs = torch.cat([to_input(batch.to(self.device), self.mode) for batch in in_batches(images)])
         together = AT_ONCE if self.device.type == "cpu" else len(inputs)
-        parts: list[Tensor] = [self.network(part).cpu() for part in inputs.split(together)]
+        parts: list[Tensor] = [self.network(part).cpu() for part in torch.split(inputs, together)]
         return torch.cat(parts)
