@@ -54,6 +54,14 @@ def is_reachable(url: str | None = None) -> bool:
     return bool(answered and answered[0])
 
 
+def cached(repository: str, filename: str) -> Path | None:
+    """Return a file of a hub repository if it is in the local cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repository, filename)
+    return Path(found) if isinstance(found, str) else None
+
+
 def download(repository: str, filename: str) -> Path:
     """Return a file of a hub repository, from the local cache or the network.
 
@@ -61,12 +69,11 @@ def download(repository: str, filename: str) -> Path:
         NetworkError: not cached and the hub cannot be reached.
         CheckpointError: the repository or the file does not exist.
     """
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
 
-    cached = try_to_load_from_cache(repository, filename)
-    if isinstance(cached, str):
-        return Path(cached)
+    if found := cached(repository, filename):
+        return found
     if not is_reachable():
         raise NetworkError(
             f"{repository}: no such file here, and the hub cannot be reached; name a run folder or a .safetensors file"

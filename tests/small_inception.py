@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gtool.metrics.weights import VARIABLE
+from gtool.metrics.weights import INCEPTION
 
 
 class Small(nn.Module):
@@ -34,6 +34,6 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Let `gtool eval` find a file of weights and build the small network from it."""
     path = tmp_path / "small.pth"
     path.write_bytes(b"weights of the small network")
-    monkeypatch.setenv(VARIABLE, str(path))
-    monkeypatch.setattr("gtool.commands.scoring.load_inception", lambda *_, **__: Small())
+    monkeypatch.setenv(INCEPTION.variable, str(path))
+    monkeypatch.setattr("gtool.commands.scoring_spaces.load_inception", lambda *_, **__: Small())
     return path

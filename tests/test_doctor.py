@@ -31,7 +31,7 @@ def test_the_page_has_a_line_for_every_question(capsys):
     assert run(["doctor"]) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     expected = ["gtool", "packages", "[onnx]", "[video]", "[tensorboard]", "device", "processor"]
-    assert names == [*expected, "cache", "GTOOL_DATA", "inception", "statistics", "hub"]
+    assert names == [*expected, "cache", "GTOOL_DATA", "inception", "clip", "statistics", "hub"]
 
 
 def test_the_cache_is_measured(capsys, tmp_path):

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from gtool.cli import run
-from gtool.metrics.weights import VARIABLE, digest_of
+from gtool.metrics.weights import INCEPTION, digest_of
 from tests import inception_standin, pictures
 from tests.tiny import tiny_recipe
 
@@ -133,7 +133,7 @@ def inception(tmp_path_factory):
 
 
 def test_metrics_of_inception_name_their_protocol_and_their_limits(folders, capsys, monkeypatch, inception):
-    monkeypatch.setenv(VARIABLE, str(inception))
+    monkeypatch.setenv(INCEPTION.variable, str(inception))
     asked = ["--fid", "--kid", "--is", "--pr", "--density", "--rfd", "--num", "12", "--seed", "3"]
     assert run(["eval", *folders, *asked, "--json"]) == 0
     shown = capsys.readouterr()
@@ -152,7 +152,7 @@ def test_metrics_of_inception_name_their_protocol_and_their_limits(folders, caps
 
 
 def test_every_number_says_what_it_was_made_with(folders, capsys, monkeypatch, inception):
-    monkeypatch.setenv(VARIABLE, str(inception))
+    monkeypatch.setenv(INCEPTION.variable, str(inception))
     record = answer(capsys, *folders, "--fid", "--swd", "--num", 4, "--seed", 3)
     fingerprint = record["reference"]["fingerprint"]
     common = {"dtype": "fp32", "reference": fingerprint, "seed": 3, "num_fake": 4}
@@ -162,7 +162,7 @@ def test_every_number_says_what_it_was_made_with(folders, capsys, monkeypatch, i
 
 
 def test_a_preview_is_marked_and_kept_apart(folders, capsys, monkeypatch, inception):
-    monkeypatch.setenv(VARIABLE, str(inception))
+    monkeypatch.setenv(INCEPTION.variable, str(inception))
     plain = answer(capsys, *folders, "--fid", "--num", 4)["metrics"]["fid"]
     quick = answer(capsys, *folders, "--fid", "--num", 4, "--preview")["metrics"]["fid"]
     assert quick["dtype"] == "bf16"
@@ -190,7 +190,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_scored_is_one_line(name, folders, capsys, monkeypatch, tmp_path):
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(INCEPTION.variable, raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     arguments, status, part = REFUSED[name]
     words = [word.format(fake=folders[0], real=folders[1]) for word in arguments]

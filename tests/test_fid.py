@@ -21,6 +21,7 @@ from gtool.metrics.kid import kid
 from gtool.metrics.moments import Gaussian, Moments, fit, frechet, frechet_of_rows
 from gtool.metrics.reference import reference_features
 from gtool.metrics.resize import MODES, to_input
+from gtool.metrics.weights import INCEPTION
 from tests import inception_standin, pictures
 
 
@@ -224,16 +225,16 @@ def test_rows_are_kept_while_they_are_fewer_than_dimensions_or_wanted():
 
 
 def test_without_weights_the_message_says_everything(monkeypatch, tmp_path):
-    monkeypatch.delenv(weights.VARIABLE, raising=False)
+    monkeypatch.delenv(INCEPTION.variable, raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     planted = cache_dir() / "weights" / "inception-2015-12-05.pt"
     planted.parent.mkdir(parents=True)
     planted.write_bytes(b"cut short")
     with pytest.raises(NetworkError) as raised:
-        weights.find_inception()
+        weights.find_weights(INCEPTION)
     message = str(raised.value)
     parts = [
-        weights.VARIABLE,
+        INCEPTION.variable,
         "--weights",
         "--rfd",
         "--swd",
@@ -242,27 +243,27 @@ def test_without_weights_the_message_says_everything(monkeypatch, tmp_path):
         str(planted),
         "offline",
     ]
-    assert [part for part in [*parts, *(p.name for p in weights.PUBLISHED)] if part not in message] == []
+    assert [part for part in [*parts, *(p.name for p in INCEPTION.published)] if part not in message] == []
     assert "\n" not in message
 
 
 def test_a_named_file_must_exist_and_its_digest_names_the_protocol(files, monkeypatch, tmp_path):
     with pytest.raises(CheckpointError, match="no such file"):
-        weights.find_inception(tmp_path / "none.pth")
-    monkeypatch.setenv(weights.VARIABLE, str(files[0]))
-    found = weights.find_inception()
+        weights.find_weights(INCEPTION, tmp_path / "none.pth")
+    monkeypatch.setenv(INCEPTION.variable, str(files[0]))
+    found = weights.find_weights(INCEPTION)
     assert found.path == files[0]
     assert found.label == f"inception-{found.sha256[:8]}"
-    assert weights.InceptionFile(files[0], weights.PUBLISHED[0].sha256).label == "inception-2015"
+    assert weights.WeightsFile(INCEPTION, files[0], INCEPTION.published[0].sha256).label == "inception-2015"
 
 
 def test_a_known_place_is_trusted_only_with_the_published_digest(monkeypatch, tmp_path):
-    monkeypatch.delenv(weights.VARIABLE, raising=False)
-    path = cache_dir() / "weights" / weights.PUBLISHED[0].name
+    monkeypatch.delenv(INCEPTION.variable, raising=False)
+    path = cache_dir() / "weights" / INCEPTION.published[0].name
     path.parent.mkdir(parents=True)
     path.write_bytes(b"weights")
-    monkeypatch.setattr(weights, "digest_of", lambda _: weights.PUBLISHED[0].sha256)
-    assert weights.find_inception().path == path
+    monkeypatch.setattr(weights, "digest_of", lambda _: INCEPTION.published[0].sha256)
+    assert weights.find_weights(INCEPTION).path == path
 
 
 @pytest.mark.parametrize("name", ["other.pth", "other.pt"])

@@ -159,7 +159,7 @@ def test_published_statistics_are_used_from_the_cache_and_belong_to_published_we
     Path("stats.npz").rename(cache_dir() / "published" / "cifar10_clean_train_32.npz")
     options = (folders[0], "--fid", "--reference", "clean-fid:cifar10-32-train")
     assert "other Inception weights" in refuse(capsys, *options)[1]
-    monkeypatch.setattr("gtool.metrics.weights.InceptionFile.is_published", True)
+    monkeypatch.setattr("gtool.metrics.weights.WeightsFile.is_published", True)
     record, _ = ask(capsys, *options)
     assert record["metrics"]["fid"]["protocol"] == (
         "fid/clean/inception-2015/n8/ref-clean-fid:cifar10-32-train-n50000"

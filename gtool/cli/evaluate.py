@@ -62,6 +62,10 @@ def evaluate(
         bool,
         typer.Option("--fid-infinity", help="FID of endless images, from 10,000 or more, by their trend."),
     ] = False,
+    clip_fid: Annotated[
+        bool,
+        typer.Option("--clip-fid", help="FID of CLIP's features, which know more than ImageNet's classes."),
+    ] = False,
     rfd: Annotated[
         bool, typer.Option("--rfd", help="Frechet distance of random features; needs no weights.")
     ] = False,
@@ -113,10 +117,15 @@ def evaluate(
     split: Annotated[
         str | None, typer.Option(help="Split of the reference; default that of the training.")
     ] = None,
-    mode: Annotated[str, typer.Option(help="`clean`, `legacy_tensorflow` or `legacy_pytorch`.")] = "clean",
+    mode: Annotated[
+        str, typer.Option(help="Of Inception: `clean`, `legacy_tensorflow` or `legacy_pytorch`.")
+    ] = "clean",
     weights: Annotated[Path | None, typer.Option(help="File with the Inception weights.")] = None,
+    clip_weights: Annotated[
+        Path | None, typer.Option(help="File with the weights of CLIP ViT-B/32, for --clip-fid.")
+    ] = None,
     preview: Annotated[
-        bool, typer.Option("--preview", help="Inception in bf16: faster, and comparable with nothing.")
+        bool, typer.Option("--preview", help="Networks in bf16: faster, and comparable with nothing.")
     ] = False,
     resolution: Annotated[
         int | None, typer.Option(min=16, help="Crop and resize folders to so many pixels.")
@@ -188,7 +197,7 @@ def evaluate(
     from gtool.commands.eval_request import Request
 
     flags = {"fid": fid, "kid": kid, "is": inception_score, "pr": pr, "density": density}
-    flags |= {"fid_infinity": infinity, "rfd": rfd, "swd": swd}
+    flags |= {"fid_infinity": infinity, "clip_fid": clip_fid, "rfd": rfd, "swd": swd}
     named = targets or []
     parts = [path for path in output or [] if path.suffix == ".safetensors"]
     request = Request(
@@ -207,6 +216,7 @@ def evaluate(
         split=split,
         mode=mode,
         weights=weights,
+        clip_weights=clip_weights,
         preview=preview,
         resolution=resolution,
         num_processes=num_processes,

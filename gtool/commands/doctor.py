@@ -11,6 +11,7 @@ from typing import Any
 from gtool import __version__, console, hub
 from gtool.checkpoint import cache_dir
 from gtool.errors import GToolError
+from gtool.metrics.weights import NETWORKS, Network, WeightsFile, digest_of, local_weights
 
 NEEDED = (
     "torch",
@@ -61,7 +62,7 @@ def _examine() -> tuple[dict[str, Any], list[str]]:
         "machine": machine,
         "cache": cache,
         "data": _data_folders(),
-        "inception": _inception() if machine else None,
+        **{network.key: _weights(network) if machine else None for network in NETWORKS},
         "statistics": _statistics(),
         "hub": {"endpoint": hub.endpoint(), "status": _hub_status()},
     }
@@ -113,15 +114,14 @@ def _inside(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
 
 
-def _inception() -> dict[str, Any]:
-    """The Inception weights that --fid and the like would use, and why not others; nothing is downloaded."""
-    from gtool.metrics.weights import VARIABLE, InceptionFile, digest_of, local_inception
-
-    if named := os.environ.get(VARIABLE):
+def _weights(network: Network) -> dict[str, Any]:
+    """The weights of a network that `eval` would use, and why not others; nothing is downloaded."""
+    if named := os.environ.get(network.variable):
         path = Path(named).expanduser()
-        found, damaged = (InceptionFile(path, digest_of(path)) if path.is_file() else None), list[Path]()
+        found = WeightsFile(network, path, digest_of(path)) if path.is_file() else None
+        damaged = list[Path]()
     else:
-        found, damaged = local_inception()
+        found, damaged = local_weights(network)
     return {
         "path": str(found.path) if found else None,
         "sha256": found.sha256 if found else None,
@@ -167,7 +167,7 @@ def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("GTOOL_DATA", f"{folder['path']}: {inside if folder['exists'] else 'no such folder'}"))
     if not report["data"]:
         lines.append(("GTOOL_DATA", "not set"))
-    lines.append(("inception", _inception_line(report["inception"])))
+    lines += [(network.key, _weights_line(network, report[network.key])) for network in NETWORKS]
     kept = report["statistics"]
     lines.append(
         (
@@ -179,14 +179,14 @@ def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     return lines
 
 
-def _inception_line(found: dict[str, Any] | None) -> str:
+def _weights_line(network: Network, found: dict[str, Any] | None) -> str:
     found = found or {"path": None, "named": None, "damaged": []}
     if found["path"]:
         text = str(found["path"])
         text += "" if found["is_published"] else f": not the published weights ({found['sha256'][:8]})"
     elif found["named"]:
-        text = f"{found['named']} ($GTOOL_INCEPTION_WEIGHTS): no such file"
+        text = f"{found['named']} (${network.variable}): no such file"
     else:
-        text = "not found; --fid, --kid, --is, --pr, --density need it, --rfd and --swd do not"
+        text = f"not found; {network.needed_by} them, --rfd and --swd do not"
     wrong = ", ".join(found["damaged"])
     return f"{text}; not the published bytes: {wrong}" if wrong else text

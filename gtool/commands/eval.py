@@ -243,25 +243,30 @@ def refuse_resolution(request: Request, meta: dict[str, Any], path: Path) -> Non
 
 def _remark(metrics: dict[str, dict[str, Any]]) -> None:
     """Say what the number of images allows to conclude."""
-    from gtool.metrics.fid import COMPARABLE, NEEDED
+    from gtool.metrics import clip, inception
+    from gtool.metrics.fid import COMPARABLE
 
-    if "fid" not in metrics:
-        return
-    # Published statistics may come without the number of images behind them.
-    count = min(filter(None, (metrics["fid"]["num_fake"], metrics["fid"]["num_real"])))
-    if metrics["fid"]["value"] == 0:
-        console.notice("fid came out at zero, or below it by rounding, and is given as 0: equal images?")
-    is_fp32 = metrics["fid"]["dtype"] == "fp32"
-    metrics["fid"]["comparable"] = count >= COMPARABLE and is_fp32
-    if not is_fp32:
-        console.warning(
-            "fid of a bf16 preview is not comparable with any other; leave out --preview for that"
-        )
-    if count < NEEDED:
-        console.warning(
-            f"fid from {count:,} images, fewer than its {NEEDED:,} dimensions: mostly bias; trust kid"
-        )
-    if count < COMPARABLE:
-        console.warning(
-            f"fid from {count:,} images is not comparable with published numbers (10,000 or more)"
-        )
+    for name, size in (("fid", inception.SIZE), ("clip_fid", clip.SIZE)):
+        if name not in metrics:
+            continue
+        found = metrics[name]
+        # Published statistics may come without the number of images behind them.
+        count = min(filter(None, (found["num_fake"], found["num_real"])))
+        if found["value"] == 0:
+            console.notice(
+                f"{name} came out at zero, or below it by rounding, and is given as 0: equal images?"
+            )
+        is_fp32 = found["dtype"] == "fp32"
+        found["comparable"] = count >= COMPARABLE and is_fp32
+        if not is_fp32:
+            console.warning(
+                f"{name} of a bf16 preview is not comparable with any other; leave out --preview for that"
+            )
+        if count < size:  # the covariance is singular
+            console.warning(
+                f"{name} from {count:,} images, fewer than its {size:,} dimensions: mostly bias; trust kid"
+            )
+        if count < COMPARABLE:
+            console.warning(
+                f"{name} from {count:,} images is not comparable with published numbers (10,000 or more)"
+            )

@@ -15,7 +15,7 @@ from gtool.data.names import ARCHIVES, find_dataset
 from gtool.errors import CheckpointError, RecipeError, did_you_mean
 from gtool.metrics.published import check_statistics, is_statistics, refuse_beyond_statistics
 
-METRICS = ("fid", "kid", "is", "pr", "density", "fid_infinity", "rfd", "swd")
+METRICS = ("fid", "kid", "is", "pr", "density", "fid_infinity", "clip_fid", "rfd", "swd")
 WITHOUT_WEIGHTS = ("rfd", "swd")
 MODES = ("clean", "legacy_tensorflow", "legacy_pytorch")
 # What looks into a model: the module that scores it and prints its table; whether it compares with a data set.
@@ -44,6 +44,7 @@ class Request:
     split: str | None = None
     mode: str = "clean"
     weights: Path | None = None
+    clip_weights: Path | None = None
     seed: int = 0
     preview: bool = False
     batch_size: int = 32
@@ -111,8 +112,9 @@ def understand(request: Request) -> tuple[Request, Target, Plan]:
         check_statistics(request.reference, request.mode)
     elif request.reference is not None:
         find_dataset(request.reference)  # raises when the name leads nowhere
-    if request.weights is not None and not request.weights.is_file():
-        raise CheckpointError(f"{request.weights}: no such file (--weights)")
+    for flag, path in (("--weights", request.weights), ("--clip-weights", request.clip_weights)):
+        if path is not None and not path.is_file():
+            raise CheckpointError(f"{path}: no such file ({flag})")
     eval_paired.refuse_unpaired(request, target.folder)
     _refuse_idle(request)
     if not request.metrics and not request.looks and not request.paired:
@@ -145,16 +147,17 @@ def _refuse_idle(request: Request) -> None:
     if request.metrics or not request.looks:
         return
     compares = any(LOOKS[look][1] for look in request.looks)
-    for name in ("weights",) if compares else ("reference", "split", "resolution", "weights"):
+    networks = ("weights", "clip_weights")
+    for name in networks if compares else ("reference", "split", "resolution", *networks):
         if getattr(request, name) is not None:
-            why = "needs no Inception" if compares else "compares with nothing real"
+            why = "needs no such network" if compares else "compares with nothing real"
             raise RecipeError(
-                f"--{name}: {_flag(request.looks[0])} {why}; give a metric too, or leave it out"
+                f"{_flag(name)}: {_flag(request.looks[0])} {why}; give a metric too, or leave it out"
             )
 
 
-def _flag(look: str) -> str:
-    return f"--{look.replace('_', '-')}"
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def find_target(spec: str | None) -> Target:

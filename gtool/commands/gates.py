@@ -28,6 +28,7 @@ FLAGS = {
     "density": "density",
     "coverage": "density",
     "fid_infinity": "fid_infinity",
+    "clip_fid": "clip_fid",
     "rfd": "rfd",
     "swd_16": "swd",
     "swd_32": "swd",

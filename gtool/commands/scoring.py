@@ -5,8 +5,7 @@ What it has taken of a part of the images can be given to another scorer, so a s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,16 +13,14 @@ from torch import Tensor
 
 from gtool import console
 from gtool.commands.scoring_sides import Candidate, Stored, Unopened, one_size
+from gtool.commands.scoring_spaces import Space, open_clip, open_inception
 from gtool.commands.scoring_statistics import Summary
-from gtool.errors import CheckpointError
 from gtool.metrics import fid_infinity
-from gtool.metrics.fid import Extractor, FeatureCollector, Features, fid
-from gtool.metrics.inception import load_inception, logits_of
+from gtool.metrics.fid import Features, fid
+from gtool.metrics.inception import logits_of
 from gtool.metrics.inception_score import SPLITS, InceptionScore
 from gtool.metrics.kid import kid
 from gtool.metrics.neighbours import DENSITY_NEIGHBOURS, PR_NEIGHBOURS, neighbourhoods
-from gtool.metrics.reference import reference_features
-from gtool.metrics.weights import InceptionFile, find_inception
 from gtool.metrics.yardstick import Candidate as Measured
 from gtool.metrics.yardstick import Yardstick
 
@@ -51,34 +48,37 @@ class Scorer:
         self.real = real
         self.num = num
         self.count = 0  # images taken, here or in parts that were absorbed
-        self.device = device
         self.wanted = frozenset(request.metrics)
-        self.yardstick: Measured | None = None
-        self.extractor: Extractor | None = None
+        self.inception: Space | None = None
+        self.head: Tensor | None = None  # of Inception
         self.classes: InceptionScore | None = None
-        self.needs_rows = bool(BY_ROWS & self.wanted)
-        self.collector = FeatureCollector(keep_rows=self.needs_rows)
+        self.clip: Space | None = None
+        self.yardstick: Measured | None = None
         if BY_INCEPTION & self.wanted:
-            self._prepare_inception()
+            self._prepare_inception(device)
+        if "clip_fid" in self.wanted:
+            self.clip = open_clip(request, device)
         if BY_YARDSTICK & self.wanted:
             assert isinstance(real, Stored)
             yardstick = Yardstick.build(real.images, num=num, seed=request.seed, device=device)
             self.yardstick = yardstick.candidate()
 
-    def _prepare_inception(self) -> None:
+    def _prepare_inception(self, device: torch.device) -> None:
         if "fid_infinity" in self.wanted:
             fid_infinity.require_enough(self.num)
         if "is" in self.wanted:
             self.classes = InceptionScore(self.num)
-        self.weights = _find_weights(self.request.weights)
-        network = load_inception(self.weights.path, self.device)
-        if self.classes is not None and network.head is None:
-            raise CheckpointError(
-                f"{self.weights.path}: has no last layer, which --is needs; leave --is out, or name another copy"
-            )
-        self.extractor = Extractor(network, self.request.mode, "bf16" if self.request.preview else "fp32")
+        keep_rows, with_head = bool(BY_ROWS & self.wanted), self.classes is not None
+        self.inception, self.head = open_inception(
+            self.request, device, keep_rows=keep_rows, with_head=with_head
+        )
         if isinstance(self.real, Summary):
-            self.real.require(self.weights, self.extractor.dtype)
+            self.real.require(self.inception.weights, self.inception.extractor.dtype)
+
+    @property
+    def spaces(self) -> list[Space]:
+        """The networks that look at the images."""
+        return [space for space in (self.inception, self.clip) if space is not None]
 
     # Taking images.
 
@@ -94,19 +94,18 @@ class Scorer:
                 places = positions[done : done + len(batch)]
                 if self.yardstick is not None:
                     self.yardstick.add(one_size(batch, name), places)
-                if self.extractor is not None:
-                    self._take_features(self.extractor(batch), places)
+                for space in self.spaces:
+                    self._take_features(space, space.extractor(batch), places)
                 done += len(batch)
                 update(done, fake.count, f"{done:,} of {fake.count:,} images")
         self.count += done
 
-    def _take_features(self, features: Tensor, places: Tensor) -> None:
-        if BY_FEATURES & self.wanted:
-            self.collector.add(features, places)
-        if self.classes is not None:
-            assert self.extractor is not None
-            assert self.extractor.network.head is not None
-            self.classes.add(logits_of(self.extractor.network.head.cpu(), features), places)
+    def _take_features(self, space: Space, features: Tensor, places: Tensor) -> None:
+        if space is self.clip or BY_FEATURES & self.wanted:
+            space.collector.add(features, places)
+        if space is self.inception and self.classes is not None:
+            assert self.head is not None
+            self.classes.add(logits_of(self.head, features), places)
 
     def partial(self) -> dict[str, Tensor]:
         """Return everything taken so far as named tensors, for `absorb` of a scorer of the same request."""
@@ -127,8 +126,9 @@ class Scorer:
     def _collectors(self) -> dict[str, Any]:
         """Return whatever holds something about the candidate, each with `tensors` and `absorb`."""
         found: dict[str, Any] = {}
-        if BY_FEATURES & self.wanted:
-            found["features"] = self.collector
+        for space in self.spaces:
+            if space is self.clip or BY_FEATURES & self.wanted:
+                found[space.part] = space.collector
         if self.classes is not None:
             found["classes"] = self.classes
         if self.yardstick is not None:
@@ -140,21 +140,28 @@ class Scorer:
     def records(self) -> dict[str, Record]:
         """Return what was measured, by name: value, protocol, counts, what it was made with, floor or deviation."""
         found: dict[str, Record] = {}
-        if BY_FEATURES & self.wanted:
-            found |= self._feature_records()
-        if self.classes is not None:
-            found["is"] = self._class_record(self.classes)
+        if self.inception is not None and BY_FEATURES & self.wanted:
+            found |= self._feature_records(self.inception, self._feature_scores)
+        if self.inception is not None and self.classes is not None:
+            found["is"] = self._class_record(self.inception, self.classes)
+        if self.clip is not None:
+            found |= self._feature_records(
+                self.clip, lambda fake, real: {"clip_fid": {"value": fid(fake, real)}}
+            )
         if self.yardstick is not None:
             found |= self._yardstick_records(self.yardstick.scores())
         return found
 
-    def _feature_records(self) -> dict[str, Record]:
-        fake, real = self.collector.features(), self.reference_features()
-        tail = f"{self._protocol_middle()}/{_counts(fake.count, self.real.name, real.count)}"
-        made_with = {"num_fake": fake.count, "num_real": real.count, **self._made_with(self.weights.sha256)}
+    def _feature_records(
+        self, space: Space, score: Callable[[Features, Features], dict[str, Record]]
+    ) -> dict[str, Record]:
+        fake = space.collector.features()
+        real = space.reference_features(self.real, self.request.batch_size)
+        tail = f"{space.protocol}/{_counts(fake.count, self.real.name, real.count)}"
+        made_with = {"num_fake": fake.count, "num_real": real.count, **self._made_with(space)}
         return {
             name: found | {"protocol": f"{name}{_variant(name)}/{tail}"} | made_with
-            for name, found in self._feature_scores(fake, real).items()
+            for name, found in score(fake, real).items()
         }
 
     def _feature_scores(self, fake: Features, real: Features) -> dict[str, Record]:
@@ -175,54 +182,22 @@ class Scorer:
             found["fid_infinity"] = {"value": value}
         return found
 
-    def _class_record(self, classes: InceptionScore) -> Record:
+    def _class_record(self, space: Space, classes: InceptionScore) -> Record:
         score = classes.score()
-        protocol = f"is-splits{SPLITS}/{self._protocol_middle()}/n{classes.total}"
+        protocol = f"is-splits{SPLITS}/{space.protocol}/n{classes.total}"
         return {
             "value": score.value,
             "deviation": score.deviation,
             "protocol": protocol,
             "num_fake": classes.total,
             "num_real": 0,
-            **self._made_with(self.weights.sha256),
+            **self._made_with(space),
             "reference": None,  # nothing real takes part
         }
 
-    def _protocol_middle(self) -> str:
-        """Return what all features depend on: resizing, network, and the dtype where it is not fp32."""
-        assert self.extractor is not None
-        marked = "" if self.extractor.dtype == "fp32" else f"/{self.extractor.dtype}"
-        return f"{self.request.mode}/{self.weights.label}{marked}"
-
-    def _made_with(self, weights: str | None) -> Record:
-        dtype = "fp32" if weights is None or self.extractor is None else self.extractor.dtype
-        return {
-            "dtype": dtype,
-            "weights": weights,
-            "reference": self.real.key["source"],
-            "seed": self.request.seed,
-        }
-
-    def reference_features(self) -> Features:
-        """Return the features of the reference: of its file, of the cache, or taken from its images now."""
-        real, extractor = self.real, self.extractor
-        assert extractor is not None
-        if isinstance(real, Summary):
-            return real.features
-        assert isinstance(real, Stored)
-
-        def build() -> Features:
-            collector = FeatureCollector(keep_rows=self.needs_rows)
-            with console.progress(f"features of {real.name}") as update:
-                for batch in real.batches(self.request.batch_size):
-                    collector.add(extractor(batch))
-                    update(collector.count, real.count, f"{collector.count:,} of {real.count:,} images")
-            return collector.features()
-
-        key = {**real.key, "mode": self.request.mode, "weights": self.weights.sha256}
-        if extractor.dtype != "fp32":
-            key["dtype"] = extractor.dtype
-        return reference_features(key, build, need_rows=self.needs_rows)
+    def _made_with(self, space: Space | None) -> Record:
+        network = {"dtype": "fp32", "weights": None} if space is None else space.made_with
+        return {**network, "reference": self.real.key["source"], "seed": self.request.seed}
 
     def _yardstick_records(self, scores: dict[str, float]) -> dict[str, Record]:
         counts = {name: int(scores.pop(name)) for name in ("num_fake", "num_real")}
@@ -256,8 +231,3 @@ def _variant(name: str) -> str:
 def _counts(num_fake: int, name: str, num_real: int) -> str:
     """Return what a protocol says of the two sets; a count that nobody knows is left out."""
     return f"n{num_fake}/ref-{name}" + (f"-n{num_real}" if num_real else "")
-
-
-def _find_weights(named: Path | None) -> InceptionFile:
-    with console.progress("downloading the Inception weights") as update:
-        return find_inception(named, lambda done, total: update(done, total, f"{done >> 20} MiB"))

@@ -12,7 +12,7 @@ from gtool.errors import RecipeError
 from gtool.metrics.fid import Features
 from gtool.metrics.published import PREFIX, PUBLISHED, find_published, is_statistics
 from gtool.metrics.statistics import Statistics, read_statistics, write_statistics
-from gtool.metrics.weights import InceptionFile
+from gtool.metrics.weights import WeightsFile
 
 if TYPE_CHECKING:
     from gtool.commands.eval_request import Request
@@ -37,7 +37,7 @@ class Summary:
     def features(self) -> Features:
         return self.statistics.features
 
-    def require(self, weights: InceptionFile, dtype: str) -> None:
+    def require(self, weights: WeightsFile, dtype: str) -> None:
         """Refuse features of another network.
 
         Raises:
@@ -101,9 +101,9 @@ def export_reference(scorer: Scorer, path: Path) -> None:
     Raises:
         CheckpointError: the file cannot be written.
     """
-    features, real = scorer.reference_features(), scorer.real
-    assert scorer.extractor is not None
-    facts: dict[str, Any] = {"count": features.count, "mode": scorer.request.mode, "name": real.name}
-    facts |= {"weights": scorer.weights.sha256, "fingerprint": real.key["source"]}
-    write_statistics(path, features, facts | {"dtype": scorer.extractor.dtype})
+    space, real = scorer.inception, scorer.real
+    assert space is not None
+    features = space.reference_features(real, scorer.request.batch_size)
+    facts: dict[str, Any] = {"count": features.count, "mode": space.extractor.mode, "name": real.name}
+    write_statistics(path, features, facts | space.made_with | {"fingerprint": real.key["source"]})
     console.notice(f"statistics of {real.name}: {path}")

@@ -43,6 +43,7 @@ COMMON = {
     "mode": "mode",
     "preview": "precision of features",
     "inception": "Inception weights",
+    "clip": "CLIP weights",
     "reference": "reference",
     "about": "candidate",
 }
@@ -202,7 +203,8 @@ def _facts(request: Request, target: Target, scorer: Scorer, about: dict[str, An
         "metrics": list(request.metrics),
         "mode": request.mode,
         "preview": request.preview,
-        "inception": None if scorer.extractor is None else scorer.weights.sha256,
+        "inception": None if scorer.inception is None else scorer.inception.weights.sha256,
+        "clip": None if scorer.clip is None else scorer.clip.weights.sha256,
         "about": about,
         "reference": reference,
         "open": None if opened is None else {"wanted": asdict(opened[0]), "num": opened[1]},
@@ -287,7 +289,7 @@ def merge_parts(request: Request, compute: Compute) -> tuple[Scorer, Any, dict[s
     """Return a scorer that has taken all images, its reference, and what is known of the candidate.
 
     Raises:
-        CheckpointError: a part that is damaged, or other Inception weights here.
+        CheckpointError: a part that is damaged, or other weights of a network here.
         DataError: the reference is another here, and metrics depend on it.
     """
     from gtool.commands.scoring import Scorer
@@ -296,10 +298,13 @@ def merge_parts(request: Request, compute: Compute) -> tuple[Scorer, Any, dict[s
     first = _read_facts(paths[0])
     real = _open_reference(request, first)
     scorer = Scorer(request, real, int(first["count"]), compute.device)
-    if scorer.extractor is not None and scorer.weights.sha256 != first["inception"]:
-        raise CheckpointError(
-            f"{scorer.weights.path}: other Inception weights than those of {paths[0]}; name them by --weights"
-        )
+    for weights in (space.weights for space in scorer.spaces):
+        network = weights.network
+        if weights.sha256 != first[network.key]:
+            raise CheckpointError(
+                f"{weights.path}: other {network.title} weights than those of {paths[0]}; "
+                f"name them by {network.flag}"
+            )
     for path in sorted(paths, key=lambda path: int(_read_facts(path)["shard"])):
         try:
             scorer.absorb(checkpoint.load_weights(path).tensors)
@@ -314,9 +319,10 @@ def _open_reference(request: Request, facts: dict[str, Any]) -> Any:
     """Open the reference as the parts would have, or the folder that `--reference` says it lies in here."""
     from gtool.commands.scoring_sides import Wanted, open_stored
     from gtool.commands.scoring_statistics import open_summary
-    from gtool.metrics.published import is_statistics
+    from gtool.metrics.published import is_statistics, refuse_beyond_statistics
 
     if request.reference is not None and is_statistics(request.reference):
+        refuse_beyond_statistics(request)
         return open_summary(request)
     opened = facts["open"]
     wanted = Wanted(**{**opened["wanted"], "columns": tuple(opened["wanted"]["columns"])})

@@ -7,18 +7,19 @@ all: its own distance fails on SciPy >= 1.18, so nothing of it is called here.
 Features are streamed into fp64 moments. The rows themselves are kept while there are fewer of them than
 dimensions, where the distance has a better formula, or when another metric asks for them.
 
-D = 2048 dimensions of a feature.
+D dimensions of a feature, 2048 of Inception.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from gtool.metrics.images import in_batches
 from gtool.metrics.inception import SIZE, Inception
 from gtool.metrics.moments import Gaussian, Moments, fit, frechet, frechet_of_rows, require_two
 from gtool.metrics.packed import Dtype, pack
@@ -26,13 +27,12 @@ from gtool.metrics.resize import to_input
 
 ROWS_AT_ONCE = 2048  # rows per update of the moments: a product of this height runs at full speed
 AT_ONCE = 8  # images that a processor's cache holds the first layers of: 8 % faster than 32, and less memory
-NEEDED = SIZE  # below this many images the covariance is singular and FID is mostly bias
 COMPARABLE = 10_000  # below this many nobody publishes FIDs
 
 
 @dataclass(frozen=True)
 class Features:
-    """The features of one set: all rows (N, 2048) fp32, or their moments, or both."""
+    """The features of one set: all rows (N, D) fp32, or their moments, or both."""
 
     count: int
     rows: Tensor | None
@@ -125,8 +125,8 @@ class FeatureCollector:
 
 
 def fid(fake: Features, real: Features) -> float:
-    """Return the FID of two sets."""
-    if fake.rows is not None and real.rows is not None and max(fake.count, real.count) < SIZE:
+    """Return the FID of two sets, or that of another network's features."""
+    if fake.rows is not None and real.rows is not None and max(fake.count, real.count) < real.rows.shape[1]:
         return frechet_of_rows(fake.rows, real.rows)
     return frechet(real.gaussian, fake.gaussian)
 
@@ -136,6 +136,8 @@ class Extractor:
 
     The network's layers are exchanged for faster ones. dtype: of the layers; `bf16` for previews only.
     """
+
+    size = SIZE
 
     def __init__(self, network: Inception, mode: str = "clean", dtype: Dtype = "fp32") -> None:
         self.device = next(network.parameters()).device
@@ -148,13 +150,7 @@ class Extractor:
 
         images: uint8 (N, 3, H, W), or N images (3, H, W) of any sizes.
         """
-        whole = isinstance(images, Tensor) or len({image.shape for image in images}) == 1
-        batches: Iterable[Tensor]
-        if whole:
-            batches = [images if isinstance(images, Tensor) else torch.stack(list(images))]
-        else:
-            batches = [image[None] for image in images]
-        inputs = torch.cat([to_input(batch.to(self.device), self.mode) for batch in batches])
+        inputs = torch.cat([to_input(batch.to(self.device), self.mode) for batch in in_batches(images)])
         together = AT_ONCE if self.device.type == "cpu" else len(inputs)
         parts: list[Tensor] = [self.network(part).cpu() for part in torch.split(inputs, together)]
         return torch.cat(parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -74,3 +74,12 @@ def in_chunks(
     step = max(1, min(count, pixels // (height * width)))
     for start in range(0, stop, step):
         yield start, as_tensor(images[start : min(start + step, stop)])
+
+
+def in_batches(images: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """Return uint8 (N, 3, H, W), or N images (3, H, W), as one batch where all have one size, else one by one."""
+    if isinstance(images, Tensor):
+        return [images]
+    if len({image.shape for image in images}) == 1:
+        return [torch.stack(list(images))]
+    return [image[None] for image in images]

@@ -14,7 +14,6 @@ N images, C channels.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gtool.checkpoint import load_pickled
 from gtool.errors import CheckpointError
 from gtool.metrics.precision import full_fp32
+from gtool.metrics.weight_files import read_tensors
 
 SIZE = 2048
 NUM_CLASSES = 1008
@@ -216,7 +215,7 @@ def logits_of(head: Tensor, features: Tensor) -> Tensor:
 
 def load_inception(path: Path, device: torch.device | str = "cpu") -> Inception:
     """Read one of the three known weight files; CheckpointError for anything else."""
-    tensors = _tensors(path)
+    tensors = read_tensors(path)
     with torch.device("meta"):
         network = Inception()
     network.to_empty(device="cpu").eval().requires_grad_(False)
@@ -226,22 +225,6 @@ def load_inception(path: Path, device: torch.device | str = "cpu") -> Inception:
             unit.load_state_dict({"weight": weight, "bias": bias})
     network.head = _head(tensors)
     return network.to(device).to(memory_format=torch.channels_last)
-
-
-def _tensors(path: Path) -> Mapping[str, Tensor]:
-    """Return the file's tensors; a TorchScript archive gives its tensors, its code is not run."""
-    if path.suffix != ".pt":
-        return load_pickled(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch.jit is on its way out; the file is older
-            warnings.simplefilter("ignore", DeprecationWarning)
-            return dict(torch.jit.load(path, map_location="cpu").state_dict())  # type: ignore[no-untyped-call]
-    except (RuntimeError, ValueError, OSError) as bad:
-        reason = str(bad).strip().splitlines()[0]
-        raise CheckpointError(
-            f"{path}: not a readable TorchScript file, perhaps cut short: {reason}"
-        ) from None
 
 
 def _fold(unit: Unit, tensors: Mapping[str, Tensor], path: Path) -> tuple[Tensor, Tensor]:

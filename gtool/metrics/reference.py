@@ -1,4 +1,4 @@
-"""Inception features of a reference set, computed once and kept in the cache folder.
+"""Features of a reference set by one network, computed once and kept in the cache folder.
 
 The key is a hash of everything the features depend on; one process computes while others wait; a file gets
 its name only when it is complete, and a file that cannot be read is made again.
@@ -25,12 +25,17 @@ FORMAT = 1
 
 
 def reference_features(
-    key: Mapping[str, str | int], build: Callable[[], Features], *, need_rows: bool = False
+    key: Mapping[str, str | int],
+    build: Callable[[], Features],
+    *,
+    need_rows: bool = False,
+    size: int = SIZE,
 ) -> Features:
     """Return cached features, or those that `build` computes.
 
     key: fingerprint and choice of the images, protocol, digest of the weights.
     need_rows: features without their rows do not do.
+    size: numbers in a row.
     """
     from filelock import FileLock
 
@@ -40,7 +45,7 @@ def reference_features(
     with FileLock(path.with_suffix(".lock")):
         for stale in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):
             stale.unlink()  # of a process that was killed while it wrote
-        cached = _read(path)
+        cached = _read(path, size)
         if cached is not None and (cached.rows is not None or not need_rows):
             return cached
         features = build()
@@ -58,7 +63,7 @@ def _write(path: Path, features: Features, key: str) -> None:
         save_file(tensors, temporary, metadata={"count": str(features.count), "key": key})
 
 
-def _read(path: Path) -> Features | None:
+def _read(path: Path, size: int) -> Features | None:
     """Return what a file holds, or None when there is none that can be read."""
     if not path.is_file():
         return None
@@ -68,18 +73,18 @@ def _read(path: Path) -> Features | None:
             count = int(opened.metadata()["count"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         return None
-    if not _is_sound(tensors, count):
+    if not _is_sound(tensors, count, size):
         return None
     moments = None
     if "scatter" in tensors:
-        moments = Moments(SIZE)
+        moments = Moments(size)
         moments.count, moments.mean, moments.scatter = count, tensors["mean"], tensors["scatter"]
     return Features(count, tensors.get("rows"), moments)
 
 
-def _is_sound(tensors: Mapping[str, Tensor], count: int) -> bool:
+def _is_sound(tensors: Mapping[str, Tensor], count: int, size: int) -> bool:
     """Say whether these are the features of `count` images, by rows or by moments or both."""
-    shapes = {"rows": (count, SIZE), "mean": (SIZE,), "scatter": (SIZE, SIZE)}
+    shapes = {"rows": (count, size), "mean": (size,), "scatter": (size, size)}
     return ("rows" in tensors or {"mean", "scatter"} <= tensors.keys()) and all(
         tensor.shape == shapes.get(name) and bool(torch.isfinite(tensor).all())
         for name, tensor in tensors.items()

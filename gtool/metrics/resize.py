@@ -8,7 +8,7 @@ alone moves FID by points, so each protocol has exactly one:
     legacy_pytorch     bilinear with half-pixel centres, no antialiasing
 
 All three are separable and linear, so one image costs two products with constant matrices. Against PIL the
-difference stays below 2e-4 of a grey level. N images, H W pixels, S = 299.
+difference stays below 2e-4 of a grey level. N images, H W pixels, S = 299. `resize_clip` is the same for CLIP.
 """
 
 from __future__ import annotations
@@ -60,10 +60,14 @@ def _resize(images: Tensor, mode: str) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _bands(mode: str, size: int) -> list[tuple[Tensor, int, int]]:
-    """Return the matrix in blocks of rows, each without its outer columns of zeros, and which columns these are."""
+    return in_bands(resize_matrix(mode, size))
+
+
+def in_bands(matrix: Tensor) -> list[tuple[Tensor, int, int]]:
+    """Return a matrix in blocks of rows, each without its outer columns of zeros, and which columns these are."""
     bands = []
-    for start in range(0, SIDE, BAND):
-        rows = resize_matrix(mode, size)[start : start + BAND]
+    for start in range(0, len(matrix), BAND):
+        rows = matrix[start : start + BAND]
         seen = rows.abs().sum(0).nonzero().flatten()
         first, last = int(seen[0]), int(seen[-1]) + 1
         bands.append((rows[:, first:last].contiguous(), first, last))
@@ -73,17 +77,17 @@ def _bands(mode: str, size: int) -> list[tuple[Tensor, int, int]]:
 @lru_cache(maxsize=64)
 def resize_matrix(mode: str, size: int) -> Tensor:
     """Return the (299, size) fp32 matrix that resizes one axis."""
-    weights = {"clean": _bicubic, "legacy_tensorflow": _from_origin, "legacy_pytorch": _half_pixel}[mode](
-        size
-    )
+    weights = {"clean": bicubic_weights, "legacy_tensorflow": _from_origin, "legacy_pytorch": _half_pixel}[
+        mode
+    ](size)
     return torch.from_numpy((weights / weights.sum(1, keepdims=True)).astype(np.float32))
 
 
-def _bicubic(size: int) -> np.ndarray:
-    """Weights of Pillow's resampling: the kernel sampled at pixel centres, cut at the border, normalised."""
-    scale = size / SIDE
+def bicubic_weights(size: int, side: int = SIDE) -> np.ndarray:
+    """Return Pillow's weights (side, size), not normalised: the kernel at pixel centres, cut at the border."""
+    scale = size / side
     stretch = max(scale, 1.0)
-    centre = (np.arange(SIDE) + 0.5)[:, None] * scale
+    centre = (np.arange(side) + 0.5)[:, None] * scale
     first = np.maximum(np.trunc(centre - 2 * stretch + 0.5), 0)
     last = np.minimum(np.trunc(centre + 2 * stretch + 0.5), size)
     pixel = np.arange(size)[None, :]

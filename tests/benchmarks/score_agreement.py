@@ -1,9 +1,10 @@
 """Scores of `gtool eval` against clean-fid, torch-fidelity, pytorch-fid and prdc: same folders, same weights.
 
-    pip install torch-fidelity pytorch-fid prdc scikit-learn   (in an environment of its own, beside gtool)
+    pip install torch-fidelity pytorch-fid prdc scikit-learn clip-anytorch "setuptools<70"
+                                                          (in an environment of its own, beside gtool)
     python tests/benchmarks/score_agreement.py [--num 64] [--side 32] [--folders A B]
 
-A network of Inception's shape with random weights takes its place. Who is compared with whom:
+Networks of Inception's and CLIP's shapes with random weights take their place. Who is compared with whom:
 
     clean              fid, kid            clean-fid
                        precision, recall   torch-fidelity's function on clean-fid's features
@@ -12,6 +13,8 @@ A network of Inception's shape with random weights takes its place. Who is compa
                        fid, is, precision, recall   torch-fidelity, from the files
     legacy_pytorch     fid, kid            clean-fid
                        fid                 pytorch-fid (images of one size only)
+    clip               clip_fid            clean-fid
+                       clip_fid            torch-fidelity (--side 224 only: it resizes otherwise)
 
 A library that is not installed is left out and named. clean-fid's and pytorch-fid's distances need SciPy < 1.18 and
 take a minute each.
@@ -39,10 +42,11 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests import inception_standin, pictures
+from gtool.metrics.clip import VIT_B_32
+from tests import clip_standin, inception_standin, pictures
 
 BAR = 1e-4
-MODES = ("clean", "legacy_tensorflow", "legacy_pytorch")
+MODES = ("clean", "legacy_tensorflow", "legacy_pytorch", "clip")
 Scores = dict[str, float]
 
 
@@ -54,10 +58,15 @@ def save_folder(folder: Path, images: np.ndarray) -> Path:
 
 
 def by_gtool(folders: list[Path], weights: Path, mode: str) -> Scores:
-    command = [sys.executable, "-m", "gtool", "eval", *map(str, folders), "--mode", mode]
-    command += ["--fid", "--kid", "--is", "--pr", "--density", "--weights", str(weights)]
+    command = [sys.executable, "-m", "gtool", "eval", *map(str, folders)]
+    if mode == "clip":
+        command += ["--clip-fid", "--clip-weights", str(weights)]
+    else:
+        command += ["--mode", mode, "--fid", "--kid", "--is", "--pr", "--density", "--weights", str(weights)]
     done = subprocess.run([*command, "--device", "cpu", "--json"], stdout=subprocess.PIPE, check=True)
     metrics = json.loads(done.stdout)["metrics"]
+    if mode == "clip":
+        return {name: found["value"] for name, found in metrics.items()}
     return {name: found["value"] for name, found in metrics.items()} | {
         "is_deviation": metrics["is"]["deviation"]
     }
@@ -140,6 +149,41 @@ def by_pytorch_fid(folders: list[Path], plain: Path) -> Scores:
     return {"fid": float(value)}
 
 
+def clip_by_clean_fid(folders: list[Path], weights: Path) -> Scores:
+    import clip
+    from cleanfid import fid
+
+    clip.clip._download = lambda *_, **__: str(weights)
+    settings: dict[str, Any] = {"num_workers": 0, "batch_size": 8, "device": "cpu", "verbose": False}
+    value = fid.compute_fid(*map(str, folders), model_name="clip_vit_b_32", **settings)
+    return {"clip_fid": float(value)}
+
+
+def clip_by_torch_fidelity(folders: list[Path], weights: Path) -> Scores:
+    from torch_fidelity import calculate_metrics
+
+    found = calculate_metrics(
+        input1=str(folders[0]),
+        input2=str(folders[1]),
+        cuda=False,
+        fid=True,
+        feature_extractor="clip-vit-b-32",
+        feature_extractor_weights_path=str(weights),
+        cache=False,
+        verbose=False,
+        samples_find_ext="png",
+    )
+    return {"clip_fid": float(found["frechet_inception_distance"])}
+
+
+def clip_comparisons(folders: list[Path], weights: Path) -> Iterator[tuple[str, Callable[[], Scores]]]:
+    """Yield who else scores by CLIP's features, and how."""
+    with Image.open(next(folders[0].iterdir())) as first:
+        if first.size == (224, 224):
+            yield "torch-fidelity", lambda: clip_by_torch_fidelity(folders, weights)
+    yield "clean-fid", lambda: clip_by_clean_fid(folders, weights)
+
+
 def comparisons(
     mode: str, folders: list[Path], plain: Path, script: Path
 ) -> Iterator[tuple[str, Callable[[], Scores]]]:
@@ -170,14 +214,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         os.environ["GTOOL_CACHE"] = str(Path(temporary) / "cache")
         plain, script = inception_standin.make(Path(temporary))
+        encoder = clip_standin.openai_state(clip_standin.build(VIT_B_32))
+        clip = clip_standin.save_script(encoder, Path(temporary) / "ViT-B-32.pt")
         noisy = pictures.noisy(pictures.draw(options.num, 1, options.side), 4)
         folders = options.folders or [
             save_folder(Path(temporary) / "fake", noisy),
             save_folder(Path(temporary) / "real", pictures.draw(options.num + 9, 2, options.side)),
         ]
         for mode in options.modes:
-            ours = by_gtool(folders, plain if mode == "legacy_pytorch" else script, mode)
-            for library, score in comparisons(mode, folders, plain, script):
+            weights = {"clip": clip, "legacy_pytorch": plain}.get(mode, script)
+            ours = by_gtool(folders, weights, mode)
+            if mode == "clip":
+                others = clip_comparisons(folders, clip)
+            else:
+                others = comparisons(mode, folders, plain, script)
+            for library, score in others:
                 if options.libraries and library not in options.libraries:
                     continue
                 started = time.process_time()
