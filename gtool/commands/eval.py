@@ -20,11 +20,11 @@ from gtool.errors import CheckpointError, RecipeError
 
 if TYPE_CHECKING:
     from gtool.commands.eval_gallery import Gallery
-    from gtool.commands.scoring_sides import Candidate, Stored, Unopened, Wanted
-    from gtool.commands.scoring_statistics import Summary
+    from gtool.commands.scoring_sides import Candidate, Wanted
+    from gtool.commands.scoring_statistics import Reference
     from gtool.device import Compute
 
-    Sides = tuple[Candidate, Stored | Summary | Unopened, dict[str, Any]]
+    Sides = tuple[Candidate, Reference, dict[str, Any]]
 
 NUM_GENERATED = 2000  # for rfd and swd
 NUM_GENERATED_FID = 10_000  # below this nobody publishes FIDs
@@ -108,11 +108,7 @@ def _score(request: Request, target: Target, compute: Compute, gallery: Gallery 
         export_reference(scorer, request.export_reference)
     return {
         **about,
-        "reference": {
-            "name": real.name,
-            "fingerprint": real.key["source"],
-            "resolution": real.key["resolution"],
-        },
+        "reference": _reference_record(real) if request.needs_reference else None,
         "images": {
             side: makeup
             for side, images in (("fake", fake), ("real", real))
@@ -120,6 +116,14 @@ def _score(request: Request, target: Target, compute: Compute, gallery: Gallery 
         },
         "metrics": metrics,
         "stages": stages.seconds,
+    }
+
+
+def _reference_record(real: Reference) -> dict[str, Any]:
+    return {
+        "name": real.name,
+        "fingerprint": real.key["source"],
+        "resolution": real.key["resolution"],
     }
 
 
@@ -138,27 +142,26 @@ def _head(request: Request, target: Target, compute: Compute) -> dict[str, Any]:
 def open_sides(request: Request, target: Target, compute: Compute) -> Sides:
     """Return the candidate, the reference, and what is known about the candidate."""
     from gtool.commands.scoring_sides import open_stored
-    from gtool.commands.scoring_statistics import open_reference
+    from gtool.commands.scoring_statistics import Nothing, open_reference
 
     if target.weights is None:
         # Two folders are compared as they are, all images of both, unless the user wants otherwise.
-        side = request.resolution
-        wanted = [
-            named_images(request, dataset, split, side, sized=side is not None)
-            for dataset, split in (
-                (str(target.folder), "train"),
-                (str(request.reference), request.split or "train"),
-            )
-        ]
-        fake, against = open_stored(wanted[0], request.num, request.seed), wanted[1]
-        return fake, open_reference(request, against, request.num), {"candidate": fake.key}
+        wanted = named_images(request, str(target.folder), "train", request.resolution, sized=True)
+        fake = open_stored(wanted, request.num, request.seed)
+        about = {"candidate": fake.key}
+        if not request.needs_reference:
+            return fake, Nothing(), about
+        against = named_images(
+            request, str(request.reference), request.split or "train", request.resolution, sized=True
+        )
+        return fake, open_reference(request, against, request.num), about
     return _open_generated(request, target.weights, compute)
 
 
 def _open_generated(request: Request, path: Path, compute: Compute) -> Sides:
     """A model is compared with the pixels it was trained on, or with others brought to its resolution."""
     from gtool.commands.scoring_sides import Generated
-    from gtool.commands.scoring_statistics import open_reference
+    from gtool.commands.scoring_statistics import Nothing, open_reference
     from gtool.engines.generation import load_generator
 
     model = checkpoint.read_meta(path).get("model")
@@ -176,7 +179,10 @@ def _open_generated(request: Request, path: Path, compute: Compute) -> Sides:
         network, meta = load_generator(path, compute)
     few = set(request.metrics) <= set(WITHOUT_WEIGHTS)
     num = request.num or (NUM_GENERATED if few else NUM_GENERATED_FID)
-    real = open_reference(request, reference_of(request, meta, path), num)
+    refuse_resolution(request, meta, path)
+    real: Reference = Nothing()
+    if request.needs_reference:
+        real = open_reference(request, reference_of(request, meta, path), num)
     about = {"nimg": meta.get("nimg"), "precision": compute.precision}
     if not composes:
         return Generated(network, compute, request.seed, num), real, about
@@ -193,10 +199,11 @@ def named_images(
     *,
     sized: bool = False,
 ) -> Wanted:
-    """Return how to open images that the user has named."""
+    """Return how to open images that the user has named, `sized` where the resolution is the user's word."""
     from gtool.commands.scoring_sides import Wanted
 
     crop = "fit" if request.fit else crop
+    sized = sized and resolution is not None
     return Wanted(
         dataset, split, resolution, crop, skip_bad=request.skip_bad, strict=request.strict, sized=sized
     )
@@ -207,7 +214,6 @@ def reference_of(request: Request, meta: dict[str, Any], path: Path) -> Wanted:
     from gtool.commands.scoring_sides import Wanted
 
     resolution = meta["config"]["resolution"]
-    refuse_resolution(request, meta, path)
     data = meta.get("recipe", {}).get("data", {})
     if request.reference is not None:
         return named_images(

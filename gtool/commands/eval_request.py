@@ -17,6 +17,7 @@ from gtool.metrics.published import check_statistics, is_statistics, refuse_beyo
 
 METRICS = ("fid", "kid", "is", "pr", "density", "fid_infinity", "clip_fid", "rfd", "swd")
 WITHOUT_WEIGHTS = ("rfd", "swd")
+WITHOUT_REFERENCE = ("is",)
 MODES = ("clean", "legacy_tensorflow", "legacy_pytorch")
 # What looks into a model: the module that scores it and prints its table; whether it compares with a data set.
 LOOKS = {
@@ -68,6 +69,11 @@ class Request:
         """What is asked for besides metrics, by its name in the record."""
         return [name for name in LOOKS if getattr(self, name)]
 
+    @property
+    def needs_reference(self) -> bool:
+        """Whether anything real takes part; of a model's images alone there are scores too."""
+        return not self.metrics or not set(self.metrics) <= set(WITHOUT_REFERENCE)
+
 
 @dataclass(frozen=True)
 class Target:
@@ -104,7 +110,7 @@ def understand(request: Request) -> tuple[Request, Target, Plan]:
         raise RecipeError(
             f"{target.folder}: {_flag(request.looks[0])} looks into a model; name a run or weights"
         )
-    if target.folder is not None and request.reference is None:
+    if target.folder is not None and request.reference is None and request.needs_reference:
         raise RecipeError(
             f"{target.folder}: a folder is compared with another; name it second, or --reference NAME"
         )
@@ -117,6 +123,8 @@ def understand(request: Request) -> tuple[Request, Target, Plan]:
             raise CheckpointError(f"{path}: no such file ({flag})")
     eval_paired.refuse_unpaired(request, target.folder)
     _refuse_idle(request)
+    if not request.needs_reference and request.reference is not None:
+        console.notice(f"--{request.metrics[0]} compares with nothing: {request.reference} is not opened")
     if not request.metrics and not request.looks and not request.paired:
         console.notice("no metric was named: rfd and swd, which need no weights (--fid and --kid need them)")
         request = replace(request, metrics=WITHOUT_WEIGHTS)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from gtool import console
-from gtool.commands.scoring_sides import Candidate, Stored, Unopened, one_size
+from gtool.commands.scoring_sides import Candidate, Stored, one_size
 from gtool.commands.scoring_spaces import Space, open_clip, open_inception
-from gtool.commands.scoring_statistics import Summary
+from gtool.commands.scoring_statistics import Reference, Summary
 from gtool.metrics import fid_infinity
 from gtool.metrics.fid import Features, fid
 from gtool.metrics.inception import logits_of
@@ -41,9 +41,7 @@ class Scorer:
     num: images of the whole candidate, whether or not all of them are taken here.
     """
 
-    def __init__(
-        self, request: Request, real: Stored | Summary | Unopened, num: int, device: torch.device
-    ) -> None:
+    def __init__(self, request: Request, real: Reference, num: int, device: torch.device) -> None:
         self.request = request
         self.real = real
         self.num = num

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from gtool import console
-from gtool.commands.scoring_sides import Stored, Unopened
-from gtool.commands.scoring_statistics import Summary
+from gtool.commands.scoring_sides import Stored
+from gtool.commands.scoring_statistics import Reference, Summary
 from gtool.errors import CheckpointError
 from gtool.metrics.clip import ClipExtractor, load_clip
 from gtool.metrics.fid import Extractor, FeatureCollector, Features
@@ -65,7 +65,7 @@ class Space:
         """What a record says of it."""
         return {"dtype": self.extractor.dtype, "weights": self.weights.sha256}
 
-    def reference_features(self, real: Stored | Summary | Unopened, batch_size: int) -> Features:
+    def reference_features(self, real: Reference, batch_size: int) -> Features:
         """Return the features of the reference: of its file, of the cache, or taken from its images now."""
         if isinstance(real, Summary):
             return real.features

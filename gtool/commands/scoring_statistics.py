@@ -1,8 +1,8 @@
-"""Statistics of a reference in the place of its images: opened for scoring, and written for others."""
+"""What stands in the place of a reference's images: statistics, opened and written, or nothing at all."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +57,18 @@ class Summary:
             )
 
 
+@dataclass(frozen=True)
+class Nothing:
+    """In the place of a reference, where no metric compares with one."""
+
+    name: str = ""
+    key: dict[str, str | int] = field(default_factory=lambda: {"source": "", "resolution": 0})
+    count: int = 0
+
+
+Reference = Stored | Summary | Unopened | Nothing
+
+
 def open_summary(request: Request) -> Summary:
     """Open the statistics that `--reference` means.
 
@@ -82,7 +94,7 @@ def open_summary(request: Request) -> Summary:
     return Summary(name, {"source": source, "resolution": 0, "statistics": found.sha256}, found, is_named)
 
 
-def open_reference(request: Request, wanted: Wanted, num: int | None) -> Stored | Summary | Unopened:
+def open_reference(request: Request, wanted: Wanted, num: int | None) -> Reference:
     """Open what generated images are compared with.
 
     Raises:

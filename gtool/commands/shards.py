@@ -191,6 +191,7 @@ def _facts(request: Request, target: Target, scorer: Scorer, about: dict[str, An
     real = scorer.real
     opened = getattr(real, "opened", None)
     reference = {"name": real.name, "resolution": real.key["resolution"], "source": real.key["source"]}
+    stands_alone = opened is None and request.needs_reference
     if opened is not None:
         wanted, num = opened
         reference |= {"split": wanted.split, "crop": wanted.crop, "num": num}
@@ -208,7 +209,7 @@ def _facts(request: Request, target: Target, scorer: Scorer, about: dict[str, An
         "about": about,
         "reference": reference,
         "open": None if opened is None else {"wanted": asdict(opened[0]), "num": opened[1]},
-        "statistics": request.reference if opened is None else None,
+        "statistics": request.reference if stands_alone else None,
     }
 
 
@@ -318,9 +319,11 @@ def merge_parts(request: Request, compute: Compute) -> tuple[Scorer, Any, dict[s
 def _open_reference(request: Request, facts: dict[str, Any]) -> Any:
     """Open the reference as the parts would have, or the folder that `--reference` says it lies in here."""
     from gtool.commands.scoring_sides import Wanted, open_stored
-    from gtool.commands.scoring_statistics import open_summary
+    from gtool.commands.scoring_statistics import Nothing, open_summary
     from gtool.metrics.published import is_statistics, refuse_beyond_statistics
 
+    if not request.needs_reference:
+        return Nothing()
     if request.reference is not None and is_statistics(request.reference):
         refuse_beyond_statistics(request)
         return open_summary(request)

@@ -83,7 +83,7 @@ def _header(record: Record) -> str:
         kind = "fail" if score_table.FAIL in missed else "warn" if missed else "pass"
         text = f"{len(gates) - len(missed)} of {len(gates)} gates met" if missed else "all gates met"
         badge = f'<span class="badge {kind}">{text}</span>'
-    against = f" against {record['reference']['name']}" if "reference" in record else ""
+    against = f" against {record['reference']['name']}" if record.get("reference") else ""
     told = escape(score_table.facts(record))
     return (
         f'<header><div><span class="tool">gtool eval</span><h1>{escape(str(record["target"]))}</h1>'
@@ -267,7 +267,7 @@ def _facts(record: Record) -> str:
         "gtool": record.get("gtool"),
         "weights, SHA-256": record.get("weights_sha256"),
         "commit": _commit(record),
-        "reference": record.get("reference", {}).get("fingerprint"),
+        "reference": (record.get("reference") or {}).get("fingerprint"),
         "baseline": record.get("baseline"),
         **record.get("versions", {}),
         "seconds": ", ".join(f"{name} {seconds}" for name, seconds in record.get("stages", {}).items()),
