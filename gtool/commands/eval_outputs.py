@@ -117,6 +117,7 @@ def finish(scored: Scored, *, as_json: bool, tables: Callable[[Record], None]) -
     apart = gates.judge(plan.gates, scored.record, plan.baseline)
     record = scored.record
     before = results.history(scored.weights) if plan.wants_pictures else []
+    before = [gates.comparable_part(record, one) for one in before]
     results.keep(record, scored.weights)
     if as_json:
         console.result_json(results.plain(record))

@@ -51,7 +51,10 @@ class Pictures:
 
 
 def page(record: Record, pictures: Pictures | None, before: Sequence[Record]) -> str:
-    """Return the HTML of a record; `before` are earlier records of the same run, oldest first."""
+    """Return the HTML of a record.
+
+    before: earlier records of the same run, oldest first, with those of their metrics that can be compared with it.
+    """
     title = score_table.title_of(record)
     parts = [_header(record), _tiles(record), _gates(record), _metrics(record)]
     if pictures is not None:
@@ -207,10 +210,8 @@ def _cloud(pictures: Pictures) -> str:
 
 def _history(record: Record, before: Sequence[Record]) -> str:
     charts = []
-    for name, found in record.get("metrics", {}).items():
-        same = [
-            one for one in before if one.get("metrics", {}).get(name, {}).get("protocol") == found["protocol"]
-        ]
+    for name in record.get("metrics", {}):
+        same = [one for one in before if name in one.get("metrics", {})]
         records = [one for one in (*same, record) if _is_shown(one["metrics"][name].get("value"))]
         if len(records) < 2:
             continue
