@@ -16,7 +16,7 @@ import gtool
 from gtool.checkpoint import cache_dir, load_weights, save_weights
 from gtool.cli import run
 from gtool.metrics import published
-from gtool.metrics.fid import FeatureCollector
+from gtool.metrics.fid import Extractor, FeatureCollector
 from gtool.metrics.reference import reference_features
 from gtool.metrics.statistics import read_statistics
 from tests import pictures, small_inception
@@ -137,6 +137,45 @@ def test_an_export_needs_features_and_an_npz(folders, capsys):
     assert refuse(capsys, *folders, "--fid", "--export-reference", "a.txt")[0] == 2
 
 
+def test_statistics_are_made_without_a_target_and_later_scores_start_at_once(
+    weights, quick, tiny_run, tmp_path, capsys, monkeypatch
+):
+    save(tmp_path / "real", pictures.draw(8, seed=2))
+    alone = ("--reference", "real", "--export-reference", "stats.npz", "--resolution", 16)
+    made, said = ask(capsys, *alone)
+    assert "statistics of real@16px, 8 images: stats.npz" in said
+    assert (made["statistics"], made["count"], made["name"]) == ("stats.npz", 8, "real@16px")
+    assert not (tiny_run / "eval.jsonl").exists()
+    seen = []
+    extract = Extractor.__call__
+    monkeypatch.setattr(
+        Extractor, "__call__", lambda self, images: seen.append(len(images)) or extract(self, images)
+    )
+    scored, _ = ask(capsys, tiny_run, "--reference", "real", "--fid", "--num", 12)
+    assert sum(seen) == 12  # of the run; the reference's are in the cache
+    assert scored["reference"]["fingerprint"] == made["fingerprint"]
+    again, _ = ask(capsys, tiny_run, "--reference", "stats.npz", "--fid", "--num", 12)
+    assert again["reference"]["fingerprint"] == made["fingerprint"]
+    assert run(["eval", *map(str, alone), "--num", "5", "--seed", "1", "--mode", "legacy_pytorch"]) == 0
+    assert capsys.readouterr().out.strip() == "stats.npz"
+    found = read_statistics(Path("stats.npz"))
+    assert (found.features.count, found.mode) == (5, "legacy_pytorch")
+
+
+def test_statistics_alone_need_images_and_a_place(weights, folders, capsys):
+    alone = ("--reference", folders[1], "--export-reference")
+    assert refuse(capsys, *alone, "a.txt")[0] == 2
+    Path("folder.npz").mkdir()
+    assert "is a folder" in refuse(capsys, *alone, "folder.npz")[1]
+    assert refuse(capsys, *alone, "a.npz", "--mode", "cleen")[0] == 2
+    assert refuse(capsys, *alone, "a.npz", "-o", "a.json")[0] == 2
+    assert refuse(capsys, *alone, "a.npz", "--shard", "1/2", "-o", "a.safetensors")[0] == 2
+    assert refuse(capsys, "--reference", "none/", "--export-reference", "a.npz")[0] == 1
+    assert refuse(capsys, "--export-reference", "a.npz")[0] == 2
+    assert refuse(capsys, "--reference", "clean-fid:cifar10-32-train", "--export-reference", "a.npz")[0] == 2
+    assert not Path("a.npz").exists()
+
+
 # Nothing to compare with.
 
 
@@ -247,7 +286,7 @@ import json, os, signal, sys, time
 from pathlib import Path
 import torch
 from gtool.checkpoint import cache_dir, load_weights, save_weights
-from gtool.metrics.fid import FeatureCollector
+from gtool.metrics.fid import Extractor, FeatureCollector
 from gtool.metrics.reference import reference_features
 
 DATA = torch.randn(2100, 2048, generator=torch.Generator().manual_seed(0))

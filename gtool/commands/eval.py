@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 from gtool import __version__, checkpoint, console
 from gtool.commands import eval_paired
 from gtool.commands.eval_outputs import Plan, Scored, finish
-from gtool.commands.eval_request import LOOKS, WITHOUT_WEIGHTS, Request, Target, understand
+from gtool.commands.eval_request import (
+    LOOKS,
+    WITHOUT_WEIGHTS,
+    Request,
+    Target,
+    check_only_reference,
+    understand,
+)
 from gtool.commands.results import SCHEMA, Stages, provenance
 from gtool.commands.shards import merge_parts, score_part, take_together
 from gtool.errors import CheckpointError, RecipeError
@@ -38,15 +46,13 @@ def evaluate(request: Request) -> dict[str, Any]:
         CheckpointError, DataError, NetworkError: weights, images or the Inception file cannot be had.
         GateError: a gate was not met; everything has been printed and written.
     """
+    if request.only_reference:
+        return _make_statistics(request)
     request, target, plan = understand(request)
-    from gtool.device import launch, launched_processes, make_compute
-
-    if (request.num_processes or 1) > 1 and launched_processes() is None:
-        launch(request.num_processes or 1, sys.argv[1:])
-        return {}
     started = time.monotonic()
-    compute = make_compute(request.device, request.precision, num_processes=request.num_processes)
-    console.set_quiet(console.is_quiet() or not compute.is_main)
+    compute = _start(request)
+    if compute is None:
+        return {}
     if request.shard:
         return score_part(request, target, compute)
     gallery = _make_gallery(plan)
@@ -63,6 +69,43 @@ def evaluate(request: Request) -> dict[str, Any]:
     record["seconds"] = round(time.monotonic() - started, 1)
     scored = Scored(record, plan, target.weights, gallery)
     return finish(scored, as_json=request.as_json, tables=partial(_print_looks, request.looks))
+
+
+def _start(request: Request) -> Compute | None:
+    """Return where the work runs; None when as many processes as were asked for have done it all."""
+    from gtool.device import launch, launched_processes, make_compute
+
+    if (request.num_processes or 1) > 1 and launched_processes() is None:
+        launch(request.num_processes or 1, sys.argv[1:])
+        return None
+    compute = make_compute(request.device, request.precision, num_processes=request.num_processes)
+    console.set_quiet(console.is_quiet() or not compute.is_main)
+    return compute
+
+
+def _make_statistics(request: Request) -> dict[str, Any]:
+    """Write the statistics of a reference, which also fills the cache; nothing is scored."""
+    check_only_reference(request)
+    compute = _start(request)
+    if compute is None:
+        return {}
+    from gtool.commands.scoring import Scorer
+    from gtool.commands.scoring_sides import open_stored
+    from gtool.commands.scoring_statistics import export_reference
+
+    assert request.export_reference is not None
+    wanted = named_images(
+        request, str(request.reference), request.split or "train", request.resolution, sized=True
+    )
+    real = open_stored(wanted, request.num, request.seed)
+    scorer = Scorer(replace(request, metrics=("fid",)), real, real.count, compute.device)
+    facts = export_reference(scorer, request.export_reference)
+    found = {"statistics": str(request.export_reference), **facts, "images": real.makeup}
+    if request.as_json:
+        console.result_json(found)
+    else:
+        console.result(found["statistics"])
+    return found
 
 
 def _print_looks(looks: list[str], record: Mapping[str, Any]) -> None:

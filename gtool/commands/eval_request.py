@@ -10,7 +10,7 @@ from gtool import checkpoint, console
 from gtool.commands import eval_paired
 from gtool.commands.eval_outputs import Demands, Plan, understand_demands
 from gtool.commands.gates import flags_of, metrics_of
-from gtool.commands.shards import check_sharing, understand_parts
+from gtool.commands.shards import check_export, check_sharing, understand_parts
 from gtool.data.names import ARCHIVES, find_dataset
 from gtool.errors import CheckpointError, RecipeError, did_you_mean
 from gtool.metrics.published import check_statistics, is_statistics, refuse_beyond_statistics
@@ -70,6 +70,13 @@ class Request:
         return [name for name in LOOKS if getattr(self, name)]
 
     @property
+    def only_reference(self) -> bool:
+        """Whether nothing is scored: a reference is named, and where its statistics go, and nothing else."""
+        asked = self.metrics or self.looks or self.paired or self.merge or self.shard
+        named = self.reference is not None and self.export_reference is not None
+        return named and self.target is None and not asked and self.demands == Demands()
+
+    @property
     def needs_reference(self) -> bool:
         """Whether anything real takes part; of a model's images alone there are scores too."""
         return not self.metrics or not set(self.metrics) <= set(WITHOUT_REFERENCE)
@@ -99,8 +106,7 @@ def understand(request: Request) -> tuple[Request, Target, Plan]:
     if request.merge:
         return *understand_parts(request), plan
     request = _ask_for_gates(request, plan)
-    if request.mode not in MODES:
-        raise RecipeError(f"--mode {request.mode}: unknown{did_you_mean(request.mode, MODES)}")
+    _refuse_files(request)
     if request.other is not None and request.reference is not None:
         raise RecipeError("a second folder and --reference both say what to compare with; give one")
     if request.other is not None:
@@ -118,9 +124,6 @@ def understand(request: Request) -> tuple[Request, Target, Plan]:
         check_statistics(request.reference, request.mode)
     elif request.reference is not None:
         find_dataset(request.reference)  # raises when the name leads nowhere
-    for flag, path in (("--weights", request.weights), ("--clip-weights", request.clip_weights)):
-        if path is not None and not path.is_file():
-            raise CheckpointError(f"{path}: no such file ({flag})")
     eval_paired.refuse_unpaired(request, target.folder)
     _refuse_idle(request)
     if not request.needs_reference and request.reference is not None:
@@ -131,6 +134,28 @@ def understand(request: Request) -> tuple[Request, Target, Plan]:
     if request.reference is not None and is_statistics(request.reference):
         refuse_beyond_statistics(request)
     return request, target, plan
+
+
+def check_only_reference(request: Request) -> None:
+    """Refuse what no statistics can be made of before anything is loaded.
+
+    Raises:
+        RecipeError, CheckpointError, DataError: as `understand`.
+    """
+    check_export(request)
+    _refuse_files(request)
+    if is_statistics(str(request.reference)):
+        refuse_beyond_statistics(request)
+    find_dataset(str(request.reference))
+
+
+def _refuse_files(request: Request) -> None:
+    """Refuse a mode that does not exist, and weights that are not there."""
+    if request.mode not in MODES:
+        raise RecipeError(f"--mode {request.mode}: unknown{did_you_mean(request.mode, MODES)}")
+    for flag, path in (("--weights", request.weights), ("--clip-weights", request.clip_weights)):
+        if path is not None and not path.is_file():
+            raise CheckpointError(f"{path}: no such file ({flag})")
 
 
 def _ask_for_gates(request: Request, plan: Plan) -> Request:

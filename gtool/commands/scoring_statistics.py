@@ -107,8 +107,8 @@ def open_reference(request: Request, wanted: Wanted, num: int | None) -> Referen
     return open_stored(wanted, num, request.seed)
 
 
-def export_reference(scorer: Scorer, path: Path) -> None:
-    """Write the statistics of a scorer's reference.
+def export_reference(scorer: Scorer, path: Path) -> dict[str, Any]:
+    """Write the statistics of a scorer's reference; return what the file says of them.
 
     Raises:
         CheckpointError: the file cannot be written.
@@ -117,5 +117,7 @@ def export_reference(scorer: Scorer, path: Path) -> None:
     assert space is not None
     features = space.reference_features(real, scorer.request.batch_size)
     facts: dict[str, Any] = {"count": features.count, "mode": space.extractor.mode, "name": real.name}
-    write_statistics(path, features, facts | space.made_with | {"fingerprint": real.key["source"]})
-    console.notice(f"statistics of {real.name}: {path}")
+    facts |= space.made_with | {"fingerprint": real.key["source"]}
+    write_statistics(path, features, facts)
+    console.notice(f"statistics of {real.name}, {features.count:,} images: {path}")
+    return facts

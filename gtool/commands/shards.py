@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gtool import __version__, checkpoint, console
-from gtool.commands.eval_outputs import Demands
+from gtool.commands.eval_outputs import Demands, require_place
 from gtool.errors import CheckpointError, DataError, GToolError, RecipeError
 
 if TYPE_CHECKING:
@@ -104,17 +104,28 @@ def check_sharing(request: Request) -> None:
     if alone and (several or request.shard or request.merge):
         raise RecipeError(f"--{alone[0].replace('_', '-')} is not shared out; give it in a call of its own")
     if not request.merge:  # where the parts say which metrics there are
-        _check_export(request)
+        check_export(request)
 
 
-def _check_export(request: Request) -> None:
+def check_export(request: Request) -> None:
+    """Refuse statistics that cannot be written where `--export-reference` says.
+
+    Raises:
+        RecipeError: another suffix, or no metric that makes them.
+        CheckpointError: a file could not be written there in the end.
+    """
     path = request.export_reference
     if path is None:
         return
     if path.suffix.lower() != ".npz":
         raise RecipeError(f"--export-reference {path}: statistics are an .npz file")
-    if not {"fid", "kid", "pr", "density", "fid_infinity"} & set(request.metrics):
-        raise RecipeError("--export-reference writes Inception statistics; give --fid too")
+    require_place(path)
+    if not request.only_reference and not {"fid", "kid", "pr", "density", "fid_infinity"} & set(
+        request.metrics
+    ):
+        raise RecipeError(
+            "--export-reference writes Inception statistics: give --fid too, or --reference and nothing to score"
+        )
 
 
 # Several processes.
@@ -240,7 +251,7 @@ def understand_parts(request: Request) -> tuple[Request, Target]:
     request = replace(request, **asked, preview=first["preview"], files=tuple(map(str, paths)))
     if request.reference is None and first["statistics"]:
         request = replace(request, reference=first["statistics"])
-    _check_export(request)
+    check_export(request)
     return request, Target(_same_weights(first), first["target"])
 
 
