@@ -22,8 +22,9 @@ from gtool.commands.eval_request import (
     check_only_reference,
     understand,
 )
+from gtool.commands.processes import share_reference, take_together
 from gtool.commands.results import SCHEMA, Stages, provenance
-from gtool.commands.shards import merge_parts, score_part, take_together
+from gtool.commands.shards import merge_parts, score_part
 from gtool.errors import CheckpointError, RecipeError
 
 if TYPE_CHECKING:
@@ -99,6 +100,10 @@ def _make_statistics(request: Request) -> dict[str, Any]:
     )
     real = open_stored(wanted, request.num, request.seed)
     scorer = Scorer(replace(request, metrics=("fid",)), real, real.count, compute.device)
+    share_reference(scorer, compute)
+    compute.close()
+    if not compute.is_main:
+        return {}
     facts = export_reference(scorer, request.export_reference)
     found = {"statistics": str(request.export_reference), **facts, "images": real.makeup}
     if request.as_json:
@@ -139,6 +144,7 @@ def _score(request: Request, target: Target, compute: Compute, gallery: Gallery 
             fake = gallery.watch(fake, real)
         stages.done("opening")
         scorer = Scorer(request, real, fake.count, compute.device)
+        share_reference(scorer, compute)
         stages.done("reference")
         take_together(scorer, fake, target.name, compute)
     stages.done("candidate")

@@ -78,6 +78,12 @@ class Scorer:
         """The networks that look at the images."""
         return [space for space in (self.inception, self.clip) if space is not None]
 
+    @property
+    def comparing(self) -> list[Space]:
+        """The networks that look at the reference's images too, unless the cache knows what they see."""
+        wanted = [space for space in self.spaces if space is self.clip or BY_FEATURES & self.wanted]
+        return wanted if isinstance(self.real, Stored) else []
+
     # Taking images.
 
     def take(self, fake: Candidate, name: str, positions: Tensor | None = None) -> None:

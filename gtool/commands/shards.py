@@ -1,4 +1,4 @@
-"""One score from several processes, or from machines that share nothing.
+"""One score from machines that share nothing.
 
 A shard makes and looks at its own images and keeps what the metrics need of them: moments, rows of features with
 their positions, sums. Image i depends on (seed, i) alone, so shards make exactly the images that one process makes,
@@ -20,11 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from gtool import __version__, checkpoint, console
 from gtool.commands.eval_outputs import Demands, require_place
-from gtool.errors import CheckpointError, DataError, GToolError, RecipeError
+from gtool.errors import CheckpointError, DataError, RecipeError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from gtool.commands.eval_request import Request, Target
     from gtool.commands.scoring import Scorer
     from gtool.commands.scoring_sides import Candidate
@@ -56,13 +54,17 @@ class Shard:
     number: int
     total: int
 
+    def part(self, count: int, grain: int = 1) -> tuple[int, int]:
+        """Return the first image and the one after the last, which may be none; parts begin at multiples of `grain`."""
+        return self._cut(self.number - 1, count, grain), self._cut(self.number, count, grain)
+
     def bounds(self, count: int, grain: int = 1) -> tuple[int, int]:
-        """Return the first image and the one after the last; parts begin at multiples of `grain`.
+        """Return the same.
 
         Raises:
             DataError: no image is left for this shard.
         """
-        start, stop = (self._cut(number, count, grain) for number in (self.number - 1, self.number))
+        start, stop = self.part(count, grain)
         if start >= stop:
             raise DataError(
                 f"--shard {self.number}/{self.total}: no image of {count:,} is left for it; use fewer shards"
@@ -128,47 +130,22 @@ def check_export(request: Request) -> None:
         )
 
 
-# Several processes.
-
-
-def take_together(scorer: Scorer, fake: Candidate, name: str, compute: Compute) -> None:
-    """Take all images: each process its share; the main process then holds what all have found.
-
-    Raises:
-        GToolError: of any process, in the main one.
-    """
-    if compute.world_size == 1:
-        return scorer.take(fake, name)
-    failure: GToolError | None = None
-    found: dict[str, Tensor] = {}
-    try:
-        _take_share(scorer, fake, name, Shard(compute.rank + 1, compute.world_size))
-        found = {} if compute.is_main else scorer.partial()
-    except GToolError as failed:
-        failure = failed
-    shares = compute.gather((found, failure))
-    if not compute.is_main:
-        return None
-    for share, problem in shares:
-        if problem is not None:
-            raise problem
-        if share:
-            scorer.absorb(share)
-    return None
-
-
-def _take_share(scorer: Scorer, fake: Candidate, name: str, shard: Shard) -> tuple[int, int]:
+def take_share(scorer: Scorer, fake: Candidate, name: str, shard: Shard) -> tuple[int, int]:
+    """Take the images of one shard; return the first of them and the one after the last."""
     import torch
 
-    # Where there is enough for everyone, parts are whole batches: the same forwards as in one process, bit for bit.
-    batch_size = scorer.request.batch_size
-    grain = batch_size if fake.count >= shard.total * batch_size else 1
+    grain = grain_of(fake.count, shard, scorer.request.batch_size)
     start, stop = shard.bounds(fake.count, math.lcm(grain, getattr(fake, "grain", 1)))
     scorer.take(fake.part(start, stop), name, torch.arange(start, stop))
     return start, stop
 
 
-# Machines that share nothing.
+def grain_of(count: int, shard: Shard, batch_size: int) -> int:
+    """Return of what the parts are multiples: of whole batches, where there is enough for everyone.
+
+    Then the forwards are those of one process, bit for bit.
+    """
+    return batch_size if count >= shard.total * batch_size else 1
 
 
 def score_part(request: Request, target: Target, compute: Compute) -> dict[str, Any]:
@@ -181,7 +158,7 @@ def score_part(request: Request, target: Target, compute: Compute) -> dict[str, 
     shard = parse_shard(request.shard)
     fake, real, about = open_sides(request, target, compute)
     scorer = Scorer(request, real, fake.count, compute.device)
-    start, stop = _take_share(scorer, fake, target.name, shard)
+    start, stop = take_share(scorer, fake, target.name, shard)
     facts = _facts(request, target, scorer, about)
     facts |= {"shard": shard.number, "shards": shard.total, "start": start, "stop": stop}
     checkpoint.save_weights(request.part, scorer.partial(), {"kind": KIND, **facts})
