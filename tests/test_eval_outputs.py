@@ -93,6 +93,22 @@ def test_one_scoring_writes_every_kind_of_file_into_new_folders(folders, capsys)
         assert part in words
 
 
+def test_a_reference_that_has_changed_is_not_compared_with_what_it_was(folders, capsys):
+    assert score(*folders, "--rfd", "-o", "main.json") == 0
+    gate = ["--baseline", "main.json", "--max-regress", "rfd=5%"]
+    Path("real/0000.png").touch()
+    assert score(*folders, *gate, "--seed", 1) in (0, 4)
+    Image.new("RGB", (32, 32)).save("real/0000.png")
+    capsys.readouterr()
+    assert score(*folders, *gate) == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.count("against a reference of content") == 2
+    for seed in (1, 2):  # a part of the reference, chosen by the seed
+        assert score(*folders, "--rfd", "--num", 8, "--seed", seed, "-o", f"{seed}.json") == 0
+    several = ["--num", 8, "--seed", 2, "--baseline", "1.json", "--max-regress", "rfd=1000%"]
+    assert score(*folders, *several) == 0
+
+
 def test_lines_are_added_to_a_history_that_a_crash_cut_short(folders):
     Path("history.jsonl").write_text('{"schema": 1, "metr')
     assert score(*folders, "--rfd", "-o", "history.jsonl") == 0

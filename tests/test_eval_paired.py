@@ -109,3 +109,59 @@ def test_pairs_need_two_folders_and_no_other_metric(folders, capsys):
     assert refused(capsys, folders[0])[0] == 2
     assert refused(capsys, *folders, "--rfd")[0] == 2
     assert refused(capsys, *folders, "--lpips-vgg", "vgg16.pth")[0] == 2
+
+
+def warned(capsys, *arguments):
+    """Return the record and what was said beside it."""
+    assert run(["eval", *map(str, arguments), "--paired", "--json", "--device", "cpu"]) == 0
+    shown = capsys.readouterr()
+    return json.loads(shown.out), shown.err
+
+
+@pytest.mark.parametrize("size", [(), ("--resolution", 32)], ids=["own size", "resized"])
+def test_a_bad_picture_is_refused_or_left_out_with_its_partner(size, folders, capsys):
+    (folders[0] / "1.webp").write_bytes(b"no picture")
+    good = (folders[1] / "3.png").read_bytes()
+    (folders[1] / "3.png").write_bytes(good[: len(good) // 2])
+    status, line = refused(capsys, *folders, *size)
+    assert (status, "1.webp" in line, "--skip-bad 1" in line) == (1, True, True)
+    record, said = warned(capsys, *folders, *size, "--skip-bad", 1)
+    assert "2 of 5 pairs are left out: 1, 3" in said
+    assert record["pairs_left_out"] == ["1", "3"]
+    assert record["metrics"]["l1"]["num_fake"] == 3
+    assert [record["images"][side]["num_skipped"] for side in ("fake", "real")] == [1, 1]
+    for folder, suffix in zip(folders, ("webp", "png"), strict=True):
+        for name in ("0", "2", "deep/4"):
+            (folder / f"{name}.{suffix}").write_bytes(b"")
+    assert run(["eval", *map(str, folders), "--paired", *map(str, size), "--skip-bad", "5"]) == 1
+    assert "no pair is left" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_other_files_are_counted_and_refused_by_strict(folders, capsys):
+    (folders[1] / "notes.txt").write_text("taken in May")
+    record, said = warned(capsys, *folders)
+    assert "1 file is no images" in said
+    assert record["images"]["real"]["ignored"]["names"] == ["notes.txt"]
+    status, line = refused(capsys, *folders, "--strict")
+    assert (status, "notes.txt" in line) == (1, True)
+
+
+def test_arrays_are_pictures_and_what_is_transparent_is_said(folders, capsys):
+    plain = answer(capsys, *folders)
+    with Image.open(folders[0] / "2.webp") as opened:
+        np.save(folders[0] / "2.npy", np.asarray(opened))
+    (folders[0] / "2.webp").unlink()
+    with Image.open(folders[1] / "1.png") as opened:
+        opened.convert("RGBA").save(folders[1] / "1.png")
+    record, said = warned(capsys, *folders)
+    values = [{name: found["value"] for name, found in one["metrics"].items()} for one in (plain, record)]
+    assert values[0] == values[1]
+    assert "alpha composed on white" in said
+
+
+def test_originals_are_known_by_their_content(folders, capsys):
+    before = answer(capsys, *folders)["reference"]["fingerprint"]
+    (folders[1] / "1.png").touch()
+    assert answer(capsys, *folders)["reference"]["fingerprint"] == before
+    Image.new("RGB", (32, 32)).save(folders[1] / "1.png")
+    assert answer(capsys, *folders)["reference"]["fingerprint"] != before

@@ -7,12 +7,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gtool.errors import DataError
 from gtool.metrics import fid_infinity as infinity_module
+from gtool.metrics import kid as kid_module
 from gtool.metrics import neighbours as neighbours_module
 from gtool.metrics.fid_infinity import fid_infinity
 from gtool.metrics.inception_score import InceptionScore
+from gtool.metrics.kid import kid
 from gtool.metrics.moments import Gaussian, fit, frechet
 from gtool.metrics.neighbours import neighbourhoods
 
@@ -105,6 +108,36 @@ def test_blocks_change_no_neighbourhood(monkeypatch):
     apart = torch.cdist(real, fake)
     radius = torch.cdist(real, real).kthvalue(4).values
     assert whole["precision"] == pytest.approx(float((apart <= radius[:, None]).any(0).double().mean()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("measure", [near, kid], ids=["near", "kid"])
+def test_rows_are_left_as_they_were(measure, dtype):
+    rows = [normal(30, 8, seed).to(dtype) for seed in (0, 1)]
+    before = [one.clone() for one in rows]
+    measure(*rows)
+    assert all(torch.equal(*pair) for pair in zip(rows, before, strict=True))
+
+
+class Largest(TorchDispatchMode):
+    """Watches for the largest fp64 tensor that anything makes."""
+
+    entries = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        if isinstance(found, torch.Tensor) and found.dtype == torch.float64:
+            self.entries = max(self.entries, found.numel())
+        return found
+
+
+def test_kid_of_many_rows_never_has_all_of_them_in_fp64(monkeypatch):
+    monkeypatch.setattr(kid_module, "NUM_SUBSETS", 3)
+    monkeypatch.setattr(kid_module, "SUBSET_SIZE", 20)
+    rows = [normal(300, 64, seed).float() for seed in (0, 1)]
+    with Largest() as largest:
+        kid(*rows)
+    assert 20 * 64 <= largest.entries < 300 * 64 / 10
 
 
 def test_neighbourhoods_refuse_too_few_images_and_what_is_not_finite():

@@ -8,6 +8,7 @@ import pytest
 
 from gtool.commands.gates import (
     FLAGS,
+    comparable_part,
     find_number,
     flags_of,
     is_better_higher,
@@ -116,6 +117,50 @@ def test_the_same_protocol_with_other_weights_of_the_metric_is_not_compared(tmp_
     now["metrics"]["fid"]["weights"], before["metrics"]["fid"]["weights"] = "a" * 64, "b" * 64
     (reason,) = judge(gates, now, baseline_of(tmp_path, before, gates))
     assert "aaaaaaaaaaaa" in reason
+
+
+def compared(tmp_path, now, before):
+    """Return why a regression gate on fid cannot be judged, or whether it is met."""
+    gates = gates_of(regressions=["fid=5%"])
+    reasons = judge(gates, now, baseline_of(tmp_path, before, gates))
+    assert now["gates"][0]["passed"] is not bool(reasons)
+    assert ("delta" in now["metrics"]["fid"]) is not bool(reasons)
+    return "; ".join(reasons)
+
+
+def against(content, **more):
+    record = record_of(fid=1.0) | {"reference": {"name": "photos", "fingerprint": content}} | more
+    record["metrics"]["fid"]["reference"] = content
+    return record
+
+
+def test_the_same_protocol_against_other_images_is_not_compared(tmp_path):
+    reason = compared(tmp_path, against("a" * 24), against("b" * 24))
+    assert "a" * 12 in reason
+    assert "b" * 12 in reason
+    assert compared(tmp_path, against("a" * 24, seed=1), against("b" * 24, seed=2))
+    early = against("b" * 24)
+    del early["metrics"]["fid"]["reference"]  # where the record alone says what was compared with
+    assert compared(tmp_path, against("a" * 24), early)
+
+
+def test_other_seeds_and_records_that_say_less_are_compared(tmp_path):
+    assert not compared(tmp_path, against("a" * 24, seed=1), against("a" * 24, seed=2))
+    assert not compared(tmp_path, against("a" * 24), record_of(fid=1.0))
+    assert not compared(tmp_path, against("a" * 24), record_of(fid=1.0) | {"reference": None})
+    # The seed chooses which images of a larger set take part.
+    part = {"images": {"real": {"chosen_from": 50_000}}}
+    assert not compared(tmp_path, against("a" * 24, seed=1, **part), against("b" * 24, seed=2, **part))
+    assert compared(tmp_path, against("a" * 24, seed=1, **part), against("b" * 24, seed=1, **part))
+    other = {"images": {"real": {"chosen_from": 10_000}}}
+    assert compared(tmp_path, against("a" * 24, seed=1, **part), against("b" * 24, seed=2, **other))
+
+
+def test_a_history_shows_what_can_be_compared(tmp_path):
+    now, apart = against("a" * 24), against("b" * 24)
+    apart["metrics"]["kid"] = {"value": 1.0, "protocol": "kid"}
+    assert comparable_part(now, now)["metrics"] == now["metrics"]
+    assert comparable_part(now, apart)["metrics"] == {}
 
 
 def test_a_baseline_without_gates_shows_what_has_changed(tmp_path):

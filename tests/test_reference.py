@@ -13,10 +13,10 @@ import pytest
 import torch
 
 import gtool
-from gtool.checkpoint import cache_dir
+from gtool.checkpoint import cache_dir, load_weights, save_weights
 from gtool.cli import run
 from gtool.metrics import published
-from gtool.metrics.fid import FeatureCollector
+from gtool.metrics.fid import Extractor, FeatureCollector
 from gtool.metrics.reference import reference_features
 from gtool.metrics.statistics import read_statistics
 from tests import pictures, small_inception
@@ -137,6 +137,99 @@ def test_an_export_needs_features_and_an_npz(folders, capsys):
     assert refuse(capsys, *folders, "--fid", "--export-reference", "a.txt")[0] == 2
 
 
+def test_statistics_are_made_without_a_target_and_later_scores_start_at_once(
+    weights, quick, tiny_run, tmp_path, capsys, monkeypatch
+):
+    save(tmp_path / "real", pictures.draw(8, seed=2))
+    alone = ("--reference", "real", "--export-reference", "stats.npz", "--resolution", 16)
+    made, said = ask(capsys, *alone)
+    assert "statistics of real@16px, 8 images: stats.npz" in said
+    assert (made["statistics"], made["count"], made["name"]) == ("stats.npz", 8, "real@16px")
+    assert not (tiny_run / "eval.jsonl").exists()
+    seen = []
+    extract = Extractor.__call__
+    monkeypatch.setattr(
+        Extractor, "__call__", lambda self, images: seen.append(len(images)) or extract(self, images)
+    )
+    scored, _ = ask(capsys, tiny_run, "--reference", "real", "--fid", "--num", 12)
+    assert sum(seen) == 12  # of the run; the reference's are in the cache
+    assert scored["reference"]["fingerprint"] == made["fingerprint"]
+    again, _ = ask(capsys, tiny_run, "--reference", "stats.npz", "--fid", "--num", 12)
+    assert again["reference"]["fingerprint"] == made["fingerprint"]
+    assert run(["eval", *map(str, alone), "--num", "5", "--seed", "1", "--mode", "legacy_pytorch"]) == 0
+    assert capsys.readouterr().out.strip() == "stats.npz"
+    found = read_statistics(Path("stats.npz"))
+    assert (found.features.count, found.mode) == (5, "legacy_pytorch")
+
+
+def test_statistics_alone_need_images_and_a_place(weights, folders, capsys):
+    alone = ("--reference", folders[1], "--export-reference")
+    assert refuse(capsys, *alone, "a.txt")[0] == 2
+    Path("folder.npz").mkdir()
+    assert "is a folder" in refuse(capsys, *alone, "folder.npz")[1]
+    assert refuse(capsys, *alone, "a.npz", "--mode", "cleen")[0] == 2
+    assert refuse(capsys, *alone, "a.npz", "-o", "a.json")[0] == 2
+    assert refuse(capsys, *alone, "a.npz", "--shard", "1/2", "-o", "a.safetensors")[0] == 2
+    assert refuse(capsys, "--reference", "none/", "--export-reference", "a.npz")[0] == 1
+    assert refuse(capsys, "--export-reference", "a.npz")[0] == 2
+    assert refuse(capsys, "--reference", "clean-fid:cifar10-32-train", "--export-reference", "a.npz")[0] == 2
+    assert not Path("a.npz").exists()
+
+
+# Nothing to compare with.
+
+
+def strange_weights(tiny_run):
+    """Weights of a training on something that is not here."""
+    path = tiny_run / "weights-000012.safetensors"
+    stored = load_weights(path)
+    meta = {key: value for key, value in stored.meta.items() if key != "format"}
+    meta["recipe"]["data"]["dataset"] = "./nowhere"
+    save_weights(path, stored.tensors, meta)
+    return path
+
+
+def test_is_asks_for_no_reference_and_its_record_has_none(weights, tmp_path, tiny_run, capsys):
+    fake = save(tmp_path / "fake", pictures.draw(12, seed=1))
+    record, _ = ask(capsys, fake, "--is")
+    assert (record["reference"], list(record["images"])) == (None, ["fake"])
+    assert record["metrics"]["is"]["reference"] is None
+    beside, said = ask(capsys, fake, "--is", "--reference", fake)
+    assert (beside["reference"], "is not opened" in said) == (None, True)
+    assert beside["metrics"] == record["metrics"]
+    made, _ = ask(capsys, strange_weights(tiny_run), "--is", "--num", 12)
+    assert made["metrics"]["is"]["protocol"].endswith("/n12")
+    status, said = refuse(capsys, fake, "--is", "--kid")
+    assert (status, "a folder is compared with another" in said) == (2, True)
+    assert "nowhere" in refuse(capsys, tiny_run, "--is", "--kid", "--num", 12)[1]
+
+
+def test_results_gates_and_baselines_do_without_a_reference(weights, tmp_path, capsys):
+    fake = save(tmp_path / "fake", pictures.draw(12, seed=1))
+    files = [f"result{suffix}" for suffix in (".json", ".xml", ".md", ".html")]
+    outputs = [word for file in files for word in ("-o", file)]
+    assert run(["eval", str(fake), "--min", "is=1", *outputs]) == 0
+    assert "against" not in capsys.readouterr().out
+    for file in files:
+        text = Path(file).read_text(encoding="utf-8")
+        assert "is-splits10/clean" in text, file
+        assert "None" not in text, file
+    again = ["--baseline", "result.json", "--max-regress", "is=1%"]
+    assert run(["eval", str(fake), *again]) == 0
+    assert run(["eval", str(fake), "--min", "is=1000"]) == 4
+
+
+def test_parts_of_a_score_without_reference_merge(weights, tmp_path, capsys):
+    fake = save(tmp_path / "fake", pictures.draw(12, seed=1))
+    whole, _ = ask(capsys, fake, "--is")
+    files = [f"part-{number}.safetensors" for number in (1, 2)]
+    for number, file in enumerate(files, 1):
+        ask(capsys, fake, "--is", "--shard", f"{number}/2", "-o", file)
+    merged, _ = ask(capsys, "--merge", *files)
+    assert merged["reference"] is None
+    assert merged["metrics"]["is"]["value"] == pytest.approx(whole["metrics"]["is"]["value"], rel=1e-6)
+
+
 # clean-fid's statistics.
 
 
@@ -192,8 +285,8 @@ ACCIDENTS = """
 import json, os, signal, sys, time
 from pathlib import Path
 import torch
-from gtool.checkpoint import cache_dir
-from gtool.metrics.fid import FeatureCollector
+from gtool.checkpoint import cache_dir, load_weights, save_weights
+from gtool.metrics.fid import Extractor, FeatureCollector
 from gtool.metrics.reference import reference_features
 
 DATA = torch.randn(2100, 2048, generator=torch.Generator().manual_seed(0))

@@ -27,6 +27,8 @@ EXAMPLES = """Examples:
 
 `gtool eval samples/ --reference cifar10 --split test --rfd`
 
+`gtool eval --reference cifar10 --resolution 32 --export-reference cifar10.npz` : statistics alone, for later scores
+
 `gtool eval painted/ originals/ --paired` : PSNR, SSIM and L1, picture by picture
 
 `gtool eval RUN --max fid=20 --max kid=0.01:warn -o result.json -o junit.xml -o report.html` : gates for pipelines
@@ -141,7 +143,10 @@ def evaluate(
         bool, typer.Option("--merge", help="Add up the parts that --shard has written.")
     ] = False,
     export_reference: Annotated[
-        Path | None, typer.Option(help="Also write mu and sigma of the reference to this .npz.")
+        Path | None,
+        typer.Option(
+            help="Also write mu and sigma of the reference to this .npz; without anything to score, only that."
+        ),
     ] = None,
     fit: Annotated[
         bool, typer.Option("--fit", help="Squeeze images that are not square, where the crop is the default.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -13,18 +14,26 @@ from typing import TYPE_CHECKING, Any
 from gtool import __version__, checkpoint, console
 from gtool.commands import eval_paired
 from gtool.commands.eval_outputs import Plan, Scored, finish
-from gtool.commands.eval_request import LOOKS, WITHOUT_WEIGHTS, Request, Target, understand
+from gtool.commands.eval_request import (
+    LOOKS,
+    WITHOUT_WEIGHTS,
+    Request,
+    Target,
+    check_only_reference,
+    understand,
+)
+from gtool.commands.processes import share_reference, take_together
 from gtool.commands.results import SCHEMA, Stages, provenance
-from gtool.commands.shards import merge_parts, score_part, take_together
+from gtool.commands.shards import merge_parts, score_part
 from gtool.errors import CheckpointError, RecipeError
 
 if TYPE_CHECKING:
     from gtool.commands.eval_gallery import Gallery
-    from gtool.commands.scoring_sides import Candidate, Stored, Unopened, Wanted
-    from gtool.commands.scoring_statistics import Summary
+    from gtool.commands.scoring_sides import Candidate, Wanted
+    from gtool.commands.scoring_statistics import Reference
     from gtool.device import Compute
 
-    Sides = tuple[Candidate, Stored | Summary | Unopened, dict[str, Any]]
+    Sides = tuple[Candidate, Reference, dict[str, Any]]
 
 NUM_GENERATED = 2000  # for rfd and swd
 NUM_GENERATED_FID = 10_000  # below this nobody publishes FIDs
@@ -38,15 +47,13 @@ def evaluate(request: Request) -> dict[str, Any]:
         CheckpointError, DataError, NetworkError: weights, images or the Inception file cannot be had.
         GateError: a gate was not met; everything has been printed and written.
     """
+    if request.only_reference:
+        return _make_statistics(request)
     request, target, plan = understand(request)
-    from gtool.device import launch, launched_processes, make_compute
-
-    if (request.num_processes or 1) > 1 and launched_processes() is None:
-        launch(request.num_processes or 1, sys.argv[1:])
-        return {}
     started = time.monotonic()
-    compute = make_compute(request.device, request.precision, num_processes=request.num_processes)
-    console.set_quiet(console.is_quiet() or not compute.is_main)
+    compute = _start(request)
+    if compute is None:
+        return {}
     if request.shard:
         return score_part(request, target, compute)
     gallery = _make_gallery(plan)
@@ -63,6 +70,47 @@ def evaluate(request: Request) -> dict[str, Any]:
     record["seconds"] = round(time.monotonic() - started, 1)
     scored = Scored(record, plan, target.weights, gallery)
     return finish(scored, as_json=request.as_json, tables=partial(_print_looks, request.looks))
+
+
+def _start(request: Request) -> Compute | None:
+    """Return where the work runs; None when as many processes as were asked for have done it all."""
+    from gtool.device import launch, launched_processes, make_compute
+
+    if (request.num_processes or 1) > 1 and launched_processes() is None:
+        launch(request.num_processes or 1, sys.argv[1:])
+        return None
+    compute = make_compute(request.device, request.precision, num_processes=request.num_processes)
+    console.set_quiet(console.is_quiet() or not compute.is_main)
+    return compute
+
+
+def _make_statistics(request: Request) -> dict[str, Any]:
+    """Write the statistics of a reference, which also fills the cache; nothing is scored."""
+    check_only_reference(request)
+    compute = _start(request)
+    if compute is None:
+        return {}
+    from gtool.commands.scoring import Scorer
+    from gtool.commands.scoring_sides import open_stored
+    from gtool.commands.scoring_statistics import export_reference
+
+    assert request.export_reference is not None
+    wanted = named_images(
+        request, str(request.reference), request.split or "train", request.resolution, sized=True
+    )
+    real = open_stored(wanted, request.num, request.seed)
+    scorer = Scorer(replace(request, metrics=("fid",)), real, real.count, compute.device)
+    share_reference(scorer, compute)
+    compute.close()
+    if not compute.is_main:
+        return {}
+    facts = export_reference(scorer, request.export_reference)
+    found = {"statistics": str(request.export_reference), **facts, "images": real.makeup}
+    if request.as_json:
+        console.result_json(found)
+    else:
+        console.result(found["statistics"])
+    return found
 
 
 def _print_looks(looks: list[str], record: Mapping[str, Any]) -> None:
@@ -96,6 +144,7 @@ def _score(request: Request, target: Target, compute: Compute, gallery: Gallery 
             fake = gallery.watch(fake, real)
         stages.done("opening")
         scorer = Scorer(request, real, fake.count, compute.device)
+        share_reference(scorer, compute)
         stages.done("reference")
         take_together(scorer, fake, target.name, compute)
     stages.done("candidate")
@@ -108,11 +157,7 @@ def _score(request: Request, target: Target, compute: Compute, gallery: Gallery 
         export_reference(scorer, request.export_reference)
     return {
         **about,
-        "reference": {
-            "name": real.name,
-            "fingerprint": real.key["source"],
-            "resolution": real.key["resolution"],
-        },
+        "reference": _reference_record(real) if request.needs_reference else None,
         "images": {
             side: makeup
             for side, images in (("fake", fake), ("real", real))
@@ -120,6 +165,14 @@ def _score(request: Request, target: Target, compute: Compute, gallery: Gallery 
         },
         "metrics": metrics,
         "stages": stages.seconds,
+    }
+
+
+def _reference_record(real: Reference) -> dict[str, Any]:
+    return {
+        "name": real.name,
+        "fingerprint": real.key["source"],
+        "resolution": real.key["resolution"],
     }
 
 
@@ -138,27 +191,26 @@ def _head(request: Request, target: Target, compute: Compute) -> dict[str, Any]:
 def open_sides(request: Request, target: Target, compute: Compute) -> Sides:
     """Return the candidate, the reference, and what is known about the candidate."""
     from gtool.commands.scoring_sides import open_stored
-    from gtool.commands.scoring_statistics import open_reference
+    from gtool.commands.scoring_statistics import Nothing, open_reference
 
     if target.weights is None:
         # Two folders are compared as they are, all images of both, unless the user wants otherwise.
-        side = request.resolution
-        wanted = [
-            named_images(request, dataset, split, side, sized=side is not None)
-            for dataset, split in (
-                (str(target.folder), "train"),
-                (str(request.reference), request.split or "train"),
-            )
-        ]
-        fake, against = open_stored(wanted[0], request.num, request.seed), wanted[1]
-        return fake, open_reference(request, against, request.num), {"candidate": fake.key}
+        wanted = named_images(request, str(target.folder), "train", request.resolution, sized=True)
+        fake = open_stored(wanted, request.num, request.seed)
+        about = {"candidate": fake.key}
+        if not request.needs_reference:
+            return fake, Nothing(), about
+        against = named_images(
+            request, str(request.reference), request.split or "train", request.resolution, sized=True
+        )
+        return fake, open_reference(request, against, request.num), about
     return _open_generated(request, target.weights, compute)
 
 
 def _open_generated(request: Request, path: Path, compute: Compute) -> Sides:
     """A model is compared with the pixels it was trained on, or with others brought to its resolution."""
     from gtool.commands.scoring_sides import Generated
-    from gtool.commands.scoring_statistics import open_reference
+    from gtool.commands.scoring_statistics import Nothing, open_reference
     from gtool.engines.generation import load_generator
 
     model = checkpoint.read_meta(path).get("model")
@@ -176,7 +228,10 @@ def _open_generated(request: Request, path: Path, compute: Compute) -> Sides:
         network, meta = load_generator(path, compute)
     few = set(request.metrics) <= set(WITHOUT_WEIGHTS)
     num = request.num or (NUM_GENERATED if few else NUM_GENERATED_FID)
-    real = open_reference(request, reference_of(request, meta, path), num)
+    refuse_resolution(request, meta, path)
+    real: Reference = Nothing()
+    if request.needs_reference:
+        real = open_reference(request, reference_of(request, meta, path), num)
     about = {"nimg": meta.get("nimg"), "precision": compute.precision}
     if not composes:
         return Generated(network, compute, request.seed, num), real, about
@@ -193,10 +248,11 @@ def named_images(
     *,
     sized: bool = False,
 ) -> Wanted:
-    """Return how to open images that the user has named."""
+    """Return how to open images that the user has named, `sized` where the resolution is the user's word."""
     from gtool.commands.scoring_sides import Wanted
 
     crop = "fit" if request.fit else crop
+    sized = sized and resolution is not None
     return Wanted(
         dataset, split, resolution, crop, skip_bad=request.skip_bad, strict=request.strict, sized=sized
     )
@@ -207,7 +263,6 @@ def reference_of(request: Request, meta: dict[str, Any], path: Path) -> Wanted:
     from gtool.commands.scoring_sides import Wanted
 
     resolution = meta["config"]["resolution"]
-    refuse_resolution(request, meta, path)
     data = meta.get("recipe", {}).get("data", {})
     if request.reference is not None:
         return named_images(

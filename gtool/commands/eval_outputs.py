@@ -72,7 +72,7 @@ def understand_demands(demands: Demands, looks: tuple[str, ...]) -> Plan:
         if path.suffix.lower() not in SUFFIXES:
             raise RecipeError(f"-o {path}: the suffix says what is written: {', '.join(SUFFIXES)}")
     for path in named:
-        _require_place(path)
+        require_place(path)
     if twice := next((path for path in named if named.count(path) > 1), None):
         raise RecipeError(f"{twice}: named twice")
     if demands.baseline is not None and demands.baseline.absolute() in [path.absolute() for path in named]:
@@ -84,7 +84,7 @@ def understand_demands(demands: Demands, looks: tuple[str, ...]) -> Plan:
     return Plan(found, baseline, demands.exit_zero, demands.outputs, demands.gitlab_metrics)
 
 
-def _require_place(path: Path) -> None:
+def require_place(path: Path) -> None:
     """Raise CheckpointError when a file can never be written there, before anything is scored."""
     if path.is_dir():
         raise CheckpointError(f"{path}: is a folder; name a file in it")
@@ -117,6 +117,7 @@ def finish(scored: Scored, *, as_json: bool, tables: Callable[[Record], None]) -
     apart = gates.judge(plan.gates, scored.record, plan.baseline)
     record = scored.record
     before = results.history(scored.weights) if plan.wants_pictures else []
+    before = [gates.comparable_part(record, one) for one in before]
     results.keep(record, scored.weights)
     if as_json:
         console.result_json(results.plain(record))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from gtool import console
 from gtool.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from gtool.commands.eval_request import Request
@@ -30,11 +31,31 @@ class Pairs:
     real: Source
     partners: list[tuple[str, int, int]]  # name, place in `made`, place in `real`
     resolution: int | None
+    crop: str = "center"
+
+    @property
+    def sides(self) -> dict[str, Source]:
+        """The two sets by their names in a record."""
+        return {"fake": self.made, "real": self.real}
+
+    def places(self, side: str) -> np.ndarray:
+        """Return where the images of a side lie (n,), in the order of the pairs."""
+        import numpy as np
+
+        return np.array([made if side == "fake" else real for _, made, real in self.partners])
 
     def read(self, number: int) -> tuple[Tensor, Tensor]:
-        """Return the pictures uint8 (3, H, W) of a pair."""
+        """Return the pictures uint8 (3, H, W) of a pair; DataError names all of its side that are damaged."""
+        from gtool.commands.scoring_hygiene import find_damaged
+        from gtool.data.pixels import UnreadableImage
+
         _, made, real = self.partners[number]
-        return self._read(self.made, made), self._read(self.real, real)
+        try:
+            return self._read(self.made, made), self._read(self.real, real)
+        except UnreadableImage:
+            for side, source in self.sides.items():
+                find_damaged(source, self.places(side), 0, {})
+            raise
 
     def _read(self, source: Source, place: int) -> Tensor:
         import numpy as np
@@ -42,7 +63,7 @@ class Pairs:
 
         if self.resolution is None:
             return torch.from_numpy(np.ascontiguousarray(source.read(place).transpose(2, 0, 1)))
-        (square,) = source.read_squares([place], self.resolution, "center")
+        (square,) = source.read_squares([place], self.resolution, self.crop)
         if isinstance(square, Exception):
             raise square
         return torch.from_numpy(np.ascontiguousarray(square))
@@ -68,25 +89,29 @@ def refuse_unpaired(request: Request, folder: str | None) -> None:
 
 
 def score(folder: str, request: Request, compute: Compute) -> dict[str, Any]:
-    """Return what the record says of two folders: `reference`, `metrics`, and where the sheet is.
+    """Return what the record says of two folders: `reference`, `images`, `metrics`, and where the sheet is.
 
     Raises:
-        DataError: pictures without partner, of other size than their partner, or that cannot be read.
+        DataError: pictures without partner, of other size than their partner, or more that cannot be read than
+            tolerated; other files, and `strict`.
         CheckpointError: files of LPIPS that cannot be used.
     """
+    from gtool.data.pixels import quiet_pillow
     from gtool.metrics.paired import PROTOCOL, Paired
 
     lpips, weights = _load_lpips(request, compute)
-    pairs = find_pairs(folder, str(request.reference), request.resolution)
+    pairs, about = _look(find_pairs(folder, str(request.reference), request.resolution), folder, request)
+    content = about.pop("content")
     found = Paired(lpips)
     count = len(pairs.partners)
-    with console.progress("comparing pairs") as update:
+    with console.progress("comparing pairs") as update, quiet_pillow():
         for number, (name, _, _) in enumerate(pairs.partners):
             found.add(*pairs.read(number), name)
             update(number + 1, count, f"{number + 1:,} of {count:,} pairs")
     real = pairs.real
     size = f"/{request.resolution}px" if request.resolution else ""
-    common = {"num_fake": count, "num_real": count, "dtype": "fp32", "reference": real.fingerprint}
+    size += "@fit" if size and request.fit else ""
+    common = {"num_fake": count, "num_real": count, "dtype": "fp32", "reference": content}
     metrics = {
         name: {
             "value": value,
@@ -102,9 +127,10 @@ def score(folder: str, request: Request, compute: Compute) -> dict[str, Any]:
     return {
         "reference": {
             "name": real.name,
-            "fingerprint": real.fingerprint,
+            "fingerprint": content,
             "resolution": request.resolution or 0,
         },
+        **about,
         "metrics": metrics,
         "picture": str(picture),
     }
@@ -118,7 +144,7 @@ def find_pairs(made: str, real: str, resolution: int | None) -> Pairs:
     """
     from gtool.data.sources import open_source
 
-    sources = [open_source(spec, split="train", resolution=resolution) for spec in (made, real)]
+    sources = [open_source(spec, split="train", resolution=resolution, arrays=True) for spec in (made, real)]
     ours, theirs = (_places(source) for source in sources)
     for names, others, where in ((ours, theirs, real), (theirs, ours, made)):
         if alone := sorted(names.keys() - others.keys()):
@@ -129,6 +155,42 @@ def find_pairs(made: str, real: str, resolution: int | None) -> Pairs:
             )
     partners = [(name, ours[name], theirs[name]) for name in sorted(ours)]
     return Pairs(sources[0], sources[1], partners, resolution)
+
+
+def _look(pairs: Pairs, folder: str, request: Request) -> tuple[Pairs, dict[str, Any]]:
+    """Look at all pictures; return the pairs that can be read, and what the record says of both folders.
+
+    Sizes are not looked at here: partners of one size need not be square.
+    """
+    from gtool.commands.eval import named_images
+    from gtool.commands.scoring_hygiene import find_damaged, look_at, look_beside
+
+    specs = {"fake": folder, "real": str(request.reference)}
+    wanted = {
+        side: replace(named_images(request, spec, "train", None), crop="fit") for side, spec in specs.items()
+    }
+    makeups = {side: look_beside(source, wanted[side]) for side, source in pairs.sides.items()}
+    damaged: dict[str, list[int]] = {side: [] for side in specs}
+    if request.skip_bad:
+        damaged = {
+            side: find_damaged(source, pairs.places(side), request.skip_bad, makeups[side])
+            for side, source in pairs.sides.items()
+        }
+    kept = [one for one in pairs.partners if one[1] not in damaged["fake"] and one[2] not in damaged["real"]]
+    names = {name for name, _, _ in kept}
+    left_out = [name for name, _, _ in pairs.partners if name not in names]
+    if left_out:
+        some = ", ".join(left_out[:NAMED]) + (", ..." if len(left_out) > NAMED else "")
+        console.warning(f"{len(left_out):,} of {len(pairs.partners):,} pairs are left out: {some}")
+    if not kept:
+        raise DataError(f"{pairs.made.name}: no pair is left to compare")
+    pairs = replace(pairs, partners=kept, crop="fit" if request.fit else "center")
+    contents = {
+        side: look_at(source, pairs.places(side), wanted[side], makeups[side])
+        for side, source in pairs.sides.items()
+    }
+    about: dict[str, Any] = {"content": contents["real"], "images": makeups}
+    return pairs, about | ({"pairs_left_out": left_out} if left_out else {})
 
 
 def _places(source: Source) -> dict[str, int]:

@@ -10,13 +10,14 @@ from gtool import checkpoint, console
 from gtool.commands import eval_paired
 from gtool.commands.eval_outputs import Demands, Plan, understand_demands
 from gtool.commands.gates import flags_of, metrics_of
-from gtool.commands.shards import check_sharing, understand_parts
+from gtool.commands.shards import check_export, check_sharing, understand_parts
 from gtool.data.names import ARCHIVES, find_dataset
 from gtool.errors import CheckpointError, RecipeError, did_you_mean
 from gtool.metrics.published import check_statistics, is_statistics, refuse_beyond_statistics
 
 METRICS = ("fid", "kid", "is", "pr", "density", "fid_infinity", "clip_fid", "rfd", "swd")
 WITHOUT_WEIGHTS = ("rfd", "swd")
+WITHOUT_REFERENCE = ("is",)
 MODES = ("clean", "legacy_tensorflow", "legacy_pytorch")
 # What looks into a model: the module that scores it and prints its table; whether it compares with a data set.
 LOOKS = {
@@ -68,6 +69,18 @@ class Request:
         """What is asked for besides metrics, by its name in the record."""
         return [name for name in LOOKS if getattr(self, name)]
 
+    @property
+    def only_reference(self) -> bool:
+        """Whether nothing is scored: a reference is named, and where its statistics go, and nothing else."""
+        asked = self.metrics or self.looks or self.paired or self.merge or self.shard
+        named = self.reference is not None and self.export_reference is not None
+        return named and self.target is None and not asked and self.demands == Demands()
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether anything real takes part; of a model's images alone there are scores too."""
+        return not self.metrics or not set(self.metrics) <= set(WITHOUT_REFERENCE)
+
 
 @dataclass(frozen=True)
 class Target:
@@ -93,8 +106,7 @@ def understand(request: Request) -> tuple[Request, Target, Plan]:
     if request.merge:
         return *understand_parts(request), plan
     request = _ask_for_gates(request, plan)
-    if request.mode not in MODES:
-        raise RecipeError(f"--mode {request.mode}: unknown{did_you_mean(request.mode, MODES)}")
+    _refuse_files(request)
     if request.other is not None and request.reference is not None:
         raise RecipeError("a second folder and --reference both say what to compare with; give one")
     if request.other is not None:
@@ -104,7 +116,7 @@ def understand(request: Request) -> tuple[Request, Target, Plan]:
         raise RecipeError(
             f"{target.folder}: {_flag(request.looks[0])} looks into a model; name a run or weights"
         )
-    if target.folder is not None and request.reference is None:
+    if target.folder is not None and request.reference is None and request.needs_reference:
         raise RecipeError(
             f"{target.folder}: a folder is compared with another; name it second, or --reference NAME"
         )
@@ -112,17 +124,38 @@ def understand(request: Request) -> tuple[Request, Target, Plan]:
         check_statistics(request.reference, request.mode)
     elif request.reference is not None:
         find_dataset(request.reference)  # raises when the name leads nowhere
-    for flag, path in (("--weights", request.weights), ("--clip-weights", request.clip_weights)):
-        if path is not None and not path.is_file():
-            raise CheckpointError(f"{path}: no such file ({flag})")
     eval_paired.refuse_unpaired(request, target.folder)
     _refuse_idle(request)
+    if not request.needs_reference and request.reference is not None:
+        console.notice(f"--{request.metrics[0]} compares with nothing: {request.reference} is not opened")
     if not request.metrics and not request.looks and not request.paired:
         console.notice("no metric was named: rfd and swd, which need no weights (--fid and --kid need them)")
         request = replace(request, metrics=WITHOUT_WEIGHTS)
     if request.reference is not None and is_statistics(request.reference):
         refuse_beyond_statistics(request)
     return request, target, plan
+
+
+def check_only_reference(request: Request) -> None:
+    """Refuse what no statistics can be made of before anything is loaded.
+
+    Raises:
+        RecipeError, CheckpointError, DataError: as `understand`.
+    """
+    check_export(request)
+    _refuse_files(request)
+    if is_statistics(str(request.reference)):
+        refuse_beyond_statistics(request)
+    find_dataset(str(request.reference))
+
+
+def _refuse_files(request: Request) -> None:
+    """Refuse a mode that does not exist, and weights that are not there."""
+    if request.mode not in MODES:
+        raise RecipeError(f"--mode {request.mode}: unknown{did_you_mean(request.mode, MODES)}")
+    for flag, path in (("--weights", request.weights), ("--clip-weights", request.clip_weights)):
+        if path is not None and not path.is_file():
+            raise CheckpointError(f"{path}: no such file ({flag})")
 
 
 def _ask_for_gates(request: Request, plan: Plan) -> Request:

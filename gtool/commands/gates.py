@@ -218,8 +218,7 @@ def find_number(record: Mapping[str, Any], name: str) -> float | None:
     found: Any = record.get("metrics", {}).get(head)
     if found is None:
         found = record.get(head)
-    for key in tail.split(".") if tail else ():
-        found = found.get(key) if isinstance(found, Mapping) else None
+    found = _dig(found, *(tail.split(".") if tail else ()))
     if isinstance(found, Mapping):
         found = found.get("value")
     if isinstance(found, bool) or not isinstance(found, int | float):
@@ -235,19 +234,60 @@ def _entry(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def why_apart(record: Mapping[str, Any], baseline: Baseline, name: str) -> str | None:
-    """Say why a number and the baseline's cannot be compared; None when they can."""
+    """Say why a number and the baseline's cannot be compared; None when they can.
+
+    They can when protocol, weights of the metric and content of the reference are the same; seeds may differ. What a
+    record does not say of weights and content, as earlier ones do not, is passed over.
+    """
     ours, theirs = _entry(record, name), _entry(baseline.record, name)
     if ours.get("protocol") != theirs.get("protocol"):
         return (
             f"{name} was measured by {ours.get('protocol')} and in {baseline.path} by {theirs.get('protocol')}, "
             "which are not comparable"
         )
-    if ours.get("weights") and theirs.get("weights") and ours["weights"] != theirs["weights"]:
-        return (
-            f"{name} was measured by {ours['protocol']} with weights {ours['weights'][:12]} and in {baseline.path} by "
-            f"{theirs['protocol']} with weights {theirs['weights'][:12]}, which are not comparable"
-        )
+    pairs = [("with weights", ours.get("weights"), theirs.get("weights"))]
+    if not _chosen_apart(record, baseline.record):
+        contents = (_content(one, name) for one in (record, baseline.record))
+        pairs.append(("against a reference of content", *contents))
+    for what, mine, other in pairs:
+        if isinstance(mine, str) and isinstance(other, str) and mine and other and mine != other:
+            return (
+                f"{name} was measured by {ours.get('protocol')} {what} {mine[:12]} and in {baseline.path} by the same "
+                f"{what} {other[:12]}, which are not comparable"
+            )
     return None
+
+
+def _content(record: Mapping[str, Any], name: str) -> Any:
+    """Return the fingerprint of what a metric compared with; None where it compares with nothing, or is a look."""
+    entry = _dig(record, "metrics", name.split(".")[0])
+    if not isinstance(entry, Mapping):
+        return None
+    return entry["reference"] if "reference" in entry else _dig(record, "reference", "fingerprint")
+
+
+def _dig(record: Any, *keys: str) -> Any:
+    """Return what lies under keys of keys, None where there is nothing."""
+    for key in keys:
+        record = record.get(key) if isinstance(record, Mapping) else None
+    return record
+
+
+def _chosen_apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Say whether both references are parts of sets of one size, chosen by different seeds: then contents differ."""
+    totals = [_dig(record, "images", "real", "chosen_from") for record in (one, other)]
+    return totals[0] is not None and totals[0] == totals[1] and one.get("seed") != other.get("seed")
+
+
+def comparable_part(record: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an earlier record with those of its metrics alone that can be compared with this record's."""
+    baseline = Baseline(Path(), earlier)
+    metrics = {
+        name: found
+        for name, found in earlier.get("metrics", {}).items()
+        if name in record.get("metrics", {}) and why_apart(record, baseline, name) is None
+    }
+    return {**earlier, "metrics": metrics}
 
 
 # Verdicts.

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from gtool import console
-from gtool.commands.scoring_sides import Candidate, Stored, Unopened, one_size
+from gtool.commands.scoring_sides import Candidate, Stored, one_size
 from gtool.commands.scoring_spaces import Space, open_clip, open_inception
-from gtool.commands.scoring_statistics import Summary
+from gtool.commands.scoring_statistics import Reference, Summary
 from gtool.metrics import fid_infinity
 from gtool.metrics.fid import Features, fid
 from gtool.metrics.inception import logits_of
@@ -41,9 +41,7 @@ class Scorer:
     num: images of the whole candidate, whether or not all of them are taken here.
     """
 
-    def __init__(
-        self, request: Request, real: Stored | Summary | Unopened, num: int, device: torch.device
-    ) -> None:
+    def __init__(self, request: Request, real: Reference, num: int, device: torch.device) -> None:
         self.request = request
         self.real = real
         self.num = num
@@ -79,6 +77,12 @@ class Scorer:
     def spaces(self) -> list[Space]:
         """The networks that look at the images."""
         return [space for space in (self.inception, self.clip) if space is not None]
+
+    @property
+    def comparing(self) -> list[Space]:
+        """The networks that look at the reference's images too, unless the cache knows what they see."""
+        wanted = [space for space in self.spaces if space is self.clip or BY_FEATURES & self.wanted]
+        return wanted if isinstance(self.real, Stored) else []
 
     # Taking images.
 

@@ -193,6 +193,8 @@ def open_stored(wanted: Wanted, num: int | None, seed: int) -> Stored:
     if num is not None and num < len(places):
         chosen = np.sort(permutation(len(places), derive_seed("eval", seed))[:num])
     is_part = len(chosen) < len(places)
+    if is_part:
+        makeup["chosen_from"] = len(places)
     if len(chosen) < 2:
         raise DataError(f"{source.name}: {len(chosen)} images can be read; at least 2 are needed")
     content = look_at(source, places[chosen], wanted, makeup)

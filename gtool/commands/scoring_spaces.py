@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from gtool import console
-from gtool.commands.scoring_sides import Stored, Unopened
-from gtool.commands.scoring_statistics import Summary
+from gtool.commands.scoring_sides import Stored
+from gtool.commands.scoring_statistics import Reference, Summary
 from gtool.errors import CheckpointError
 from gtool.metrics.clip import ClipExtractor, load_clip
 from gtool.metrics.fid import Extractor, FeatureCollector, Features
@@ -22,7 +22,7 @@ from gtool.metrics.reference import reference_features
 from gtool.metrics.weights import CLIP, INCEPTION, Network, WeightsFile, find_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from gtool.commands.eval_request import Request
@@ -50,6 +50,7 @@ class Space:
         self.extractor = extractor
         self.keep_rows = keep_rows
         self.collector = self._new_collector()
+        self._reference: Features | None = None
 
     def _new_collector(self) -> FeatureCollector:
         return FeatureCollector(keep_rows=self.keep_rows, size=self.extractor.size)
@@ -65,26 +66,51 @@ class Space:
         """What a record says of it."""
         return {"dtype": self.extractor.dtype, "weights": self.weights.sha256}
 
-    def reference_features(self, real: Stored | Summary | Unopened, batch_size: int) -> Features:
-        """Return the features of the reference: of its file, of the cache, or taken from its images now."""
+    def reference_features(
+        self,
+        real: Reference,
+        batch_size: int,
+        build: Callable[[], Features] | None = None,
+        waiting: Callable[[], object] | None = None,
+    ) -> Features:
+        """Return the features of the reference: of its file, of the cache, or taken from its images now.
+
+        build: takes them in another way than alone. waiting: called now and then while another command takes them.
+        """
         if isinstance(real, Summary):
             return real.features
+        if self._reference is None:
+            self._reference = self._find_reference(real, batch_size, build, waiting)
+        return self._reference
+
+    def take_reference(
+        self, real: Reference, batch_size: int, start: int = 0, stop: int | None = None
+    ) -> FeatureCollector:
+        """Return the features of the reference's images `start` to `stop`."""
         assert isinstance(real, Stored)
+        collector, part = self._new_collector(), real.part(start, real.count if stop is None else stop)
+        with console.progress(f"{self.weights.network.title} features of {real.name}") as update:
+            for batch in part.batches(batch_size):
+                places = torch.arange(len(batch)) + start + collector.count
+                collector.add(self.extractor(batch), places)
+                update(collector.count, part.count, f"{collector.count:,} of {part.count:,} images")
+        return collector
 
-        def build() -> Features:
-            collector = self._new_collector()
-            with console.progress(f"{self.weights.network.title} features of {real.name}") as update:
-                for batch in real.batches(batch_size):
-                    collector.add(self.extractor(batch))
-                    update(collector.count, real.count, f"{collector.count:,} of {real.count:,} images")
-            return collector.features()
-
+    def _find_reference(
+        self,
+        real: Reference,
+        batch_size: int,
+        build: Callable[[], Features] | None,
+        waiting: Callable[[], object] | None,
+    ) -> Features:
+        build = build or (lambda: self.take_reference(real, batch_size).features())
         key = {**real.key, "mode": self.extractor.mode, "weights": self.weights.sha256}
         if self.weights.network is not INCEPTION:
             key["network"] = self.weights.network.key
         if self.extractor.dtype != "fp32":
             key["dtype"] = self.extractor.dtype
-        return reference_features(key, build, need_rows=self.keep_rows, size=self.extractor.size)
+        size = self.extractor.size
+        return reference_features(key, build, need_rows=self.keep_rows, size=size, waiting=waiting)
 
 
 def open_inception(

@@ -1,8 +1,8 @@
-"""Statistics of a reference in the place of its images: opened for scoring, and written for others."""
+"""What stands in the place of a reference's images: statistics, opened and written, or nothing at all."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +57,18 @@ class Summary:
             )
 
 
+@dataclass(frozen=True)
+class Nothing:
+    """In the place of a reference, where no metric compares with one."""
+
+    name: str = ""
+    key: dict[str, str | int] = field(default_factory=lambda: {"source": "", "resolution": 0})
+    count: int = 0
+
+
+Reference = Stored | Summary | Unopened | Nothing
+
+
 def open_summary(request: Request) -> Summary:
     """Open the statistics that `--reference` means.
 
@@ -82,7 +94,7 @@ def open_summary(request: Request) -> Summary:
     return Summary(name, {"source": source, "resolution": 0, "statistics": found.sha256}, found, is_named)
 
 
-def open_reference(request: Request, wanted: Wanted, num: int | None) -> Stored | Summary | Unopened:
+def open_reference(request: Request, wanted: Wanted, num: int | None) -> Reference:
     """Open what generated images are compared with.
 
     Raises:
@@ -95,8 +107,8 @@ def open_reference(request: Request, wanted: Wanted, num: int | None) -> Stored 
     return open_stored(wanted, num, request.seed)
 
 
-def export_reference(scorer: Scorer, path: Path) -> None:
-    """Write the statistics of a scorer's reference.
+def export_reference(scorer: Scorer, path: Path) -> dict[str, Any]:
+    """Write the statistics of a scorer's reference; return what the file says of them.
 
     Raises:
         CheckpointError: the file cannot be written.
@@ -105,5 +117,7 @@ def export_reference(scorer: Scorer, path: Path) -> None:
     assert space is not None
     features = space.reference_features(real, scorer.request.batch_size)
     facts: dict[str, Any] = {"count": features.count, "mode": space.extractor.mode, "name": real.name}
-    write_statistics(path, features, facts | space.made_with | {"fingerprint": real.key["source"]})
-    console.notice(f"statistics of {real.name}: {path}")
+    facts |= space.made_with | {"fingerprint": real.key["source"]}
+    write_statistics(path, features, facts)
+    console.notice(f"statistics of {real.name}, {features.count:,} images: {path}")
+    return facts

@@ -1,4 +1,4 @@
-"""One score from several processes, or from machines that share nothing.
+"""One score from machines that share nothing.
 
 A shard makes and looks at its own images and keeps what the metrics need of them: moments, rows of features with
 their positions, sums. Image i depends on (seed, i) alone, so shards make exactly the images that one process makes,
@@ -19,12 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gtool import __version__, checkpoint, console
-from gtool.commands.eval_outputs import Demands
-from gtool.errors import CheckpointError, DataError, GToolError, RecipeError
+from gtool.commands.eval_outputs import Demands, require_place
+from gtool.errors import CheckpointError, DataError, RecipeError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from gtool.commands.eval_request import Request, Target
     from gtool.commands.scoring import Scorer
     from gtool.commands.scoring_sides import Candidate
@@ -56,13 +54,17 @@ class Shard:
     number: int
     total: int
 
+    def part(self, count: int, grain: int = 1) -> tuple[int, int]:
+        """Return the first image and the one after the last, which may be none; parts begin at multiples of `grain`."""
+        return self._cut(self.number - 1, count, grain), self._cut(self.number, count, grain)
+
     def bounds(self, count: int, grain: int = 1) -> tuple[int, int]:
-        """Return the first image and the one after the last; parts begin at multiples of `grain`.
+        """Return the same.
 
         Raises:
             DataError: no image is left for this shard.
         """
-        start, stop = (self._cut(number, count, grain) for number in (self.number - 1, self.number))
+        start, stop = self.part(count, grain)
         if start >= stop:
             raise DataError(
                 f"--shard {self.number}/{self.total}: no image of {count:,} is left for it; use fewer shards"
@@ -104,60 +106,46 @@ def check_sharing(request: Request) -> None:
     if alone and (several or request.shard or request.merge):
         raise RecipeError(f"--{alone[0].replace('_', '-')} is not shared out; give it in a call of its own")
     if not request.merge:  # where the parts say which metrics there are
-        _check_export(request)
+        check_export(request)
 
 
-def _check_export(request: Request) -> None:
+def check_export(request: Request) -> None:
+    """Refuse statistics that cannot be written where `--export-reference` says.
+
+    Raises:
+        RecipeError: another suffix, or no metric that makes them.
+        CheckpointError: a file could not be written there in the end.
+    """
     path = request.export_reference
     if path is None:
         return
     if path.suffix.lower() != ".npz":
         raise RecipeError(f"--export-reference {path}: statistics are an .npz file")
-    if not {"fid", "kid", "pr", "density", "fid_infinity"} & set(request.metrics):
-        raise RecipeError("--export-reference writes Inception statistics; give --fid too")
+    require_place(path)
+    if not request.only_reference and not {"fid", "kid", "pr", "density", "fid_infinity"} & set(
+        request.metrics
+    ):
+        raise RecipeError(
+            "--export-reference writes Inception statistics: give --fid too, or --reference and nothing to score"
+        )
 
 
-# Several processes.
-
-
-def take_together(scorer: Scorer, fake: Candidate, name: str, compute: Compute) -> None:
-    """Take all images: each process its share; the main process then holds what all have found.
-
-    Raises:
-        GToolError: of any process, in the main one.
-    """
-    if compute.world_size == 1:
-        return scorer.take(fake, name)
-    failure: GToolError | None = None
-    found: dict[str, Tensor] = {}
-    try:
-        _take_share(scorer, fake, name, Shard(compute.rank + 1, compute.world_size))
-        found = {} if compute.is_main else scorer.partial()
-    except GToolError as failed:
-        failure = failed
-    shares = compute.gather((found, failure))
-    if not compute.is_main:
-        return None
-    for share, problem in shares:
-        if problem is not None:
-            raise problem
-        if share:
-            scorer.absorb(share)
-    return None
-
-
-def _take_share(scorer: Scorer, fake: Candidate, name: str, shard: Shard) -> tuple[int, int]:
+def take_share(scorer: Scorer, fake: Candidate, name: str, shard: Shard) -> tuple[int, int]:
+    """Take the images of one shard; return the first of them and the one after the last."""
     import torch
 
-    # Where there is enough for everyone, parts are whole batches: the same forwards as in one process, bit for bit.
-    batch_size = scorer.request.batch_size
-    grain = batch_size if fake.count >= shard.total * batch_size else 1
+    grain = grain_of(fake.count, shard, scorer.request.batch_size)
     start, stop = shard.bounds(fake.count, math.lcm(grain, getattr(fake, "grain", 1)))
     scorer.take(fake.part(start, stop), name, torch.arange(start, stop))
     return start, stop
 
 
-# Machines that share nothing.
+def grain_of(count: int, shard: Shard, batch_size: int) -> int:
+    """Return of what the parts are multiples: of whole batches, where there is enough for everyone.
+
+    Then the forwards are those of one process, bit for bit.
+    """
+    return batch_size if count >= shard.total * batch_size else 1
 
 
 def score_part(request: Request, target: Target, compute: Compute) -> dict[str, Any]:
@@ -170,7 +158,7 @@ def score_part(request: Request, target: Target, compute: Compute) -> dict[str, 
     shard = parse_shard(request.shard)
     fake, real, about = open_sides(request, target, compute)
     scorer = Scorer(request, real, fake.count, compute.device)
-    start, stop = _take_share(scorer, fake, target.name, shard)
+    start, stop = take_share(scorer, fake, target.name, shard)
     facts = _facts(request, target, scorer, about)
     facts |= {"shard": shard.number, "shards": shard.total, "start": start, "stop": stop}
     checkpoint.save_weights(request.part, scorer.partial(), {"kind": KIND, **facts})
@@ -191,6 +179,7 @@ def _facts(request: Request, target: Target, scorer: Scorer, about: dict[str, An
     real = scorer.real
     opened = getattr(real, "opened", None)
     reference = {"name": real.name, "resolution": real.key["resolution"], "source": real.key["source"]}
+    stands_alone = opened is None and request.needs_reference
     if opened is not None:
         wanted, num = opened
         reference |= {"split": wanted.split, "crop": wanted.crop, "num": num}
@@ -208,7 +197,7 @@ def _facts(request: Request, target: Target, scorer: Scorer, about: dict[str, An
         "about": about,
         "reference": reference,
         "open": None if opened is None else {"wanted": asdict(opened[0]), "num": opened[1]},
-        "statistics": request.reference if opened is None else None,
+        "statistics": request.reference if stands_alone else None,
     }
 
 
@@ -239,7 +228,7 @@ def understand_parts(request: Request) -> tuple[Request, Target]:
     request = replace(request, **asked, preview=first["preview"], files=tuple(map(str, paths)))
     if request.reference is None and first["statistics"]:
         request = replace(request, reference=first["statistics"])
-    _check_export(request)
+    check_export(request)
     return request, Target(_same_weights(first), first["target"])
 
 
@@ -318,9 +307,11 @@ def merge_parts(request: Request, compute: Compute) -> tuple[Scorer, Any, dict[s
 def _open_reference(request: Request, facts: dict[str, Any]) -> Any:
     """Open the reference as the parts would have, or the folder that `--reference` says it lies in here."""
     from gtool.commands.scoring_sides import Wanted, open_stored
-    from gtool.commands.scoring_statistics import open_summary
+    from gtool.commands.scoring_statistics import Nothing, open_summary
     from gtool.metrics.published import is_statistics, refuse_beyond_statistics
 
+    if not request.needs_reference:
+        return Nothing()
     if request.reference is not None and is_statistics(request.reference):
         refuse_beyond_statistics(request)
         return open_summary(request)

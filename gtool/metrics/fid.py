@@ -121,6 +121,8 @@ class FeatureCollector:
     def _sorted(self) -> Tensor:
         """Return all rows in the order of the whole set: subsets are drawn by position."""
         rows, order = torch.cat(self._rows), torch.cat(self._positions)
+        # The pieces would be a second copy for as long as this lives.
+        self._rows, self._positions, self._flushed = [rows], [order], min(self._flushed, 1)
         return rows if bool((order.diff() > 0).all()) else rows[order.argsort()]
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from gtool.metrics.inception import SIZE
 from gtool.metrics.moments import Moments
 
 FORMAT = 1
+PATIENCE = 30  # seconds that a process waits for another before it says so to those who wait for it
 
 
 def reference_features(
@@ -30,19 +32,19 @@ def reference_features(
     *,
     need_rows: bool = False,
     size: int = SIZE,
+    waiting: Callable[[], object] | None = None,
 ) -> Features:
     """Return cached features, or those that `build` computes.
 
     key: fingerprint and choice of the images, protocol, digest of the weights.
     need_rows: features without their rows do not do.
     size: numbers in a row.
+    waiting: called now and then while another process computes them.
     """
-    from filelock import FileLock
-
     text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
     path = cache_dir() / "stats" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
+    with _alone(path.with_suffix(".lock"), waiting):
         for stale in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):
             stale.unlink()  # of a process that was killed while it wrote
         cached = _read(path, size)
@@ -51,6 +53,23 @@ def reference_features(
         features = build()
         _write(path, features, text)
         return features
+
+
+@contextmanager
+def _alone(path: Path, waiting: Callable[[], object] | None) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=-1 if waiting is None else PATIENCE)
+        except Timeout:
+            assert waiting is not None
+            waiting()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _write(path: Path, features: Features, key: str) -> None:

@@ -77,7 +77,7 @@ def _gate_case(suite: ET.Element, record: Mapping[str, Any], gate: Mapping[str, 
 def _facts(record: Mapping[str, Any]) -> dict[str, str]:
     names = ("target", "seed", "device", "gtool", "weights_sha256")
     told = {name: str(record[name]) for name in names if record.get(name) is not None}
-    if "reference" in record:
+    if record.get("reference"):
         told["reference"] = f"{record['reference']['name']} {record['reference']['fingerprint']}"
     if git := record.get("git"):
         told |= {"git.commit": git["commit"], "git.dirty": str(git["dirty"]).lower()}

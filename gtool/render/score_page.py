@@ -51,7 +51,10 @@ class Pictures:
 
 
 def page(record: Record, pictures: Pictures | None, before: Sequence[Record]) -> str:
-    """Return the HTML of a record; `before` are earlier records of the same run, oldest first."""
+    """Return the HTML of a record.
+
+    before: earlier records of the same run, oldest first, with those of their metrics that can be compared with it.
+    """
     title = score_table.title_of(record)
     parts = [_header(record), _tiles(record), _gates(record), _metrics(record)]
     if pictures is not None:
@@ -83,7 +86,7 @@ def _header(record: Record) -> str:
         kind = "fail" if score_table.FAIL in missed else "warn" if missed else "pass"
         text = f"{len(gates) - len(missed)} of {len(gates)} gates met" if missed else "all gates met"
         badge = f'<span class="badge {kind}">{text}</span>'
-    against = f" against {record['reference']['name']}" if "reference" in record else ""
+    against = f" against {record['reference']['name']}" if record.get("reference") else ""
     told = escape(score_table.facts(record))
     return (
         f'<header><div><span class="tool">gtool eval</span><h1>{escape(str(record["target"]))}</h1>'
@@ -207,10 +210,8 @@ def _cloud(pictures: Pictures) -> str:
 
 def _history(record: Record, before: Sequence[Record]) -> str:
     charts = []
-    for name, found in record.get("metrics", {}).items():
-        same = [
-            one for one in before if one.get("metrics", {}).get(name, {}).get("protocol") == found["protocol"]
-        ]
+    for name in record.get("metrics", {}):
+        same = [one for one in before if name in one.get("metrics", {})]
         records = [one for one in (*same, record) if _is_shown(one["metrics"][name].get("value"))]
         if len(records) < 2:
             continue
@@ -267,7 +268,7 @@ def _facts(record: Record) -> str:
         "gtool": record.get("gtool"),
         "weights, SHA-256": record.get("weights_sha256"),
         "commit": _commit(record),
-        "reference": record.get("reference", {}).get("fingerprint"),
+        "reference": (record.get("reference") or {}).get("fingerprint"),
         "baseline": record.get("baseline"),
         **record.get("versions", {}),
         "seconds": ", ".join(f"{name} {seconds}" for name, seconds in record.get("stages", {}).items()),

@@ -32,7 +32,7 @@ def change(delta: float | None, before: float | None) -> str:
 def title_of(record: Record) -> str:
     """Say what was compared with what."""
     title = str(record["target"])
-    if "reference" in record:
+    if record.get("reference"):
         title += f" against {record['reference']['name']}"
     if "sampling" in record:
         title += f"; top-k {record['sampling']['top_k']}, from {record['sampling']['conditions']}"
