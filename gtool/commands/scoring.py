@@ -15,6 +15,7 @@ from gtool import console
 from gtool.commands.scoring_sides import Candidate, Stored, one_size
 from gtool.commands.scoring_spaces import Space, open_clip, open_inception
 from gtool.commands.scoring_statistics import Reference, Summary
+from gtool.device import has_fast_bf16
 from gtool.metrics import fid_infinity
 from gtool.metrics.fid import Features, fid
 from gtool.metrics.inception import logits_of
@@ -56,6 +57,10 @@ class Scorer:
             self._prepare_inception(device)
         if "clip_fid" in self.wanted:
             self.clip = open_clip(request, device)
+        if request.preview and self.spaces and not has_fast_bf16(device):
+            console.warning(
+                "--preview: bf16 is not fast on this device; without it scores come sooner, and count"
+            )
         if BY_YARDSTICK & self.wanted:
             assert isinstance(real, Stored)
             yardstick = Yardstick.build(real.images, num=num, seed=request.seed, device=device)
