@@ -211,6 +211,8 @@ BAD_BASELINES = {
     "strange metrics": ('{"schema": 1, "metrics": [1]}', "no record"),
     "of another schema": ('{"schema": 99, "metrics": {}}', "schema 99"),
     "without the metric": ('{"schema": 1, "metrics": {"kid": {"value": 1.0}}}', "no fid"),
+    "infinite": ('{"schema": 1, "metrics": {"fid": {"value": 1e999}}}', "no fid"),
+    "NaN": ('{"schema": 1, "metrics": {"fid": {"value": NaN}}}', "no fid"),
     "with a word for a number": ('{"schema": 1, "metrics": {"fid": {"value": "low"}}}', "no fid"),
     "deep": ("[" * 100_000, "no JSON"),
 }
