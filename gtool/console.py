@@ -92,7 +92,7 @@ def table(
 def notice(text: str) -> None:
     """Print one line for the user's information on stderr."""
     if not _quiet:
-        _console(stderr=True).print(text, markup=False)
+        _console(stderr=True).print(_one_line(text), markup=False)
 
 
 def annotation(text: str) -> None:
@@ -103,12 +103,17 @@ def annotation(text: str) -> None:
 
 def warning(text: str) -> None:
     """Print one line that the user should not miss on stderr."""
-    _console(stderr=True).print(f"warning: {text}", markup=False, style="yellow")
+    _console(stderr=True).print(f"warning: {_one_line(text)}", markup=False, style="yellow")
 
 
 def error(text: str) -> None:
     """Print one line that says why the command stops on stderr."""
-    _console(stderr=True).print(f"error: {text}", markup=False, style="red")
+    _console(stderr=True).print(f"error: {_one_line(text)}", markup=False, style="red")
+
+
+def _one_line(text: str) -> str:
+    """Write control characters as people do: names of files may hold line ends, which start commands in a CI's log."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def duration(seconds: float) -> str:

@@ -62,7 +62,7 @@ class Pairs:
         import torch
 
         if self.resolution is None:
-            return torch.from_numpy(np.ascontiguousarray(source.read(place).transpose(2, 0, 1)))
+            return torch.from_numpy(np.array(source.read(place).transpose(2, 0, 1), order="C"))
         (square,) = source.read_squares([place], self.resolution, self.crop)
         if isinstance(square, Exception):
             raise square

@@ -78,7 +78,7 @@ class NativeImages:
 
     def _read(self, place: int) -> Tensor:
         """Return uint8 (3, H, W)."""
-        return torch.from_numpy(np.ascontiguousarray(self.source.read(place).transpose(2, 0, 1)))
+        return torch.from_numpy(np.array(self.source.read(place).transpose(2, 0, 1), order="C"))
 
     def __getitem__(self, index: np.ndarray) -> Tensor:
         return one_size(list(self.read_all(index)), self.source.name)
