@@ -47,6 +47,16 @@ def test_frechet_is_symmetric_and_zero_on_itself():
     assert frechet(first, first) == pytest.approx(0, abs=1e-9)
 
 
+def test_what_is_no_covariance_or_gives_no_number_is_refused():
+    mean, whole = torch.zeros(3, dtype=torch.float64), torch.eye(3, dtype=torch.float64)
+    sound = Gaussian(9, mean, whole)
+    bent = whole + torch.tensor([[0, 2, 0], [2, 0, 0], [0, 0, 0]])  # eigenvalues -1, 1, 3
+    with pytest.raises(DataError, match="negative eigenvalues"):
+        frechet(Gaussian(9, mean, bent), sound)
+    with pytest.raises(DataError, match="came out as inf"):
+        frechet(Gaussian(9, mean + 1e200, whole), sound)
+
+
 def test_the_route_for_few_rows_agrees_with_the_full_one():
     first, second = rows(20, size=64), rows(30, size=64, seed=1, shift=0.2)
     assert frechet_of_rows(first, second) == pytest.approx(frechet(fit(first), fit(second)), rel=1e-6)
