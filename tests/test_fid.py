@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors import SafetensorError
 
 from gtool.checkpoint import cache_dir
 from gtool.errors import CheckpointError, DataError, NetworkError
@@ -308,6 +309,20 @@ def test_reference_features_are_computed_once_per_key():
     reference_features({"source": "b"}, build)
     assert len(built) == 2
     assert torch.equal(first.rows, again.rows)
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(monkeypatch, tmp_path):
+    def full(*_, **__):
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr("gtool.metrics.reference.save_file", full)
+    with pytest.raises(CheckpointError, match=r"No space left on device; set \$GTOOL_CACHE"):
+        reference_features({"source": "a"}, lambda: collect(torch.randn(3, 2048)))
+    assert [path.suffix for path in (cache_dir() / "stats").iterdir()] == [".lock"]
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("GTOOL_CACHE", str(tmp_path / "file"))
+    with pytest.raises(CheckpointError, match=r"cache folder .*; set \$GTOOL_CACHE"):
+        reference_features({"source": "a"}, pytest.fail)
 
 
 def test_a_damaged_or_insufficient_cache_file_is_made_again():
