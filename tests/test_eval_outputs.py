@@ -216,6 +216,22 @@ def test_a_value_that_is_no_number_spoils_no_file(value, capsys):
     assert Path("m.txt").read_text() == ""
 
 
+def test_a_file_that_cannot_be_written_keeps_none_of_the_others_from_it(folders, capsys, monkeypatch):
+    from gtool.commands import eval_outputs
+
+    def full(record):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setenv("GITHUB_OUTPUT", "output.txt")
+    monkeypatch.setattr(eval_outputs.score_table, "markdown", full, raising=True)
+    monkeypatch.setattr("gtool.commands.eval_ci.markdown", lambda record: "")
+    assert score(*folders, "--max", "rfd=1", "-o", "a.md", "-o", "b.json", "--gitlab-metrics", "m.txt") == 1
+    assert "a.md: cannot be written: No space left on device" in capsys.readouterr().err.splitlines()[-1]
+    assert json.loads(Path("b.json").read_text())["gates"][0]["passed"] is False
+    assert Path("m.txt").read_text()
+    assert "passed=false" in Path("output.txt").read_text()
+
+
 REFUSED = {
     "unknown suffix": (["-o", "result.pdf"], 2, ".html"),
     "no suffix": (["-o", "result"], 2, "suffix"),
