@@ -67,7 +67,7 @@ class Shard:
         start, stop = self.part(count, grain)
         if start >= stop:
             raise DataError(
-                f"--shard {self.number}/{self.total}: no image of {count:,} is left for it; use fewer shards"
+                f"part {self.number}/{self.total}: no image of {count:,} is left for it; use fewer shards or processes"
             )
         return start, stop
 
