@@ -167,6 +167,29 @@ def test_names_of_folders_are_text_in_every_file(folders, tmp_path):
     assert "\\|&lt;b>" in Path("r.md").read_text()
 
 
+def test_names_that_are_no_text_spoil_no_file(folders, tmp_path, capsys, monkeypatch):
+    strange = "real\n\udcff"
+    (tmp_path / "real").rename(tmp_path / strange)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "s.md")
+    files = ["r.md", "r.html", "r.xml", "r.json"]
+    for pair in (["fake", strange], [strange, "fake"]):
+        assert score(*pair, "--rfd", *(word for file in files for word in ("-o", file))) == 0
+        assert r"real\n\udcff" in capsys.readouterr().out.splitlines()[0]
+        assert all(r"\udcff" in Path(file).read_text() for file in [*files, "s.md"])
+
+
+def test_our_bug_is_one_line_whatever_was_typed(tmp_path, capsys, monkeypatch):
+    def fail(request):
+        raise RuntimeError(request.target)
+
+    monkeypatch.setattr("gtool.commands.eval.evaluate", fail)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert run(["eval", "folder\udcff"]) == 3
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    (log,) = tmp_path.glob("gtool-*.log")
+    assert r"gtool eval folder\udcff" in log.read_text()
+
+
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_a_record_says_where_it_comes_from(folders, tmp_path):
     for words in (("init", "-q"), ("add", "fake/0000.png")):

@@ -124,7 +124,7 @@ def finish(scored: Scored, *, as_json: bool, tables: Callable[[Record], None]) -
         console.result_json(results.plain(record))
     else:
         tables(record)
-        print_scores(record)
+        print_scores(results.shown(record))
     unwritten = _write_all(scored, before)
     eval_ci.tell_github(record)
     if unwritten:
@@ -178,13 +178,13 @@ def _content(suffix: str, scored: Scored, before: list[dict[str, Any]]) -> bytes
     if suffix == ".xml":
         from gtool.render.junit import junit
 
-        return junit(scored.record)
+        return junit(results.shown(scored.record))
     if suffix == ".md":
-        return score_table.markdown(scored.record).encode()
+        return score_table.markdown(results.shown(scored.record)).encode()
     from gtool.render.score_page import page
 
     pictures = scored.gallery.pictures() if scored.gallery is not None else None
-    return page(scored.record, pictures, before).encode()
+    return page(scored.record, pictures, before).encode(errors="backslashreplace")
 
 
 def _require_passed(record: Record, *, exit_zero: bool) -> None:

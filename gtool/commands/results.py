@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gtool import console
-from gtool.errors import DataError
+from gtool.errors import DataError, printable
 from gtool.metrics.weights import digest_of
 
 SCHEMA = 1
@@ -64,6 +64,15 @@ def plain(found: Any) -> Any:
     if isinstance(found, float) and not math.isfinite(found):
         return None
     return found
+
+
+def shown(found: Any) -> Any:
+    """Return a record with all its texts fit for a line of a table."""
+    if isinstance(found, Mapping):
+        return {key: shown(value) for key, value in found.items()}
+    if isinstance(found, list | tuple):
+        return [shown(value) for value in found]
+    return printable(found) if isinstance(found, str) else found
 
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:
