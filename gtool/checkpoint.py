@@ -17,6 +17,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -220,7 +221,8 @@ def load_pickled(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     try:
-        with torch.serialization.safe_globals(_inert_globals()):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_inert_globals()):
+            warnings.simplefilter("ignore", UserWarning)  # of the pickle's protocol: it is read or refused
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as refused:
         named = re.search(r"GLOBAL ([\w.]+)", str(refused))

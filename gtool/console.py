@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gtool.errors import printable
+
 # GITHUB_ACTIONS makes rich force colours even where NO_COLOR asks for none.
 _PLAIN = bool(os.environ.get("NO_COLOR")) or None
 _quiet = False
@@ -92,7 +94,8 @@ def table(
 def notice(text: str) -> None:
     """Print one line for the user's information on stderr."""
     if not _quiet:
-        _console(stderr=True).print(text, markup=False)
+        # A line end in the name of a file would start a command where GitHub reads the log.
+        _console(stderr=True).print(printable(text), markup=False)
 
 
 def annotation(text: str) -> None:
@@ -103,12 +106,12 @@ def annotation(text: str) -> None:
 
 def warning(text: str) -> None:
     """Print one line that the user should not miss on stderr."""
-    _console(stderr=True).print(f"warning: {text}", markup=False, style="yellow")
+    _console(stderr=True).print(f"warning: {printable(text)}", markup=False, style="yellow")
 
 
 def error(text: str) -> None:
     """Print one line that says why the command stops on stderr."""
-    _console(stderr=True).print(f"error: {text}", markup=False, style="red")
+    _console(stderr=True).print(f"error: {printable(text)}", markup=False, style="red")
 
 
 def duration(seconds: float) -> str:

@@ -68,3 +68,8 @@ def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
 
     near = get_close_matches(word, known, n=1, cutoff=0.6)
     return f"; did you mean `{near[0]}`?" if near else f"; known: {', '.join(sorted(known))}"
+
+
+def printable(text: str) -> str:
+    """Return text of one line: line ends, colours and bytes that are no text, as names of files may hold, escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -116,6 +116,20 @@ def test_a_released_looking_pickle_is_read(tmp_path):
     assert checkpoint.load_pickled(tmp_path / "released.pth")["gen_state_dict"]["w"].tolist() == [1.0, 1.0]
 
 
+def test_a_pickle_that_runs_a_command_is_refused_and_runs_nothing(tmp_path):
+    import os
+    import pickle
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps(Evil(), protocol=4))  # of which torch warns by itself
+    with pytest.raises(CheckpointError, match=r"evil\.pth: refused"):
+        checkpoint.load_pickled(tmp_path / "evil.pth")
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04broken"])
 def test_a_damaged_pickle_is_refused(tmp_path, content):
     (tmp_path / "bad.pth").write_bytes(content)

@@ -66,6 +66,15 @@ def test_two_folders_are_scored_without_weights(folders, capsys):
     assert record["metrics"]["swd_16"]["protocol"] == "swd-v1/16px/n12/ref-real-n12"
 
 
+def test_images_here_are_scored_where_a_data_set_has_their_name(folders, tmp_path, monkeypatch, capsys):
+    save_folder(tmp_path / "data", [])
+    save_folder(tmp_path / "data" / "fake", pictures.draw(5, 3))
+    monkeypatch.setenv("GTOOL_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("fake", "fake/"):
+        assert answer(capsys, name, "real/", "--rfd")["images"]["fake"]["formats"] == {"PNG": 24}
+
+
 def test_the_table_names_values_floors_and_protocols(folders, capsys):
     assert run(["eval", *folders, "--rfd"]) == 0
     shown = capsys.readouterr()

@@ -308,6 +308,19 @@ def test_mixed_sizes_are_one_line_where_a_metric_needs_one_size(fake, real, refu
 # Names.
 
 
+@pytest.mark.parametrize("metric", ["--rfd", "--paired"])
+def test_images_of_one_pixel_are_refused_in_one_line(metric, tmp_path, refusal):
+    dots = str(save(tmp_path / "dots", np.zeros((4, 3, 1, 1), np.uint8)))
+    assert "1 x 1" in refusal(dots, dots, metric=metric).replace("1x1", "1 x 1")
+
+
+def test_line_ends_and_colours_in_names_do_not_reach_the_log(real, tmp_path, answer):
+    made = save(tmp_path / "made", pictures.draw(8, 1))
+    (made / "a\n::error::b\x1b[31m.png").write_bytes(b"no image")
+    _, said = answer(made, real, "--skip-bad", 1)
+    assert "a\\n::error::b\\x1b[31m.png: left out" in said
+
+
 def test_paths_are_as_good_as_texts(fake, real):
     by_path = evaluate_request(Request(target=fake, other=real, metrics=("rfd",), device="cpu"))
     by_text = evaluate_request(Request(target=str(fake), other=str(real), metrics=("rfd",), device="cpu"))

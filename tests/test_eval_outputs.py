@@ -167,6 +167,29 @@ def test_names_of_folders_are_text_in_every_file(folders, tmp_path):
     assert "\\|&lt;b>" in Path("r.md").read_text()
 
 
+def test_names_that_are_no_text_spoil_no_file(folders, tmp_path, capsys, monkeypatch):
+    strange = "real\n\udcff"
+    (tmp_path / "real").rename(tmp_path / strange)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "s.md")
+    files = ["r.md", "r.html", "r.xml", "r.json"]
+    for pair in (["fake", strange], [strange, "fake"]):
+        assert score(*pair, "--rfd", *(word for file in files for word in ("-o", file))) == 0
+        assert r"real\n\udcff" in capsys.readouterr().out.splitlines()[0]
+        assert all(r"\udcff" in Path(file).read_text() for file in [*files, "s.md"])
+
+
+def test_our_bug_is_one_line_whatever_was_typed(tmp_path, capsys, monkeypatch):
+    def fail(request):
+        raise RuntimeError(request.target)
+
+    monkeypatch.setattr("gtool.commands.eval.evaluate", fail)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert run(["eval", "folder\udcff"]) == 3
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    (log,) = tmp_path.glob("gtool-*.log")
+    assert r"gtool eval folder\udcff" in log.read_text()
+
+
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_a_record_says_where_it_comes_from(folders, tmp_path):
     for words in (("init", "-q"), ("add", "fake/0000.png")):
@@ -214,6 +237,22 @@ def test_a_value_that_is_no_number_spoils_no_file(value, capsys):
     assert read_junit(files[2])["fid at most 20"]["failure"]
     assert Page(files[4].read_text()).open == []
     assert Path("m.txt").read_text() == ""
+
+
+def test_a_file_that_cannot_be_written_keeps_none_of_the_others_from_it(folders, capsys, monkeypatch):
+    from gtool.commands import eval_outputs
+
+    def full(record):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setenv("GITHUB_OUTPUT", "output.txt")
+    monkeypatch.setattr(eval_outputs.score_table, "markdown", full, raising=True)
+    monkeypatch.setattr("gtool.commands.eval_ci.markdown", lambda record: "")
+    assert score(*folders, "--max", "rfd=1", "-o", "a.md", "-o", "b.json", "--gitlab-metrics", "m.txt") == 1
+    assert "a.md: cannot be written: No space left on device" in capsys.readouterr().err.splitlines()[-1]
+    assert json.loads(Path("b.json").read_text())["gates"][0]["passed"] is False
+    assert Path("m.txt").read_text()
+    assert "passed=false" in Path("output.txt").read_text()
 
 
 REFUSED = {

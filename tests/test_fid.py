@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors import SafetensorError
 
 from gtool.checkpoint import cache_dir
 from gtool.errors import CheckpointError, DataError, NetworkError
@@ -45,6 +46,16 @@ def test_frechet_is_symmetric_and_zero_on_itself():
     first, second = fit(rows(50)), fit(rows(60, seed=1, shift=0.3))
     assert frechet(first, second) == pytest.approx(frechet(second, first), rel=1e-9)
     assert frechet(first, first) == pytest.approx(0, abs=1e-9)
+
+
+def test_what_is_no_covariance_or_gives_no_number_is_refused():
+    mean, whole = torch.zeros(3, dtype=torch.float64), torch.eye(3, dtype=torch.float64)
+    sound = Gaussian(9, mean, whole)
+    bent = whole + torch.tensor([[0, 2, 0], [2, 0, 0], [0, 0, 0]])  # eigenvalues -1, 1, 3
+    with pytest.raises(DataError, match="negative eigenvalues"):
+        frechet(Gaussian(9, mean, bent), sound)
+    with pytest.raises(DataError, match="came out as inf"):
+        frechet(Gaussian(9, mean + 1e200, whole), sound)
 
 
 def test_the_route_for_few_rows_agrees_with_the_full_one():
@@ -298,6 +309,20 @@ def test_reference_features_are_computed_once_per_key():
     reference_features({"source": "b"}, build)
     assert len(built) == 2
     assert torch.equal(first.rows, again.rows)
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(monkeypatch, tmp_path):
+    def full(*_, **__):
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr("gtool.metrics.reference.save_file", full)
+    with pytest.raises(CheckpointError, match=r"No space left on device; set \$GTOOL_CACHE"):
+        reference_features({"source": "a"}, lambda: collect(torch.randn(3, 2048)))
+    assert [path.suffix for path in (cache_dir() / "stats").iterdir()] == [".lock"]
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("GTOOL_CACHE", str(tmp_path / "file"))
+    with pytest.raises(CheckpointError, match=r"cache folder .*; set \$GTOOL_CACHE"):
+        reference_features({"source": "a"}, pytest.fail)
 
 
 def test_a_damaged_or_insufficient_cache_file_is_made_again():

@@ -179,6 +179,8 @@ def test_a_number_that_nobody_measured_is_said_with_the_nearest_name():
 REFUSED = {
     "unknown metric": ({"maxima": ["recal=1"]}, "did you mean `recall`"),
     "unknown number of a metric": ({"maxima": ["rfd.rato=1"]}, "did you mean `ratio`"),
+    "number of another metric": ({"maxima": ["fid.floor=1"]}, "fid has no number floor; known: value"),
+    "capitals": ({"maxima": ["FID=1"]}, "did you mean `fid`"),
     "unknown number of a look": ({"minima": ["reconstruction.pnsr=1"]}, "did you mean `psnr`"),
     "a look without a number": ({"minima": ["attention=1"]}, "name one"),
     "swd without a level": ({"maxima": ["swd=9"]}, "swd_16"),
@@ -211,6 +213,8 @@ BAD_BASELINES = {
     "strange metrics": ('{"schema": 1, "metrics": [1]}', "no record"),
     "of another schema": ('{"schema": 99, "metrics": {}}', "schema 99"),
     "without the metric": ('{"schema": 1, "metrics": {"kid": {"value": 1.0}}}', "no fid"),
+    "infinite": ('{"schema": 1, "metrics": {"fid": {"value": 1e999}}}', "no fid"),
+    "NaN": ('{"schema": 1, "metrics": {"fid": {"value": NaN}}}', "no fid"),
     "with a word for a number": ('{"schema": 1, "metrics": {"fid": {"value": "low"}}}', "no fid"),
     "deep": ("[" * 100_000, "no JSON"),
 }

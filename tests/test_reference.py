@@ -96,6 +96,8 @@ BAD = {
     "lopsided": ({"sigma": np.triu(np.ones((2048, 2048)))}, "no covariance"),
     "pickled": ({"mu": np.array([{"a": 1}], object)}, "can be read"),
     "integers": ({"mu": np.zeros(2048, np.int64)}, "`mu` is int64"),
+    "of minus five images": ({"count": np.array(-5)}, "no number of images"),
+    "of many images": ({"count": np.array("many")}, "no number of images"),
     "too large": ({"mu": np.zeros((2048, 2100))}, "larger than"),
 }
 
@@ -108,6 +110,12 @@ def test_wrong_statistics_are_one_line(folders, capsys):
     Path("stats.npz").write_bytes(b"PK\3\4 cut short")
     assert "no .npz" in refuse(capsys, folders[0], "--reference", "stats.npz", "--fid")[1]
     assert "no such file" in refuse(capsys, folders[0], "--reference", "none.npz", "--fid")[1]
+
+
+def test_a_name_of_several_lines_is_no_part_of_a_protocol(weights, quick, folders, capsys):
+    spoil({"name": np.array("cifar10\n::error::")})
+    record, _ = ask(capsys, folders[0], "--reference", "stats.npz", "--fid")
+    assert "/ref-stats@" in record["metrics"]["fid"]["protocol"]
 
 
 def test_statistics_of_another_mode_or_network_are_refused(weights, quick, folders, capsys, tmp_path):

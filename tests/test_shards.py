@@ -120,6 +120,25 @@ def test_parts_of_folders_merge_in_any_order_and_open_the_reference_once(tmp_pat
     assert "not the images that the parts were compared with" in capsys.readouterr().err
 
 
+def test_parts_of_folders_by_another_seed_are_said_to_be_so(tmp_path, capsys):
+    fake = save(tmp_path / "fake", pictures.draw(8, seed=1))
+    for seed in (0, 1):
+        options = [
+            "--rfd",
+            "--num",
+            4,
+            "--seed",
+            seed,
+            "--shard",
+            f"{seed + 1}/2",
+            "-o",
+            f"{seed}.safetensors",
+        ]
+        ask(capsys, fake, fake, *options)
+    assert run(["eval", "--merge", "0.safetensors", "1.safetensors"]) == 1
+    assert "another seed" in capsys.readouterr().err
+
+
 def test_parts_that_need_no_reference_do_not_open_one(tiny_run, tmp_path, capsys):
     options = ("--fid", "--num", 12, "--precision", "fp32", "--reference")
     real = save(tmp_path / "real", pictures.draw(8, seed=2))
@@ -164,6 +183,9 @@ def test_parts_that_do_not_belong_together_are_refused_by_name(parts, capsys, tm
         assert (status, len(lines)) == (2 if case == "nothing" else 1, 1), case
         assert said in lines[0], case
     good = [parts[name] for name in ("a1", "a2", "a3")]
+    for option in (["--num", "9"], ["--seed", "5"], ["--mode", "legacy_pytorch"], ["--resolution", "64"]):
+        assert run(["eval", "--merge", *good, *option]) == 2
+        assert f"{option[0]}: the parts say" in capsys.readouterr().err
     stored = load_weights(Path(good[1]))
     cut = {name: tensor for name, tensor in stored.tensors.items() if name != "features.rows"}
     save_weights(Path(good[1]), cut, {k: v for k, v in stored.meta.items() if k != "format"})

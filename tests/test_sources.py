@@ -53,6 +53,16 @@ def test_data_folders_may_hold_a_zip(tmp_path, monkeypatch):
     assert open_source("mine").kind == "zip"
 
 
+@pytest.mark.parametrize("name", ["mine/photos/", "mine/photos", "photos/"])
+def test_folder_here_is_not_mistaken_for_one_in_the_data_folders(name, tmp_path, monkeypatch):
+    odd.folder(tmp_path / "data" / "photos", 2)
+    for where in ("mine/photos", "photos"):
+        odd.folder(tmp_path / where, 3)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GTOOL_DATA", "data")
+    assert len(open_source(name)) == 3
+
+
 def test_short_name_becomes_a_hub_id():
     assert find_dataset("CIFAR10").repository == "uoft-cs/cifar10"
     place = find_dataset("svhn")

@@ -141,7 +141,7 @@ def _our_bug(unexpected: Exception, arguments: list[str]) -> int:
         return 3
     text = "".join(traceback.format_exception(unexpected))
     with tempfile.NamedTemporaryFile(
-        "w", prefix="gtool-", suffix=".log", delete=False, encoding="utf-8"
+        "w", prefix="gtool-", suffix=".log", delete=False, encoding="utf-8", errors="backslashreplace"
     ) as log:
         log.write(
             f"gtool {__version__}, Python {sys.version.split()[0]}\ngtool {' '.join(arguments)}\n\n{text}"

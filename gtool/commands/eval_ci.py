@@ -15,6 +15,7 @@ from typing import Any
 from gtool import console
 from gtool.checkpoint import atomic_write
 from gtool.commands.gates import failures, find_number
+from gtool.commands.results import shown
 from gtool.render.score_table import markdown, missed
 
 TITLE = "gtool eval"
@@ -22,6 +23,7 @@ TITLE = "gtool eval"
 
 def tell_github(record: Mapping[str, Any]) -> None:
     """Append to the step's summary and outputs where there are such files, and annotate within Actions."""
+    record = shown(record)
     _append("GITHUB_STEP_SUMMARY", markdown(record) + "\n")
     lines = [f"{_key(name)}={value!r}" for name, value in numbers(record).items()]
     if record.get("gates"):

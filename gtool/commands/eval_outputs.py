@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,12 +124,11 @@ def finish(scored: Scored, *, as_json: bool, tables: Callable[[Record], None]) -
         console.result_json(results.plain(record))
     else:
         tables(record)
-        print_scores(record)
-    for path in plan.outputs:
-        _write(path, scored, before)
-    if plan.gitlab_metrics is not None:
-        eval_ci.write_gitlab_metrics(plan.gitlab_metrics, record)
+        print_scores(results.shown(record))
+    unwritten = _write_all(scored, before)
     eval_ci.tell_github(record)
+    if unwritten:
+        raise CheckpointError("; ".join(unwritten))
     if apart:
         raise DataError("; ".join(apart))
     gates.require_measured(plan.gates, record)
@@ -144,6 +144,20 @@ def print_scores(record: Record) -> None:
     if record.get("gates"):
         heads, *rows = score_table.gate_rows(record)
         console.table(heads, rows, styles=STYLES)
+
+
+def _write_all(scored: Scored, before: list[dict[str, Any]]) -> list[str]:
+    """Write every file, those after one that cannot be written too; return what went wrong."""
+    plan, wrong = scored.plan, []
+    writers = [partial(_write, path, scored, before) for path in plan.outputs]
+    if plan.gitlab_metrics is not None:
+        writers.append(partial(eval_ci.write_gitlab_metrics, plan.gitlab_metrics, scored.record))
+    for write in writers:
+        try:
+            write()
+        except CheckpointError as bad:
+            wrong.append(str(bad))
+    return wrong
 
 
 def _write(path: Path, scored: Scored, before: list[dict[str, Any]]) -> None:
@@ -164,13 +178,13 @@ def _content(suffix: str, scored: Scored, before: list[dict[str, Any]]) -> bytes
     if suffix == ".xml":
         from gtool.render.junit import junit
 
-        return junit(scored.record)
+        return junit(results.shown(scored.record))
     if suffix == ".md":
-        return score_table.markdown(scored.record).encode()
+        return score_table.markdown(results.shown(scored.record)).encode()
     from gtool.render.score_page import page
 
     pictures = scored.gallery.pictures() if scored.gallery is not None else None
-    return page(scored.record, pictures, before).encode()
+    return page(scored.record, pictures, before).encode(errors="backslashreplace")
 
 
 def _require_passed(record: Record, *, exit_zero: bool) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from gtool import console
-from gtool.errors import DataError, RecipeError
+from gtool.errors import DataError, RecipeError, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,7 +62,7 @@ class Pairs:
         import torch
 
         if self.resolution is None:
-            return torch.from_numpy(np.ascontiguousarray(source.read(place).transpose(2, 0, 1)))
+            return torch.from_numpy(np.array(source.read(place).transpose(2, 0, 1), order="C"))
         (square,) = source.read_squares([place], self.resolution, self.crop)
         if isinstance(square, Exception):
             raise square
@@ -115,7 +115,7 @@ def score(folder: str, request: Request, compute: Compute) -> dict[str, Any]:
     metrics = {
         name: {
             "value": value,
-            "protocol": f"{PROTOCOL}/{name}{size}/n{count}/ref-{Path(real.name).name}",
+            "protocol": f"{PROTOCOL}/{name}{size}/n{count}/ref-{printable(Path(real.name).name)}",
             **common,
             "weights": weights if name == "lpips" else None,
             "seed": request.seed,

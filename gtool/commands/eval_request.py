@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,7 @@ def find_target(spec: str | None) -> Target:
         path, spec = Path(spec).expanduser(), str(spec)
         is_run = (path / "recipe.toml").is_file() or any(path.glob("weights-*.safetensors"))
         if (path.is_dir() and not is_run) or path.suffix.lower() in ARCHIVES:
-            find_dataset(spec)
-            return Target(None, spec)
+            place = find_dataset(spec).path
+            # What lies here is scored, even where $GTOOL_DATA knows a set of that name.
+            return Target(None, spec if place == path else f".{os.sep}{spec}")
     return Target(checkpoint.find_weights(spec), None)

@@ -45,7 +45,8 @@ LEAST = {name: 0.0 for name in FLAGS if name not in ("kid", "fid_infinity", "is"
     "ssim": -1.0,
 }
 MOST = {"precision": 1.0, "recall": 1.0, "coverage": 1.0, "ssim": 1.0, "l1": 255.0}
-FIELDS = ("value", "floor", "ratio", "deviation")
+# The numbers beside its value that a metric has.
+FIELDS = {"kid": ("deviation",), "is": ("deviation",), "rfd": ("floor", "ratio"), "swd": ("floor", "ratio")}
 RECONSTRUCTION = ("psnr", "ssim", "l1", "rfd", "rfd_ratio", "codes_used", "perplexity")
 LEVELS = ("error", "warn")
 _LEVEL_OF_SWD = re.compile(r"swd_(16|32|64|128|256|512|1024|2048|4096)")
@@ -135,9 +136,10 @@ def _require_known(metric: str, flag: str, looks: tuple[str, ...]) -> None:
     if head == "swd":
         raise RecipeError(f"{flag}: swd has a value a level; name one: `swd_16`, `swd_32`, ...")
     if head not in FLAGS and not _LEVEL_OF_SWD.fullmatch(head):
-        raise RecipeError(f"{flag}: unknown metric {head}{did_you_mean(head, (*FLAGS, *looks))}")
-    if dot and tail not in FIELDS:
-        raise RecipeError(f"{flag}: {head} has no number {tail}{did_you_mean(tail, FIELDS)}")
+        raise RecipeError(f"{flag}: unknown metric {head}{did_you_mean(head.lower(), (*FLAGS, *looks))}")
+    fields = ("value", *FIELDS.get("swd" if head.startswith("swd_") else head, ()))
+    if dot and tail not in fields:
+        raise RecipeError(f"{flag}: {head} has no number {tail}{did_you_mean(tail, fields)}")
 
 
 def _require_sense(gate: Gate) -> None:

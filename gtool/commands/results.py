@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gtool import console
-from gtool.errors import DataError
+from gtool.errors import DataError, printable
 from gtool.metrics.weights import digest_of
 
 SCHEMA = 1
@@ -22,7 +22,7 @@ GIT_SECONDS = 10  # a working tree on a slow disk must not hold up a result
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Return the record of a .json file or all those of a .jsonl file.
+    """Return the record of a .json file or all those of a .jsonl file; None for numbers that JSON does not have.
 
     Raises:
         DataError: no such file, or not records of `gtool eval`.
@@ -40,7 +40,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         raise DataError(f"{path}: is no JSON, so no record of `gtool eval`") from None
     for record in found:
         _require_record(record, path)
-    return found
+    return [plain(record) for record in found]  # a baseline of infinity would let everything pass
 
 
 def _has_lines(path: Path) -> bool:
@@ -64,6 +64,15 @@ def plain(found: Any) -> Any:
     if isinstance(found, float) and not math.isfinite(found):
         return None
     return found
+
+
+def shown(found: Any) -> Any:
+    """Return a record with all its texts fit for a line of a table."""
+    if isinstance(found, Mapping):
+        return {key: shown(value) for key, value in found.items()}
+    if isinstance(found, list | tuple):
+        return [shown(value) for value in found]
+    return printable(found) if isinstance(found, str) else found
 
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:

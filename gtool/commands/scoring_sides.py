@@ -21,7 +21,7 @@ from gtool.data.sources import Source, open_source
 from gtool.data.transforms import to_uint8
 from gtool.device import Compute, derive_seed
 from gtool.engines.generation import batches
-from gtool.errors import DataError
+from gtool.errors import DataError, printable
 from gtool.metrics.images import permutation
 
 Batch = Tensor | list[Tensor]  # uint8 (n, 3, H, W), or n images (3, H, W) of different sizes
@@ -78,7 +78,7 @@ class NativeImages:
 
     def _read(self, place: int) -> Tensor:
         """Return uint8 (3, H, W)."""
-        return torch.from_numpy(np.ascontiguousarray(self.source.read(place).transpose(2, 0, 1)))
+        return torch.from_numpy(np.array(self.source.read(place).transpose(2, 0, 1), order="C"))
 
     def __getitem__(self, index: np.ndarray) -> Tensor:
         return one_size(list(self.read_all(index)), self.source.name)
@@ -240,5 +240,7 @@ def short_name(wanted: Wanted) -> str:
     path = Path(wanted.dataset).expanduser()
     name = path.resolve().name if path.exists() else f"{wanted.dataset.split('/')[-1]}-{wanted.split}"
     return (
-        name + (f"@{wanted.resolution}px" if wanted.sized else "") + ("@fit" if wanted.crop == "fit" else "")
+        printable(name)
+        + (f"@{wanted.resolution}px" if wanted.sized else "")
+        + ("@fit" if wanted.crop == "fit" else "")
     )

@@ -35,8 +35,8 @@ COMMON = {
     "gtool": "version of gtool",
     "shards": "number of shards",
     "count": "number of images",
+    "seed": "seed",  # before the target: of a folder, it chooses the images
     "subject": "target",
-    "seed": "seed",
     "metrics": "metrics",
     "mode": "mode",
     "preview": "precision of features",
@@ -67,7 +67,7 @@ class Shard:
         start, stop = self.part(count, grain)
         if start >= stop:
             raise DataError(
-                f"--shard {self.number}/{self.total}: no image of {count:,} is left for it; use fewer shards"
+                f"part {self.number}/{self.total}: no image of {count:,} is left for it; use fewer shards or processes"
             )
         return start, stop
 
@@ -212,11 +212,10 @@ def understand_parts(request: Request) -> tuple[Request, Target]:
 
     paths = _paths(request)
     if request.metrics:
-        raise RecipeError(
-            f"--{request.metrics[0].replace('_', '-')}: the parts say what they were scored by; leave it out"
-        )
+        raise _decided(request.metrics[0])
     found = [_read_facts(path) for path in paths]
     first = found[0]
+    _refuse_decided(request, first)
     for path, facts in zip(paths[1:], found[1:], strict=True):
         for key, what in COMMON.items():
             if facts[key] != first[key]:
@@ -230,6 +229,24 @@ def understand_parts(request: Request) -> tuple[Request, Target]:
         request = replace(request, reference=first["statistics"])
     check_export(request)
     return request, Target(_same_weights(first), first["target"])
+
+
+def _refuse_decided(request: Request, facts: dict[str, Any]) -> None:
+    """Refuse options that say otherwise than the parts; what was not typed has its default."""
+    decided: dict[str, tuple[Any, Any]] = {
+        "num": (None, facts["count"]),
+        "resolution": (None, facts["reference"]["resolution"]),
+        "seed": (0, facts["seed"]),
+        "mode": ("clean", facts["mode"]),
+        "preview": (False, facts["preview"]),
+    }
+    for name, allowed in decided.items():
+        if getattr(request, name) not in allowed:
+            raise _decided(name)
+
+
+def _decided(name: str) -> RecipeError:
+    return RecipeError(f"--{name.replace('_', '-')}: the parts say what was scored, and how; leave it out")
 
 
 def _paths(request: Request) -> list[Path]:

@@ -1,7 +1,7 @@
 """Where the name of a data set leads, decided before anything heavy is imported or sent over a network.
 
-Order: a path that is written as one; `scenes`; the folders of $GTOOL_DATA; a path relative to here; a short
-name or an id of the Hugging Face hub.
+Order: a path that is written as one; `scenes`; the folders of $GTOOL_DATA; a path relative to here; the last part
+of a hub id in the folders of $GTOOL_DATA; a short name or an id of the Hugging Face hub.
 """
 
 from __future__ import annotations
@@ -83,12 +83,17 @@ def find_dataset(dataset: str | os.PathLike[str]) -> Place:
 
 
 def _is_written_as_path(dataset: str) -> bool:
-    return dataset.startswith((".", "~", os.sep, "/")) or Path(dataset).is_absolute()
+    edges = (os.sep, "/")
+    return dataset.startswith((".", "~", *edges)) or dataset.endswith(edges) or Path(dataset).is_absolute()
 
 
 def _in_data_folders(dataset: str, repository: str) -> Iterator[Path]:
-    """Yield what $GTOOL_DATA holds under the name, the hub id or its last part, in its order."""
-    names = list(dict.fromkeys([dataset, repository, repository.rpartition("/")[2]]))
+    """Yield what $GTOOL_DATA holds under the name, the hub id or its last part, in its order.
+
+    A name that is a path here too is not looked for by its last part: `photos` is another folder than `mine/photos`.
+    """
+    last = [] if os.path.lexists(dataset) else [repository.rpartition("/")[2]]
+    names = list(dict.fromkeys([dataset, repository, *last]))
     for folder in filter(None, os.environ.get("GTOOL_DATA", "").split(os.pathsep)):
         for name in names:
             for suffix in ("", *ARCHIVES):

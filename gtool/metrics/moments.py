@@ -14,6 +14,7 @@ N rows, D dimensions of a feature.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ from torch import Tensor
 
 from gtool.errors import DataError
 
-NEGATIVE_IS_ROUNDING = 1e-3  # a distance this little below zero is rounding of a zero, not a wrong answer
+# A distance this little below zero is rounding of a zero, not a wrong answer; and an eigenvalue, as a share.
+NEGATIVE_IS_ROUNDING = 1e-3
 
 
 @contextmanager
@@ -48,9 +50,13 @@ class Gaussian:
 
     @cached_property
     def root(self) -> Tensor:
-        """The symmetric square root of the covariance, (D, D)."""
+        """The symmetric square root of the covariance, (D, D); DataError where it is none."""
         with one_thread():
             values, vectors = torch.linalg.eigh(self.covariance)
+        if values[0] < -NEGATIVE_IS_ROUNDING * max(
+            1.0, float(values[-1])
+        ):  # statistics of strangers may hold anything symmetric
+            raise DataError("the covariance of the reference has negative eigenvalues, so it is none")
         root: Tensor = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
         return root
 
@@ -130,8 +136,10 @@ def _centred(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 def _settle(shift: Tensor, traces: Tensor, trace_term: Tensor) -> float:
     distance = float(shift @ shift + traces - 2 * trace_term)
-    if not distance >= -NEGATIVE_IS_ROUNDING * max(1.0, float(traces)):
-        raise DataError(f"the Frechet distance came out as {distance:.4g}; check the images for garbage")
+    if not -NEGATIVE_IS_ROUNDING * max(1.0, float(traces)) <= distance < math.inf:
+        raise DataError(
+            f"the Frechet distance came out as {distance:.4g}; check the images and statistics for garbage"
+        )
     return max(distance, 0.0)
 
 

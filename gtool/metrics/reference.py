@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gtool.checkpoint import atomic_write, cache_dir
+from gtool.errors import CheckpointError
 from gtool.metrics.fid import Features
 from gtool.metrics.inception import SIZE
 from gtool.metrics.moments import Moments
@@ -40,10 +41,12 @@ def reference_features(
     need_rows: features without their rows do not do.
     size: numbers in a row.
     waiting: called now and then while another process computes them.
+
+    Raises:
+        CheckpointError: the cache folder cannot be written.
     """
     text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
     path = cache_dir() / "stats" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
     with _alone(path.with_suffix(".lock"), waiting):
         for stale in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):
             stale.unlink()  # of a process that was killed while it wrote
@@ -62,10 +65,15 @@ def _alone(path: Path, waiting: Callable[[], object] | None) -> Iterator[None]:
     lock = FileLock(path)
     while not lock.is_locked:
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=-1 if waiting is None else PATIENCE)
         except Timeout:
             assert waiting is not None
             waiting()
+        except OSError as bad:
+            raise CheckpointError(
+                f"cache folder {path.parent}: {bad.strerror or bad}; set $GTOOL_CACHE to another folder"
+            ) from None
     try:
         yield
     finally:
@@ -79,7 +87,12 @@ def _write(path: Path, features: Features, key: str) -> None:
     if features.moments is not None:
         tensors |= {"mean": features.moments.mean, "scatter": features.moments.scatter}
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata={"count": str(features.count), "key": key})
+        try:
+            save_file(tensors, temporary, metadata={"count": str(features.count), "key": key})
+        except SafetensorError as bad:  # a full disk, too, is one of these
+            raise CheckpointError(
+                f"{path}: cannot be written: {bad}; set $GTOOL_CACHE to a folder on another disk"
+            ) from None
 
 
 def _read(path: Path, size: int) -> Features | None:

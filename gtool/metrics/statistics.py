@@ -43,8 +43,8 @@ def read_statistics(path: Path) -> Statistics:
     """Read and check a file.
 
     Raises:
-        DataError: missing, no .npz, without mu and sigma, of other shapes, not finite, not symmetric, or with
-            anything pickled.
+        DataError: missing, no .npz, without mu and sigma, of other shapes, not finite, not symmetric, of no number
+            of images, or with anything pickled.
     """
     arrays = _arrays(path)
     mean, covariance = (_checked(arrays, key, shape, path) for key, shape in _SHAPES.items())
@@ -54,7 +54,9 @@ def read_statistics(path: Path) -> Statistics:
             f"{path}: sigma is no covariance: it must be symmetric, with a diagonal that is not negative"
         )
     facts = {key: _fact(arrays[key]) for key in FACTS if key in arrays}
-    count = int(facts.pop("count", "0") or 0)
+    count = _count(facts.pop("count", None), path)
+    if not (facts.get("name") or "").isprintable():
+        facts["name"] = None  # it becomes a part of protocols, which are one line
     with path.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     mode = facts.pop("mode", None) or _mode_of(path)
@@ -115,6 +117,15 @@ def _checked(arrays: dict[str, np.ndarray], key: str, shape: tuple[int, ...], pa
 
 def _fact(array: np.ndarray) -> str | None:
     return str(array) if array.ndim == 0 and array.dtype.kind in "Uiu" else None
+
+
+def _count(fact: str | None, path: Path) -> int:
+    """Return the number of images, 0 where the file does not say."""
+    if fact is None:
+        return 0
+    if not (fact.isascii() and fact.isdigit()):
+        raise DataError(f"{path}: `count` is {fact[:20]!r}, which is no number of images")
+    return int(fact)
 
 
 def _mode_of(path: Path) -> str | None:
