@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gtool import models
-from gtool.commands.train_adversarial import step_flops
+from gtool.commands.train.adversarial import step_flops
 from gtool.device import make_compute
 from gtool.engines import adversarial as engine
 from gtool.engines import schedules

@@ -188,7 +188,7 @@ def test_doctor_says_what_there_is(nowhere, files, capsys, monkeypatch):
 def file(files, monkeypatch):
     """Let `gtool eval` read tiny encoders, and find one."""
     tiny = partial(load_clip, shape=TINY)
-    monkeypatch.setattr("gtool.commands.scoring_spaces.load_clip", tiny)
+    monkeypatch.setattr("gtool.commands.eval.spaces.load_clip", tiny)
     monkeypatch.setenv(CLIP.variable, str(files["Hugging Face"]))
     return files["Hugging Face"]
 
@@ -221,7 +221,7 @@ def test_identical_images_give_zero(file, folders, capsys):
 @pytest.fixture
 def read(monkeypatch):
     """The names of the sets whose images are read, as they are read."""
-    from gtool.commands.scoring_sides import Stored
+    from gtool.commands.eval.sides import Stored
 
     names: list[str] = []
     plain = Stored.batches

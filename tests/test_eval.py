@@ -184,7 +184,7 @@ def test_a_preview_is_marked_and_kept_apart(folders, capsys, monkeypatch, incept
 @pytest.mark.parametrize("is_fast", [True, False])
 def test_a_preview_where_bf16_is_slow_says_so(is_fast, folders, capsys, monkeypatch, inception):
     monkeypatch.setenv(INCEPTION.variable, str(inception))
-    monkeypatch.setattr("gtool.commands.scoring.has_fast_bf16", lambda _: is_fast)
+    monkeypatch.setattr("gtool.commands.eval.scorer.has_fast_bf16", lambda _: is_fast)
     assert run(["eval", *map(str, folders), "--fid", "--num", "4", "--preview", "--json"]) == 0
     assert ("bf16 is not fast on this device" in capsys.readouterr().err) != is_fast
 

@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from gtool.cli import run
-from gtool.commands.eval import evaluate as evaluate_request
-from gtool.commands.eval_request import Request
+from gtool.commands.eval.command import evaluate as evaluate_request
+from gtool.commands.eval.request import Request
 from gtool.data import lazy
 from gtool.metrics.resize import MODES
 from tests import odd_images, pictures, small_inception
@@ -88,7 +88,7 @@ def test_few_images_are_warned_of_and_marked_and_equal_sets_score_zero(real, ans
 
 
 def test_a_distance_rounded_up_to_zero_says_so(real, answer, weights, monkeypatch):
-    monkeypatch.setattr("gtool.commands.scoring.fid", lambda *_: 0.0)
+    monkeypatch.setattr("gtool.commands.eval.scorer.fid", lambda *_: 0.0)
     assert "below it by rounding" in answer(real, real, metric="--fid")[1]
 
 
@@ -99,12 +99,12 @@ def test_one_image_is_refused_before_any_weights_are_looked_for(metric, real, tm
 
 
 def test_a_generator_that_makes_nan_is_found_out_before_any_distance(tiny_run, refusal, monkeypatch):
-    from gtool.commands import scoring_sides
+    from gtool.commands.eval import sides
 
     def batches(*_, **__):
         yield torch.full((4, 3, 16, 16), float("nan")), ()
 
-    monkeypatch.setattr(scoring_sides, "batches", batches)
+    monkeypatch.setattr(sides, "batches", batches)
     assert "not finite (images 0 to 3)" in refusal(tiny_run, "--num", "4")
 
 

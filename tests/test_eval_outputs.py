@@ -182,7 +182,7 @@ def test_our_bug_is_one_line_whatever_was_typed(tmp_path, capsys, monkeypatch):
     def fail(request):
         raise RuntimeError(request.target)
 
-    monkeypatch.setattr("gtool.commands.eval.evaluate", fail)
+    monkeypatch.setattr("gtool.commands.eval.command.evaluate", fail)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert run(["eval", "folder\udcff"]) == 3
     assert len(capsys.readouterr().err.splitlines()) == 1
@@ -225,7 +225,7 @@ def test_numbers_of_a_look_are_gated_and_its_sheet_is_on_the_page():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_value_that_is_no_number_spoils_no_file(value, capsys):
-    from gtool.commands.eval_outputs import Demands, Scored, finish, understand_demands
+    from gtool.commands.eval.outputs import Demands, Scored, finish, understand_demands
 
     files = tuple(Path(f"result.{suffix}") for suffix in ("json", "jsonl", "xml", "md", "html"))
     plan = understand_demands(Demands(maxima=("fid=20",), outputs=files, gitlab_metrics=Path("m.txt")), ())
@@ -240,14 +240,14 @@ def test_a_value_that_is_no_number_spoils_no_file(value, capsys):
 
 
 def test_a_file_that_cannot_be_written_keeps_none_of_the_others_from_it(folders, capsys, monkeypatch):
-    from gtool.commands import eval_outputs
+    from gtool.commands.eval import outputs
 
     def full(record):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setenv("GITHUB_OUTPUT", "output.txt")
-    monkeypatch.setattr(eval_outputs.score_table, "markdown", full, raising=True)
-    monkeypatch.setattr("gtool.commands.eval_ci.markdown", lambda record: "")
+    monkeypatch.setattr(outputs.score_table, "markdown", full, raising=True)
+    monkeypatch.setattr("gtool.commands.eval.ci.markdown", lambda record: "")
     assert score(*folders, "--max", "rfd=1", "-o", "a.md", "-o", "b.json", "--gitlab-metrics", "m.txt") == 1
     assert "a.md: cannot be written: No space left on device" in capsys.readouterr().err.splitlines()[-1]
     assert json.loads(Path("b.json").read_text())["gates"][0]["passed"] is False

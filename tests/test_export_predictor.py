@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gtool.cli import run
-from gtool.commands.paint_studio import Studio, Style
+from gtool.commands.paint.studio import Studio, Style
 from gtool.data.photos import read_photo
 from gtool.device import make_compute
 from gtool.engines import exporting

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from gtool.commands.gates import (
+from gtool.commands.eval.gates import (
     FLAGS,
     comparable_part,
     find_number,

@@ -15,10 +15,10 @@ from PIL import Image, ImageCms
 
 from gtool import checkpoint
 from gtool.checkpoint import METADATA_KEY, save_weights
-from gtool.commands import paint_studio
-from gtool.commands.paint import BRUSHES, GROUNDS, METHODS
-from gtool.commands.paint_outputs import shown
-from gtool.commands.paint_studio import level_for
+from gtool.commands.paint import studio
+from gtool.commands.paint.command import BRUSHES, GROUNDS, METHODS
+from gtool.commands.paint.outputs import shown
+from gtool.commands.paint.studio import level_for
 from gtool.models import config_class
 from gtool.models.paint_transformer import build_predictor
 from gtool.render.brush import KINDS
@@ -361,4 +361,4 @@ def test_weights_without_a_description_are_refused(capsys):
 
 
 def test_names_of_methods_are_those_of_the_engine():
-    assert get_args(paint_studio.engine.Method) == METHODS
+    assert get_args(studio.engine.Method) == METHODS

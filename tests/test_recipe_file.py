@@ -94,7 +94,7 @@ def test_a_file_that_is_no_recipe_is_refused_by_name(tmp_path, text):
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_every_shipped_recipe_resolves_to_networks(name, tmp_path):
-    from gtool.commands.plan import Request, make_plan
+    from gtool.commands.train.plan import Request, make_plan
 
     model, _, recipe = name.partition("/")
     flags = {}
@@ -115,7 +115,7 @@ def test_every_shipped_recipe_says_how_it_is_run_and_what_it_gives(name):
 
 
 def test_a_length_in_images_replaces_one_in_minutes():
-    from gtool.commands.plan import Request, make_plan
+    from gtool.commands.train.plan import Request, make_plan
 
     request = {"model": "transgan", "recipe": "scenes", "settings": []}
     assert make_plan(Request(**request, flags={})).recipe.train.minutes is not None

@@ -36,7 +36,7 @@ def folders(tmp_path):
 @pytest.fixture
 def quick(monkeypatch):
     """Where only what is said of a score matters: the distance of 2,048 dimensions takes seconds."""
-    monkeypatch.setattr("gtool.commands.scoring.fid", lambda *_: 1.0)
+    monkeypatch.setattr("gtool.commands.eval.scorer.fid", lambda *_: 1.0)
 
 
 def ask(capsys, *arguments):

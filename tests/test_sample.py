@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from gtool import __version__
 from gtool.checkpoint import METADATA_KEY, load_weights, save_weights
 from gtool.cli import run
-from gtool.commands.sample_request import parse_numbers
+from gtool.commands.sample.request import parse_numbers
 from gtool.engines.walk import closed_walk
 from gtool.errors import RecipeError
 

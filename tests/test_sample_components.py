@@ -14,7 +14,7 @@ from PIL import Image
 from gtool import models
 from gtool.checkpoint import save_weights
 from gtool.cli import run
-from gtool.commands.sample_request import parse_components, parse_mix, parse_psis
+from gtool.commands.sample.request import parse_components, parse_mix, parse_psis
 from gtool.device import make_compute
 from gtool.engines.components import Components, mean_w
 from gtool.engines.generation import batches, generate, latents, load_generator, weights_meta

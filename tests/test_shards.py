@@ -16,11 +16,11 @@ from filelock import FileLock
 import gtool
 from gtool.checkpoint import cache_dir, load_weights, save_weights
 from gtool.cli import run
-from gtool.commands.eval_request import Request
-from gtool.commands.processes import share_reference
-from gtool.commands.scoring import Scorer
-from gtool.commands.scoring_sides import Wanted, open_stored
-from gtool.commands.shards import Shard
+from gtool.commands.eval.processes import share_reference
+from gtool.commands.eval.request import Request
+from gtool.commands.eval.scorer import Scorer
+from gtool.commands.eval.shards import Shard
+from gtool.commands.eval.sides import Wanted, open_stored
 from gtool.errors import GToolError
 from gtool.metrics.weights import INCEPTION
 from tests import inception_standin, pictures, small_inception

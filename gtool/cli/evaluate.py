@@ -197,9 +197,9 @@ def evaluate(
 
     A gate asks for its metric by itself. The exit status is 4 when a gate is not met.
     """
-    from gtool.commands.eval import evaluate as run_evaluate
-    from gtool.commands.eval_outputs import Demands
-    from gtool.commands.eval_request import Request
+    from gtool.commands.eval.command import evaluate as run_evaluate
+    from gtool.commands.eval.outputs import Demands
+    from gtool.commands.eval.request import Request
 
     flags = {"fid": fid, "kid": kid, "is": inception_score, "pr": pr, "density": density}
     flags |= {"fid_infinity": infinity, "clip_fid": clip_fid, "rfd": rfd, "swd": swd}

@@ -110,9 +110,9 @@ def paint(
     as_json: Json = False,
 ) -> None:
     """Turn photographs and clips into paintings, stroke by stroke."""
-    from gtool.commands.paint import Request
-    from gtool.commands.paint import paint as run_paint
-    from gtool.commands.paint_outputs import Outputs
+    from gtool.commands.paint.command import Request
+    from gtool.commands.paint.command import paint as run_paint
+    from gtool.commands.paint.outputs import Outputs
 
     request = Request(
         photos=tuple(photos or ()),

@@ -68,8 +68,8 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model; ends with weights, a grid, an animation of the run, and curves."""
-    from gtool.commands.plan import Request
-    from gtool.commands.train import train as run_train
+    from gtool.commands.train.command import train as run_train
+    from gtool.commands.train.plan import Request
 
     flags = {
         "data.dataset": dataset,

@@ -1,0 +1,1 @@
+"""`gtool eval`: from the command line to scores, gates and reports."""

@@ -1,0 +1,1 @@
+"""`gtool paint`: from photographs and clips to paintings."""

@@ -1,0 +1,1 @@
+"""`gtool sample`: from the command line to pictures."""

@@ -1,0 +1,1 @@
+"""`gtool train`: from a recipe to a run folder."""
