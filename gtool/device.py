@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PRECISIONS = ("auto", "bf16", "fp32")
+LAUNCHER = "GTOOL_LAUNCHER"  # in the environment of processes that we launched: the number of that process
+PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 LOOK_SECONDS = 0.1  # that the load of the machine is watched for
 
 
@@ -178,6 +182,7 @@ def make_compute(
     """
     if precision not in PRECISIONS:
         raise RecipeError(f"precision `{precision}` does not exist; use {', '.join(PRECISIONS)}")
+    end_with_launcher()
     import torch
     from accelerate import Accelerator
     from accelerate.utils import DistributedType
@@ -283,6 +288,21 @@ def launched_processes() -> int | None:
     return int(size) if size and size.isdigit() else None
 
 
+def end_with_launcher() -> None:
+    """Let the system end this process by SIGTERM when the one that launched it is gone, however it went; on Linux.
+
+    Without it, what was started by a command that is killed would go on, and keep its run folder locked.
+    """
+    launcher = os.environ.get(LAUNCHER, "")
+    if sys.platform != "linux" or not launcher.isdigit():
+        return
+    import ctypes
+
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(launcher):  # gone before it could be waited for
+        raise SystemExit(128 + signal.SIGTERM)
+
+
 def launch(num_processes: int, arguments: list[str]) -> None:
     """Run `python -m gtool` again, once a process, under torch's elastic launcher.
 
@@ -299,6 +319,7 @@ def launch(num_processes: int, arguments: list[str]) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes)))
     # The failing process prints its own line; the launcher's account of it would bury that line.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    os.environ[LAUNCHER] = str(os.getpid())
     launcher = ["--standalone", "--nproc-per-node", str(num_processes), "-m", "gtool"]
     parsed = elastic.parse_args(launcher)  # type: ignore[no-untyped-call]
     parsed.training_script_args = (
@@ -309,3 +330,5 @@ def launch(num_processes: int, arguments: list[str]) -> None:
     except ChildFailedError as failed:
         _, first = failed.get_first_failure()
         raise SystemExit(first.exitcode if first.exitcode > 0 else 128 - first.exitcode) from None
+    finally:
+        del os.environ[LAUNCHER]

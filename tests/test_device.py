@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from gtool.device import derive_seed, free_cores, hashed_normal, make_compute, make_generator
+from gtool.device import LAUNCHER, derive_seed, free_cores, hashed_normal, make_compute, make_generator
 from gtool.errors import DeviceError
 
 
@@ -60,6 +63,27 @@ def test_a_device_that_is_not_there_is_one_line(name):
 def test_the_number_of_processes_is_asserted():
     with pytest.raises(DeviceError, match="2 processes were asked for and 1"):
         make_compute("cpu", num_processes=2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux to end the process")
+def test_what_a_killed_command_has_launched_ends_too():
+    """The launcher below is killed; what it started holds the other end of a pipe until it ends."""
+    child = (
+        "import time; from gtool.device import end_with_launcher; end_with_launcher(); "
+        "print(1, flush=True); time.sleep(60)"
+    )
+    parent = (
+        "import os, subprocess, sys, time; os.environ[sys.argv[1]] = str(os.getpid()); "
+        "subprocess.Popen([sys.executable, '-c', sys.argv[2]]); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", parent, LAUNCHER, child]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as launcher:
+        assert launcher.stdout is not None
+        assert launcher.stdout.readline() == "1\n"
+        launcher.kill()
+        started = time.monotonic()
+        assert launcher.stdout.read() == ""
+    assert time.monotonic() - started < 30
 
 
 def test_threads_are_as_many_as_cores_that_nothing_else_uses(monkeypatch):

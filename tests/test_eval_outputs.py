@@ -14,6 +14,8 @@ from PIL import Image
 
 from gtool.cli import run
 from gtool.errors import GateError
+from gtool.render.score_page import page
+from gtool.render.score_table import markdown, score_rows
 from tests import pictures
 from tests.junit_files import read_junit
 from tests.tiny import save_tokenizer
@@ -31,6 +33,29 @@ def folders(tmp_path):
 
 def score(*arguments):
     return run(["eval", *map(str, arguments), "--device", "cpu"])
+
+
+FID = {"protocol": "fid/clean/n20", "value": 1.0, "comparable": False, "dtype": "fp32"}
+RFD = {"protocol": "rfd-v1/n20", "value": 3.0, "floor": 2.0, "ratio": 1.5}
+KID = {"protocol": "kid/clean/n20", "value": 0.5, "deviation": 0.1}
+
+
+def test_tables_have_the_columns_that_something_stands_in():
+    assert score_rows({"metrics": {"fid": FID}}) == [["metric", "value"], ["fid/clean/n20", "1.000"]]
+    heads, *rows = score_rows({"metrics": {"kid": KID, "rfd": RFD}})
+    assert heads == ["metric", "value", "sd", "real v real", "ratio"]
+    assert rows == [
+        ["kid/clean/n20", "0.50000", "0.10000", "", ""],
+        ["rfd-v1/n20", "3.000", "", "2.000", "1.50"],
+    ]
+
+
+def test_a_score_of_few_images_is_marked_where_people_read_it():
+    record = {"target": "photos", "metrics": {"fid": FID}}
+    for text in (markdown(record), page(record, None, [])):
+        assert "fid: not comparable with published numbers: too few images" in text
+    fine = {"target": "photos", "metrics": {"fid": FID | {"comparable": True}}}
+    assert "published numbers" not in markdown(fine)
 
 
 class Page(HTMLParser):

@@ -18,6 +18,7 @@ from gtool.commands.eval.gates import (
     require_measured,
 )
 from gtool.errors import DataError, RecipeError
+from gtool.metrics.weights import INCEPTION
 
 LOOKS = ("attention", "reconstruction", "map_agreement")
 
@@ -117,6 +118,14 @@ def test_the_same_protocol_with_other_weights_of_the_metric_is_not_compared(tmp_
     now["metrics"]["fid"]["weights"], before["metrics"]["fid"]["weights"] = "a" * 64, "b" * 64
     (reason,) = judge(gates, now, baseline_of(tmp_path, before, gates))
     assert "aaaaaaaaaaaa" in reason
+
+
+def test_two_published_files_of_one_network_are_compared(tmp_path):
+    """clean-fid and pytorch-fid keep the same weights in files of different bytes."""
+    now, before = record_of(fid=1.0), record_of(fid=1.0)
+    digests = sorted({published.sha256 for published in INCEPTION.published})
+    now["metrics"]["fid"]["weights"], before["metrics"]["fid"]["weights"] = digests
+    assert compared(tmp_path, now, before) == ""
 
 
 def compared(tmp_path, now, before):

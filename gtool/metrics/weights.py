@@ -159,6 +159,12 @@ def local_weights(network: Network) -> tuple[WeightsFile | None, list[Path]]:
     return None, damaged
 
 
+def are_same_weights(one: str, other: str) -> bool:
+    """Say whether two digests are of one file, or of two that carry one published network."""
+    published = ({file.sha256 for file in network.published} for network in NETWORKS)
+    return one == other or any({one, other} <= digests for digests in published)
+
+
 def digest_of(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with path.open("rb") as opened:

@@ -139,7 +139,8 @@ def _metrics(record: Record) -> str:
         [escape(name), f"<code>{escape(row[0])}</code>", *map(escape, row[1:])]
         for name, row in zip(record["metrics"], rows, strict=True)
     ]
-    note = "Numbers are comparable where their protocols are equal, letter by letter."
+    rule = "Numbers are comparable where their protocols are equal, letter by letter."
+    note = " ".join([rule, *(f"{remark}." for remark in map(escape, score_table.remarks(record)))])
     table = _table(["metric", "protocol", *heads[1:]], cells)
     return _section("Metrics", note, table + _sheet(record, "pictures that were compared"))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 Record = Mapping[str, Any]
@@ -40,26 +40,41 @@ def title_of(record: Record) -> str:
 
 
 def score_rows(record: Record) -> list[list[str]]:
-    """Return heads and a row for each metric; the columns of a baseline are there where one was given."""
-    metrics = record.get("metrics", {})
-    compared = any("baseline" in found for found in metrics.values())
-    rows = [["metric", "value", "real v real", "ratio", *(["baseline", "change"] if compared else [])]]
-    for found in metrics.values():
-        row = [found["protocol"], number(found["value"]), _floor(found), _ratio(found)]
-        if compared:
-            row += [number(found.get("baseline")), change(found.get("delta"), found.get("baseline"))]
-        rows.append(row)
+    """Return heads and a row for each metric; what no metric has, such as a baseline, has no column."""
+    metrics = record.get("metrics", {}).values()
+    columns = {
+        head: write for head, (key, write) in _BESIDE.items() if any(key in found for found in metrics)
+    }
+    rows = [["metric", "value", *columns]]
+    for found in metrics:
+        rows.append(
+            [found["protocol"], number(found["value"]), *(write(found) for write in columns.values())]
+        )
     return rows
 
 
-def _floor(found: Record) -> str:
-    if "floor" in found:
-        return number(found["floor"])
-    return f"sd {number(found['deviation'])}" if found.get("deviation") is not None else ""
+# Column beside the value -> the number it is there for, and how it is written.
+_BESIDE: dict[str, tuple[str, Callable[[Record], str]]] = {
+    "sd": ("deviation", lambda found: _number_or_none(found.get("deviation"))),
+    "real v real": ("floor", lambda found: _number_or_none(found.get("floor"))),
+    "ratio": ("ratio", lambda found: f"{found['ratio']:.2f}" if found.get("ratio") is not None else ""),
+    "baseline": ("baseline", lambda found: number(found.get("baseline"))),
+    "change": ("baseline", lambda found: change(found.get("delta"), found.get("baseline"))),
+}
 
 
-def _ratio(found: Record) -> str:
-    return f"{found['ratio']:.2f}" if found.get("ratio") is not None else ""
+def _number_or_none(value: float | None) -> str:
+    return "" if value is None else number(value)
+
+
+def remarks(record: Record) -> list[str]:
+    """Say which numbers are not comparable with published ones, and why."""
+    return [
+        f"{name}: not comparable with published numbers: "
+        + ("a bf16 preview" if found.get("dtype") == "bf16" else "too few images")
+        for name, found in record.get("metrics", {}).items()
+        if found.get("comparable") is False
+    ]
 
 
 def looks_of(record: Record) -> dict[str, Record]:
@@ -131,6 +146,7 @@ def markdown(record: Record) -> str:
         heads, *rows = score_rows(record)
         rows = [[name, _code(row[0]), *row[1:]] for name, row in zip(record["metrics"], rows, strict=True)]
         parts.append(_table(["metric", "protocol", *heads[1:]], rows))
+        parts += [f"<sub>{_escape(remark)}</sub>" for remark in remarks(record)]
     for name, found in looks_of(record).items():
         heads, *rows = look_rows(found)
         parts += [f"{name}: {_code(str(found.get('protocol', '')))}", _table(heads, rows)]

@@ -8,8 +8,9 @@ Nothing heavy is imported here.
 from __future__ import annotations
 
 import math
+import operator
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from gtool import console
 from gtool.errors import DataError, RecipeError, did_you_mean
 from gtool.metrics.directions import HIGHER_IS_BETTER
+from gtool.metrics.weights import are_same_weights
 
 # Metric -> the flag that scores it; `swd` has a value a level and is found by its head.
 FLAGS = {
@@ -247,12 +249,14 @@ def why_apart(record: Mapping[str, Any], baseline: Baseline, name: str) -> str |
             f"{name} was measured by {ours.get('protocol')} and in {baseline.path} by {theirs.get('protocol')}, "
             "which are not comparable"
         )
-    pairs = [("with weights", ours.get("weights"), theirs.get("weights"))]
+    pairs: list[tuple[str, Any, Any, Callable[[str, str], bool]]] = [
+        ("with weights", ours.get("weights"), theirs.get("weights"), are_same_weights)
+    ]
     if not _chosen_apart(record, baseline.record):
-        contents = (_content(one, name) for one in (record, baseline.record))
-        pairs.append(("against a reference of content", *contents))
-    for what, mine, other in pairs:
-        if isinstance(mine, str) and isinstance(other, str) and mine and other and mine != other:
+        mine, other = (_content(one, name) for one in (record, baseline.record))
+        pairs.append(("against a reference of content", mine, other, operator.eq))
+    for what, mine, other, agree in pairs:
+        if isinstance(mine, str) and isinstance(other, str) and mine and other and not agree(mine, other):
             return (
                 f"{name} was measured by {ours.get('protocol')} {what} {mine[:12]} and in {baseline.path} by the same "
                 f"{what} {other[:12]}, which are not comparable"

@@ -12,7 +12,7 @@ from gtool.errors import RecipeError
 from gtool.metrics.fid import Features
 from gtool.metrics.published import PREFIX, PUBLISHED, find_published, is_statistics
 from gtool.metrics.statistics import Statistics, read_statistics, write_statistics
-from gtool.metrics.weights import WeightsFile
+from gtool.metrics.weights import WeightsFile, are_same_weights
 
 if TYPE_CHECKING:
     from gtool.commands.eval.request import Request
@@ -44,7 +44,7 @@ class Summary:
             RecipeError: these statistics were made with other weights, or in another precision.
         """
         made = self.statistics.weights
-        if (made is not None and made != weights.sha256) or (
+        if (made is not None and not are_same_weights(made, weights.sha256)) or (
             self.only_published and not weights.is_published
         ):
             raise RecipeError(
