@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ import torch
 import gtool
 from gtool.checkpoint import cache_dir, load_weights, save_weights
 from gtool.cli import run
+from gtool.errors import CheckpointError
 from gtool.metrics import published
 from gtool.metrics.fid import Extractor, FeatureCollector
 from gtool.metrics.reference import reference_features
@@ -348,6 +350,25 @@ def test_two_at_once_extract_once_and_one_that_is_killed_leaves_nothing_broken()
     assert found["built"] == "x"
     assert found["after"] == [found["answers"][0]] * 5
     assert len(found["left"]) == 6  # what the killed ones had begun is gone
+
+
+def test_a_complete_cache_may_be_read_only(monkeypatch):
+    """As the image of a container is: no lock can be taken there."""
+
+    def build():
+        collector = FeatureCollector()
+        collector.add(torch.ones(3, 2048))
+        return collector.features()
+
+    def acquire(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    first = reference_features({"source": "a"}, build)
+    monkeypatch.setattr("filelock.FileLock.acquire", acquire)
+    again = reference_features({"source": "a"}, lambda: pytest.fail("was made again"))
+    assert torch.equal(again.rows, first.rows)
+    with pytest.raises(CheckpointError, match="GTOOL_CACHE"):
+        reference_features({"source": "b"}, build)
 
 
 @pytest.mark.parametrize("damage", ["cut short", "other shapes", "not finite"])

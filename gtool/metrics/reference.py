@@ -47,15 +47,21 @@ def reference_features(
     """
     text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
     path = cache_dir() / "stats" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
+
+    def find() -> Features | None:
+        cached = _read(path, size)
+        return None if cached is None or (need_rows and cached.rows is None) else cached
+
+    if (found := find()) is not None:  # without the lock: a cache that is complete may be read-only
+        return found
     with _alone(path.with_suffix(".lock"), waiting):
         for stale in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):
             stale.unlink()  # of a process that was killed while it wrote
-        cached = _read(path, size)
-        if cached is not None and (cached.rows is not None or not need_rows):
-            return cached
-        features = build()
-        _write(path, features, text)
-        return features
+        found = find()  # another process may have made them while this one waited
+        if found is None:
+            found = build()
+            _write(path, found, text)
+        return found
 
 
 @contextmanager

@@ -43,7 +43,9 @@ def score_rows(record: Record) -> list[list[str]]:
     """Return heads and a row for each metric; what no metric has, such as a baseline, has no column."""
     metrics = record.get("metrics", {}).values()
     columns = {
-        head: write for head, (key, write) in _BESIDE.items() if any(key in found for found in metrics)
+        head: write
+        for head, (key, write) in _BESIDE.items()
+        if any(found.get(key) is not None for found in metrics)
     }
     rows = [["metric", "value", *columns]]
     for found in metrics:
