@@ -114,7 +114,13 @@ def test_one_scoring_writes_every_kind_of_file_into_new_folders(folders, capsys)
     assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
     assert not re.search(r"url\(|@import|<script|<link", files[4].read_text())
     words = " ".join(page.words)
-    for part in ("rfd-v1/n12/ref-real-n12", "nearest real", "1 of 2 gates met", "24 real", "24 generated"):
+    for part in (
+        "rfd-v1/n12/ref-real-n12",
+        "real image of 24 that is nearest",
+        "1 of 2 gates met",
+        "24 real",
+        "24 generated",
+    ):
         assert part in words
 
 

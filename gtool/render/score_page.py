@@ -165,9 +165,10 @@ def _pairs(pictures: Pictures) -> str:
             shown += f"<figcaption>{pair.distance:.1f}</figcaption>"
         figures.append(f"<figure>{shown}</figure>")
     has_real = any(pair.real is not None for pair in pictures.pairs)
+    among = "" if pictures.real_points is None else f" of {len(pictures.real_points):,}"
     note = (
-        "Above, images of the candidate, evenly picked; below each, the real image that is nearest to it by the "
-        "features of <code>rfd</code>, and the distance. A distance near 0 is an image learned by heart."
+        f"Above, images of the candidate, evenly picked; below each, the real image{among} that is nearest to it by "
+        "the features of <code>rfd</code>, and the distance. A distance near 0 is an image learned by heart."
         if has_real
         else "Images of the candidate, evenly picked."
     )
