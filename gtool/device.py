@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("auto", "bf16", "fp32")
 LAUNCHER = "GTOOL_LAUNCHER"  # in the environment of processes that we launched: the number of that process
-PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 LOOK_SECONDS = 0.1  # that the load of the machine is watched for
 
 
@@ -289,18 +288,22 @@ def launched_processes() -> int | None:
 
 
 def end_with_launcher() -> None:
-    """Let the system end this process by SIGTERM when the one that launched it is gone, however it went; on Linux.
+    """Let this process end by SIGTERM when the one that launched it is gone, however it went; not on Windows.
 
     Without it, what was started by a command that is killed would go on, and keep its run folder locked.
     """
     launcher = os.environ.get(LAUNCHER, "")
-    if sys.platform != "linux" or not launcher.isdigit():
+    if os.name != "posix" or not launcher.isdigit():
         return
-    import ctypes
 
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != int(launcher):  # gone before it could be waited for
-        raise SystemExit(128 + signal.SIGTERM)
+    def watch() -> None:
+        # The system could send a signal by itself (PR_SET_PDEATHSIG), but it sends one for each of the launcher's
+        # threads, and the second stops a training at once that is saving its state.
+        while os.getppid() == int(launcher):
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def launch(num_processes: int, arguments: list[str]) -> None:
