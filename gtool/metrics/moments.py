@@ -53,9 +53,8 @@ class Gaussian:
         """The symmetric square root of the covariance, (D, D); DataError where it is none."""
         with one_thread():
             values, vectors = torch.linalg.eigh(self.covariance)
-        if values[0] < -NEGATIVE_IS_ROUNDING * max(
-            1.0, float(values[-1])
-        ):  # statistics of strangers may hold anything symmetric
+        # Statistics of strangers may hold anything symmetric.
+        if values[0] < -NEGATIVE_IS_ROUNDING * max(1.0, float(values[-1])):
             raise DataError("the covariance of the reference has negative eigenvalues, so it is none")
         root: Tensor = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
         return root

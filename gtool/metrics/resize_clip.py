@@ -30,10 +30,7 @@ def to_square(images: Tensor, side: int = SIDE) -> Tensor:
     """Return uint8 (N, 3, H, W) as whole grey levels 0..255, (N, 3, side, side) fp32 on the same device."""
     height, width = images.shape[2:]
     shorter = min(height, width)
-    resized = (
-        int(side * height / shorter),
-        int(side * width / shorter),
-    )  # torchvision rounds the longer side down
+    resized = int(side * height / shorter), int(side * width / shorter)  # torchvision rounds down
     if images.device.type == "cpu":
         return torch.stack([_by_pillow(image, resized, side) for image in images])
     return by_matrices(images, resized, side)
