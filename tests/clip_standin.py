@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gtool.metrics.clip import Shape
+from gtool.metrics.features.clip import Shape
 
 TINY = Shape(side=64, patch=16, width=128, layers=3, heads=2, size=24)
 

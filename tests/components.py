@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from gtool import models
-from gtool.device import make_compute
-from gtool.engines import adversarial as engine
+from gtool.models import registry
+from gtool.runtime.device import make_compute
+from gtool.train import gan as engine
 from tests.tiny import tiny_recipe
 
 RESOLUTION, COMPONENTS, WIDTH, LAYERS, GROUP = 8, 3, 4, 5, 2
@@ -116,7 +116,7 @@ NETWORKS = SimpleNamespace(build=lambda config: (Generator(config), Discriminato
 
 
 def make_state(*settings):
-    """Return a state at step 0; `models.networks` has to give NETWORKS."""
+    """Return a state at step 0; `registry.networks` has to give NETWORKS."""
     recipe = tiny_recipe(*SETTINGS, *settings)
     compute = make_compute("cpu", "fp32")
     return engine.init_state(recipe, None, Batches(compute), compute)
@@ -127,7 +127,7 @@ def flat(network):
 
 
 if __name__ == "__main__":
-    models.networks = lambda _name: NETWORKS
+    registry.networks = lambda _name: NETWORKS
     state = make_state(*sys.argv[2:])
     for _ in range(5):
         engine.step(state)

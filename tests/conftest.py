@@ -26,16 +26,16 @@ def _untrained_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of an untrained tiny generator, made once."""
     import torch
 
-    from gtool import models
-    from gtool.checkpoint import save_weights
-    from gtool.engines.generation import weights_meta
+    from gtool.io.checkpoint import save_weights
+    from gtool.models import registry
+    from gtool.models.generate import weights_meta
     from tests.tiny import tiny_recipe
 
     recipe = tiny_recipe()
-    config = models.config_class("transgan").model_validate(recipe.model)
+    config = registry.config_class("transgan").model_validate(recipe.model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        generator = models.networks("transgan").Generator(config)
+        generator = registry.networks("transgan").Generator(config)
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_weights(path, generator.state_dict(), weights_meta(recipe, config, 12_000))
     return path
@@ -50,7 +50,7 @@ def tiny_weights(_untrained_weights: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def tiny_run(_untrained_weights: Path, tmp_path: Path) -> Path:
     """A run folder with one weights file, the newest of ./runs."""
-    from gtool.recipe import to_toml
+    from gtool.config.recipe import to_toml
     from tests.tiny import tiny_recipe
 
     folder = tmp_path / "runs" / "transgan-scenes-000"

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gtool.models.gansformer import Discriminator, Generator, build
-from gtool.models.gansformer_config import GANsformerConfig
+from gtool.models.gansformer.config import GANsformerConfig
+from gtool.models.gansformer.network import Discriminator, Generator, build
 
 KINDS = ("duplex", "simplex", "centroid")
 

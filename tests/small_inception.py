@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gtool.metrics.weights import INCEPTION
+from gtool.metrics.features.weights import INCEPTION
 
 
 class Small(nn.Module):
@@ -35,5 +35,5 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "small.pth"
     path.write_bytes(b"weights of the small network")
     monkeypatch.setenv(INCEPTION.variable, str(path))
-    monkeypatch.setattr("gtool.commands.eval.spaces.load_inception", lambda *_, **__: Small())
+    monkeypatch.setattr("gtool.eval.features.load_inception", lambda *_, **__: Small())
     return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gtool.recipe import Recipe, make_recipe, to_toml
+from gtool.config.recipe import Recipe, make_recipe, to_toml
 
 MODEL: dict[str, Any] = {
     "resolution": 16,
@@ -168,15 +168,15 @@ def save_tokenizer(path: Path, *settings: str) -> Path:
     """Write the weights of an untrained tiny tokenizer; returns the path."""
     import torch
 
-    from gtool import models
-    from gtool.checkpoint import save_weights
-    from gtool.engines.generation import weights_meta
+    from gtool.io.checkpoint import save_weights
+    from gtool.models import registry
+    from gtool.models.generate import weights_meta
 
     recipe = tiny_tokenizer(*settings)
-    config = models.config_class("vqgan").model_validate(recipe.model)
+    config = registry.config_class("vqgan").model_validate(recipe.model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        tokenizer = models.networks("vqgan").build(config)[0]
+        tokenizer = registry.networks("vqgan").build(config)[0]
     path.parent.mkdir(parents=True, exist_ok=True)
     (path.parent / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
     save_weights(path, tokenizer.state_dict(), weights_meta(recipe, config, 1000))
@@ -197,19 +197,19 @@ def save_prior(
     """
     import torch
 
-    from gtool import models
-    from gtool.checkpoint import save_weights
-    from gtool.engines.generation import weights_meta
+    from gtool.io.checkpoint import save_weights
+    from gtool.models import registry
+    from gtool.models.generate import weights_meta
 
     recipe = tiny_prior(f"data.condition={prior.get('condition', 'none')}", *settings)
     model = tiny_tokenizer(*tokenizer).model
     values = {"resolution": 16, "tokenizer": model, "prior": {**recipe.model["prior"], **prior}}
     if of_maps is not None:
         values["condition_tokenizer"] = tiny_tokenizer(*of_maps).model
-    config = models.config_class("prior").model_validate(values)
+    config = registry.config_class("prior").model_validate(values)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        (composer,) = models.networks("prior").build(config)
+        (composer,) = registry.networks("prior").build(config)
         # Untrained logits are all but equal; these prefer some codes, as trained ones do.
         composer.prior.head.weight.data.mul_(50)
         if config.tokenizer.kind == "palette":

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gtool.models.vqgan import PatchDiscriminator, Tokenizer, build
-from gtool.models.vqgan_config import VQGANConfig
+from gtool.models.vqgan.config import VQGANConfig
+from gtool.models.vqgan.network import PatchDiscriminator, Tokenizer, build
 from tests.gansformer_formula import chirp
 
 TINY: dict[str, Any] = {

@@ -1,7 +1,7 @@
 """The command line: verbs, options, help, and the single handler of errors.
 
 Nothing heavy is imported here: `--help`, `--version`, a bad flag, a bad recipe and a missing file answer without
-torch. Each verb is one plain function in `gtool.commands`, imported when it is called.
+torch. Each verb is one plain function in `gtool`, imported when it is called.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Annotated, Any
 import typer
 
 from gtool import __version__, console
-from gtool.cli import evaluate, export, paint, recipes, sample, train
+from gtool.cli import eval as evaluate
+from gtool.cli import export, paint, recipes, sample, train
 from gtool.cli.options import Json
 from gtool.errors import GToolError, InterruptedRunError
 
@@ -69,7 +70,7 @@ app.add_typer(recipes.app, name="recipes")
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Say what is installed and what this machine can do: for bug reports."""
-    from gtool.commands.doctor import doctor as run_doctor
+    from gtool.cli.doctor import doctor as run_doctor
 
     run_doctor(as_json=as_json)
 

@@ -42,7 +42,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a trained network as one file for other programs, and check the file by running it."""
-    from gtool.commands.export import Request
-    from gtool.commands.export import export as run_export
+    from gtool.export.run import Request
+    from gtool.export.run import export as run_export
 
     run_export(Request(target=target, kind=kind, out=out, source=source, as_json=as_json))

@@ -110,9 +110,9 @@ def paint(
     as_json: Json = False,
 ) -> None:
     """Turn photographs and clips into paintings, stroke by stroke."""
-    from gtool.commands.paint.command import Request
-    from gtool.commands.paint.command import paint as run_paint
-    from gtool.commands.paint.outputs import Outputs
+    from gtool.paint.outputs import Outputs
+    from gtool.paint.run import Request
+    from gtool.paint.run import paint as run_paint
 
     request = Request(
         photos=tuple(photos or ()),

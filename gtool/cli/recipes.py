@@ -22,7 +22,7 @@ def recipes(context: typer.Context) -> None:
 @app.command("ls")
 def recipes_ls(as_json: Json = False) -> None:
     """List the recipes: name, resolution, hardware, time."""
-    from gtool.commands.recipes import ls
+    from gtool.cli.recipes_command import ls
 
     ls(as_json=as_json)
 
@@ -30,7 +30,7 @@ def recipes_ls(as_json: Json = False) -> None:
 @app.command("show")
 def recipes_show(name: Annotated[str, typer.Argument(help="A name from `gtool recipes ls`.")]) -> None:
     """Print a recipe as it is."""
-    from gtool.commands.recipes import show
+    from gtool.cli.recipes_command import show
 
     show(name)
 
@@ -41,6 +41,6 @@ def recipes_cp(
     destination: Annotated[Path | None, typer.Argument(help="A new file, or a folder.")] = None,
 ) -> None:
     """Copy a recipe to edit it; never over a file."""
-    from gtool.commands.recipes import cp
+    from gtool.cli.recipes_command import cp
 
     cp(name, destination)

@@ -183,8 +183,8 @@ def sample(
     as_json: Json = False,
 ) -> None:
     """Generate images: a grid, separate files, a walk, a look at their parts; from maps, classes or half a photo."""
-    from gtool.commands.sample.command import sample as run_sample
-    from gtool.commands.sample.request import Request
+    from gtool.sample.options import Request
+    from gtool.sample.run import sample as run_sample
 
     request = Request(
         target=target,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from gtool.cli.options import Device, Json, Setting
-from gtool.models import MODELS
+from gtool.models.registry import MODELS
 
 EXAMPLES = """Examples:
 
@@ -68,8 +68,8 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model; ends with weights, a grid, an animation of the run, and curves."""
-    from gtool.commands.train.command import train as run_train
-    from gtool.commands.train.plan import Request
+    from gtool.train.options import Request
+    from gtool.train.run import train as run_train
 
     flags = {
         "data.dataset": dataset,

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gtool.data.cache import ImageSet
 from gtool.data.label_maps import majority
 from gtool.data.loader import Batches, read_conditions
+from gtool.data.pixel_cache import ImageSet
 
 DEPTH_LEVELS = 64
 CHUNK = 1024  # images whose maps are read at a time

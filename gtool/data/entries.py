@@ -19,8 +19,8 @@ from typing import IO, Any
 import numpy as np
 from filelock import FileLock
 
-from gtool.checkpoint import atomic_write, cache_dir
 from gtool.errors import CheckpointError, DataError
+from gtool.io.checkpoint import atomic_write, cache_dir
 
 
 class Entry:

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
+from gtool.data.decode import MAX_BYTES, VERSION, Encoded, UnreadableImage
 from gtool.data.label_names import read_names
 from gtool.data.names import ARRAY_SUFFIX, IMAGE_SUFFIXES, Place, is_visible, visible_files
+from gtool.data.open import ImageSource, Maps
 from gtool.data.pair_folders import find_pairs
-from gtool.data.pixels import MAX_BYTES, VERSION, Encoded, UnreadableImage
-from gtool.data.sources import ImageSource, Maps
 from gtool.data.splits import SPLIT_NAMES, choose_split
 from gtool.errors import DataError
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gtool.data.cache import ImageSet, Stored
 from gtool.data.lazy import LazyImages
-from gtool.device import derive_seed, hashed_uniform
+from gtool.data.pixel_cache import ImageSet, Stored
 from gtool.errors import DataError
+from gtool.runtime.device import derive_seed, hashed_uniform
 
 
 class Batches:

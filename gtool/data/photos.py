@@ -1,6 +1,6 @@
 """Photos to paint: which files are meant, their pixels with transparency and colour profile, and files written back.
 
-Finding photos reads no pixel and imports nothing heavy. Reading follows `gtool.data.pixels`, except that
+Finding photos reads no pixel and imports nothing heavy. Reading follows `gtool.data.decode`, except that
 transparency and the colour profile are kept.
 
 Axis letters: H W pixels of a photo.
@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gtool.checkpoint import atomic_write
 from gtool.data.names import IMAGE_SUFFIXES, visible_files
 from gtool.errors import DataError, did_you_mean
+from gtool.io.checkpoint import atomic_write
 
 if TYPE_CHECKING:
     import numpy as np
@@ -156,7 +156,7 @@ def read_photo(path: Path, at_most: int | None = None) -> Photo:
     Raises:
         UnreadableImage: missing, no image, damaged, too large, or of a kind that has no RGB meaning.
     """
-    from gtool.data.pixels import UnreadableImage, open_image, quiet_pillow, to_layer, upright
+    from gtool.data.decode import UnreadableImage, open_image, quiet_pillow, to_layer, upright
 
     name = str(path)
     if problem := _problem(path):
@@ -244,7 +244,7 @@ def read_ink(path: Path) -> NDArray[np.float32]:
     """
     import numpy as np
 
-    from gtool.data.pixels import UnreadableImage
+    from gtool.data.decode import UnreadableImage
 
     photo = read_photo(path, at_most=1024)
     if photo.alpha is not None:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gtool.data.decode import VERSION, Encoded, UnreadableImage
 from gtool.data.label_names import read_names
 from gtool.data.names import Place, visible_files
-from gtool.data.pixels import VERSION, Encoded, UnreadableImage
-from gtool.data.sources import Columns, ImageSource, Maps
+from gtool.data.open import Columns, ImageSource, Maps
 from gtool.data.splits import choose_split
 from gtool.data.table_files import Tables, load_tables
 from gtool.errors import DataError

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from gtool.data.cache import ImageSet, Progress
 from gtool.data.entries import Entry, Rows, write_rows
+from gtool.data.pixel_cache import ImageSet, Progress
 from gtool.errors import DataError
 
 VERSION = 1  # of the layout

@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gtool import checkpoint
 from gtool.errors import CheckpointError
+from gtool.io import checkpoint
 
 # Convolutions of VGG16, in stages that end where a feature is taken and a maximum of 2 x 2 follows.
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))

@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gtool.errors import DataError
-from gtool.metrics import objects as scoring
+from gtool.metrics import segmentation_agreement as scoring
 from gtool.metrics.bootstrap import Interval, Resampler
 from gtool.metrics.images import Images
-from gtool.metrics.objects import MEASURES, Labels, Values
 from gtool.metrics.partitions import grid_cells, kmeans_cells
+from gtool.metrics.segmentation_agreement import MEASURES, Labels, Values
 
 PROTOCOL = "attention-v1"
 PICKED_BY = ("ari", "ari_fg", "figure_iou", "miou", "correlation")

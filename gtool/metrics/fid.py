@@ -19,11 +19,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from gtool.metrics.features.inception import SIZE, Inception
+from gtool.metrics.features.packed import Dtype, pack
+from gtool.metrics.features.resize import to_input
 from gtool.metrics.images import in_batches
-from gtool.metrics.inception import SIZE, Inception
 from gtool.metrics.moments import Gaussian, Moments, fit, frechet, frechet_of_rows, require_two
-from gtool.metrics.packed import Dtype, pack
-from gtool.metrics.resize import to_input
 
 ROWS_AT_ONCE = 2048  # rows per update of the moments: a product of this height runs at full speed
 AT_ONCE = 8  # images that a processor's cache holds the first layers of: 8 % faster than 32, and less memory

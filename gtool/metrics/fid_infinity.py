@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gtool.device import derive_seed
 from gtool.errors import DataError
 from gtool.metrics.moments import Gaussian, Moments, frechet
+from gtool.runtime.device import derive_seed
 
 NUM_SIZES = 15
 SMALLEST = 5000

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gtool.device import hashed_uniform
 from gtool.metrics.images import Images, in_chunks
-from gtool.metrics.objects import Labels
 from gtool.metrics.precision import full_fp32
+from gtool.metrics.segmentation_agreement import Labels
+from gtool.runtime.device import hashed_uniform
 
 ITERATIONS = 20
 CHUNK, CHUNK_PIXELS = 64, 64 * 64 * 64

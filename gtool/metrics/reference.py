@@ -17,10 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gtool.checkpoint import atomic_write, cache_dir
 from gtool.errors import CheckpointError
+from gtool.io.checkpoint import atomic_write, cache_dir
+from gtool.metrics.features.inception import SIZE
 from gtool.metrics.fid import Features
-from gtool.metrics.inception import SIZE
 from gtool.metrics.moments import Moments
 
 FORMAT = 1

@@ -24,10 +24,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gtool.device import derive_seed, hashed_normal
 from gtool.metrics.images import Images, in_chunks
 from gtool.metrics.moments import fit, frechet
 from gtool.metrics.precision import full_fp32
+from gtool.runtime.device import derive_seed, hashed_normal
 
 PROTOCOL = "rfd-v1"
 WIDTHS = (64, 128, 256)

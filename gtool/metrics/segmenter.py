@@ -28,8 +28,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gtool import checkpoint
 from gtool.errors import CheckpointError
+from gtool.io import checkpoint
 from gtool.metrics.images import Images, in_chunks
 from gtool.metrics.precision import full_fp32
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from gtool.checkpoint import atomic_write
 from gtool.errors import DataError
+from gtool.io.checkpoint import atomic_write
+from gtool.metrics.features.inception import SIZE
 from gtool.metrics.fid import Features
-from gtool.metrics.inception import SIZE
 from gtool.metrics.moments import Moments
 
 MOST_BYTES = SIZE * SIZE * 8 + 4096  # of one array in the file

@@ -27,11 +27,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gtool.device import derive_seed, hashed_normal, hashed_uniform
 from gtool.errors import DataError
 from gtool.metrics.images import SMALLEST, Images, in_chunks
 from gtool.metrics.moments import require_two
 from gtool.metrics.precision import full_fp32
+from gtool.runtime.device import derive_seed, hashed_normal, hashed_uniform
 
 PROTOCOL = "swd-v1"
 PATCH = 7

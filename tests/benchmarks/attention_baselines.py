@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gtool.data.scenes import draw_scenes
+from gtool.data.synthetic.scenes import draw_scenes
 from gtool.metrics.attention import layer_table, score_attention
 from gtool.metrics.segmenter import find_objects
 

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gtool.data.cache import load_images
 from gtool.data.loader import Batches
-from gtool.data.scenes import draw_scenes
-from gtool.data.sources import open_source
+from gtool.data.open import open_source
+from gtool.data.pixel_cache import load_images
+from gtool.data.synthetic.scenes import draw_scenes
 
 SERVED_BAR, DRAWN_BAR = 100_000, 3_000
 

@@ -1,7 +1,7 @@
 """Outputs of our networks against those of the released PyTorch port, with the same weights.
 
     python -m tests.benchmarks.gansformer_fidelity --reference PATH_TO_A_CHECKOUT_OF_gansformer
-    python -m tests.benchmarks.gansformer_fidelity --reference PATH --write-golden tests/golden
+    python -m tests.benchmarks.gansformer_fidelity --reference PATH --write-golden tests/models/golden
 
 Every parameter of the released networks is random, those that start as zeros too, so that each one matters. The
 released networks draw noise inside; here they are given the noise that ours take as input. The discriminator sees
@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gtool.models.gansformer import Discriminator, Generator
-from gtool.models.gansformer_import import rename_discriminator, rename_released
+from gtool.models.gansformer.network import Discriminator, Generator
+from gtool.models.gansformer.released import rename_discriminator, rename_released
 from tests.benchmarks.gansformer_reference import arguments, released, state_of, use_checkout
 from tests.benchmarks.transgan_fidelity import randomise, relative_error
 from tests.benchmarks.transgan_reference import recorded_noise
@@ -33,7 +33,7 @@ from tests.gansformer_formula import FILTERS, chirp, formula_noise, formula_weig
 from tests.transgan_formula import summary
 
 BATCH = 4
-COMMAND = "python -m tests.benchmarks.gansformer_fidelity --reference PATH --write-golden tests/golden"
+COMMAND = "python -m tests.benchmarks.gansformer_fidelity --reference PATH --write-golden tests/models/golden"
 CLEVR = {"components": 8, "width": 16, "style": False, "mapping_ltnt2ltnt": False}
 # What is changed of the arguments of the released training script.
 CASES: dict[str, dict[str, Any]] = {

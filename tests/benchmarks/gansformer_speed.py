@@ -31,8 +31,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gtool.models.gansformer_config import GANsformerConfig
-from gtool.recipe import find_recipe, make_recipe, read_table
+from gtool.config.recipe import find_recipe, make_recipe, read_table
+from gtool.models.gansformer.config import GANsformerConfig
 from tests.benchmarks.gansformer_reference import arguments as released_arguments
 from tests.benchmarks.gansformer_reference import released, use_checkout
 
@@ -80,7 +80,7 @@ class Contestant:
         if self.is_port:
             self.generator, self.discriminator = port_of(case)
         else:
-            from gtool.models.gansformer import build
+            from gtool.models.gansformer.network import build
 
             self.generator, self.discriminator = build(config_of(case, name.split()[1]))
         config = config_of(case, "centroid")

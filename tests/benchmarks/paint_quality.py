@@ -36,13 +36,13 @@ import torchvision.transforms.functional as TF
 from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
-from gtool.device import make_compute
-from gtool.engines import painting as engine
-from gtool.engines import proposals
-from gtool.engines.painting import Plan, deepest_level, paint
-from gtool.engines.proposals import load_predictor
-from gtool.render.brush import load_brush
-from gtool.render.painting import Painting, render_painting, uncovered
+from gtool.models.paint_transformer import proposals
+from gtool.models.paint_transformer.proposals import load_predictor
+from gtool.runtime.device import make_compute
+from gtool.strokes import painting as engine
+from gtool.strokes.brush import load_brush
+from gtool.strokes.canvas import Painting, render_painting, uncovered
+from gtool.strokes.painting import Plan, deepest_level, paint
 
 CHOOSING = proposals.CHOOSING
 GAP, LABEL = 6, 24  # pixels of the contact sheet

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from gtool.models.paint_transformer_config import PaintTransformerConfig
-from tests.test_paint_transformer import GOLDEN, build_predictor, patches, released_weights
+from gtool.models.paint_transformer.config import PaintTransformerConfig
+from tests.models.test_paint_transformer import GOLDEN, build_predictor, patches, released_weights
 from tests.transgan_formula import summary
 
 

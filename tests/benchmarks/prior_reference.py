@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gtool.models import prior_import, vqgan_import
-from gtool.models.prior import Prior
-from gtool.models.vqgan_config import VQGANConfig
+from gtool.models.prior import released as prior_import
+from gtool.models.prior.network import Prior
+from gtool.models.vqgan import released as vqgan_import
+from gtool.models.vqgan.config import VQGANConfig
 
 
 def load_module(checkout: Path) -> Any:

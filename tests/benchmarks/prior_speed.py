@@ -30,9 +30,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from gtool.engines.composing import Choice, Request, compose
-from gtool.models.prior import Prior, for_sampling
-from gtool.models.prior_config import MLP_RATIO, PriorConfig, span_flops
+from gtool.models.prior.autoregressive import Choice, Request, compose
+from gtool.models.prior.config import MLP_RATIO, PriorConfig, span_flops
+from gtool.models.prior.network import Prior, for_sampling
 from tests.benchmarks.prior_reference import load_module, ours, released
 
 LENGTHS = (1, 64, 128, 192, 256)

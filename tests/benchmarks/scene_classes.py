@@ -25,8 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gtool.checkpoint import load_weights, save_weights
-from gtool.data.scenes import CLASSES, draw_scenes
+from gtool.data.synthetic.scenes import CLASSES, draw_scenes
+from gtool.io.checkpoint import load_weights, save_weights
 from gtool.metrics.map_agreement import NAME, PROTOCOL, map_agreement, others
 from gtool.metrics.segmenter import Segmenter
 from tests.benchmarks.scene_masks import HELD_OUT_SEED, spoil

@@ -25,10 +25,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gtool.checkpoint import load_weights, save_weights
-from gtool.data.scene_layout import OBJECT_COLOURS, lay_out, to_linear
-from gtool.data.scenes import draw_scenes
-from gtool.metrics.objects import score_labels
+from gtool.data.synthetic.scene_layout import OBJECT_COLOURS, lay_out, to_linear
+from gtool.data.synthetic.scenes import draw_scenes
+from gtool.io.checkpoint import load_weights, save_weights
+from gtool.metrics.segmentation_agreement import score_labels
 from gtool.metrics.segmenter import NAME, PROTOCOL, Segmenter, find_objects, objects_of
 
 TRAINING_SEED, HELD_OUT_SEED = 1001, 2002

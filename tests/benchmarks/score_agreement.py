@@ -42,7 +42,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from gtool.metrics.clip import VIT_B_32
+from gtool.metrics.features.clip import VIT_B_32
 from tests import clip_standin, inception_standin, pictures
 
 BAR = 1e-4

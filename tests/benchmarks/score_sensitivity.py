@@ -20,8 +20,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from gtool.data.sources import Source, open_source
-from gtool.metrics.yardstick import Yardstick
+from gtool.data.open import Source, open_source
+from gtool.metrics.weight_free import Yardstick
 from tests.distortions import CHANGES
 
 # Each must score higher than the one before it, by the metric named.

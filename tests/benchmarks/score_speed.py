@@ -50,8 +50,8 @@ WRITE_PNGS = """
 import sys, torch
 from pathlib import Path
 from PIL import Image
-from gtool.device import make_compute
-from gtool.engines.generation import generate, load_generator
+from gtool.runtime.device import make_compute
+from gtool.models.generate import generate, load_generator
 run, folder, num = sys.argv[1:]
 compute = make_compute("cpu", "auto")
 network, _ = load_generator(next(Path(run).glob("weights-*.safetensors")), compute)
@@ -132,10 +132,10 @@ def folders(where: Path, num: int, side: int, weights: tuple[Path, Path], rounds
 
 def generator(where: Path, num: int, weights: tuple[Path, Path], rounds: int) -> None:
     """Compare a run to FID with PNGs written and clean-fid; the reference is a folder for both."""
-    from gtool.checkpoint import save_weights
-    from gtool.engines.generation import weights_meta
-    from gtool.models import config_class, networks
-    from gtool.recipe import to_toml
+    from gtool.config.recipe import to_toml
+    from gtool.io.checkpoint import save_weights
+    from gtool.models.generate import weights_meta
+    from gtool.models.registry import config_class, networks
     from tests.tiny import tiny_recipe
 
     recipe = tiny_recipe()

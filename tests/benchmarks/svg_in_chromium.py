@@ -32,13 +32,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from gtool.data.scenes import draw_scenes
-from gtool.engines.painting import Plan, paint
-from gtool.render.brush import KINDS, load_brush
-from gtool.render.painting import Painting, render_painting
-from gtool.render.picture import save_png
-from gtool.render.stroke_file import load_strokes
-from gtool.render.svg import save_svg
+from gtool.data.synthetic.scenes import draw_scenes
+from gtool.io.picture import save_png
+from gtool.paint.svg import save_svg
+from gtool.strokes.brush import KINDS, load_brush
+from gtool.strokes.canvas import Painting, render_painting
+from gtool.strokes.painting import Plan, paint
+from gtool.strokes.stroke_file import load_strokes
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 MOST_APART = 8.0  # mean absolute difference, of 255

@@ -1,7 +1,7 @@
 """Tokenizers and their losses against those of the released code, with the same weights.
 
     python -m tests.benchmarks.taming_fidelity --reference PATH_TO_A_CHECKOUT_OF_taming-transformers
-    python -m tests.benchmarks.taming_fidelity --reference PATH --write-golden tests/golden
+    python -m tests.benchmarks.taming_fidelity --reference PATH --write-golden tests/models/golden
 
 Weights are the random ones of the released classes; `spread` has a codebook as wide as the vectors, so that hundreds of
 codes are in use. VGG16 and the heads of LPIPS are random too: the arithmetic is compared, not the judgement. Printed:
@@ -32,14 +32,14 @@ from torch import Tensor, nn
 from gtool.losses.adversarial import discriminator_loss, generator_loss
 from gtool.losses.perceptual import LPIPS
 from gtool.losses.reconstruction import adaptive_weight, l1
-from gtool.models.vqgan import PatchDiscriminator, Tokenizer
-from gtool.models.vqgan_import import rename_discriminator, rename_released
+from gtool.models.vqgan.network import PatchDiscriminator, Tokenizer
+from gtool.models.vqgan.released import rename_discriminator, rename_released
 from tests.benchmarks.taming_reference import copy_perceptual, heads_of_people, tokenizer, use_checkout
 from tests.gansformer_formula import chirp
 from tests.transgan_formula import summary
 from tests.vqgans import formula_state, pictures
 
-COMMAND = "python -m tests.benchmarks.taming_fidelity --reference PATH --write-golden tests/golden"
+COMMAND = "python -m tests.benchmarks.taming_fidelity --reference PATH --write-golden tests/models/golden"
 SMALL = {"ch": 32, "ch_mult": [1, 2, 2], "num_res_blocks": 1, "resolution": 64, "attn_resolutions": [16]}
 # Arguments of the released classes, and the side of the images.
 CASES: dict[str, tuple[dict[str, Any], int]] = {

@@ -26,10 +26,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gtool.device import has_fast_bf16
 from gtool.losses.adversarial import discriminator_loss, generator_loss
 from gtool.losses.perceptual import LPIPS
 from gtool.losses.reconstruction import adaptive_weight, l1
+from gtool.runtime.device import has_fast_bf16
 from tests.benchmarks.race import Times, race, serve
 from tests.benchmarks.taming_reference import tokenizer, use_checkout
 from tests.vqgans import pictures
@@ -61,8 +61,8 @@ def released_step(options: argparse.Namespace) -> Callable[[], None]:
 
 def our_step(options: argparse.Namespace, half: bool) -> Callable[[], None]:
     """Return the same step of ours: one pass of the autoencoder, and of each loss, forwards and backwards."""
-    from gtool.models.vqgan import build
-    from gtool.models.vqgan_config import VQGANConfig
+    from gtool.models.vqgan.config import VQGANConfig
+    from gtool.models.vqgan.network import build
 
     ours, judge = build(VQGANConfig())
     lpips = LPIPS()

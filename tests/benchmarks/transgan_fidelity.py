@@ -1,7 +1,7 @@
 """Outputs of our networks against the released classes, with the same weights.
 
     python -m tests.benchmarks.transgan_fidelity --reference PATH_TO_A_CHECKOUT_OF_TransGAN
-    python -m tests.benchmarks.transgan_fidelity --reference PATH --write-golden tests/golden
+    python -m tests.benchmarks.transgan_fidelity --reference PATH --write-golden tests/models/golden
 
 Every parameter of the released networks is random, those that start as zeros too, so that each one matters.
 The released networks draw noise inside; here they are given the noise that ours take as input. Printed: the
@@ -20,13 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gtool.layers.position import to_tiles
-from gtool.models.transgan import Discriminator, Generator, read_released
+from gtool.models.transgan.network import Discriminator, Generator, read_released
+from gtool.nn.position import to_tiles
 from tests.benchmarks.transgan_reference import RELEASED, recorded_noise, released, use_checkout
 from tests.transgan_formula import formula_noise, formula_tensor, formula_weights, summary
 
 BATCH = 2
-COMMAND = "python -m tests.benchmarks.transgan_fidelity --reference PATH --write-golden tests/golden"
+COMMAND = "python -m tests.benchmarks.transgan_fidelity --reference PATH --write-golden tests/models/golden"
 SMALL = {"gf_dim": 64, "df_dim": 16, "d_depth": 1, "g_depth": "2,1,1", "latent_dim": 8}
 LARGE = {"gf_dim": 256, "df_dim": 32, "d_depth": 2, "g_depth": "1,1,1,1,1,1", "latent_dim": 8}
 # The smallest networks that the released classes can be.

@@ -4,7 +4,7 @@
     [--rounds 5]
 
 A step is one discriminator and one generator update: gradient penalty, drift, augmentation, clipping, Adam,
-moving average. Ours is `gtool.engines.adversarial.step` with the recipe `cifar10`; theirs the released
+moving average. Ours is `gtool.train.gan.step` with the recipe `cifar10`; theirs the released
 training function written out for a CPU, in fp32 and under bf16 autocast. Every contestant is a process of
 its own, so that its peak memory is its own; all are asked for one step in turn, so that they meet the same
 load. Time is CPU time of the process (wall time in brackets): the median of the rounds.
@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gtool.recipe import find_recipe, make_recipe, read_table
+from gtool.config.recipe import find_recipe, make_recipe, read_table
 from tests.benchmarks.race import race
 from tests.benchmarks.race import serve as serve_steps
 
@@ -49,15 +49,15 @@ class RandomImages:
 
 def our_step(batch: int, penalty_precision: str) -> Step:
     """Return the engine's step for the shipped recipe at another batch size."""
-    from gtool import models
-    from gtool.device import make_compute
-    from gtool.engines import adversarial
+    from gtool.models import registry
+    from gtool.runtime.device import make_compute
+    from gtool.train import gan as adversarial
 
     sizes = {"batch_size": batch, "generator_batch_size": batch, "n_critic": 1}
     settings = [f"train.{key}={value}" for key, value in sizes.items()]
     settings.append(f"train.penalty_precision={penalty_precision}")
     recipe = make_recipe(read_table(find_recipe("cifar10", "transgan")), settings, where="cifar10")
-    config = models.config_class("transgan")(**recipe.model)
+    config = registry.config_class("transgan")(**recipe.model)
     state = adversarial.init_state(recipe, config, RandomImages(), make_compute("cpu", "bf16"))
 
     def step() -> None:
@@ -139,7 +139,7 @@ def matmul_peak(dtype: torch.dtype, threads: int) -> float:
 
 def report(results: dict[str, list[dict[str, float]]], arguments: argparse.Namespace) -> None:
     """Print times, ratios, memory and the share of the measured peak."""
-    from gtool.models.transgan_config import TransGANConfig, flops
+    from gtool.models.transgan.config import TransGANConfig, flops
 
     generator, discriminator = flops(TransGANConfig()).values()
     # Two forwards and a backward of the generator; real, fake, penalty (6.3 forwards) and generated ones.

@@ -1,1 +1,0 @@
-"""One plain function a verb: glue between data, engines, metrics and files; no mathematics."""

@@ -1,1 +1,0 @@
-"""`gtool eval`: from the command line to scores, gates and reports."""

@@ -1,1 +1,0 @@
-"""`gtool paint`: from photographs and clips to paintings."""

@@ -1,1 +1,0 @@
-"""`gtool sample`: from the command line to pictures."""

@@ -1,1 +1,0 @@
-"""`gtool train`: from a recipe to a run folder."""

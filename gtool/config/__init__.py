@@ -1,0 +1,1 @@
+"""Recipes: schema, TOML, settings."""

@@ -1,0 +1,144 @@
+"""What is asked of a set of images before it is scored, and what is said of it; nothing is left out silently.
+
+Decisions where libraries differ, or say nothing:
+- files that are no images are counted and named; `--strict` refuses them;
+- images that cannot be read are named and refused; `--skip-bad N` leaves out N of them at most. The data that a run
+  was trained on are taken as training took them: what cannot be read is named and left out;
+- transparent images are composed on white and 16-bit ones scaled by 1/257, and it is said of how many;
+- images that are not square are refused, because every protocol would squeeze them; `--fit` agrees to that, and
+  `--resolution` crops the largest centred square;
+- one picture under two suffixes (a.png, a.jpg) counts twice, and it is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gtool import console
+from gtool.data.files import count_suffixes, list_ignored
+from gtool.data.names import find_dataset
+from gtool.data.open import ImageSource, Source
+from gtool.data.survey import BACKGROUND, Survey, survey
+from gtool.data.survey import repeated_stems as find_repeated_stems
+from gtool.errors import DataError
+
+if TYPE_CHECKING:
+    from gtool.eval.image_sets import Wanted
+
+SHOWN = 3  # names in a line
+KEPT = 20  # names in the record
+
+
+def look_beside(source: Source, wanted: Wanted) -> dict[str, Any]:
+    """Say what else lies in a folder or zip; returns the beginnings of its part of the record.
+
+    Raises:
+        DataError: files that are no images, and `strict`.
+    """
+    if not isinstance(source, ImageSource) or source.kind not in ("folder", "zip"):
+        return {}
+    ignored = list_ignored(find_dataset(wanted.dataset), arrays=True)
+    if ignored:
+        text = (
+            f"{source.name}: {_files(len(ignored))} no images: {count_suffixes(ignored)} ({_some(ignored)})"
+        )
+        if wanted.strict:
+            raise DataError(f"{text}; move them away, or leave out --strict")
+        console.notice(f"{text}; left out")
+    twins = find_repeated_stems([source.name_of(index) for index in range(len(source))])
+    if twins:
+        pair = " and ".join(twins[0][:2])
+        console.warning(
+            f"{source.name}: {len(twins):,} names appear with several suffixes ({pair}); every file counts"
+        )
+    return {"ignored": {"count": len(ignored), "names": ignored[:KEPT]}} if ignored else {}
+
+
+def look_at(source: Source, places: np.ndarray, wanted: Wanted, makeup: dict[str, Any]) -> str:
+    """Look at the images that will be scored, complete `makeup` and return a hash of their content.
+
+    Pixels are not decoded: scoring does that, and `find_damaged` says more when it fails.
+
+    Raises:
+        DataError: files that are no images, or some that are not square and keep their size.
+    """
+    if not isinstance(source, ImageSource):
+        makeup["formats"] = {"drawn": len(places)}
+        return source.fingerprint
+    seen = _survey(source, places, f"looking at {source.name}", decode=False)
+    if seen.unread:
+        find_damaged(source, places, 0, {})  # raises, and names those with sound headers too
+    if wanted.resolution is None and seen.oblong and wanted.crop != "fit":
+        raise DataError(
+            f"{source.name}: {seen.num_oblong:,} images are not square ({_some(seen.oblong, seen.num_oblong)}); "
+            "--resolution R crops them, --fit squeezes them as every protocol would"
+        )
+    makeup |= {"formats": seen.formats, "modes": seen.modes}
+    if seen.converted:
+        makeup["converted"] = seen.converted
+    if BACKGROUND in seen.converted:
+        makeup["background"] = "white"
+    for change, count in seen.converted.items():
+        console.notice(f"{source.name}: {count:,} images: {change}")
+    return seen.content
+
+
+def find_damaged(
+    source: Source, places: np.ndarray, allowed: int | None, makeup: dict[str, Any]
+) -> list[int]:
+    """Decode images and return the places of those that cannot be, after they have been named.
+
+    Raises:
+        DataError: more of them than allowed.
+    """
+    if not isinstance(source, ImageSource):
+        return []
+    seen = _survey(source, places, f"looking for damaged images in {source.name}", decode=True)
+    tolerate([(name, reason) for _, name, reason in seen.unread], source.name, allowed, makeup)
+    return [place for place, _, _ in seen.unread]
+
+
+def _survey(source: ImageSource, places: np.ndarray, doing: str, *, decode: bool) -> Survey:
+    with console.progress(doing) as update:
+        return survey(
+            source,
+            places,
+            decode=decode,
+            progress=lambda done, total: update(done, total, f"{done:,} of {total:,} images"),
+        )
+
+
+def tolerate(
+    unread: Sequence[tuple[str, str]], where: str, allowed: int | None, makeup: dict[str, Any]
+) -> None:
+    """Name the images (name, reason) that cannot be read, or refuse them when there are more than allowed.
+
+    Raises:
+        DataError: more than `allowed` over all calls for this set.
+    """
+    total = makeup.get("num_skipped", 0) + len(unread)
+    if allowed is not None and total > allowed:
+        first = "; ".join(f"{name}: {reason}" for name, reason in unread[:SHOWN])
+        more = f" and {len(unread) - SHOWN:,} more" if len(unread) > SHOWN else ""
+        raise DataError(
+            f"{where}: {total:,} images cannot be read: {first}{more}; "
+            f"mend or remove them, or tolerate so many with --skip-bad {total}"
+        )
+    for name, reason in unread:
+        console.warning(f"{where}: {name}: left out: {reason}")
+    if unread:
+        kept = makeup.setdefault("skipped", [])
+        kept += [{"name": name, "reason": reason} for name, reason in unread][: KEPT - len(kept)]
+        makeup["num_skipped"] = total
+
+
+def _files(count: int) -> str:
+    return "1 file is" if count == 1 else f"{count:,} files are"
+
+
+def _some(names: Sequence[str], total: int | None = None) -> str:
+    total = len(names) if total is None else total
+    return ", ".join(names[:SHOWN]) + (f" and {total - SHOWN:,} more" if total > SHOWN else "")

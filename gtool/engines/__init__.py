@@ -1,1 +1,0 @@
-"""Training families: init_state, step, generate."""

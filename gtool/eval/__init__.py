@@ -1,0 +1,1 @@
+"""`gtool eval`: scores of images and generators."""

@@ -1,0 +1,1 @@
+"""Scores of one family's parts: attention, reconstruction, agreement with label maps."""

@@ -1,0 +1,171 @@
+"""Records of `gtool eval` as files: read, made fit for JSON, kept beside a run, and where they come from."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from gtool import console
+from gtool.errors import DataError, printable
+from gtool.metrics.features.weights import digest_of
+
+SCHEMA = 1
+PACKAGES = ("torch", "numpy", "pillow")
+GIT_SECONDS = 10  # a working tree on a slow disk must not hold up a result
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Return the record of a .json file or all those of a .jsonl file; None for numbers that JSON does not have.
+
+    Raises:
+        DataError: no such file, or not records of `gtool eval`.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as bad:
+        raise DataError(f"{path}: cannot be read: {bad.strerror}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: is not text, so no record of `gtool eval`") from None
+    try:
+        found = [json.loads(line) for line in text.splitlines() if line.strip()] if _has_lines(path) else None
+        found = [json.loads(text)] if found is None else found
+    except (ValueError, RecursionError):
+        raise DataError(f"{path}: is no JSON, so no record of `gtool eval`") from None
+    for record in found:
+        _require_record(record, path)
+    return [plain(record) for record in found]  # a baseline of infinity would let everything pass
+
+
+def _has_lines(path: Path) -> bool:
+    return path.suffix.lower() == ".jsonl"
+
+
+def _require_record(record: Any, path: Path) -> None:
+    metrics = record.get("metrics", {}) if isinstance(record, dict) else None
+    if not isinstance(metrics, dict) or not all(isinstance(found, dict) for found in metrics.values()):
+        raise DataError(f"{path}: is no record of `gtool eval`")
+    if record.get("schema") != SCHEMA:
+        raise DataError(f"{path}: a record of schema {record.get('schema')}; this gtool reads {SCHEMA}")
+
+
+def plain(found: Any) -> Any:
+    """Return a record with None in the place of numbers that JSON does not have."""
+    if isinstance(found, Mapping):
+        return {key: plain(value) for key, value in found.items()}
+    if isinstance(found, list | tuple):
+        return [plain(value) for value in found]
+    if isinstance(found, float) and not math.isfinite(found):
+        return None
+    return found
+
+
+def shown(found: Any) -> Any:
+    """Return a record with all its texts fit for a line of a table."""
+    if isinstance(found, Mapping):
+        return {key: shown(value) for key, value in found.items()}
+    if isinstance(found, list | tuple):
+        return [shown(value) for value in found]
+    return printable(found) if isinstance(found, str) else found
+
+
+def append_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Add a record to a file of lines, with one write; a line that a crash cut short is closed first.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = json.dumps(plain(record), sort_keys=True, allow_nan=False) + "\n"
+    with path.open("ab+") as out:
+        if out.tell() > 0:
+            out.seek(-1, 2)
+            line = line if out.read(1) == b"\n" else "\n" + line
+        out.write(line.encode())
+
+
+def keep(record: Mapping[str, Any], weights: Path | None) -> None:
+    """Append the record to the run's eval.jsonl, where the weights lie in a run."""
+    if weights is None or not (weights.parent / "recipe.toml").is_file():
+        return
+    path = weights.parent / "eval.jsonl"
+    try:
+        append_line(path, record)
+    except OSError as bad:
+        console.warning(f"{path}: the record could not be kept: {bad.strerror}")
+
+
+def history(weights: Path | None) -> list[dict[str, Any]]:
+    """Return the earlier records of the run that weights lie in, oldest first; damaged lines are left out."""
+    path = weights.parent / "eval.jsonl" if weights else None
+    if path is None or not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+            _require_record(record, path)
+        except (ValueError, DataError):
+            continue
+        records.append(record)
+    return records
+
+
+# Where a result comes from.
+
+
+def provenance(weights: Path | None) -> dict[str, Any]:
+    """Return what a result depends on besides its options: digest of the weights, versions, commit of this folder."""
+    found: dict[str, Any] = {"versions": _versions(), "git": _git()}
+    if weights is not None:
+        found["weights_sha256"] = digest_of(weights)
+    return found
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _git() -> dict[str, Any] | None:
+    """Return the commit of the current folder, and whether tracked files differ from it; None outside a repository."""
+    commit = _ask_git("rev-parse", "HEAD")
+    if not commit:
+        return None
+    changed = _ask_git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": None if changed is None else bool(changed)}
+
+
+def _ask_git(*words: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *words], capture_output=True, text=True, timeout=GIT_SECONDS, check=True, errors="replace"
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+class Stages:
+    """Seconds of the parts of an evaluation, by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def done(self, name: str) -> None:
+        """Say that a part has ended, and the next begins."""
+        now = time.monotonic()
+        self.seconds[name] = round(now - self._last, 2)
+        self._last = now

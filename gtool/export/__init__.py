@@ -1,0 +1,1 @@
+"""`gtool export`: ONNX and pt2 files."""

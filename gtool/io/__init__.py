@@ -1,0 +1,1 @@
+"""Files: run folders, weights, pictures, videos, the hub."""

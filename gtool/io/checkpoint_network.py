@@ -1,0 +1,68 @@
+"""A trained network from its weights file: what every verb does that uses one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gtool.config.recipe import validate
+from gtool.errors import CheckpointError, RecipeError
+from gtool.io import checkpoint
+from gtool.models import registry
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A weights file, read and understood; its tensors are not compared with a network yet."""
+
+    path: Path
+    model: str
+    config: Any
+    tensors: dict[str, Tensor]
+    meta: dict[str, Any]
+
+    def network(self, build: Callable[[Any], nn.Module], needed: int | None = None) -> nn.Module:
+        """Build and fill the network; a file that asks for more than it holds is refused before that is made.
+
+        Args:
+            build: from the config.
+            needed: numbers that the network learns; where that is not known, an outline is built to compare with.
+
+        Raises:
+            CheckpointError: the tensors are not those of the network.
+        """
+        if needed is None:
+            with torch.device("meta"):
+                outline = build(self.config)
+            checkpoint.require_fit(outline, self.tensors, self.path)
+        elif (held := sum(tensor.numel() for tensor in self.tensors.values())) < needed:
+            raise CheckpointError(f"{self.path}: holds {held:,} numbers, its description asks for {needed:,}")
+        with torch.random.fork_rng(devices=[]):
+            network = build(self.config)
+        checkpoint.restore(network, self.tensors, self.path)
+        return network
+
+
+def open_trained(path: Path) -> Trained:
+    """Read a weights file and its description.
+
+    Raises:
+        CheckpointError: damaged, of a model that does not exist, or with a description that lacks something.
+    """
+    weights = checkpoint.load_weights(path)
+    meta = weights.meta
+    model, nimg = meta.get("model"), meta.get("nimg", 0)
+    if not isinstance(model, str) or model not in registry.MODELS:
+        raise CheckpointError(f"{path}: weights of an unknown model {model!r}")
+    if not isinstance(meta.get("config"), dict) or not isinstance(nimg, int) or nimg < 0:
+        raise CheckpointError(f"{path}: its description lacks a config or a number of images")
+    try:
+        config = validate(registry.config_class(model), meta["config"], str(path), "config.")
+    except RecipeError as bad:
+        raise CheckpointError(str(bad)) from None
+    return Trained(path, model, config, weights.tensors, meta)

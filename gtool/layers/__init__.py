@@ -1,1 +1,0 @@
-"""Building blocks that would serve more than one paper."""

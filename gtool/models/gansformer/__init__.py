@@ -1,0 +1,1 @@
+"""GANsformer (Hudson and Zitnick 2021)."""

@@ -1,0 +1,349 @@
+"""Tensors of the released PyTorch GANsformer -> our names and the config that their names and shapes imply.
+
+Read for dorarad/gansformer, pytorch_version/training/networks.py (head of 2022-06-14). Dropped, because nothing in the
+released forward passes reads them: keys and latent positions of the centroid layers, constant noise, the running mean
+of w, and all that styles feed on where styles are off.
+
+A released file is a pickle of the networks themselves, which is read as data (gtool/pickles.py). It holds the
+arguments that they were built with, and these decide what tensors do not show. Tensors that come without them are
+taken for those of the released training script: one head, integration by multiplication (where the modulation has as
+many outputs as channels), layer normalisation, waves of the kind `sinus`, one iteration of k-means, and styles that
+are off exactly where the local components do not attend to each other (CLEVR).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from gtool.errors import CheckpointError
+from gtool.io.pickled_values import Name, Record
+from gtool.io.safe_pickle import plain, read_pickle
+from gtool.models.gansformer.config import GANsformerConfig
+from gtool.models.gansformer.settings import from_settings
+
+Tensors = dict[str, Tensor]
+
+# Inside an attention layer, theirs -> ours.
+IN_ATTENTION = {
+    "to_queries": "query",
+    "to_keys": "key",
+    "to_values": "value",
+    "from_pos_map": "query_position",
+    "to_pos_map": "key_position",
+    "modulation": "modulation",
+    "from_gate_attention.gate": "pixel_gate",
+    "from_gate_attention.gate_pos": "pixel_gate_position",
+}
+NEVER_READ = ("resample_kernel", "noise_const", "w_avg", "pos0")
+PARTS = ("_parameters", "_buffers", "_modules")  # of a pickled module
+NETWORKS = ("Gs", "G_ema", "G")  # in a released file, the best first
+PERSISTENT = Name("torch_utils.persistence", "_reconstruct_persistent_obj")
+DEEPEST, MOST_PARTS = 12, 20_000  # of a released network: 6, and about 1,000 modules and tensors
+
+
+def read_file(path: Path) -> tuple[str, GANsformerConfig, Tensors]:
+    """Return which network of a released file was read, its config, and its tensors by our names.
+
+    Raises:
+        CheckpointError: unreadable, or no GANsformer of the PyTorch release.
+    """
+    loaded = plain(read_pickle(path))
+    try:
+        if isinstance(loaded, dict) and loaded and all(isinstance(x, Tensor) for x in loaded.values()):
+            return "the whole file", *rename_released(loaded)
+        chosen, generator = _choose(loaded)
+        state = _state(generator)
+        return chosen, *rename_released(_collect(state), _settings(state))
+    except CheckpointError as bad:
+        raise CheckpointError(f"{path}: {bad}") from None
+
+
+def _choose(loaded: Any) -> tuple[str, Any]:
+    records = [loaded, *(loaded if isinstance(loaded, tuple) else ())]
+    if any(_is_of_tensorflow(record) for record in records):
+        raise CheckpointError(
+            "networks of TensorFlow; convert them with loader.py of the release's pytorch_version first"
+        )
+    found = [name for name in NETWORKS if isinstance(loaded, dict) and isinstance(loaded.get(name), Record)]
+    if not found:
+        raise CheckpointError(f"holds no network; looked for {', '.join(NETWORKS)}")
+    return found[0], loaded[found[0]]
+
+
+def _is_of_tensorflow(value: Any) -> bool:
+    named = isinstance(value, Record) and isinstance(value.what, Name)
+    return named and value.what.module.startswith("dnnlib.tflib")
+
+
+def _state(module: Any) -> dict[str, Any]:
+    """Return the attributes of a pickled module: one that carries its source, or one of torch."""
+    if isinstance(module, Record) and module.what == PERSISTENT:
+        about = module.arguments[0] if module.arguments else None
+        state = plain(about.get("state")) if isinstance(about, dict) else None
+    else:
+        state = plain(module.state) if isinstance(module, Record) else None
+    if not isinstance(state, dict) or not all(isinstance(plain(state.get(part)), dict) for part in PARTS):
+        raise CheckpointError("holds no network of the PyTorch release")
+    return state
+
+
+def _collect(network: dict[str, Any]) -> Tensors:
+    """Return the parameters and buffers of a module and of those in it, by their full names.
+
+    Modules may hold each other, or share others at every level: what is looked at is counted as often as it is.
+    """
+    tensors: Tensors = {}
+    looked_at = 0
+    waiting = [(network, "", DEEPEST)]
+    while waiting:
+        state, prefix, depth = waiting.pop()
+        parameters, buffers, modules = (plain(state[part]) for part in PARTS)
+        looked_at += 1 + len(parameters) + len(buffers) + len(modules)
+        if depth == 0 or looked_at > MOST_PARTS:
+            raise CheckpointError("holds no network of the PyTorch release: its modules have no end")
+        for name, value in (parameters | buffers).items():
+            if isinstance(value, Tensor):
+                tensors[f"{prefix}{_checked_name(name)}"] = value
+        for name, module in modules.items():
+            if module is not None:
+                waiting.append((_state(module), f"{prefix}{_checked_name(name)}.", depth - 1))
+    return tensors
+
+
+def _checked_name(name: Any) -> str:
+    if not isinstance(name, str) or not re.fullmatch(r"\w{1,100}", name):
+        raise CheckpointError("holds no network of the PyTorch release: names in it are no names")
+    return name
+
+
+def _settings(state: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the arguments that a generator was built with, or None where its class did not keep them."""
+    settings = plain(state.get("_init_kwargs"))
+    if not isinstance(settings, dict):
+        return None
+    return {name: plain(value) for name, value in settings.items()}
+
+
+def rename_released(
+    tensors: Mapping[str, Tensor], settings: Mapping[str, Any] | None = None
+) -> tuple[GANsformerConfig, Tensors]:
+    """Return the config and the tensors of a released generator by our names.
+
+    Args:
+        tensors: its parameters and buffers.
+        settings: the arguments that it was built with, where they are known.
+
+    Raises:
+        CheckpointError: the tensors are not those of a GANsformer generator, or of one that ours cannot be.
+    """
+    config = read_config(tensors, settings)
+    try:
+        return config, _generator(tensors, config)
+    except (ValueError, IndexError, RuntimeError):
+        raise CheckpointError("no GANsformer generator: names or shapes of its tensors are others") from None
+
+
+def rename_discriminator(tensors: Mapping[str, Tensor]) -> Tensors:
+    """Return the tensors of a released discriminator by our names."""
+    sides = sorted(
+        {int(found[1]) for name in tensors if (found := re.match(r"b(\d+)\.", name))}, reverse=True
+    )
+    renamed = {}
+    rules = [(rf"b{sides[0]}\.fromrgb\.", "from_rgb."), (r"b4\.conv\.", "conv."), (r"b4\.fc\.", "hidden.")]
+    rules.append((r"b4\.out\.", "logit."))
+    for place, side in enumerate(sides[:-1]):
+        for theirs, ours in (("conv0", "first"), ("conv1", "second"), ("skip", "skip")):
+            rules.append((rf"b{side}\.{theirs}\.", f"blocks.{place}.{ours}."))
+    for name, value in tensors.items():
+        if name.rpartition(".")[2] in NEVER_READ:
+            continue
+        renamed[_apply(rules, name).replace("biasAct.bias", "bias")] = value
+    return renamed
+
+
+def _apply(rules: list[tuple[str, str]], name: str) -> str:
+    for pattern, replacement in rules:
+        if re.match(pattern, name):
+            return re.sub(pattern, replacement, name, count=1)
+    raise CheckpointError(f"no GANsformer: `{name}` is unknown")
+
+
+def read_config(tensors: Mapping[str, Tensor], settings: Mapping[str, Any] | None = None) -> GANsformerConfig:
+    """Return what the arguments of a released generator say, and names and shapes of its tensors.
+
+    Raises:
+        CheckpointError: they are not those of a GANsformer generator.
+    """
+    try:
+        values = _from_tensors(tensors)
+        decided = {} if settings is None else from_settings(settings)
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError):
+        raise CheckpointError("no GANsformer generator: tensors are missing, or have other shapes") from None
+    for table, entries in decided.items():
+        values[table] |= entries
+    return _checked(values)
+
+
+def _from_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    sides = sorted(
+        {int(found[1]) for name in tensors if (found := re.match(r"synthesis\.b(\d+)\.conv1\.weight", name))}
+    )
+    if not sides or sides[0] != 4 or "mapping.global_mlp.out_layer.weight" not in tensors:
+        raise CheckpointError(
+            "no GANsformer generator: `synthesis.b4.conv1.weight` or its mapping is missing"
+        )
+    last = f"synthesis.b{sides[-1]}"
+    attended = [side for side in sides if f"synthesis.b{side}.conv1.transformer.to_queries.weight" in tensors]
+    channels = {side: tensors[f"synthesis.b{side}.conv1.weight"].shape[0] for side in sides}
+    most = max(channels.values())
+    narrow = [side for side in sides if channels[side] < most]
+    values: dict[str, Any] = {
+        "resolution": sides[-1],
+        "attention": "none",
+        "components": 1,
+        "component_dim": tensors["mapping.global_mlp.out_layer.weight"].shape[0],
+        "mapping": {
+            "layers": _mapping_layers(tensors),
+            "residual": "mapping.global_mlp.l0.fc0.weight" in tensors,
+            "self_attention": "mapping.mlp.sa0.to_queries.weight" in tensors,
+        },
+        "synthesis": {
+            "channel_max": most,
+            "channel_base": channels[narrow[0]] * narrow[0] if narrow else most * sides[-1],
+            "architecture": "resnet" if f"{last}.skip.weight" in tensors else "skip",
+            "stem": "constant" if "synthesis.b4.const" in tensors else "latent",
+            "noise": f"{last}.conv1.noise_strength" in tensors,
+        },
+    }
+    if attended:
+        _read_attention(tensors, values, attended, channels[attended[0]])
+    return values
+
+
+def _read_attention(
+    tensors: Mapping[str, Tensor], values: dict[str, Any], attended: list[int], channels: int
+) -> None:
+    first = f"synthesis.b{attended[0]}.conv1.transformer"
+    centroids, positions = tensors.get(f"{first}.centroids"), tensors.get("pos")
+    if centroids is None and positions is None:
+        raise CheckpointError("a GANsformer whose number of components is not in the file: `pos` is missing")
+    values["attention"] = "simplex" if centroids is None else "centroid"
+    values["components"] = (
+        positions.shape[0] if positions is not None else tensors[f"{first}.centroids"].shape[2]
+    )
+    both = tensors[f"{first}.modulation.weight"].shape[0] == 2 * channels
+    values["synthesis"] |= {
+        "start": attended[0],
+        "end": attended[-1],
+        "integration": "both" if both else "mul",
+        "position_dim": tensors[f"{first}.from_pos_map.weight"].shape[1],
+        "style": values["mapping"]["self_attention"],
+    }
+
+
+def _mapping_layers(tensors: Mapping[str, Tensor]) -> int:
+    blocks = {name.split(".")[2] for name in tensors if re.match(r"mapping\.global_mlp\.l\d+\.", name)}
+    return len(blocks) * (2 if "mapping.global_mlp.l0.fc0.weight" in tensors else 1)
+
+
+def _checked(values: dict[str, Any]) -> GANsformerConfig:
+    from pydantic import ValidationError
+
+    try:
+        return GANsformerConfig(**values)
+    except ValidationError as bad:
+        raise CheckpointError(f"a GANsformer that cannot be built: {bad.errors()[0]['msg']}") from None
+
+
+def _generator(tensors: Mapping[str, Tensor], config: GANsformerConfig) -> Tensors:
+    renamed = {}
+    for name, value in tensors.items():
+        ours = _generator_name(name, config)
+        if ours is not None:
+            if ours.endswith("centroids"):
+                value = value.squeeze(0)
+            renamed[ours] = value.flatten(0, -2) if ours.endswith("grid.places") else value
+    return renamed
+
+
+def _generator_name(name: str, config: GANsformerConfig) -> str | None:
+    """Our name of a tensor, or None where nothing reads it."""
+    if name.rpartition(".")[2] in NEVER_READ:
+        return None
+    if name == "pos":
+        reads = config.mapping.self_attention or config.attention == "simplex"
+        return "component_positions" if reads and config.synthesis.component_positions else None
+    if not config.synthesis.style and (".affine." in name or name.startswith("mapping.global_mlp.")):
+        return None
+    if found := re.match(r"mapping\.(global_mlp|mlp)\.(.+)", name):
+        return _mapping_name(found[1], found[2], config)
+    found = re.match(r"synthesis\.b(\d+)\.(.+)", name)
+    if found is None:
+        raise CheckpointError(f"no GANsformer generator: `{name}` is unknown")
+    block, rest = f"blocks.{int(math.log2(int(found[1]))) - 2}", found[2]
+    if rest == "const":
+        return f"{block}.constant"
+    part, _, rest = rest.partition(".")
+    if part == "conv_stem":
+        return f"{block}.stem.{rest}"
+    if part == "skip":
+        return f"{block}.skip.{rest}"
+    if part == "torgb":
+        return f"{block}.to_rgb.bias" if rest == "biasAct.bias" else f"{block}.to_rgb.conv.{rest}"
+    if part == "conv_last":
+        return f"{block}.last.{rest}"
+    ours = {"conv0": "up", "conv1": "layer"}.get(part)
+    if ours is None:
+        raise CheckpointError(f"no GANsformer generator: `{name}` is unknown")
+    return _layer_name(f"{block}.{ours}", rest, config)
+
+
+def _layer_name(layer: str, rest: str, config: GANsformerConfig) -> str | None:
+    if rest == "biasAct.bias":
+        return f"{layer}.bias"
+    if rest == "noise_strength":
+        return f"{layer}.noise_strength"
+    if rest == "grid_pos":
+        return f"{layer}.grid.places" if config.synthesis.positions == "trainable2d" else None
+    if not rest.startswith("transformer."):
+        return f"{layer}.conv.{rest}"
+    rest = rest.removeprefix("transformer.")
+    if rest == "centroids":
+        return f"{layer}.attention.centroids"
+    if rest == "att_weight":
+        return f"{layer}.attention.centroid_scale"
+    part, _, kind = rest.rpartition(".")
+    dead = ("to_keys", "to_pos_map") if config.attention == "centroid" else ()
+    return None if part in dead else _attention_name(f"{layer}.attention", part, kind, config)
+
+
+def _attention_name(attention: str, part: str, kind: str, config: GANsformerConfig) -> str | None:
+    if part == "to_pos_map" and not config.synthesis.component_positions:
+        return None
+    if part not in IN_ATTENTION:
+        raise CheckpointError(f"a GANsformer whose attention has `{part}`, which this gtool does not build")
+    return f"{attention}.{IN_ATTENTION[part]}.{kind}"
+
+
+def _mapping_name(network: str, rest: str, config: GANsformerConfig) -> str | None:
+    ours = {"global_mlp": "unique", "mlp": "shared"}[network]
+    part, _, kind = rest.partition(".")
+    if part == "out_layer":
+        return f"mapping_network.{ours}.output.{kind}"
+    number = int(re.sub(r"\D", "", part))
+    block = f"mapping_network.{ours}.blocks.{number}"
+    if part.startswith("sa"):
+        inner, _, kind = kind.rpartition(".")
+        if inner == "from_pos_map" and not config.synthesis.component_positions:
+            return None
+        return _attention_name(f"{block}.attention", inner, kind, config)
+    layer, _, last = kind.partition(".")
+    if layer in ("fc0", "fc1"):
+        return f"{block}.{'first' if layer == 'fc0' else 'second'}.{last}"
+    return f"{block}.first.{kind}"

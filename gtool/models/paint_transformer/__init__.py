@@ -1,0 +1,1 @@
+"""Paint Transformer (Liu et al. 2021)."""

@@ -1,0 +1,1 @@
+"""TransGAN (Jiang et al. 2021)."""

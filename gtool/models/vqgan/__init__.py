@@ -1,0 +1,1 @@
+"""VQGAN of Taming Transformers (Esser et al. 2021)."""

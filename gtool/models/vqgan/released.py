@@ -1,0 +1,257 @@
+"""Files of the released tokenizers -> our names and the config that their shapes imply.
+
+Read for CompVis/taming-transformers at its last commit (Nov 2022): taming/models/vqgan.py, VQModel (images, depth),
+VQSegmentationModel (maps, one channel a label) and GumbelVQ. A file is what Lightning saves: the tensors under
+`state_dict`, beside them callbacks and settings of foreign classes, which are read as data and never built
+(gtool/pickles.py). Tokenizers inside files of priors have the same names behind `first_stage_model.` or
+`cond_stage_model.`.
+
+Dropped: the losses with their networks, and the colours in which maps were shown. Not in the tensors, and taken from
+the released configs: the resolution of 256 px, norms of 32 groups, and the quantizer loss with beta at the wrong term.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gtool.errors import CheckpointError
+from gtool.io.safe_pickle import plain, read_pickle
+from gtool.models.vqgan.config import VQGANConfig
+
+Tensors = dict[str, Tensor]
+
+RESOLUTION = 256
+DROPPED = ("loss.", "colorize")
+DISCRIMINATOR = "loss.discriminator.main."
+OUTSIDE = {
+    "quantize.embedding.weight": "quantizer.weight",
+    "quantize.embed.weight": "quantizer.weight",
+    "quantize.proj.weight": "quantizer.proj.weight",
+    "quantize.proj.bias": "quantizer.proj.bias",
+    "quant_conv.weight": "to_codes.weight",
+    "quant_conv.bias": "to_codes.bias",
+    "post_quant_conv.weight": "from_codes.weight",
+    "post_quant_conv.bias": "from_codes.bias",
+}
+IN_BLOCK = {name: name for name in ("norm1", "conv1", "norm2", "conv2")} | {"nin_shortcut": "skip"}
+IN_ATTENTION = {"norm": "norm", "proj_out": "out", "q": "q", "k": "k", "v": "v"}
+KIND = r"\.(weight|bias)"
+
+
+def read_file(path: Path) -> tuple[str, VQGANConfig, Tensors]:
+    """Return what of a file was read, the config of its tokenizer, and its tensors by our names.
+
+    Raises:
+        CheckpointError: unreadable, or no released tokenizer.
+    """
+    chosen, tensors = read_state(path)
+    try:
+        return chosen, *rename_released(tensors)
+    except CheckpointError as bad:
+        raise CheckpointError(f"{path}: {bad}") from None
+
+
+def read_state(path: Path) -> tuple[str, Tensors]:
+    """Return what of a Lightning file was read, and its tensors by their own names: nothing in it is executed.
+
+    Raises:
+        CheckpointError: unreadable, or without named tensors.
+    """
+    loaded = plain(read_pickle(path))
+    chosen = "state_dict" if isinstance(loaded, dict) and "state_dict" in loaded else "the whole file"
+    state = plain(loaded["state_dict"]) if chosen == "state_dict" else loaded
+    if not isinstance(state, dict) or not state or not all(isinstance(x, Tensor) for x in state.values()):
+        raise CheckpointError(f"{path}: holds no named tensors; looked for `state_dict`")
+    if not all(isinstance(name, str) and re.fullmatch(r"[\w.]{1,200}", name) for name in state):
+        raise CheckpointError(f"{path}: holds no network: names in it are no names")
+    return chosen, state
+
+
+def is_tokenizer(keys: Iterable[str]) -> bool:
+    """Say whether names are those of a tokenizer's file; in a file of a prior they stand behind a prefix."""
+    names = set(keys)
+    return "encoder.conv_in.weight" in names and not any(name.startswith("transformer.") for name in names)
+
+
+def tokenizer_from(tensors: Mapping[str, Tensor], prefix: str) -> tuple[VQGANConfig, Tensors]:
+    """Return the config and the renamed tensors of a tokenizer inside another file, as `first_stage_model.`.
+
+    Raises:
+        CheckpointError: as `rename_released`.
+    """
+    return rename_released(
+        {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    )
+
+
+def rename_released(tensors: Mapping[str, Tensor]) -> tuple[VQGANConfig, Tensors]:
+    """Return the config and the tensors of a released tokenizer by our names.
+
+    Raises:
+        CheckpointError: names or shapes that no released tokenizer has.
+    """
+    kept = {name: value for name, value in tensors.items() if not name.startswith(DROPPED)}
+    _refuse_others(kept)
+    try:
+        config = _infer(kept, tensors)
+    except KeyError as missing:
+        raise CheckpointError(f"no released tokenizer: {missing} is missing") from None
+    except (ValueError, IndexError, ZeroDivisionError) as bad:
+        raise CheckpointError(f"no released tokenizer: {_last_line(bad)}") from None
+    renamed: Tensors = {}
+    for name, value in kept.items():
+        renamed[_our_name(name, len(config.multipliers))] = value
+    try:
+        return config, _joined(renamed)
+    except RuntimeError:
+        raise CheckpointError("no released tokenizer: queries, keys and values differ in shape") from None
+
+
+def _last_line(bad: Exception) -> str:
+    lines = [line.strip() for line in str(bad)[:1000].splitlines() if "For further information" not in line]
+    return re.sub(r"\s*\[type=.*", "", lines[-1]).removeprefix("Value error, ") if lines else "damaged"
+
+
+def _refuse_others(tensors: Tensors) -> None:
+    """Say what a file is, where that can be told and is nothing that we build."""
+    if any(name.startswith("transformer.") for name in tensors):
+        raise CheckpointError("a prior (Net2Net), and a tokenizer was asked for; read it with --from taming")
+    if "quantize.used" in tensors:
+        raise CheckpointError("a tokenizer with renumbered codes (remap), which this gtool does not build")
+
+
+def _infer(tensors: Tensors, whole: Mapping[str, Tensor]) -> VQGANConfig:
+    first = tensors["encoder.conv_in.weight"]
+    levels = _count(tensors, r"encoder\.down\.(\d{1,2})\.")
+    blocks = {
+        side: _count(tensors, rf"{side}\.0\.block\.(\d{{1,2}})\.")
+        for side in (r"encoder\.down", r"decoder\.up")
+    }
+    channels = first.shape[0]
+    widths = [tensors[f"encoder.down.{level}.block.0.conv2.weight"].shape[0] for level in range(levels)]
+    attends = [level for level in range(levels) if f"encoder.down.{level}.attn.0.q.weight" in tensors]
+    gumbel = "quantize.embed.weight" in tensors
+    size, dim = tensors[f"quantize.{'embed' if gumbel else 'embedding'}.weight"].shape
+    values: dict[str, Any] = {
+        "resolution": RESOLUTION,
+        "image_channels": first.shape[1],
+        "channels": channels,
+        "multipliers": [width // channels for width in widths],
+        "blocks": blocks[r"encoder\.down"],
+        "attention_sides": [RESOLUTION >> level for level in attends],
+        "z_channels": tensors["quant_conv.weight"].shape[1],
+        "quantizer": {"size": size, "dim": dim} | ({"kind": "gumbel"} if gumbel else {"legacy": True}),
+    }
+    if blocks[r"decoder\.up"] != values["blocks"] + 1:
+        values["decoder_blocks"] = blocks[r"decoder\.up"]
+    if f"{DISCRIMINATOR}0.weight" in whole:
+        counted = _count(whole, re.escape(DISCRIMINATOR) + r"(\d{1,2})\.weight", contiguous=False)
+        width = whole[f"{DISCRIMINATOR}0.weight"].shape[0]
+        values["discriminator"] = {"channels": width, "layers": (counted - 2) // 2}
+    return VQGANConfig.model_validate(values)
+
+
+def _count(names: Iterable[str], pattern: str, contiguous: bool = True) -> int:
+    """Return how many numbers stand where the pattern has its group; they begin at 0.
+
+    Raises:
+        ValueError: numbers are left out.
+    """
+    found = {int(match[1]) for name in names if (match := re.match(pattern, name))}
+    if contiguous and found != set(range(len(found))):
+        raise ValueError("blocks or levels in it are left out")
+    return len(found)
+
+
+def _our_name(name: str, levels: int) -> str:
+    """Return our name of a tensor, queries, keys and values still apart.
+
+    Raises:
+        CheckpointError: a name that no released tokenizer has.
+    """
+    if name in OUTSIDE:
+        return OUTSIDE[name]
+    network, _, rest = name.partition(".")
+    if network in ("encoder", "decoder"):
+        if re.fullmatch(rf"(conv_in|norm_out|conv_out){KIND}", rest):
+            return name
+        if found := re.fullmatch(rf"mid\.block_([12])\.(\w+){KIND}", rest):
+            if found[2] in IN_BLOCK:
+                return f"{network}.middle.blocks.{int(found[1]) - 1}.{IN_BLOCK[found[2]]}.{found[3]}"
+        elif found := re.fullmatch(rf"mid\.attn_1\.(\w+){KIND}", rest):
+            if found[1] in IN_ATTENTION:
+                return f"{network}.middle.attention.{IN_ATTENTION[found[1]]}.{found[2]}"
+        elif ours := _name_in_level(rest, levels):
+            return f"{network}.{ours}"
+    raise CheckpointError(f"no released tokenizer: `{name}` is unknown")
+
+
+def _name_in_level(rest: str, levels: int) -> str | None:
+    found = re.fullmatch(r"(down|up)\.(\d{1,2})\.(.+)", rest)
+    if found is None:
+        return None
+    # Theirs are numbered from the finest in both networks, ours in the order of work.
+    number = int(found[2]) if found[1] == "down" else levels - 1 - int(found[2])
+    if resample := re.fullmatch(rf"(downsample|upsample)\.conv{KIND}", found[3]):
+        return f"levels.{number}.resample.conv.{resample[2]}"
+    inside = re.fullmatch(rf"(block|attn)\.(\d{{1,2}})\.(\w+){KIND}", found[3])
+    if inside is None:
+        return None
+    folder, names = ("blocks", IN_BLOCK) if inside[1] == "block" else ("attentions", IN_ATTENTION)
+    part = names.get(inside[3])
+    return part and f"levels.{number}.{folder}.{inside[2]}.{part}.{inside[4]}"
+
+
+def _joined(tensors: Tensors) -> Tensors:
+    """Put queries, keys and values of each attention into one tensor."""
+    joined = {name: value for name, value in tensors.items() if not re.search(rf"\.[qkv]{KIND}$", name)}
+    for name in tensors:
+        if found := re.fullmatch(rf"(.+)\.q{KIND}", name):
+            parts = [tensors.get(f"{found[1]}.{part}.{found[2]}") for part in "qkv"]
+            if any(part is None for part in parts):
+                raise CheckpointError(f"no released tokenizer: `{found[1]}` lacks keys or values")
+            joined[f"{found[1]}.qkv.{found[2]}"] = torch.cat([part for part in parts if part is not None])
+    return joined
+
+
+def rename_discriminator(tensors: Mapping[str, Tensor]) -> Tensors:
+    """Return the tensors of the discriminator in a released tokenizer's file by our names, with its running moments.
+
+    Raises:
+        CheckpointError: there is none, or one with other norms than those over the batch.
+    """
+    theirs = {k.removeprefix(DISCRIMINATOR): v for k, v in tensors.items() if k.startswith(DISCRIMINATOR)}
+    layers = (_count(theirs, r"(\d{1,2})\.weight", contiguous=False) - 2) // 2
+    names = {0: "first", 2 + 3 * layers: "last"}
+    for layer in range(layers):
+        names |= {2 + 3 * layer: f"convs.{layer}", 3 + 3 * layer: f"norms.{layer}"}
+    renamed: Tensors = {}
+    for name, value in theirs.items():
+        number, _, kind = name.partition(".")
+        if layers < 1 or not number.isdecimal() or int(number) not in names or kind in ("loc", "scale"):
+            raise CheckpointError(f"no released discriminator: `{name}` is unknown")
+        renamed[f"{names[int(number)]}.{kind}"] = value
+    if not renamed:
+        raise CheckpointError("holds no discriminator")
+    return renamed
+
+
+def check(network: nn.Module) -> None:
+    """Encode and decode an image.
+
+    Raises:
+        CheckpointError: an image that is not finite.
+    """
+    down, channels = int(network.down), int(network.image_channels)  # type: ignore[arg-type]
+    side = 2 * down
+    image = torch.linspace(-1, 1, channels * side * side).view(1, channels, side, side)
+    with torch.inference_mode():
+        made = network.eval()(image).reconstruction
+    if not bool(made.isfinite().all()):
+        raise CheckpointError("the tokenizer makes images that are not finite; nothing was written")

@@ -1,0 +1,1 @@
+"""Layers that serve more than one network."""

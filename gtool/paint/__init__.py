@@ -1,0 +1,1 @@
+"""`gtool paint`: paintings of photographs and videos."""

@@ -1,1 +1,0 @@
-"""Pixels for people: grids, animations, curves."""

@@ -1,0 +1,1 @@
+"""Device, precision, processes, random numbers."""

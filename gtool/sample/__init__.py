@@ -1,0 +1,1 @@
+"""`gtool sample`: pictures from trained networks."""

@@ -1,0 +1,1 @@
+"""Brushes, the differentiable renderer, and painting layer by layer."""

@@ -1,0 +1,106 @@
+"""A painting as a list of strokes, and the list as pixels of any size.
+
+Axis letters: N strokes in the order they are painted, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from gtool.strokes.brush import Brush
+from gtool.strokes.renderer import composite, layers, touch
+
+BAND_PIXELS = 16 * 2**20  # pixels held in float at a time
+
+
+@dataclass(frozen=True)
+class Painting:
+    """Strokes on a ground, without a size: lengths are shares of the picture's longer side.
+
+    aspect: width over height.
+    shape_params: (N, 5) x, y, width, height, theta in units of pi; y runs down, both from the upper left corner.
+    colors: (N, 3) in [0, 1].
+    levels: (N,) int64, the level of the pyramid that each comes from; only for looking at the making.
+    ground: colour of the canvas, RGB in [0, 1].
+    """
+
+    aspect: float
+    shape_params: Tensor
+    colors: Tensor
+    levels: Tensor
+    ground: tuple[float, float, float]
+    brush: str = "flat"
+    opacity: float = 1.0
+
+    def __len__(self) -> int:
+        return len(self.shape_params)
+
+    def size(self, longer: int) -> tuple[int, int]:
+        """Return height and width in pixels for a longer side."""
+        if self.aspect >= 1:
+            return max(1, round(longer / self.aspect)), longer
+        return longer, max(1, round(longer * self.aspect))
+
+    def first(self, count: int) -> Painting:
+        """Return the painting as it was after so many strokes."""
+        return replace(
+            self,
+            shape_params=self.shape_params[:count],
+            colors=self.colors[:count],
+            levels=self.levels[:count],
+        )
+
+
+def to_pixels(shape_params: Tensor, longer: float) -> Tensor:
+    """Strokes (N, 5) in shares of the longer side -> pixels."""
+    return shape_params * shape_params.new_tensor([longer, longer, longer, longer, 1.0])
+
+
+def draw_on(canvas: Tensor, geometry: Tensor, colors: Tensor, brush: Brush, opacity: float = 1.0) -> None:
+    """Paint strokes (N, 5), in pixels, onto a canvas (H, W, 3) in [0, 1], in order and in place."""
+    height, width, _ = canvas.shape
+    flat = canvas.view(-1, 3)
+    for layer in layers(geometry, height, width):
+        composite(flat, touch(brush, geometry[layer], height, width), colors[layer], opacity=opacity)
+
+
+def render_painting(painting: Painting, brush: Brush, height: int, width: int) -> Tensor:
+    """Paint all strokes: uint8 (H, W, 3) on the device of the strokes; memory is bounded by bands of rows."""
+    out = torch.empty(height, width, 3, dtype=torch.uint8, device=painting.colors.device)
+    for top, bottom, band in render_bands(painting, brush, height, width):
+        out[top:bottom] = band
+    return out
+
+
+def render_bands(
+    painting: Painting, brush: Brush, height: int, width: int
+) -> Iterator[tuple[int, int, Tensor]]:
+    """Paint band after band of rows: yields top, bottom, uint8 (bottom - top, W, 3)."""
+    geometry = to_pixels(painting.shape_params, max(height, width))
+    reach = geometry[:, 2:4].norm(dim=-1) * 0.505 + 2  # half a diagonal, and what filtering adds
+    rows = max(1, BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        near = (geometry[:, 1] + reach > top) & (geometry[:, 1] - reach < bottom)
+        shifted = geometry[near] - geometry.new_tensor([0.0, top, 0.0, 0.0, 0.0])
+        canvas = geometry.new_tensor(painting.ground).expand(bottom - top, width, 3).contiguous()
+        draw_on(canvas, shifted, painting.colors[near], brush, painting.opacity)
+        yield top, bottom, canvas.mul_(255).round_().to(torch.uint8)
+
+
+def uncovered(painting: Painting, brush: Brush, height: int, width: int) -> float:
+    """Return the share of pixels that less than half an opacity of paint covers."""
+    canvas = painting.colors.new_zeros(height, width, 3)
+    geometry = to_pixels(painting.shape_params, max(height, width))
+    flat = canvas.view(-1, 3)
+    ones = torch.ones_like(painting.colors)
+    for layer in layers(geometry, height, width):
+        touched = touch(brush, geometry[layer], height, width)
+        # Shade 1 everywhere: what is painted is the mask itself.
+        plain = replace(touched, shaded=touched.mask)
+        composite(flat, plain, ones[layer])
+    return float((canvas[..., 0] < 0.5).float().mean())

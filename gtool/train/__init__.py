@@ -1,0 +1,1 @@
+"""`gtool train`: learning from images."""

@@ -1,0 +1,269 @@
+"""The augmentation pipeline of StyleGAN2-ADA (Karras et al. 2020, appendix B): blits, geometry, colour.
+
+All geometry of an image is one affine map and one grid sampling, all colour one affine map of RGB; each change is
+there with the same probability, for each image by itself.
+
+blit       mirror; quarter turns; shifts by whole pixels of at most an eighth of the side.
+geometric  scale 2^N(0, 0.2^2); any turn, before and after stretching; stretch 2^N(0, 0.2^2); shift by N(0, 0.125^2)
+           of the side.
+colour     brightness N(0, 0.2^2); contrast 2^N(0, 0.5^2); inverted luma; any turn of hue; saturation 2^N(0, 1).
+
+Deviations: images are sampled between biorthogonal wavelets (CDF 9/7) in place of sym6. They are symmetric, so that
+mirroring, quarter turns and whole pixels move pixels exactly, and the border goes on mirrored without end where the
+release stops after a margin.
+
+Axis letters: N images, R resolution, P = 2R + 7 positions of the fine grid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gtool.train.augment.separable import mirrored
+
+# Cohen, Daubechies, Feauveau 1992, from the middle outwards: down sums to 1, up to 2.
+DOWN = (
+    0.6029490182363579,
+    0.26686411844287255,
+    -0.07822326652898785,
+    -0.01686411844287495,
+    0.02674875741080976,
+)
+UP = (1.1150870524569936, 0.5912717631142469, -0.0575435262284996, -0.0912717631142469)
+REACH = len(DOWN) - 1
+
+Random = Callable[[int], Tensor]  # columns -> (N, columns)
+
+
+class Chances:
+    """Random numbers for N images, and the decision, each with the same probability, of what is changed."""
+
+    def __init__(self, p: float, uniform: Random, normal: Random) -> None:
+        self.p, self._uniform, self._normal = p, uniform, normal
+
+    def uniform(self) -> Tensor:
+        """Return (N,) in [0, 1)."""
+        return self._uniform(1)[:, 0]
+
+    def normal(self) -> Tensor:
+        """Return (N,) from N(0, 1)."""
+        return self._normal(1)[:, 0]
+
+    def often(self, values: Tensor, p: float | None = None) -> Tensor:
+        """Return values (N,) with the probability, else 0, which is no change."""
+        return values * (self.uniform() < (self.p if p is None else p))
+
+
+def draw(
+    words: Sequence[tuple[str, Chances]], resolution: int, device: torch.device
+) -> tuple[Tensor, tuple[int, ...]]:
+    """Draw words that follow each other, `ada-blit` and the like, as one map of positions and one of colours.
+
+    Args:
+        words: with the random numbers of each.
+        resolution: R of the images.
+        device: of the random numbers.
+
+    Returns:
+        (N, 6 + 12): rows of [A a] (2, 3) and of [M m] (3, 4); and 0 or 1 for each of the two: whether any image has it.
+    """
+    places, colours = torch.eye(3, device=device), torch.eye(4, device=device)
+    for word, chances in words:
+        if word in ("ada", "ada-blit"):
+            places = places @ blit(chances, resolution)
+        if word in ("ada", "ada-geometric"):
+            places = places @ geometric(chances, resolution)
+        if word in ("ada", "ada-colour"):
+            colours = colour(chances) @ colours
+    return _rows(places, colours), tuple(
+        int((maps != torch.eye(maps.shape[-1], device=maps.device)).any()) for maps in (places, colours)
+    )
+
+
+def _rows(places: Tensor, colours: Tensor) -> Tensor:
+    count = max(maps.shape[0] for maps in (places, colours) if maps.ndim == 3)
+    return torch.cat(
+        [maps.expand(count, *maps.shape[-2:])[:, :-1].flatten(1) for maps in (places, colours)], dim=1
+    )
+
+
+def apply(images: Tensor, values: Tensor, present: tuple[int, ...]) -> Tensor:
+    """Return images (N, 3, R, R) changed as drawn, in their dtype."""
+    x = images.to(torch.promote_types(images.dtype, torch.float32))
+    if present[0]:
+        x = move(x, values[:, :6].view(-1, 2, 3))
+    if present[1]:
+        x = change_colours(x, values[:, 6:].view(-1, 3, 4))
+    return x.to(images.dtype)
+
+
+# Maps of positions (x, y) about the middle, in pixels, from where a pixel is shown to where it comes from.
+
+
+def blit(chances: Chances, resolution: int) -> Tensor:
+    """Draw (N, 3, 3): mirror, then quarter turns, then whole pixels."""
+    mirror = chances.often((chances.uniform() < 0.5).float())
+    quarters = chances.often(torch.floor(4 * chances.uniform())).long()
+    largest = resolution / 8
+    shift = [torch.round((2 * chances.uniform() - 1) * largest) for _ in "xy"]
+    moved = chances.often(torch.ones_like(mirror))
+    # Exact, as cosines of floats are not.
+    cosine, sine = (
+        torch.tensor(turns, device=quarters.device)[quarters]
+        for turns in ((1.0, 0.0, -1.0, 0.0), (0.0, 1.0, 0.0, -1.0))
+    )
+    return (
+        _scaling(1 - 2 * mirror, torch.ones_like(mirror))
+        @ _turning(cosine, sine)
+        @ _shifting(shift[0] * moved, shift[1] * moved)
+    )
+
+
+def geometric(chances: Chances, resolution: int) -> Tensor:
+    """Draw (N, 3, 3): scale, then turn, stretch, turn again, then shift."""
+    scale = chances.often(0.2 * chances.normal())
+    # Twice with this probability is once or more with the probability of all.
+    p_turn = 1 - math.sqrt(1 - chances.p)
+    turns = [chances.often(math.pi * (2 * chances.uniform() - 1), p_turn) for _ in range(2)]
+    stretch = chances.often(0.2 * chances.normal())
+    shift = [0.125 * resolution * chances.normal() for _ in "xy"]
+    moved = chances.often(torch.ones_like(scale))
+    return (
+        _scaling((-scale).exp2(), (-scale).exp2())
+        @ _turning(turns[0].cos(), turns[0].sin())
+        @ _scaling((-stretch).exp2(), stretch.exp2())
+        @ _turning(turns[1].cos(), turns[1].sin())
+        @ _shifting(shift[0] * moved, shift[1] * moved)
+    )
+
+
+def _scaling(x: Tensor, y: Tensor) -> Tensor:
+    return _matrix(3, [x, None, None, None, y, None])
+
+
+def _turning(cosine: Tensor, sine: Tensor) -> Tensor:
+    return _matrix(3, [cosine, sine, None, -sine, cosine, None])
+
+
+def _shifting(x: Tensor, y: Tensor) -> Tensor:
+    one = torch.ones_like(x)
+    return _matrix(3, [one, None, -x, None, one, -y])
+
+
+def _matrix(size: int, entries: list[Tensor | None]) -> Tensor:
+    """Return (N, size, size) with these rows; None is 0, and the last row is that of an affine map."""
+    given = next(entry for entry in entries if entry is not None)
+    zero, one = torch.zeros_like(given), torch.ones_like(given)
+    last: list[Tensor | None] = [None] * (size - 1) + [one]
+    filled = [zero if entry is None else entry for entry in entries + last]
+    return torch.stack(filled, dim=1).view(len(given), size, size)
+
+
+# Maps of colours (R, G, B) in [-1, 1]. The luma axis is v = (1, 1, 1) / sqrt(3).
+
+
+def colour(chances: Chances) -> Tensor:
+    """Draw (N, 4, 4): brightness, then contrast, inverted luma, hue, saturation."""
+    brightness = chances.often(0.2 * chances.normal())
+    contrast = chances.often(0.5 * chances.normal()).exp2()
+    inverted = chances.often((chances.uniform() < 0.5).float())
+    angle = chances.often(math.pi * (2 * chances.uniform() - 1))
+    saturation = chances.often(chances.normal()).exp2()
+    along = torch.full((3, 3), 1 / 3, device=angle.device)  # v v^T
+    across = torch.eye(3, device=angle.device) - along
+    # v x, by which Rodrigues' formula turns about v.
+    turn = angle.new_tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)
+    each = saturation.view(-1, 1, 1)
+    rows = (
+        (1 - 2 * inverted).view(-1, 1, 1) * along
+        + each * angle.cos().view(-1, 1, 1) * across
+        + each * angle.sin().view(-1, 1, 1) * turn
+    ) * contrast.view(-1, 1, 1)  # (N, 3, 3)
+    offset = rows.sum(dim=2, keepdim=True) * brightness.view(-1, 1, 1)  # (N, 3, 1)
+    last = angle.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(rows), 1, 4)
+    return torch.cat([torch.cat([rows, offset], dim=2), last], dim=1)
+
+
+# Applying.
+
+
+def change_colours(images: Tensor, matrix: Tensor) -> Tensor:
+    """Return M x + m of the colours of images (N, 3, H, W) for matrix = [M m] (N, 3, 4)."""
+    matrix = matrix.to(images.dtype)
+    return torch.baddbmm(matrix[:, :, 3:], matrix[:, :, :3], images.flatten(2)).view_as(images)
+
+
+def move(images: Tensor, matrix: Tensor) -> Tensor:
+    """Return images (N, 3, R, R) whose pixel at p comes from A p + a for matrix = [A a] (N, 2, 3), mirrored borders."""
+    resolution = images.shape[-1]
+    up, down = (bank.to(images.dtype) for bank in _banks(resolution, images.device))
+    matrix = matrix.to(images.dtype)
+    # Two fine positions a pixel; the last fine pixel lies at 1.
+    shown = torch.arange(-REACH, 2 * resolution - 1 + REACH, device=images.device) - (resolution - 1)
+    shown = shown.to(images.dtype)  # (P,)
+    x = matrix[:, :, 0, None, None] * shown  # (N, 2, 1, P)
+    y = matrix[:, :, 1, None, None] * shown.unsqueeze(1)  # (N, 2, P, 1)
+    grid = (x + y + 2 * matrix[:, :, 2, None, None]) / (resolution - 1)  # (N, 2, P, P)
+    sampled = _Sample.apply(up @ images @ up.mT, grid.permute(0, 2, 3, 1).contiguous())
+    return down @ sampled @ down.mT
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)  # what is kept must be usable in later backward passes
+def _banks(resolution: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Upsampling (2R - 1, R) of the mirrored axis, and downsampling (R, 2R - 1 + 2 REACH)."""
+    up = torch.zeros(2 * resolution - 1, resolution, dtype=torch.float64)
+    fine = torch.arange(2 * resolution - 1)
+    for offset in range(1 - len(UP), len(UP)):
+        source = fine + offset
+        hit = source % 2 == 0
+        up[fine[hit], mirrored(source[hit] // 2, resolution)] += UP[abs(offset)]
+    down = torch.zeros(resolution, 2 * resolution - 1 + 2 * REACH, dtype=torch.float64)
+    pixels = torch.arange(resolution)
+    for offset in range(-REACH, REACH + 1):
+        down[pixels, 2 * pixels + REACH + offset] = DOWN[abs(offset)]
+    return up.float().to(device), down.float().to(device)
+
+
+class _Sample(torch.autograd.Function):
+    """Bilinear grid sampling of images; not every torch can differentiate its own twice, and it is linear."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, grid: Tensor) -> Tensor:
+        """Sample (N, C, S, S) at grid (N, P, P, 2), in which images reach from -1 to 1."""
+        ctx.save_for_backward(grid)
+        ctx.shape = images.shape
+        return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Bring a gradient back to the images."""
+        (grid,) = ctx.saved_tensors
+        return _Scatter.apply(gradients[0], grid, ctx.shape), None
+
+
+class _Scatter(torch.autograd.Function):
+    """The transpose of `_Sample`."""
+
+    @staticmethod
+    def forward(ctx: Any, samples: Tensor, grid: Tensor, shape: torch.Size) -> Tensor:
+        """Add samples (N, C, P, P) to where they come from."""
+        ctx.save_for_backward(grid)
+        bilinear, reflection, align_corners, which = 0, 2, True, [True, False]
+        images, _ = torch.ops.aten.grid_sampler_2d_backward(
+            samples.contiguous(), samples.new_zeros(shape), grid, bilinear, reflection, align_corners, which
+        )
+        return images
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """Sample a gradient, as the transpose of a transpose."""
+        (grid,) = ctx.saved_tensors
+        return _Sample.apply(gradients[0], grid), None, None

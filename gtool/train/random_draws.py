@@ -1,0 +1,151 @@
+"""What a step of adversarial training draws: latents, mixing, noise, augmentation; and how it is shared out.
+
+Every random number is a function of (seed, purpose, step) and is drawn for the global batch, of which each process
+and micro-batch takes its share: results do not depend on how many there are. Dropout alone is drawn inside a network,
+share by share: a run that has any can be resumed, but depends on how its batches are cut up.
+
+Axis letters: N images of the global batch, n of one share; R resolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gtool.runtime.device import derive_seed, make_generator
+from gtool.train.augment.augment import Draws, augment, draw
+from gtool.train.gan_state import State
+
+
+def random_of(state: State, purpose: str, critic: int = 0) -> torch.Generator:
+    """Return the random numbers of a purpose in this step."""
+    return make_generator(state.recipe.train.seed, purpose, state.steps, critic)
+
+
+def parts_of(state: State, batch: int) -> list[slice]:
+    """Slices of the global batch that this process works through, one micro-batch each."""
+    share = batch // state.compute.world_size
+    micro = min(state.recipe.train.micro_batch or share, share)
+    first = state.compute.rank * share
+    return [slice(start, start + micro) for start in range(first, first + share, micro)]
+
+
+def take(local: Tensor, part: slice, parts: list[slice]) -> Tensor:
+    """Take a part, given in places of the global batch, out of this process's share."""
+    return local[part.start - parts[0].start : part.stop - parts[0].start]
+
+
+# How the discriminator sees images.
+
+
+@dataclass(frozen=True)
+class View:
+    """How the discriminator sees N images: the draws of their augmentation and its own noise inputs."""
+
+    draws: Draws
+    noise: list[Tensor]  # (N, *shape) for every noise shape of the network
+
+    @classmethod
+    def draw(cls, state: State, batch: int, purpose: str, critic: int = 0) -> View:
+        """Draw for a global batch."""
+        random = random_of(state, purpose, critic)
+        draws = draw(state.policy, batch, state.recipe.data.resolution, random, state.augment_p)
+        random = random_of(state, f"noise-{purpose}", critic)
+        return cls(draws, _noise(state.bare_discriminator, batch, random))
+
+    def of(self, part: slice, device: torch.device) -> View:
+        """Return a share of it on the device."""
+        draws = self.draws[part.start : part.stop].to(device)
+        return View(draws, [values[part].to(device) for values in self.noise])
+
+
+def judge(network: nn.Module, images: list[Tensor], views: list[View]) -> tuple[Tensor, ...]:
+    """Return the fp32 logits (n,) of every chunk of augmented images, from one call."""
+    noise = [torch.cat(values) for values in zip(*(view.noise for view in views), strict=True)]
+    logits: Tensor = network(torch.cat(images), noise or None).float()
+    return torch.split(logits, [len(chunk) for chunk in images])
+
+
+def look(state: State, network: nn.Module, images: Tensor, view: View) -> Tensor:
+    """Return the fp32 logits (n,) of images that are augmented here."""
+    with state.compute.autocast():
+        return judge(network, [augment(images, view.draws)], [view])[0]
+
+
+# What the generator makes images of.
+
+
+@dataclass(frozen=True)
+class Latents:
+    """What N generated images are made of, drawn once."""
+
+    z: Tensor  # (N, *z_shape)
+    noise: list[Tensor]  # (N, *shape) for every noise shape of the network
+    purpose: str
+    # The generator's second, from_layer and from_component where latents are mixed: (N, *z_shape), (N,), (N,).
+    mixing: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def draw(cls, state: State, batch: int, purpose: str) -> Latents:
+        """Draw for a global batch."""
+        network = state.bare_generator
+        random = random_of(state, f"z-{purpose}")
+        z = torch.randn(batch, *network.z_shape, generator=random)
+        return cls(z, _noise(network, batch, random), purpose, _mixing(state, batch, purpose))
+
+    def of(self, part: slice, device: torch.device) -> Latents:
+        """Return a share of them on the device."""
+        return Latents(
+            self.z[part].to(device),
+            [values[part].to(device) for values in self.noise],
+            self.purpose,
+            {name: values[part].to(device) for name, values in self.mixing.items()},
+        )
+
+
+def generate(state: State, latents: Latents, part: slice, **options: Any) -> Any:
+    """Return what the generator makes of a part of the latents."""
+    share = latents.of(part, state.compute.device)
+    with _dropout_stream(state, latents.purpose, part):
+        return state.generator(share.z, share.noise or None, **share.mixing, **options)
+
+
+@contextmanager
+def _dropout_stream(state: State, purpose: str, part: slice) -> Iterator[None]:
+    """Make dropout a function of seed, step and share: a run with it can be resumed, but not cut up otherwise."""
+    if not getattr(state.bare_generator, "dropout", 0.0):
+        yield
+        return
+    devices = [state.compute.device] if state.compute.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(derive_seed(state.recipe.train.seed, "dropout", purpose, state.steps, part.start))
+        yield
+
+
+def _noise(network: Any, batch: int, random: torch.Generator) -> list[Tensor]:
+    return [torch.randn(batch, *shape, generator=random) for shape in network.noise_shapes]
+
+
+def _mixing(state: State, batch: int, purpose: str) -> dict[str, Tensor]:
+    """Draw second latents, and from which layer and which component on each image has them.
+
+    A cut-off is uniform among those that leave something of either latent, with the recipe's probability for each
+    image; else it is the number of layers, or of components, which leaves nothing of the second.
+    """
+    loss, network = state.recipe.loss, state.bare_generator
+    random = random_of(state, f"mixing-{purpose}")
+    drawn: dict[str, Tensor] = {}
+    for name, chance in (("from_layer", loss.style_mixing), ("from_component", loss.component_mixing)):
+        if chance:
+            count = network.num_ws if name == "from_layer" else network.z_shape[0]
+            cut_off = torch.randint(1, count, (batch,), generator=random)
+            is_mixed = torch.rand(batch, generator=random) < chance
+            drawn[name] = torch.where(is_mixed, cut_off, count)
+    if drawn:
+        drawn["second"] = torch.randn(batch, *network.z_shape, generator=random)
+    return drawn

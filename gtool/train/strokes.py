@@ -1,0 +1,296 @@
+"""Training of a stroke predictor, which needs no photograph but can have some: init_state, step, measure.
+
+First on patches of known strokes, matched with what is proposed (Paint Transformer, section 3.3). Then on pictures
+half painted: the proposals that would lower the error most are painted one after the other, each is rewarded for
+the error it takes away, and the decision learns which ones those are. So the decision comes to rank proposals as
+trying them all would, which painting by decision alone then profits from.
+
+Axis letters: N patches, S proposals, K strokes painted on a patch, P pixels of a patch.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gtool.config.recipe import Recipe
+from gtool.errors import RecipeError
+from gtool.losses import strokes as losses
+from gtool.models import registry
+from gtool.models.paint_transformer.config import PATCH
+from gtool.models.paint_transformer.network import Proposals
+from gtool.models.paint_transformer.proposals import CHOOSING, predictor_of
+from gtool.runtime.device import Compute, make_generator
+from gtool.strokes.brush import Brush, load_brush
+from gtool.strokes.canvas import render_painting
+from gtool.strokes.painting import Plan, deepest_level, paint
+from gtool.train.optim import clip_and_step, make_optimizer, set_rate
+from gtool.train.resume import TrainingState
+from gtool.train.schedules import ema_beta, rate_factor
+from gtool.train.stroke_targets import (
+    PICTURE,
+    Known,
+    Pictures,
+    crops,
+    drawn_pictures,
+    half_painted,
+    known_strokes,
+    masks,
+)
+
+
+@dataclass(kw_only=True)
+class State(TrainingState):
+    """Everything that training changes; `predictor` is wrapped when there are processes."""
+
+    predictor: nn.Module
+    ema: nn.Module
+    optimizer: Any
+    brush: Brush
+    pictures: Pictures
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The bare networks by the names they are saved under."""
+        return {"predictor": self.bare(self.predictor), "ema": self.ema}
+
+    @property
+    def optimizers(self) -> dict[str, tuple[nn.Module, Any]]:
+        """The optimizer with its network, by the name it is saved under."""
+        return {"optimizer": (self.networks["predictor"], self.optimizer)}
+
+
+def init_state(recipe: Recipe, config: Any, pictures: Pictures | None, compute: Compute) -> State:
+    """Build network (a function of the seed alone), average and optimizer at step 0.
+
+    pictures: of the user's; None draws the recipe's own.
+
+    Raises:
+        RecipeError: a process has too few patches for one crop of a picture, which is five.
+    """
+    require_crops(recipe, compute.world_size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(make_generator(recipe.train.seed, "init").initial_seed())
+        (predictor,) = registry.networks(recipe.model_name).build(config)
+    predictor = predictor.to(compute.device)
+    ema = copy.deepcopy(predictor).eval().requires_grad_(False)
+    optimizer = make_optimizer(recipe.optim, predictor.parameters())
+    strokes = recipe.strokes
+    prepare = compute.accelerator.prepare
+    return State(
+        recipe=recipe,
+        compute=compute,
+        predictor=prepare(predictor),
+        ema=ema,
+        optimizer=prepare(optimizer),
+        brush=load_brush(strokes.brush).to(compute.device),
+        pictures=pictures or drawn_pictures(recipe),
+    )
+
+
+def step(state: State) -> dict[str, Tensor]:
+    """Update the predictor once; returns scalar statistics on the device."""
+    recipe, device = state.recipe, state.compute.device
+    factor = rate_factor(recipe, state.steps, state.progress)
+    set_rate(state.optimizer, recipe.optim.learning_rate * factor)
+    share = recipe.train.batch_size // state.compute.world_size
+    num_pictures = _num_crops(recipe, share, state.progress)
+    num_known = share - 5 * num_pictures
+    random = make_generator(recipe.train.seed, "lesson", state.steps, state.compute.rank)
+    known = known_strokes(state.brush, num_known, recipe.strokes.count, random, device) if num_known else None
+    targets = [known.target] if known else []
+    canvases = [known.canvas] if known else []
+    if num_pictures:
+        images = crops(state.pictures.lessons, num_pictures, random, device)
+        target, canvas = half_painted(
+            predictor_of(state.ema, state.compute), state.brush, images, recipe.strokes.count, random
+        )
+        targets.append(target)
+        canvases.append(canvas)
+    state.optimizer.zero_grad(set_to_none=True)
+    with state.compute.autocast():
+        proposals = state.predictor(torch.cat(targets), torch.cat(canvases))
+    stats: dict[str, Tensor] = {}
+    loss = proposals.logits.new_zeros(())
+    if known:
+        term, seen = _known_loss(state, known, _part(proposals, 0, num_known))
+        loss = loss + term * (recipe.strokes.known_weight if num_pictures else 1.0)
+        stats |= seen
+    if num_pictures:
+        term, seen = _picture_loss(state, target, canvas, _part(proposals, num_known, share), random)
+        loss = loss + term
+        stats |= seen
+    state.compute.accelerator.backward(loss)
+    stats["grad_norm"] = clip_and_step(
+        state.compute, state.predictor, state.optimizer, recipe.optim.clip_norm
+    )
+    state.nimg += recipe.train.batch_size
+    beta = ema_beta(recipe, state.nimg)
+    with torch.no_grad():
+        for kind in ("parameters", "buffers"):
+            mine, theirs = (list(getattr(net, kind)()) for net in (state.ema, state.networks["predictor"]))
+            floats = [(a, b) for a, b in zip(mine, theirs, strict=True) if a.is_floating_point()]
+            if floats:
+                torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], 1.0 - beta)
+    state.steps += 1
+    return {name: value.detach() for name, value in stats.items()}
+
+
+def require_crops(recipe: Recipe, processes: int) -> None:
+    """Refuse batches of which no process could have a crop of a picture.
+
+    Raises:
+        RecipeError: they are too small.
+    """
+    share = recipe.train.batch_size // processes
+    if recipe.strokes.known_until < 1 and _num_crops(recipe, share, 1.0) == 0:
+        raise RecipeError(
+            f"train.batch_size = {recipe.train.batch_size}, {share} a process, and strokes.known_share = "
+            f"{recipe.strokes.known_share:g} leave no room for a crop of a picture, which is five patches"
+        )
+
+
+def _num_crops(recipe: Recipe, share: int, progress: float) -> int:
+    """Crops of a step; each is five patches."""
+    strokes = recipe.strokes
+    if progress < strokes.known_until:
+        return 0
+    return min(round(share * (1 - strokes.known_share) / 5), share // 5)
+
+
+def _part(proposals: Proposals, start: int, stop: int) -> Proposals:
+    return Proposals(proposals.shape_params[start:stop], proposals.logits[start:stop])
+
+
+def _known_loss(state: State, known: Known, proposals: Proposals) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss of proposals against the strokes that the patch was made of."""
+    weights, shape_params = state.recipe.strokes, proposals.shape_params
+    patch, place, number = losses.match(shape_params, proposals.logits, known.strokes, known.valid)
+    mine, given = shape_params[patch, place], known.strokes[patch, number]
+    sides, angle = losses.parameter_distance(mine, given)
+    apart = losses.wasserstein(mine, given)
+    wanted = torch.zeros_like(proposals.logits)
+    wanted[patch, place] = 1.0
+    positive = proposals.logits.new_tensor(weights.positive_weight)
+    decision = F.binary_cross_entropy_with_logits(proposals.logits, wanted, pos_weight=positive)
+    loss = weights.sides * sides.mean() / 4 + weights.angle * angle.mean()
+    loss = loss + weights.wasserstein * apart.mean() + weights.decision * decision
+    stats = {"known_sides": sides.mean() / 4, "known_wasserstein": apart.mean(), "known_decision": decision}
+    if weights.pixel:
+        stats["known_pixel"] = _known_pixel(state, known, proposals)
+        loss = loss + weights.pixel * stats["known_pixel"]
+    return loss, stats
+
+
+def _known_pixel(state: State, known: Known, proposals: Proposals) -> Tensor:
+    """L1 of patches painted by decision: a step forward, the slope of its probability backward (released code)."""
+    count = min(state.recipe.strokes.count, proposals.logits.shape[1])
+    logits, chosen = proposals.logits.topk(count, dim=1, sorted=True)
+    order = chosen.flip(1) if count < proposals.logits.shape[1] else chosen.sort(dim=1).values
+    logits = proposals.logits.gather(1, order)
+    picked = proposals.shape_params.gather(1, order[..., None].expand(-1, -1, 5))
+    mask, shaded = masks(state.brush, picked, PATCH)
+    soft = logits.sigmoid()
+    decided = ((logits > 0).to(soft.dtype) - soft).detach() + soft
+    target = known.target.flatten(2)
+    every = torch.ones_like(logits, dtype=torch.bool)
+    colors = losses.mean_color(mask, target)
+    painted = losses.paint_in_turn(
+        mask * decided[..., None], shaded * decided[..., None], colors, known.canvas.flatten(2), every
+    )
+    return (painted[-1] - target).abs().mean()
+
+
+def _picture_loss(
+    state: State, target: Tensor, canvas: Tensor, proposals: Proposals, random: torch.Generator
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Reward for the error that the chosen strokes take away; the decision learns which were chosen."""
+    strokes, shape_params = state.recipe.strokes, proposals.shape_params
+    n, num_proposals = proposals.logits.shape
+    count = min(strokes.count, num_proposals)
+    with torch.no_grad():
+        small, _ = masks(state.brush, shape_params, CHOOSING)
+        near = [F.avg_pool2d(x, PATCH // CHOOSING).flatten(2) for x in (target, canvas)]
+        weight = proposals.logits.sigmoid() ** strokes.habit if strokes.habit else None
+        best, gains = losses.select_by_gain(small, near[0], near[1], count, weight)
+        wanted = torch.zeros_like(proposals.logits)
+        wanted.scatter_(1, best, (gains > 0).to(wanted.dtype))
+        # On some patches half of the proposals are out, so that those never chosen go on learning.
+        hidden = torch.rand(n, num_proposals, generator=random) < 0.5
+        hidden &= torch.rand(n, 1, generator=random) < strokes.explore
+        small = small * (~hidden).to(small)[..., None]
+        chosen, gains = losses.select_by_gain(small, near[0], near[1], count, weight)
+    picked = shape_params.gather(1, chosen[..., None].expand(-1, -1, 5))
+    mask, shaded = masks(state.brush, picked, PATCH)
+    flat = target.flatten(2)
+    colors = losses.mean_color(mask, flat)
+    start = canvas.flatten(2)
+    canvases = losses.paint_in_turn(mask, shaded, colors, start, gains > 0)
+    errors = [(painted - flat).abs().mean(dim=(1, 2)) for painted in (start, *canvases)]  # K + 1 of (N,)
+    # What a stroke takes away is its own doing; what those before it left is not.
+    steps = [after - before.detach() for before, after in pairwise(errors)]
+    # Each patch by its own error, or nobody would learn what to do with one that is nearly right.
+    reward = ((torch.stack(steps).sum(0) + errors[-1]) / (errors[0] + strokes.soft)).mean()
+    positive = wanted.new_tensor(strokes.positive_weight)
+    decision = F.binary_cross_entropy_with_logits(proposals.logits, wanted, pos_weight=positive)
+    left = errors[-1].mean() / errors[0].mean().clamp(min=1e-4)
+    stats = {"reward": reward, "left": left, "gain_decision": decision}
+    return reward + strokes.gain_decision * decision, stats
+
+
+# The progress metric.
+
+
+@torch.no_grad()
+def measure(state: State, count: int = 256) -> dict[str, float]:
+    """Return the share of the error that is left after the strokes of one look at held-out crops.
+
+    `left_gain` with the proposals that gain most, `left_decision` with those of the highest decision; canvases
+    begin as the mean colour, then (`_blurred`) as the crop's blur. Lower is better; greedy choice among 64 random
+    strokes each time leaves about half of it.
+    """
+    device = state.compute.device
+    random = make_generator(0, "held-out")
+    target = F.avg_pool2d(crops(state.pictures.held_out, count, random, device), 2)
+    mean = target.mean(dim=(2, 3), keepdim=True).expand_as(target)
+    blurred = F.interpolate(F.avg_pool2d(target, 8), size=PATCH, mode="bilinear", align_corners=False)
+    found: dict[str, float] = {}
+    for suffix, canvas in (("", mean), ("_blurred", blurred)):
+        shape_params, logits = predictor_of(state.ema, state.compute)(target, canvas)
+        strokes = min(state.recipe.strokes.count, logits.shape[1])
+        mask, shaded = masks(state.brush, shape_params, PATCH)
+        by_gain, gains = losses.select_by_gain(mask, target.flatten(2), canvas.flatten(2), strokes)
+        by_decision = logits.topk(strokes, dim=1).indices.flip(1)
+        for name, chosen, applied in (
+            ("left_gain", by_gain, gains > 0),
+            ("left_decision", by_decision, torch.ones_like(by_decision, dtype=torch.bool)),
+        ):
+            picked = chosen[..., None].expand(-1, -1, mask.shape[-1])
+            m, s = mask.gather(1, picked), shaded.gather(1, picked)
+            painted = losses.paint_in_turn(
+                m, s, losses.mean_color(m, target.flatten(2)), canvas.flatten(2), applied
+            )
+            error = (painted[-1] - target.flatten(2)).abs().mean(dim=(1, 2))
+            found[name + suffix] = float(error.sum() / (canvas - target).abs().mean(dim=(1, 2, 3)).sum())
+    return found
+
+
+# Pictures of progress.
+
+
+def preview(state: State) -> Tensor:
+    """Paint the pictures to show with the averaged network: uint8 (N, 3, 128, 128)."""
+    device = state.compute.device
+    plan = Plan(levels=deepest_level(PICTURE, PICTURE), strokes=state.recipe.strokes.count)
+    predict = predictor_of(state.ema, state.compute)
+    painted = []
+    for target in state.pictures.shown:
+        painting = paint(target.to(device).float() / 255, plan, state.brush, predict)
+        painted.append(render_painting(painting, state.brush, PICTURE, PICTURE).permute(2, 0, 1).cpu())
+    return torch.stack(painted)

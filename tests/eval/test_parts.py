@@ -1,0 +1,63 @@
+"""A score shared out over parts is the score of the whole: collectors that add up, whoever has seen which image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from gtool.metrics.fid import FeatureCollector
+from gtool.metrics.inception_score import InceptionScore
+from gtool.metrics.weight_free import Yardstick
+from tests import pictures
+
+
+def shares(count, parts):
+    """Positions of every second, third ... image, as processes take them."""
+    return [torch.arange(part, count, parts) for part in range(parts)]
+
+
+@pytest.mark.parametrize("keep_rows", [False, True])
+@pytest.mark.parametrize("count", [90, 2500, 9000])
+def test_features_of_parts_are_those_of_the_whole(count, keep_rows):
+    rows = torch.from_numpy(np.random.RandomState(0).randn(count, 12)).float() + 3
+    whole, merged = (FeatureCollector(keep_rows=keep_rows, size=12) for _ in range(2))
+    for batch in rows.split(64):
+        whole.add(batch)
+    for positions in shares(count, 3):
+        part = FeatureCollector(keep_rows=keep_rows, size=12)
+        for places in positions.split(50):
+            part.add(rows[places], places)
+        merged.absorb(part.tensors())
+    one, other = whole.features(), merged.features()
+    assert other.count == count
+    assert (one.rows is None) == (other.rows is None)
+    assert one.rows is None or torch.equal(one.rows, other.rows)
+    torch.testing.assert_close(one.gaussian.mean, other.gaussian.mean, rtol=1e-9, atol=0)
+    torch.testing.assert_close(one.gaussian.covariance, other.gaussian.covariance, rtol=1e-9, atol=1e-9)
+
+
+def test_classes_of_parts_are_those_of_the_whole():
+    logits = torch.randn(103, 1008) * 3
+    whole, merged = InceptionScore(103), InceptionScore(103)
+    whole.add(logits)
+    for positions in shares(103, 4):
+        part = InceptionScore(103)
+        part.add(logits[positions], positions)
+        merged.absorb(part.tensors())
+    assert merged.score().value == pytest.approx(whole.score().value, rel=1e-12)
+    assert merged.score().deviation == pytest.approx(whole.score().deviation, rel=1e-9)
+
+
+def test_weight_free_scores_of_parts_are_those_of_the_whole():
+    real, fake = (torch.from_numpy(pictures.draw(n, seed=s)) for n, s in ((400, 0), (300, 1)))
+    yardstick = Yardstick.build(real, num=200)
+    merged = yardstick.candidate()
+    for positions in shares(300, 2):
+        part = yardstick.candidate()
+        for places in positions.split(40):
+            part.add(fake[places], places)
+        merged.absorb(part.tensors())
+    expected = yardstick.score(fake)
+    assert merged.scores() == pytest.approx(expected, rel=1e-5)
+    assert expected["num_fake"] == 200

@@ -1,0 +1,230 @@
+"""Grids, animations and charts: what ends up in the files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from gtool.errors import CheckpointError, GToolError
+from gtool.io import animation, picture
+from gtool.io import image_folder as folder
+from gtool.train import curves
+
+
+def numbered(count: int, side: int = 4) -> np.ndarray:
+    """Images of one grey each: image i has the value i + 1."""
+    values = np.arange(1, count + 1, dtype=np.uint8).reshape(-1, 1, 1, 1)
+    return np.broadcast_to(values, (count, 3, side, side))
+
+
+def frames(count: int, height: int, width: int) -> list[np.ndarray]:
+    return [np.full((height, width, 3), 40 * number, np.uint8) for number in range(count)]
+
+
+# Grids.
+
+
+def test_a_grid_runs_from_left_to_right_and_downwards():
+    laid = picture.grid(numbered(5), columns=3, pad=1, scale=1)
+    assert laid.shape == (11, 16, 3)
+    assert [int(laid[row, column, 0]) for row in (2, 7) for column in (2, 7, 12)] == [1, 2, 3, 4, 5, 255]
+
+
+def test_a_grid_separates_images_by_white():
+    laid = picture.grid(numbered(4), columns=2, pad=2, scale=1)
+    assert (laid[:2] == 255).all()
+    assert (laid[:, -2:] == 255).all()
+    assert (laid[6:8] == 255).all()
+
+
+@pytest.mark.parametrize(("count", "columns"), [(1, 1), (4, 2), (5, 3), (64, 8)])
+def test_a_grid_is_as_square_as_can_be(count, columns):
+    assert picture.default_columns(count) == columns
+
+
+def test_more_columns_than_images_leave_no_empty_cells():
+    assert picture.grid(numbered(2), columns=10, pad=0, scale=1).shape == (4, 8, 3)
+
+
+@pytest.mark.parametrize(("count", "side"), [(64, 32), (64, 64), (16, 128), (1, 32), (100, 16)])
+def test_a_grid_is_comfortable_to_look_at(count, side):
+    laid = picture.grid(np.zeros((count, 3, side, side), np.uint8))
+    assert 512 <= laid.shape[1] <= 1100
+
+
+def test_enlarging_repeats_pixels_and_changes_none():
+    image = np.random.default_rng(0).integers(0, 256, (3, 5, 7), np.uint8)
+    enlarged = picture.enlarge(image, 3)
+    assert enlarged.shape == (15, 21, 3)
+    assert (enlarged[1::3, 2::3].transpose(2, 0, 1) == image).all()
+
+
+def test_a_png_is_lossless_and_carries_its_text(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
+    picture.save_png(tmp_path / "new" / "a.png", pixels, {"seed": "3", "model": "transgan"})
+    with Image.open(tmp_path / "new" / "a.png") as opened:
+        assert (np.asarray(opened) == pixels).all()
+        assert opened.text == {"seed": "3", "model": "transgan"}
+
+
+# Folders.
+
+
+def test_a_folder_holds_numbered_files_when_it_is_complete(tmp_path):
+    with folder.open_folder(tmp_path / "out") as files:
+        files.add([0, 1], numbered(2), [{"index": "0"}, {"index": "1"}])
+        assert not list((tmp_path / "out").glob("*.png"))
+        files.add([7], numbered(1), [{"index": "7"}])
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["000000.png", "000001.png", "000007.png"]
+
+
+def test_a_folder_that_fails_leaves_nothing(tmp_path):
+    def fill_and_fail() -> None:
+        with folder.open_folder(tmp_path / "out") as files:
+            files.add([0], numbered(1), [{}])
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        fill_and_fail()
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_killed_process_left_is_cleared_away(tmp_path):
+    (tmp_path / folder.UNFINISHED).mkdir()
+    (tmp_path / folder.UNFINISHED / "000009.png").touch()
+    with folder.open_folder(tmp_path) as files:
+        files.add([0], numbered(1), [{}])
+    assert [p.name for p in tmp_path.iterdir()] == ["000000.png"]
+
+
+def test_overwriting_replaces_numbered_files_and_leaves_others(tmp_path):
+    for name in ("000003.png", "notes.txt"):
+        (tmp_path / name).touch()
+    with folder.open_folder(tmp_path, overwrite=True) as files:
+        files.add([0], numbered(1), [{}])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["000000.png", "notes.txt"]
+
+
+def test_a_folder_with_something_in_it_is_refused(tmp_path):
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(CheckpointError, match="not empty"), folder.open_folder(tmp_path):
+        pass
+
+
+def test_a_full_disk_ends_in_one_line(tmp_path, monkeypatch):
+    def refuse(*_args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(folder, "write_png", refuse)
+    with (
+        pytest.raises(CheckpointError, match=r"out: cannot be written: No space left"),
+        folder.open_folder(tmp_path / "out") as files,
+    ):
+        files.add([0], numbered(1), [{}])
+    assert not (tmp_path / "out").exists()
+
+
+# Animations.
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_an_animation_shows_every_frame_for_its_time_and_for_ever(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    animation.save_animation(path, iter(frames(5, 33, 41)), fps=10)
+    with Image.open(path) as opened:
+        shown = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(opened)]
+        assert opened.info["loop"] == 0
+        assert opened.info["duration"] == 100
+    assert [frame.shape for frame in shown] == [(33, 41, 3)] * 5
+    assert [int(frame[0, 0, 0]) for frame in shown] == pytest.approx([0, 40, 80, 120, 160], abs=4)
+
+
+def test_a_film_has_even_sides_and_every_frame(tmp_path):
+    av = pytest.importorskip("av")
+    animation.save_animation(tmp_path / "a.mp4", iter(frames(6, 33, 41)), fps=12.5)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        shown = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        assert float(container.streams.video[0].average_rate) == 12.5
+    assert [frame.shape for frame in shown] == [(34, 42, 3)] * 6
+    assert [int(frame[5, 5, 0]) for frame in shown] == pytest.approx([0, 40, 80, 120, 160, 200], abs=5)
+
+
+def test_a_film_without_pyav_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setattr(animation, "find_spec", lambda name: None)
+    with pytest.raises(GToolError, match=r'pip install "gtool\[video\]"'):
+        animation.check_animation(tmp_path / "a.mp4")
+
+
+def test_an_unknown_kind_of_animation_is_refused(tmp_path):
+    with pytest.raises(GToolError, match=r"a\.avi: an animation ends in \.gif, \.webp or \.mp4"):
+        animation.save_animation(tmp_path / "a.avi", frames(2, 8, 8), 10)
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_an_animation_that_fails_leaves_no_file(tmp_path, suffix):
+    def broken():
+        yield from frames(2, 8, 8)
+        raise ValueError("stop")
+
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ValueError, match="stop"):
+        animation.save_animation(tmp_path / "out" / f"a{suffix}", broken(), 10)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+# Charts.
+
+
+def drawn(path, colour: str) -> np.ndarray:
+    """Where a chart has nearly this colour: bool (H, W)."""
+    wanted = np.array([int(colour[start : start + 2], 16) for start in (1, 3, 5)])
+    with Image.open(path) as opened:
+        return np.abs(np.asarray(opened).astype(int) - wanted).max(axis=2) < 12
+
+
+def test_a_chart_stacks_its_panels_and_draws_every_line(tmp_path):
+    xs = list(range(20))
+    panels = {"losses": {"a": (xs, xs), "b": (xs, xs[::-1])}, "rfd": {"rfd": (xs, [2.0] * 20)}}
+    curves.curves(tmp_path / "c.png", panels, x_label="kimg")
+    line = drawn(tmp_path / "c.png", curves.COLOURS[0])
+    assert line.shape == (2 * curves.PANEL_HEIGHT + curves.FOOT, curves.WIDTH)
+    plots = [slice(top + curves.TOP, top + curves.PANEL_HEIGHT) for top in (0, curves.PANEL_HEIGHT)]
+    assert [int(line[plot].sum()) > 500 for plot in plots] == [True, True]
+    assert drawn(tmp_path / "c.png", curves.COLOURS[1])[plots[0]].sum() > 500
+
+
+def test_a_line_is_interrupted_where_values_are_not_finite(tmp_path):
+    xs = [float(x) for x in range(101)]
+    ys = [float("nan") if 40 < x < 60 else 1.0 for x in xs]
+    curves.curves(tmp_path / "c.png", {"loss": {"a": (xs, ys)}})
+    columns = drawn(tmp_path / "c.png", curves.COLOURS[0])[curves.TOP :].any(axis=0)
+    middle = (curves.LEFT + curves.WIDTH - curves.RIGHT) // 2
+    assert not columns[middle - 60 : middle + 60].any()
+    assert columns[middle - 200]
+    assert columns[middle + 200]
+
+
+def test_a_single_point_and_an_empty_line_can_be_drawn(tmp_path):
+    curves.curves(tmp_path / "c.png", {"one": {"a": ([3.0], [0.5])}, "none": {"b": ([], [])}})
+    assert drawn(tmp_path / "c.png", curves.COLOURS[0])[curves.TOP : curves.PANEL_HEIGHT].sum() > 10
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([0, 1], ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]),
+        ([0, 1234], ["0", "500", "1000"]),
+        ([-3, 3], ["-2", "0", "2"]),
+        ([0.0101, 0.0104], ["0.0101", "0.0102", "0.0103", "0.0104"]),
+        ([float("nan"), 2, 4], ["2.0", "2.5", "3.0", "3.5", "4.0"]),
+    ],
+)
+def test_ticks_are_round_numbers_within_the_values(values, labels):
+    assert curves.tick_labels(curves.axis_of(values, steps=5)) == labels
+
+
+def test_logarithmic_ticks_are_1_2_5_and_equal_ratios_equal_lengths():
+    axis = curves.axis_of([1, 100, 0, -5], steps=5, is_log=True)
+    assert curves.tick_labels(axis) == ["1", "2", "5", "10", "20", "50", "100"]
+    assert axis.share(10) == pytest.approx(0.5)

@@ -1,0 +1,121 @@
+"""Random numbers that are functions of what they are for; devices that exist."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from gtool.errors import DeviceError
+from gtool.runtime.device import (
+    LAUNCHER,
+    derive_seed,
+    free_cores,
+    hashed_normal,
+    make_compute,
+    make_generator,
+)
+
+
+def test_seeds_are_the_same_for_ever():
+    # Computed once with this function (BLAKE2b): a change would break every resume and every seed.
+    assert derive_seed(0, "init") == 4186570775263033893
+
+
+def test_seeds_tell_numbers_from_text():
+    assert derive_seed(1) != derive_seed("1")
+    assert derive_seed("a", "b") != derive_seed("ab")
+
+
+def test_a_generator_depends_on_its_parts_alone():
+    torch.manual_seed(1)
+    first = torch.randn(3, generator=make_generator(0, "z", 5))
+    torch.manual_seed(2)
+    assert torch.equal(first, torch.randn(3, generator=make_generator(0, "z", 5)))
+
+
+def test_hashed_normal_rows_depend_on_their_index_alone():
+    together = hashed_normal(3, torch.arange(100), 7)
+    assert torch.equal(together[42:43], hashed_normal(3, torch.tensor([42]), 7))
+    assert not torch.equal(together[42], hashed_normal(3, torch.tensor([42]), 7, stream=1)[0])
+
+
+def test_hashed_normal_is_normal():
+    values = hashed_normal(0, torch.arange(4000), 64).double()
+    assert abs(values.mean()) < 0.01
+    assert abs(values.var() - 1) < 0.01
+    assert abs((values**4).mean() - 3) < 0.06
+    correlation = torch.corrcoef(values.T) - torch.eye(64)
+    assert correlation.abs().max() < 0.08
+
+
+def test_hashed_normal_has_known_values():
+    # Computed once with this function; samples of a seed must never change.
+    expected = torch.tensor([0.5481477, 0.0517720])
+    assert torch.allclose(hashed_normal(0, torch.tensor([7]), 2)[0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda", "tpu"])
+def test_a_device_that_is_not_there_is_one_line(name):
+    if name == "cuda" and torch.cuda.is_available():
+        name = "cuda:99"
+    with pytest.raises(DeviceError, match=name):
+        make_compute(name)
+
+
+def test_the_number_of_processes_is_asserted():
+    with pytest.raises(DeviceError, match="2 processes were asked for and 1"):
+        make_compute("cpu", num_processes=2)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows does not say that a parent is gone")
+def test_what_a_killed_command_has_launched_ends_too():
+    """The launcher below is killed; what it started holds the other end of a pipe until it ends."""
+    child = (
+        "import time; from gtool.runtime.device import end_with_launcher; end_with_launcher(); "
+        "print(1, flush=True); time.sleep(60)"
+    )
+    parent = (
+        "import os, subprocess, sys, time; os.environ[sys.argv[1]] = str(os.getpid()); "
+        "subprocess.Popen([sys.executable, '-c', sys.argv[2]]); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", parent, LAUNCHER, child]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as launcher:
+        assert launcher.stdout is not None
+        assert launcher.stdout.readline() == "1\n"
+        launcher.kill()
+        started = time.monotonic()
+        assert launcher.stdout.read() == ""
+    assert time.monotonic() - started < 30
+
+
+def test_threads_are_as_many_as_cores_that_nothing_else_uses(monkeypatch):
+    import psutil
+
+    for idle, niced, expected in ((4.0, 0.0, 4), (2.9, 0.0, 3), (0.1, 0.0, 1), (0.1, 2.0, 2)):
+        clock = iter((0.0, 10.0))
+        monkeypatch.setattr("gtool.runtime.device.time.monotonic", lambda clock=clock: next(clock))
+        times = iter((SimpleNamespace(idle=5.0), SimpleNamespace(idle=5.0 + 10 * idle, nice=10 * niced)))
+        monkeypatch.setattr(psutil, "cpu_times", lambda times=times: next(times))
+        assert free_cores(4) == expected
+    monkeypatch.undo()
+    assert free_cores(1) == 1
+
+
+def test_the_user_decides_about_threads(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    monkeypatch.setattr("gtool.runtime.device.free_cores", lambda most: 1)
+    make_compute("cpu")
+    assert torch.get_num_threads() == before
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    try:
+        make_compute("cpu")
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)

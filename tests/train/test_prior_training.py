@@ -1,0 +1,261 @@
+"""Training of priors: what is learned of codes and conditions, which tokenizer is taken, runs that stop and go on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gtool.cli import run
+from gtool.config.recipe import to_toml
+from gtool.data.conditions import CodeBatches, ids_of_depth, read_ids
+from gtool.data.loader import Batches
+from gtool.data.pixel_cache import ImageSet
+from gtool.io import checkpoint
+from gtool.models import registry
+from gtool.runtime.device import make_compute
+from gtool.train import prior as engine
+from tests import runs
+from tests.tiny import save_tokenizer, tiny_prior, tiny_tokenizer
+
+TOKENIZER = "runs/vqgan-scenes-000/weights-000001.safetensors"
+
+
+def make_state(*settings, codes=None, conditions=None):
+    """A state over 32 images whose codes are, if nothing else is said, the ids of their maps' cells."""
+    recipe = tiny_prior("train.kimg=1.0", *settings)
+    values = {**recipe.model, "resolution": 16, "tokenizer": tiny_tokenizer().model}
+    values["prior"] = {**values["prior"], "condition": "segmentation", "condition_size": 9}
+    config = registry.config_class("prior").model_validate(values)
+    (composer,) = registry.networks("prior").build(config)
+    state = engine.init_state(recipe, config, composer.tokenizer.state_dict(), make_compute("cpu", "fp32"))
+    images = ImageSet(np.zeros((32, 3, 16, 16), np.uint8), None, "test")
+    if conditions is None:
+        conditions = torch.randint(0, 9, (32, 64), generator=torch.Generator().manual_seed(0))
+    codes = (conditions * 3).view(32, 8, 8).numpy() if codes is None else codes
+    state.batches = CodeBatches(Batches(images, seed=0, flip=False), codes, conditions)
+    held_out = engine.HeldOut(
+        torch.from_numpy(codes[:8]).long(), conditions[:8], torch.zeros(8, 3, 16, 16), None
+    )
+    return state, held_out
+
+
+def flat(network):
+    return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+
+def test_a_prior_learns_what_conditions_say_of_codes():
+    of_images = torch.arange(32)[:, None] % 8
+    state, held_out = make_state("optim.learning_rate=1e-2", conditions=of_images.expand(-1, 64).clone())
+    before = engine.measure(state, held_out)
+    for _ in range(60):
+        engine.step(state)
+    after = engine.measure(state, held_out)
+    assert before["nll"] > 3
+    assert after["nll"] < 0.5 * after["unigram"]
+    assert after["nll_shuffled"] > after["nll"] + 0.3
+    assert after["unigram"] == pytest.approx(before["unigram"])
+    assert 2 < after["unigram"] < np.log(9)
+
+
+def test_the_measured_nll_is_the_mean_over_codes_whatever_the_chunks(monkeypatch):
+    state, held_out = make_state()
+    whole = engine.measure(state, held_out)
+    monkeypatch.setattr(engine, "CHUNK", 3)
+    assert engine.measure(state, held_out)["nll"] == pytest.approx(whole["nll"], rel=1e-5)
+
+
+def test_the_tokenizer_stays_as_it_is():
+    state, _ = make_state()
+    before = flat(state.ema.tokenizer)
+    for _ in range(3):
+        engine.step(state)
+    assert torch.equal(before, flat(state.ema.tokenizer))
+    assert not any(name.startswith("tokenizer") for name, _ in state.networks["prior"].named_parameters())
+
+
+def test_replaced_codes_are_read_but_not_wanted():
+    """pkeep of the released code: each code that is read is another one with probability 1 - keep."""
+    state, _ = make_state("prior.keep=0.75")
+    codes = torch.full((4, 8, 8), 31)
+    replaced = engine._replaced(state, codes, first=0)
+    share = (replaced == codes).float().mean()
+    assert 0.65 < share < 0.87  # 0.75 + 0.25 / 32 of 256
+    assert torch.equal(engine._replaced(state, codes, first=0), replaced)
+    assert not torch.equal(engine._replaced(state, codes, first=4), replaced)
+    # The second half of a batch is the same, whoever has it.
+    assert torch.equal(engine._replaced(state, codes[:2], first=2), replaced[2:])
+    assert engine._replaced(make_state()[0], codes, first=0) is codes
+
+
+def test_some_conditions_are_not_told():
+    state, _ = make_state("prior.untold=0.25")
+    conditions = torch.zeros(200, 64, dtype=torch.int64)
+    told = engine._told(state, conditions, first=0)
+    silent = (told == 8).all(dim=1)
+    assert 0.15 < silent.float().mean() < 0.35
+    assert not told[~silent].any()
+    assert torch.equal(engine._told(state, conditions[:100], first=100), told[100:])
+    assert engine._told(make_state()[0], conditions, first=0) is conditions
+
+
+def test_micro_batches_give_the_same_step():
+    whole, parts = make_state()[0], make_state("train.micro_batch=2")[0]
+    for state in (whole, parts):
+        for _ in range(2):
+            engine.step(state)
+    torch.testing.assert_close(flat(parts.prior), flat(whole.prior), rtol=1e-4, atol=1e-5)
+
+
+def test_depth_becomes_levels_of_cells():
+    depth = torch.tensor([[-1.0, 1.0], [1.0, 1.0]]).view(1, 1, 2, 2)
+    assert ids_of_depth(depth, (2, 2)).tolist() == [[[0, 63], [63, 63]]]
+    assert ids_of_depth(depth, (1, 1)).tolist() == [[[47]]]  # 0.75 of 63 steps
+
+
+def test_labels_of_classes_are_ids_and_the_unknown_one_comes_last():
+    images = ImageSet(
+        np.zeros((3, 3, 8, 8), np.uint8), np.array([2, -1, 0]), "test", condition="class", num_labels=3
+    )
+    assert read_ids(images, np.arange(3), (2, 2)).tolist() == [[2], [3], [0]]
+
+
+# Runs.
+
+
+def write_recipe(*settings: str) -> str:
+    Path("tiny.toml").write_text(to_toml(tiny_prior(*settings)), encoding="utf-8")
+    return "tiny.toml"
+
+
+@pytest.fixture
+def tokenizer():
+    return save_tokenizer(Path(TOKENIZER))
+
+
+@pytest.mark.usefixtures("tokenizer")
+def test_a_run_learns_the_newest_tokenizer_and_its_weights_hold_both(capsys):
+    recipe = write_recipe("train.kimg=0.096")
+    assert runs.train("prior", recipe, "out") == 0
+    assert "each with its segmentation" in capsys.readouterr().err
+    meta = checkpoint.read_meta(sorted(Path("out").glob("weights-*"))[-1])
+    assert meta["config"]["tokenizer"]["quantizer"]["size"] == 32
+    assert (
+        meta["config"]["prior"] | {"codebook_size": 32, "grid": [8, 8], "condition_size": 9}
+        == meta["config"]["prior"]
+    )
+    log = [json.loads(line) for line in Path("out/log.jsonl").read_text().splitlines()]
+    assert {"nll", "nll_shuffled", "unigram"} <= log[-1].keys()
+    assert len(list(Path("out/samples").glob("*.png"))) >= 3
+    # The second training finds the codes.
+    assert len(list(Path("cache/tokens").glob("*.npy"))) == 1
+
+
+@pytest.mark.parametrize("condition", ["none", "segmentation"])
+def test_a_killed_run_is_resumed_with_the_same_bits_without_the_tokenizer(condition, tokenizer):
+    recipe = write_recipe(f"data.condition={condition}")
+    assert runs.train("prior", recipe, "straight") == 0
+    process = runs.start("prior", recipe, "killed")
+    runs.kill_at("state-*", "killed", process)
+    tokenizer.unlink()  # the run holds its own
+    assert run(["train", "prior", "--resume", "killed", "--device", "cpu"]) == 0
+    runs.assert_same_state("straight", "killed")
+
+
+def test_a_resumed_run_keeps_its_codes_when_the_file_of_its_tokenizer_is_another_now(tokenizer, capsys):
+    recipe = write_recipe()
+    assert runs.train("prior", recipe, "straight") == 0
+    assert runs.train("prior", recipe, "short", "--kimg", "0.096") == 0
+    held = checkpoint.load_weights(tokenizer)
+    changed = {name: tensor * 1.5 for name, tensor in held.tensors.items()}
+    checkpoint.save_weights(tokenizer, changed, {k: v for k, v in held.meta.items() if k != "format"})
+    capsys.readouterr()
+    assert run(["train", "prior", "--resume", "short", "--kimg", "0.16", "--device", "cpu"]) == 0
+    assert "not what it was when short began" in capsys.readouterr().err
+    runs.assert_same_state("straight", "short")
+    assert fails(capsys, "--resume", "short", "--tokenizer", str(tokenizer)) == (
+        2,
+        "error: --tokenizer cannot change a run that is resumed; it goes on with the codes that it has learned\n",
+    )
+
+
+@pytest.mark.usefixtures("tokenizer")
+def test_two_processes_train_as_one():
+    recipe = write_recipe("train.kimg=0.048", "prior.keep=0.9")
+    assert runs.train("prior", recipe, "one") == 0
+    process = runs.start("prior", recipe, "two", "--num-processes", "2")
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    one, two = runs.final_state("one"), runs.final_state("two")
+    for name, tensor in one.items():
+        if name.startswith("prior/"):
+            torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def fails(capsys, *arguments):
+    status = run(["train", "prior", *arguments, "--device", "cpu"])
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1, said
+    return status, said
+
+
+def test_without_a_tokenizer_it_is_said_how_one_is_trained(capsys):
+    assert fails(capsys) == (
+        1,
+        "error: no trained tokenizer in ./runs, and a prior learns the codes of one; train it first: "
+        "`gtool train vqgan`, or name one by --tokenizer\n",
+    )
+
+
+def test_a_tokenizer_of_other_data_is_not_taken_by_itself(tokenizer, capsys, tmp_path):
+    (tmp_path / "photos").mkdir()
+    status, said = fails(capsys, "--dataset", "photos")
+    assert status == 1
+    assert "no tokenizer of photos in ./runs; the newest, vqgan-scenes-000, is of scenes" in said
+
+
+def test_the_recipe_of_a_run_takes_the_tokenizer_of_that_run_and_not_the_newest(capsys):
+    from gtool.config.recipe import read_table
+
+    first = save_tokenizer(Path(TOKENIZER))
+    assert runs.train("prior", write_recipe("train.kimg=0.016"), "first") == 0
+    save_tokenizer(Path("runs/vqgan-scenes-001/weights-000001.safetensors"), "model.quantizer.size=64")
+    assert runs.train("prior", "first/recipe.toml", "second") == 0
+    assert read_table(Path("second/recipe.toml"))["prior"]["tokenizer"] == str(first.resolve())
+    capsys.readouterr()
+    # The recipe's own data set counts, too.
+    Path("tiny.toml").write_text(to_toml(tiny_prior("data.dataset=cifar10")), encoding="utf-8")
+    Path("data/cifar10").mkdir(parents=True)
+    assert "no tokenizer of cifar10" in fails(capsys, "--recipe", "tiny.toml")[1]
+
+
+def test_weights_of_another_model_are_no_tokenizer(tokenizer, tiny_weights, capsys):
+    status, said = fails(capsys, "--tokenizer", str(tiny_weights))
+    assert status == 2
+    assert (
+        "weights of transgan; a prior learns the codes of a tokenizer: the newest is runs/vqgan-scenes-000"
+        in said
+    )
+
+
+@pytest.mark.usefixtures("tokenizer")
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("data.resolution=17", "no multiple of 2"),
+        ("data.flip=true", "prior.flips"),
+        ("prior.keep=0", "prior.keep"),
+        ("data.condition=class", "no class labels"),
+        ("data.condition=pose", "data.condition"),
+        ("model.prior.heads=3", "width"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line(setting, said, capsys):
+    recipe = write_recipe()
+    status, message = fails(capsys, "--recipe", recipe, "--out", "out", "--set", setting)
+    assert status in (1, 2)
+    assert said in message
+    assert not Path("out").exists()
