@@ -42,7 +42,7 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             help="A run, weights, or a folder of images; the newest run when left out. A folder may be followed by "
-            "one to compare it with; --merge takes parts."
+            "one to compare it with."
         ),
     ] = None,
     fid: Annotated[
@@ -133,15 +133,6 @@ def evaluate(
         int | None, typer.Option(min=16, help="Crop and resize folders to so many pixels.")
     ] = None,
     num_processes: Annotated[int | None, typer.Option(min=1, help="Score by so many processes.")] = None,
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            metavar="K/N", help="Score the K-th of N parts only, to -o part.safetensors, for --merge."
-        ),
-    ] = None,
-    merge: Annotated[
-        bool, typer.Option("--merge", help="Add up the parts that --shard has written.")
-    ] = False,
     export_reference: Annotated[
         Path | None,
         typer.Option(
@@ -164,7 +155,7 @@ def evaluate(
         typer.Option(
             "--output",
             "-o",
-            help=f"Write the result too, by suffix: {OUTPUTS}; repeatable. Or where a part goes.",
+            help=f"Write the result too, by suffix: {OUTPUTS}; repeatable.",
         ),
     ] = None,
     maximum: Annotated[
@@ -197,6 +188,7 @@ def evaluate(
 
     A gate asks for its metric by itself. The exit status is 4 when a gate is not met.
     """
+    from gtool.errors import RecipeError
     from gtool.eval.options import Request
     from gtool.eval.report.outputs import Demands
     from gtool.eval.run import evaluate as run_evaluate
@@ -204,11 +196,11 @@ def evaluate(
     flags = {"fid": fid, "kid": kid, "is": inception_score, "pr": pr, "density": density}
     flags |= {"fid_infinity": infinity, "clip_fid": clip_fid, "rfd": rfd, "swd": swd}
     named = targets or []
-    parts = [path for path in output or [] if path.suffix == ".safetensors"]
+    if len(named) > 2:
+        raise RecipeError(f"{named[2]}: a third target; two are compared")
     request = Request(
         target=named[0] if named else None,
         other=named[1] if len(named) > 1 else None,
-        files=tuple(named[2:]),
         metrics=tuple(name for name, wanted in flags.items() if wanted),
         attention=attention,
         reconstruction=reconstruction,
@@ -225,9 +217,6 @@ def evaluate(
         preview=preview,
         resolution=resolution,
         num_processes=num_processes,
-        shard=shard,
-        merge=merge,
-        part=parts[0] if parts else None,
         export_reference=export_reference,
         fit=fit,
         strict=strict,
@@ -243,7 +232,7 @@ def evaluate(
             regressions=tuple(max_regress or ()),
             baseline=baseline,
             exit_zero=exit_zero,
-            outputs=tuple(path for path in output or [] if path not in parts),
+            outputs=tuple(output or []),
             gitlab_metrics=gitlab_metrics,
         ),
     )

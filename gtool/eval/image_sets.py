@@ -116,7 +116,6 @@ class Stored:
     chosen: np.ndarray
     key: dict[str, str | int]  # what the pixels depend on
     makeup: dict[str, Any]  # for the record: formats, modes, what was left out
-    opened: tuple[Wanted, int | None]  # how it was opened: what and how many were asked for
 
     @property
     def count(self) -> int:
@@ -200,20 +199,7 @@ def open_stored(wanted: Wanted, num: int | None, seed: int) -> Stored:
     content = look_at(source, places[chosen], wanted, makeup)
     key: dict[str, str | int] = {"source": content, "resolution": wanted.resolution or 0}
     key |= {"crop": wanted.crop, "num": len(chosen), "seed": seed if is_part else 0}
-    return Stored(short_name(wanted), images, chosen, key, makeup, (wanted, num))
-
-
-@dataclass(frozen=True)
-class Unopened:
-    """A reference that a part of a score does without; whoever merges the parts opens it."""
-
-    opened: tuple[Wanted, int | None]
-    key: dict[str, str | int]
-    count: int = 0
-
-    @property
-    def name(self) -> str:
-        return short_name(self.opened[0])
+    return Stored(short_name(wanted), images, chosen, key, makeup)
 
 
 def _load(source: Source, wanted: Wanted, makeup: dict[str, Any]) -> tuple[Any, np.ndarray]:

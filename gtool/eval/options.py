@@ -12,8 +12,7 @@ from gtool.data.names import ARCHIVES, find_dataset
 from gtool.errors import CheckpointError, RecipeError, did_you_mean
 from gtool.eval import paired
 from gtool.eval.gates import flags_of, metrics_of
-from gtool.eval.report.outputs import Demands, Plan, understand_demands
-from gtool.eval.shards import check_export, check_sharing, understand_parts
+from gtool.eval.report.outputs import Demands, Plan, require_place, understand_demands
 from gtool.io import checkpoint
 from gtool.metrics.features.published import check_statistics, is_statistics, refuse_beyond_statistics
 
@@ -55,10 +54,6 @@ class Request:
     device: str = "auto"
     precision: str = "auto"
     num_processes: int | None = None
-    shard: str | None = None  # 2/8
-    merge: bool = False
-    files: tuple[str, ...] = ()  # parts to merge
-    part: Path | None = None  # where this shard goes
     export_reference: Path | None = None
     fit: bool = False
     strict: bool = False
@@ -74,7 +69,7 @@ class Request:
     @property
     def only_reference(self) -> bool:
         """Whether nothing is scored: a reference is named, and where its statistics go, and nothing else."""
-        asked = self.metrics or self.looks or self.paired or self.merge or self.shard
+        asked = self.metrics or self.looks or self.paired
         named = self.reference is not None and self.export_reference is not None
         return named and self.target is None and not asked and self.demands == Demands()
 
@@ -103,10 +98,9 @@ def understand(request: Request) -> tuple[Request, Target, Plan]:
         RecipeError: options that do not go together, or mean nothing.
         CheckpointError, DataError: files that are not there, or cannot be used.
     """
-    check_sharing(request)
+    _check_sharing(request)
+    check_export(request)
     plan = understand_demands(request.demands, tuple(LOOKS))
-    if request.merge:
-        return *understand_parts(request), plan
     request = _ask_for_gates(request, plan)
     _refuse_files(request)
     if request.other is not None and request.reference is not None:
@@ -149,6 +143,33 @@ def check_only_reference(request: Request) -> None:
     if is_statistics(str(request.reference)):
         refuse_beyond_statistics(request)
     find_dataset(str(request.reference))
+
+
+def _check_sharing(request: Request) -> None:
+    """Refuse several processes for what one does alone; RecipeError names the flag."""
+    alone = [*request.looks, *(["paired"] if request.paired else [])]
+    if alone and (request.num_processes or 1) > 1:
+        raise RecipeError(f"{_flag(alone[0])} is not shared out; give it in a call of its own")
+
+
+def check_export(request: Request) -> None:
+    """Refuse statistics that cannot be written where `--export-reference` says.
+
+    Raises:
+        RecipeError: another suffix, or no metric that makes them.
+        CheckpointError: a file could not be written there in the end.
+    """
+    path = request.export_reference
+    if path is None:
+        return
+    if path.suffix.lower() != ".npz":
+        raise RecipeError(f"--export-reference {path}: statistics are an .npz file")
+    require_place(path)
+    made_by = {"fid", "kid", "pr", "density", "fid_infinity"}
+    if not request.only_reference and not made_by & set(request.metrics):
+        raise RecipeError(
+            "--export-reference writes Inception statistics: give --fid too, or --reference and nothing to score"
+        )
 
 
 def _refuse_files(request: Request) -> None:

@@ -5,11 +5,11 @@ An error of any process ends all of them, and the main one says it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gtool.errors import GToolError
-from gtool.eval.shards import Shard, grain_of, take_share
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,13 +33,28 @@ def take_together(scorer: Scorer, fake: Candidate, name: str, compute: Compute) 
         return scorer.take(fake, name)
 
     def work() -> dict[str, Tensor]:
-        take_share(scorer, fake, name, Shard(compute.rank + 1, compute.world_size))
+        import torch
+
+        start, stop = share_of(fake.count, compute, scorer.request.batch_size, getattr(fake, "grain", 1))
+        scorer.take(fake.part(start, stop), name, torch.arange(start, stop))
         return {} if compute.is_main else scorer.partial()
 
     for share in _exchange(work, compute):
         if share and compute.is_main:
             scorer.absorb(share)
     return None
+
+
+def share_of(count: int, compute: Compute, batch_size: int, grain: int = 1) -> tuple[int, int]:
+    """Return the first image of this process and the one after its last; shares begin at multiples of `grain`.
+
+    Shares are whole batches where there is one for every process: then the forwards are those of one process, bit
+    for bit.
+    """
+    rank, size = compute.rank, compute.world_size
+    grain = math.lcm(grain, batch_size if count >= size * batch_size else 1)
+    cuts = [count if cut == size else count * cut // size // grain * grain for cut in (rank, rank + 1)]
+    return cuts[0], cuts[1]
 
 
 def _exchange(work: Callable[[], dict[str, Tensor]], compute: Compute) -> list[dict[str, Tensor]]:
@@ -105,8 +120,7 @@ def _follow(scorer: Scorer, space: Space, compute: Compute) -> None:
 def _take_reference(scorer: Scorer, space: Space, compute: Compute) -> FeatureCollector:
     """Take this process's share; return a collector that holds all shares in the main process."""
     batch_size, count = scorer.request.batch_size, scorer.real.count
-    shard = Shard(compute.rank + 1, compute.world_size)
-    start, stop = shard.part(count, grain_of(count, shard, batch_size))
+    start, stop = share_of(count, compute, batch_size)
     collectors: list[FeatureCollector] = []
 
     def work() -> dict[str, Tensor]:

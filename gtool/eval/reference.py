@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gtool import console
 from gtool.errors import RecipeError
-from gtool.eval.image_sets import Stored, Unopened, Wanted, open_stored
+from gtool.eval.image_sets import Stored, Wanted, open_stored
 from gtool.metrics.features.published import PREFIX, PUBLISHED, find_published, is_statistics
 from gtool.metrics.features.weights import WeightsFile, are_same_weights
 from gtool.metrics.fid import Features
@@ -66,7 +66,7 @@ class Nothing:
     count: int = 0
 
 
-Reference = Stored | Summary | Unopened | Nothing
+Reference = Stored | Summary | Nothing
 
 
 def open_summary(request: Request) -> Summary:
@@ -102,8 +102,6 @@ def open_reference(request: Request, wanted: Wanted, num: int | None) -> Referen
     """
     if request.reference is not None and is_statistics(request.reference):
         return open_summary(request)
-    if request.shard and not {"rfd", "swd"} & set(request.metrics):
-        return Unopened((wanted, num), {"source": "", "resolution": wanted.resolution or 0})
     return open_stored(wanted, num, request.seed)
 
 

@@ -18,7 +18,6 @@ from gtool.eval.options import LOOKS, WITHOUT_WEIGHTS, Request, Target, check_on
 from gtool.eval.processes import share_reference, take_together
 from gtool.eval.report.outputs import Plan, Scored, finish
 from gtool.eval.report.record import SCHEMA, Stages, provenance
-from gtool.eval.shards import merge_parts, score_part
 from gtool.io import checkpoint
 
 if TYPE_CHECKING:
@@ -48,8 +47,6 @@ def evaluate(request: Request) -> dict[str, Any]:
     compute = _start(request)
     if compute is None:
         return {}
-    if request.shard:
-        return score_part(request, target, compute)
     gallery = _make_gallery(plan)
     record = _head(request, target, compute)
     if request.metrics:
@@ -129,18 +126,14 @@ def _score(request: Request, target: Target, compute: Compute, gallery: Gallery 
     from gtool.eval.scores import Scorer
 
     stages = Stages()
-    if request.merge:
-        scorer, real, about = merge_parts(request, compute)
-        fake: Candidate | None = None
-    else:
-        fake, real, about = open_sides(request, target, compute)
-        if gallery is not None:
-            fake = gallery.watch(fake, real)
-        stages.done("opening")
-        scorer = Scorer(request, real, fake.count, compute.device)
-        share_reference(scorer, compute)
-        stages.done("reference")
-        take_together(scorer, fake, target.name, compute)
+    fake, real, about = open_sides(request, target, compute)
+    if gallery is not None:
+        fake = gallery.watch(fake, real)
+    stages.done("opening")
+    scorer = Scorer(request, real, fake.count, compute.device)
+    share_reference(scorer, compute)
+    stages.done("reference")
+    take_together(scorer, fake, target.name, compute)
     stages.done("candidate")
     if not compute.is_main:
         return {}

@@ -249,18 +249,6 @@ def test_a_gate_asks_for_the_metric_by_itself(file, folders, capsys):
     assert run(["eval", *folders, "--max", "clip-fid=100000"]) == 0
 
 
-def test_parts_merge_into_the_score_of_one_process(file, folders, files, capsys):
-    whole = ask(capsys, *folders, "--clip-fid")["metrics"]["clip_fid"]
-    parts = [f"part-{number}.safetensors" for number in (1, 2)]
-    for number, part in enumerate(parts, 1):
-        ask(capsys, *folders, "--clip-fid", "--shard", f"{number}/2", "-o", part)
-    merged = ask(capsys, "--merge", *parts)["metrics"]["clip_fid"]
-    assert merged.pop("value") == pytest.approx(whole.pop("value"), rel=1e-6)
-    assert merged == whole
-    assert run(["eval", "--merge", *parts, "--clip-weights", str(files["TorchScript"])]) == 1
-    assert "other CLIP weights than those of part-1.safetensors" in capsys.readouterr().err
-
-
 REFUSED = {
     "no such file": (
         ["--clip-fid", "--clip-weights", "none.pt"],

@@ -179,7 +179,6 @@ def test_statistics_alone_need_images_and_a_place(weights, folders, capsys):
     assert "is a folder" in refuse(capsys, *alone, "folder.npz")[1]
     assert refuse(capsys, *alone, "a.npz", "--mode", "cleen")[0] == 2
     assert refuse(capsys, *alone, "a.npz", "-o", "a.json")[0] == 2
-    assert refuse(capsys, *alone, "a.npz", "--shard", "1/2", "-o", "a.safetensors")[0] == 2
     assert refuse(capsys, "--reference", "none/", "--export-reference", "a.npz")[0] == 1
     assert refuse(capsys, "--export-reference", "a.npz")[0] == 2
     assert refuse(capsys, "--reference", "clean-fid:cifar10-32-train", "--export-reference", "a.npz")[0] == 2
@@ -227,20 +226,6 @@ def test_results_gates_and_baselines_do_without_a_reference(weights, tmp_path, c
     again = ["--baseline", "result.json", "--max-regress", "is=1%"]
     assert run(["eval", str(fake), *again]) == 0
     assert run(["eval", str(fake), "--min", "is=1000"]) == 4
-
-
-def test_parts_of_a_score_without_reference_merge(weights, tmp_path, capsys):
-    fake = save(tmp_path / "fake", pictures.draw(12, seed=1))
-    whole, _ = ask(capsys, fake, "--is")
-    files = [f"part-{number}.safetensors" for number in (1, 2)]
-    for number, file in enumerate(files, 1):
-        ask(capsys, fake, "--is", "--shard", f"{number}/2", "-o", file)
-    merged, _ = ask(capsys, "--merge", *files)
-    assert merged["reference"] is None
-    assert merged["metrics"]["is"]["value"] == pytest.approx(whole["metrics"]["is"]["value"], rel=1e-6)
-
-
-# clean-fid's statistics.
 
 
 def test_names_of_published_statistics_are_known_offline(folders, capsys):

@@ -1,0 +1,234 @@
+"""One score from several processes: equal to that of one process."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+
+import gtool
+from gtool.cli import run
+from gtool.errors import GToolError
+from gtool.eval.image_sets import Wanted, open_stored
+from gtool.eval.options import Request
+from gtool.eval.processes import share_of, share_reference
+from gtool.eval.scores import Scorer
+from gtool.io.checkpoint import cache_dir
+from gtool.metrics.features.weights import INCEPTION
+from tests import inception_standin, pictures, small_inception
+from tests.eval.test_eval_hygiene import save
+
+
+@pytest.fixture(autouse=True)
+def weights(tmp_path, monkeypatch):
+    return small_inception.install(tmp_path, monkeypatch)
+
+
+def ask(capsys, *arguments):
+    assert run(["eval", *map(str, arguments), "--json", "--device", "cpu"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_shares_are_neighbours_that_leave_nothing_out():
+    for count, size, batch_size in ((10, 3, 1), (100, 7, 16), (16, 16, 1), (2, 3, 4), (100, 3, 32)):
+        shares = [share_of(count, member, batch_size) for member in Group(size).members]
+        assert [start for start, _ in shares] == [0, *(stop for _, stop in shares[:-1])]
+        assert shares[-1][1] == count
+        assert count < size * batch_size or all(start % batch_size == 0 for start, _ in shares)
+
+
+class Group:
+    """Processes as threads: what one shares or gathers reaches the others when all have come."""
+
+    def __init__(self, size):
+        self.members = [Member(self, rank) for rank in range(size)]
+        self.barrier = threading.Barrier(size, timeout=60)
+        self.values = [None] * size
+
+    def swap(self, rank, value):
+        self.values[rank] = value
+        self.barrier.wait()
+        found = list(self.values)
+        self.barrier.wait()
+        return found
+
+    def run(self, work):
+        """Call work(member) in every thread; return what each has returned or raised."""
+        answers = [None] * len(self.members)
+
+        def one(member):
+            try:
+                answers[member.rank] = work(member)
+            except GToolError as failed:
+                answers[member.rank] = failed
+
+        threads = [threading.Thread(target=one, args=(member,)) for member in self.members]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)
+            assert not thread.is_alive()
+        return answers
+
+
+class Member:
+    def __init__(self, group, rank):
+        self.group, self.rank, self.is_main = group, rank, rank == 0
+
+    @property
+    def world_size(self):
+        return len(self.group.members)
+
+    def share(self, value):
+        return self.group.swap(self.rank, value)[0]
+
+    def gather(self, value):
+        return self.group.swap(self.rank, value)
+
+
+class Through:
+    """An extractor with another forward."""
+
+    def __init__(self, extractor, forward):
+        self.extractor, self.forward = extractor, forward
+
+    def __getattr__(self, name):
+        return getattr(self.extractor, name)
+
+    def __call__(self, images):
+        return self.forward(images)
+
+
+def reference_by(size, *metrics):
+    """Return the reference's features as `size` processes take them, and how many images each took."""
+    request = Request(metrics=metrics, batch_size=4)
+    real = open_stored(Wanted("real", "train", None), None, 0)
+    taken = [0] * size
+
+    def work(member):
+        scorer = Scorer(request, real, 8, torch.device("cpu"))
+        (space,) = scorer.comparing
+        plain = space.extractor
+
+        def counted(images):
+            taken[member.rank] += len(images)
+            return plain(images)
+
+        space.extractor = Through(plain, counted)
+        share_reference(scorer, member)
+        return space.reference_features(real, 4) if member.is_main else None
+
+    return Group(size).run(work)[0], taken
+
+
+@pytest.mark.parametrize("rows_at_once", [16, 2048], ids=["moments", "rows"])
+def test_processes_share_the_reference_as_one_would_take_it(rows_at_once, monkeypatch):
+    monkeypatch.setattr("gtool.metrics.fid.ROWS_AT_ONCE", rows_at_once)
+    save(Path("real"), pictures.draw(70, seed=2))
+    (whole, _), cached = reference_by(1, "fid", "kid"), list(cache_dir().glob("stats/*"))
+    for file in cached:
+        file.unlink()
+    shared, taken = reference_by(3, "fid", "kid")
+    assert taken == [20, 24, 26]  # whole batches
+    assert [file.name for file in cached] == [file.name for file in cache_dir().glob("stats/*")]
+    torch.testing.assert_close(shared.rows, whole.rows, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(shared.gaussian.mean, whole.gaussian.mean, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(shared.gaussian.covariance, whole.gaussian.covariance, rtol=1e-6, atol=1e-9)
+    again, taken = reference_by(3, "fid", "kid")
+    assert taken == [0, 0, 0]
+    assert torch.equal(again.rows, shared.rows)
+
+
+def test_more_processes_than_real_images_leave_some_idle():
+    save(Path("real"), pictures.draw(2, seed=2))
+    found, taken = reference_by(3, "fid")
+    assert (found.count, sorted(taken)) == (2, [0, 1, 1])
+
+
+def test_processes_wait_while_another_command_makes_the_reference(monkeypatch):
+    """Nobody waits in one exchange for longer than the patience of the main process."""
+    monkeypatch.setattr("gtool.metrics.reference.PATIENCE", 0.05)
+    save(Path("real"), pictures.draw(9, seed=2))
+    reference_by(1, "fid")
+    (file,) = cache_dir().glob("stats/*.safetensors")
+    made = file.read_bytes()
+    file.unlink()
+    waits = []
+    monkeypatch.setattr(Member, "share", lambda self, value: waits.append(value) or swap(self, value))
+
+    def swap(member, value):
+        return member.group.swap(member.rank, value)[0]
+
+    def other_command():
+        with FileLock(file.with_suffix(".lock")):
+            held.set()
+            until.wait(30)
+            file.write_bytes(made)
+
+    held, until = threading.Event(), threading.Event()
+    other = threading.Thread(target=other_command)
+    other.start()
+    held.wait()
+    threading.Timer(0.5, until.set).start()
+    _, taken = reference_by(2, "fid")
+    other.join()
+    assert taken == [0, 0]
+    assert waits.count("wait") > 2
+    assert waits.count("done") == 1
+
+
+def test_a_real_image_that_one_process_cannot_use_ends_all(monkeypatch):
+    save(Path("real"), pictures.draw(8, seed=2))
+    request, real = (
+        Request(metrics=("fid",), batch_size=2),
+        open_stored(Wanted("real", "train", None), None, 0),
+    )
+
+    def work(member):
+        scorer = Scorer(request, real, 8, torch.device("cpu"))
+        if member.rank == 1:
+            plain = scorer.inception.extractor
+            scorer.inception.extractor = Through(
+                plain, lambda images: torch.full((len(images), 2048), torch.nan)
+            )
+            monkeypatch.setattr("gtool.metrics.fid.ROWS_AT_ONCE", 2)
+        share_reference(scorer, member)
+
+    answers = Group(2).run(work)
+    assert all("not finite" in str(answer) for answer in answers)
+    assert not list(cache_dir().glob("stats/*.safetensors"))
+
+
+def test_two_processes_score_as_one_does(tiny_run, tmp_path, capsys, monkeypatch):
+    """With a network of Inception's shape; the second cache is empty, so the reference is taken again."""
+    path, _ = inception_standin.make(tmp_path)
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    environment = {"PYTHONPATH": str(Path(gtool.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    environment |= {INCEPTION.variable: str(path), "GTOOL_CACHE": str(tmp_path / "cache")}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    options = ["--fid", "--kid", "--rfd", "--num", "6", "--precision", "fp32", "--batch-size", "3"]
+    options += ["--json", "--device", "cpu", "--num-processes"]
+    alone = ask(capsys, tiny_run, *options[:-3])
+    shutil.rmtree(tmp_path / "cache" / "stats")
+    together = subprocess.run(
+        [sys.executable, "-m", "gtool", "eval", str(tiny_run), *options, "2"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert together.returncode == 0, together.stderr
+    record = json.loads(together.stdout)
+    assert record["metrics"].keys() == alone["metrics"].keys()
+    for name, found in alone["metrics"].items():
+        assert record["metrics"][name]["value"] == pytest.approx(found["value"], rel=1e-6)
+    assert len(list((tmp_path / "cache" / "stats").glob("*.safetensors"))) == 1
+    assert len((tiny_run / "eval.jsonl").read_text().splitlines()) == 2
