@@ -44,13 +44,16 @@ class Decoding(nn.Module):
         return images.clamp(-1, 1)
 
 
-def of_tokenizer(tokenizer: Any, meta: Mapping[str, Any], resolution: int) -> dict[str, Exportable]:
+def of_tokenizer(
+    tokenizer: Any, meta: Mapping[str, Any], resolution: int | None = None
+) -> dict[str, Exportable]:
     """Return `encoder` and `decoder` to export.
 
     tokenizer: in eval mode, on the CPU.
     meta: of its weights file.
-    resolution: pixels of a side.
+    resolution: pixels of a side; None for that of its training.
     """
+    resolution = resolution or tokenizer.resolution
     side, size = resolution // tokenizer.down, tokenizer.codebook_size
     channels = tokenizer.image_channels
     images = f"images (N, {channels}, {resolution}, {resolution}) float32: in [-1, 1]"

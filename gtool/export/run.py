@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -18,7 +17,7 @@ from gtool.io.checkpoint import atomic_write
 from gtool.models import registry
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from gtool.export.onnx import Exportable
 
@@ -149,27 +148,13 @@ def _open(weights: Path) -> tuple[dict[str, Exportable], str]:
     Raises:
         CheckpointError: the file cannot be used.
     """
-    from gtool.export import onnx as exporting
-    from gtool.export import onnx_codes as exporting_codes
-    from gtool.io.checkpoint_network import open_trained
+    from gtool.models.trained import open_trained
 
     trained = open_trained(weights)
-    network = trained.network(_builder(trained.model)).eval().requires_grad_(False)
-    use = registry.find_model(trained.model).use
-    if trained.model == "vqgan":
-        return exporting_codes.of_tokenizer(network, trained.meta, trained.config.resolution), use
-    if trained.model == "prior":
-        return exporting_codes.of_composer(network, trained.meta), use
-    generates = hasattr(registry.networks(trained.model), "Generator")
-    wrap = exporting.of_generator if generates else exporting.of_predictor
-    return {"network": wrap(network, trained.meta)}, use
-
-
-def _builder(model: str) -> Callable[[Any], nn.Module]:
-    """Return what builds the network that makes images, and that one alone where it can be built alone."""
-    networks = registry.networks(model)
-    alone: Callable[[Any], nn.Module] | None = getattr(networks, "Generator", None)
-    return alone or (lambda config: networks.build(config)[0])
+    network = trained.network().eval().requires_grad_(False)
+    use = registry.find_model(trained.model).next_command
+    made = registry.exports(trained.model)(network, trained.meta)
+    return made if isinstance(made, dict) else {"network": made}, use
 
 
 # Original checkpoints.
@@ -185,23 +170,23 @@ def _import_released(request: Request, model: str) -> tuple[Path, dict[str, Any]
     if not source.is_file():
         raise CheckpointError(f"{source}: no such file")
     from gtool.export import onnx as exporting
-    from gtool.io.checkpoint_network import Trained
+    from gtool.models.trained import Trained
 
     if model in registry.PROJECTS:
         model, chosen, config, renamed = _read_taming(source)
-        importer = registry.importer(model)
+        importer = registry.released(model)
     else:
-        importer = registry.importer(model)
+        importer = registry.released(model)
         # Models whose files hold more than tensors have a reader of their own.
         chosen, config, renamed = getattr(importer, "read_file", partial(_read_tensors, importer))(source)
-    network = Trained(source, model, config, renamed, {}).network(_builder(model)).eval()
+    network = Trained(source, model, config, renamed, {}).network().eval()
     getattr(importer, "check", exporting.check_finite)(network)
     path = request.out or Path(f"{source.stem}.safetensors")
     path = path / f"{source.stem}.safetensors" if path.is_dir() else path
     meta = {"model": model, "config": config.model_dump(mode="json"), "nimg": 0, "source": source.name}
     checkpoint.save_weights(path, network.state_dict(), meta)
     count = sum(parameter.numel() for parameter in network.parameters())
-    use = registry.find_model(model).use.format(path=path)
+    use = registry.find_model(model).next_command.format(path=path)
     console.notice(
         f"read `{chosen}`: {model} at {config.resolution} px, {count / 1e6:.1f}M parameters; "
         f"checked by using it; next: {use}"
@@ -218,7 +203,7 @@ def _read_taming(source: Path) -> tuple[str, str, Any, dict[str, Tensor]]:
     if model not in registry.MODELS:
         raise CheckpointError(f"{source}: no tokenizer, and this gtool reads nothing else of that project")
     try:
-        return model, chosen, *registry.importer(model).rename_released(tensors)
+        return model, chosen, *registry.released(model).rename_released(tensors)
     except CheckpointError as bad:
         raise CheckpointError(f"{source}: {bad}") from None
 

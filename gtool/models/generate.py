@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from gtool.config.recipe import Recipe
 from gtool.data.transforms import to_uint8
 from gtool.errors import CheckpointError
-from gtool.io.checkpoint_network import open_trained
 from gtool.models import registry
+from gtool.models.trained import open_trained
 from gtool.runtime.device import Compute, hashed_normal
 
 WsOfRows = Callable[[Tensor], Tensor]
@@ -40,13 +40,12 @@ def load_generator(path: Path, compute: Compute) -> tuple[nn.Module, dict[str, A
         CheckpointError: the file is damaged, of another kind, or does not fit the model it names.
     """
     trained = open_trained(path)
-    build = getattr(registry.networks(trained.model), "Generator", None)
-    if build is None:
-        use = registry.find_model(trained.model).use.format(path=path)
+    if registry.find_model(trained.model).samples_from != "latents":
+        use = registry.find_model(trained.model).next_command.format(path=path)
         raise CheckpointError(
             f"{path}: weights of {trained.model}, which makes no images by itself; use `{use}`"
         )
-    generator = trained.network(build)
+    generator = trained.network()
     return generator.to(compute.device).eval().requires_grad_(False), trained.meta
 
 

@@ -1,70 +1,102 @@
-"""The table of models: what each is called, where its schema and networks are, which engine trains it.
+"""The table of models: where the parts of each family are, and what the family can do.
 
-A literal table of strings, so that help texts can list the names and nothing heavy is imported to know them.
+A literal table of strings, so that help texts can list the names and nothing heavy is imported to know them. No other
+place compares names of models: what the verbs have to know of a family is a field of its row.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from gtool.errors import RecipeError, did_you_mean
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Model:
-    """One row of the table; every field is a name to import on use."""
+    """One row of the table. A `module:name` is imported on use."""
 
-    module: str  # the networks: needs torch
-    schema: str  # module:class of the config: imports without torch
-    trainer: str  # what the family adds to `gtool train`
-    importer: str  # rename_released: needs torch
-    use: str  # what a user types with weights of it
+    config: str  # module:class of the `[model]` table: imports without torch
+    network: (
+        str  # module:class of what a weights file holds; the module's `build` makes all networks of training
+    )
+    trainer: str  # module of what the family adds to `gtool train`
+    released: str  # module of `rename_released`, which reads checkpoints of the original code
+    exports: str  # module:function from (network, metadata) to the parts to export, by name
+    next_command: str  # what a user types with weights of it
+    samples_from: Literal["latents", "codes"] | None = None  # None: makes no images by itself
     learns_from: str | None = None  # the model whose weights it is trained on
+    finetunes: bool = False  # goes on from trained weights with pictures of the user
+    reconstructs: bool = False  # holds a tokenizer: images to codes to images
+    paints: bool = False  # proposes strokes for `gtool paint`
+    attention_maps: bool = False  # its generator can return what its layers attend to
+    components: bool = False  # its latents are local components and a global one
+    truncation: bool = False  # its generator has a mapping, whose output can be drawn towards the mean
+    noise_inputs: bool = False  # its generator may take noise beside the latents
+    conditions: bool = False  # its images may follow a class or a label map
 
 
 MODELS = {
     "transgan": Model(
-        module="gtool.models.transgan.network",
-        schema="gtool.models.transgan.config:TransGANConfig",
+        config="gtool.models.transgan.config:TransGANConfig",
+        network="gtool.models.transgan.network:Generator",
         trainer="gtool.train.gan_trainer",
-        importer="gtool.models.transgan.released",
-        use="gtool sample {path}",
+        released="gtool.models.transgan.released",
+        exports="gtool.export.onnx:of_generator",
+        next_command="gtool sample {path}",
+        samples_from="latents",
+        noise_inputs=True,
     ),
     "gansformer": Model(
-        module="gtool.models.gansformer.network",
-        schema="gtool.models.gansformer.config:GANsformerConfig",
+        config="gtool.models.gansformer.config:GANsformerConfig",
+        network="gtool.models.gansformer.network:Generator",
         trainer="gtool.train.gan_trainer",
-        importer="gtool.models.gansformer.released",
-        use="gtool sample {path}",
+        released="gtool.models.gansformer.released",
+        exports="gtool.export.onnx:of_generator",
+        next_command="gtool sample {path}",
+        samples_from="latents",
+        attention_maps=True,
+        components=True,
+        truncation=True,
+        noise_inputs=True,
     ),
     "paint-transformer": Model(
-        module="gtool.models.paint_transformer.network",
-        schema="gtool.models.paint_transformer.config:PaintTransformerConfig",
+        config="gtool.models.paint_transformer.config:PaintTransformerConfig",
+        network="gtool.models.paint_transformer.network:build_predictor",
         trainer="gtool.train.strokes_trainer",
-        importer="gtool.models.paint_transformer.released",
-        use="gtool paint photo.jpg --weights {path}",
+        released="gtool.models.paint_transformer.released",
+        exports="gtool.export.onnx:of_predictor",
+        next_command="gtool paint photo.jpg --weights {path}",
+        finetunes=True,
+        paints=True,
     ),
     "vqgan": Model(
-        module="gtool.models.vqgan.network",
-        schema="gtool.models.vqgan.config:VQGANConfig",
+        config="gtool.models.vqgan.config:VQGANConfig",
+        network="gtool.models.vqgan.network:make_tokenizer",
         trainer="gtool.train.tokenizer_trainer",
-        importer="gtool.models.vqgan.released",
-        use="gtool train prior --tokenizer {path}",
+        released="gtool.models.vqgan.released",
+        exports="gtool.export.onnx_codes:of_tokenizer",
+        next_command="gtool train prior --tokenizer {path}",
+        reconstructs=True,
     ),
     "prior": Model(
-        module="gtool.models.prior.composer",
-        schema="gtool.models.prior.composer_config:ComposerConfig",
+        config="gtool.models.prior.composer_config:ComposerConfig",
+        network="gtool.models.prior.composer:Composer",
         trainer="gtool.train.prior_trainer",
-        importer="gtool.models.prior.released",
-        use="gtool sample {path}",
+        released="gtool.models.prior.released",
+        exports="gtool.export.onnx_codes:of_composer",
+        next_command="gtool sample {path}",
+        samples_from="codes",
         learns_from="vqgan",
+        reconstructs=True,
+        conditions=True,
     ),
 }
 
-# Projects whose files are of several of these models: which one, their names tell.
+# Projects whose files are of several of these models: which one, their tensors tell.
 PROJECTS = {"taming": ("vqgan", "prior")}
 
 
@@ -79,15 +111,25 @@ def find_model(name: str) -> Model:
     return MODELS[name]
 
 
+def models_that(**can: Any) -> list[str]:
+    """Return the names of the models whose rows have these values, as `models_that(paints=True)`."""
+    return [name for name, row in MODELS.items() if all(getattr(row, key) == can[key] for key in can)]
+
+
 def config_class(name: str) -> Any:
     """Return the pydantic class of a model's `[model]` table, without importing torch."""
-    module, _, attribute = find_model(name).schema.partition(":")
-    return getattr(import_module(module), attribute)
+    return _named(find_model(name).config)
+
+
+def network(name: str) -> Callable[[Any], Any]:
+    """Return what builds, from a config, the network that a weights file of a model holds."""
+    build: Callable[[Any], Any] = _named(find_model(name).network)
+    return build
 
 
 def networks(name: str) -> ModuleType:
-    """Import and return the module that builds the networks of a model."""
-    return import_module(find_model(name).module)
+    """Return the module whose `build(config)` makes all networks of a model's training, that of its weights first."""
+    return import_module(find_model(name).network.partition(":")[0])
 
 
 def trainer(name: str) -> ModuleType:
@@ -95,12 +137,23 @@ def trainer(name: str) -> ModuleType:
     return import_module(find_model(name).trainer)
 
 
-def importer(name: str) -> ModuleType:
+def released(name: str) -> ModuleType:
     """Import and return the module that reads checkpoints of a model's original code."""
-    return import_module(find_model(name).importer)
+    return import_module(find_model(name).released)
+
+
+def exports(name: str) -> Callable[..., Any]:
+    """Return the function that takes a model's network and metadata apart for `gtool export`."""
+    parts: Callable[..., Any] = _named(find_model(name).exports)
+    return parts
 
 
 def flops(name: str, config: Any) -> dict[str, float]:
     """Return the floating-point operations of one image through each network, forward only, as `build` orders them."""
-    schema = import_module(find_model(name).schema.partition(":")[0])
+    schema = import_module(find_model(name).config.partition(":")[0])
     return {network: float(count) for network, count in schema.flops(config).items()}
+
+
+def _named(place: str) -> Any:
+    module, _, attribute = place.partition(":")
+    return getattr(import_module(module), attribute)

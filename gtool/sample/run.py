@@ -51,12 +51,12 @@ def _model_of(weights: Path) -> str:
         CheckpointError: no weights of gtool, or of a model that others learn from and that makes no images.
     """
     model = str(checkpoint.read_meta(weights).get("model"))
-    learner = next((name for name, row in registry.MODELS.items() if row.learns_from == model), None)
+    learner = next(iter(registry.models_that(learns_from=model)), None)
     if learner is None:
         return model
     newest = checkpoint.newest_run(learner)
     there = f"; the newest {learner} is {newest.path}" if newest else ""
-    use = registry.find_model(model).use.format(path=weights)
+    use = registry.find_model(model).next_command.format(path=weights)
     raise CheckpointError(
         f"{weights}: weights of {model}, a tokenizer, which makes no images by itself; a {learner} over its codes "
         f"does: `{use}`{there}"

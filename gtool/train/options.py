@@ -153,7 +153,7 @@ def _with_network_of_weights(
         RecipeError: a setting asks for another network.
     """
     weights = checkpoint.find_start(str(recipe.train.weights), recipe.model_name)
-    from gtool.io.checkpoint_network import open_trained
+    from gtool.models.trained import open_trained
 
     trained = open_trained(weights)
     if trained.model != recipe.model_name:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gtool.config.recipe import Recipe
 from gtool.errors import CheckpointError
 from gtool.io import checkpoint
-from gtool.io.checkpoint_network import Trained
+from gtool.models.trained import Trained
 from gtool.runtime.device import Compute
 
 

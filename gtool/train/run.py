@@ -156,7 +156,7 @@ def _take_run(plan: Plan, request: Request, compute: Compute, stack: ExitStack) 
 
 def _restore(plan: Plan, run: RunFolder, state: Any) -> dict[str, float]:
     """Put the newest state back, or the weights to begin with; return what is known of the best snapshot."""
-    from gtool.io.checkpoint_network import open_trained
+    from gtool.models.trained import open_trained
     from gtool.train.resume import begin_with, restore_state
 
     states = run.states() if plan.run else []

@@ -30,11 +30,10 @@ def export(*arguments) -> int:
 
 
 def expected(path="mine.safetensors", count=3) -> list[np.ndarray]:
-    from gtool.io.checkpoint_network import open_trained
-    from gtool.models.paint_transformer.network import build_predictor
+    from gtool.models.trained import open_trained
 
     with torch.no_grad():
-        return [x.numpy() for x in open_trained(Path(path)).network(build_predictor).eval()(*patches(count))]
+        return [x.numpy() for x in open_trained(Path(path)).network().eval()(*patches(count))]
 
 
 # For other programs.

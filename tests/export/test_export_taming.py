@@ -35,10 +35,9 @@ def export(*arguments) -> int:
 
 
 def network(path):
-    from gtool.io.checkpoint_network import open_trained
-    from gtool.models import registry
+    from gtool.models.trained import open_trained
 
-    return open_trained(path).network(registry.networks("vqgan").make_tokenizer).eval()
+    return open_trained(path).network().eval()
 
 
 def test_a_tokenizer_becomes_an_encoder_and_a_decoder(tokenizer, capsys):

@@ -11,12 +11,11 @@ import torch
 
 from gtool.cli import run
 from gtool.errors import CheckpointError
-from gtool.io.checkpoint_network import open_trained
 from gtool.models.prior import released as prior_import
-from gtool.models.prior.composer import Composer
 from gtool.models.prior.network import Prior
 from gtool.models.prior.orders import cells_in_order
 from gtool.models.prior.released import read_file, split_released
+from gtool.models.trained import open_trained
 from gtool.models.vqgan import released as vqgan_import
 from tests import lightning_files, released_priors
 from tests.vqgans import formula_state
@@ -119,7 +118,7 @@ def test_a_file_becomes_weights_of_a_prior_with_its_tokenizers(monkeypatch, caps
     lightning_files.write("last.ckpt", tensors)
     assert run(["export", "last.ckpt", "--from", "taming", "-o", "ours.safetensors"]) == 0
     assert "prior at 16 px" in capsys.readouterr().err
-    composer: Any = open_trained(Path("ours.safetensors")).network(Composer)
+    composer: Any = open_trained(Path("ours.safetensors")).network()
     assert composer.config.prior.condition == "segmentation"
     image = torch.linspace(-1, 1, 3 * 256).view(1, 3, 16, 16)
     maps = torch.eye(5)[torch.arange(256).view(1, 16, 16) % 5].permute(0, 3, 1, 2)

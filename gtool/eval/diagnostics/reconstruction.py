@@ -52,18 +52,16 @@ def load_subject(path: Path, compute: Compute) -> Subject:
         CheckpointError: damaged.
         RecipeError: weights of a model without a tokenizer.
     """
-    from gtool.io.checkpoint_network import open_trained
+    from gtool.models.trained import open_trained
 
     trained = open_trained(path)
-    if trained.model not in ("vqgan", "prior"):
+    if not registry.find_model(trained.model).reconstructs:
         raise RecipeError(
             f"{path}: --reconstruction: weights of {trained.model}, which has no tokenizer; "
-            "name a run of vqgan or prior"
+            f"name a run of {' or '.join(registry.models_that(reconstructs=True))}"
         )
-    build = registry.networks(trained.model)
-    alone = trained.model == "vqgan"
-    network: Any = trained.network(build.make_tokenizer if alone else lambda config: build.build(config)[0])
-    tokenizer = network if alone else network.tokenizer
+    network: Any = trained.network()
+    tokenizer = getattr(network, "tokenizer", network)  # a prior's weights hold its tokenizer as well
     if tokenizer.image_channels != 3:
         raise RecipeError(
             f"{path}: --reconstruction: a tokenizer of maps with {tokenizer.image_channels} channels, and pictures "

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from gtool.errors import CheckpointError
 from gtool.io import checkpoint
-from gtool.io.checkpoint_network import open_trained
 from gtool.losses.strokes import mean_color, select_by_gain
 from gtool.models.paint_transformer.config import PATCH, num_parameters
-from gtool.models.paint_transformer.network import Proposals, build_predictor
+from gtool.models.paint_transformer.network import Proposals
+from gtool.models.trained import open_trained
 from gtool.runtime.device import Compute, hashed_uniform
 from gtool.strokes.brush import Brush
 from gtool.train.stroke_targets import masks
@@ -159,5 +159,5 @@ def load_predictor(path: Path | None, compute: Compute) -> Predict:
     trained = open_trained(path)
     if trained.model != MODEL:
         raise CheckpointError(f"{path}: weights of {trained.model!r}; painting needs those of {MODEL}")
-    network = trained.network(build_predictor, num_parameters(trained.config))
+    network = trained.network(num_parameters(trained.config))
     return predictor_of(network.to(compute.device).eval().requires_grad_(False), compute)

@@ -21,9 +21,8 @@ from gtool.data.conditions import ids_of_depth, ids_of_maps
 from gtool.data.transforms import to_pm1, to_uint8
 from gtool.errors import CheckpointError
 from gtool.io import checkpoint
-from gtool.io.checkpoint_network import open_trained
-from gtool.models import registry
 from gtool.models.prior.autoregressive import Known, Request, composing
+from gtool.models.trained import open_trained
 from gtool.runtime.device import Compute
 
 MODEL = "prior"
@@ -42,7 +41,7 @@ def load_composer(path: Path, compute: Compute) -> tuple[Any, dict[str, Any]]:
         newest = checkpoint.newest_run(MODEL)
         there = f"the newest is {newest.path}" if newest else "`gtool train prior` trains one"
         raise CheckpointError(f"{path}: weights of {trained.model}, not of a prior; {there}")
-    composer = trained.network(lambda config: registry.networks(MODEL).build(config)[0])
+    composer = trained.network()
     return composer.to(compute.device).eval().requires_grad_(False), trained.meta
 
 

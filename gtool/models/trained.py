@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,16 +25,16 @@ class Trained:
     tensors: dict[str, Tensor]
     meta: dict[str, Any]
 
-    def network(self, build: Callable[[Any], nn.Module], needed: int | None = None) -> nn.Module:
+    def network(self, needed: int | None = None) -> nn.Module:
         """Build and fill the network; a file that asks for more than it holds is refused before that is made.
 
         Args:
-            build: from the config.
             needed: numbers that the network learns; where that is not known, an outline is built to compare with.
 
         Raises:
             CheckpointError: the tensors are not those of the network.
         """
+        build = registry.network(self.model)
         if needed is None:
             with torch.device("meta"):
                 outline = build(self.config)
@@ -43,7 +42,7 @@ class Trained:
         elif (held := sum(tensor.numel() for tensor in self.tensors.values())) < needed:
             raise CheckpointError(f"{self.path}: holds {held:,} numbers, its description asks for {needed:,}")
         with torch.random.fork_rng(devices=[]):
-            network = build(self.config)
+            network: nn.Module = build(self.config)
         checkpoint.restore(network, self.tensors, self.path)
         return network
 
