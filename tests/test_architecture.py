@@ -26,7 +26,6 @@ LEVELS = [
 LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
 # Arrows that do not point downwards yet.
 EXCEPTIONS = {
-    "data -> eval",
     "data -> metrics",
     "data -> models",
     "data -> sample",

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from gtool import console
 from gtool.data.decode import UnreadableImage, quiet_pillow
-from gtool.data.image_checks import find_damaged, look_at, look_beside, tolerate
 from gtool.data.lazy import in_order
 from gtool.data.open import Source, open_source
 from gtool.data.pixel_cache import load_images
 from gtool.data.transforms import to_uint8
 from gtool.errors import DataError, printable
+from gtool.eval.image_checks import find_damaged, look_at, look_beside, tolerate
 from gtool.metrics.images import permutation
 from gtool.models.generate import batches
 from gtool.runtime.device import Compute, derive_seed

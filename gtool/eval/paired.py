@@ -47,7 +47,7 @@ class Pairs:
     def read(self, number: int) -> tuple[Tensor, Tensor]:
         """Return the pictures uint8 (3, H, W) of a pair; DataError names all of its side that are damaged."""
         from gtool.data.decode import UnreadableImage
-        from gtool.data.image_checks import find_damaged
+        from gtool.eval.image_checks import find_damaged
 
         _, made, real = self.partners[number]
         try:
@@ -162,7 +162,7 @@ def _look(pairs: Pairs, folder: str, request: Request) -> tuple[Pairs, dict[str,
 
     Sizes are not looked at here: partners of one size need not be square.
     """
-    from gtool.data.image_checks import find_damaged, look_at, look_beside
+    from gtool.eval.image_checks import find_damaged, look_at, look_beside
     from gtool.eval.run import named_images
 
     specs = {"fake": folder, "real": str(request.reference)}
