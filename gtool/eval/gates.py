@@ -17,41 +17,20 @@ from typing import Any
 
 from gtool import console
 from gtool.errors import DataError, RecipeError, did_you_mean
-from gtool.metrics.directions import HIGHER_IS_BETTER
 from gtool.metrics.features.weights import are_same_weights
+from gtool.metrics.registry import SCORES
 
-# Metric -> the flag that scores it; `swd` has a value a level and is found by its head.
-FLAGS = {
-    "fid": "fid",
-    "kid": "kid",
-    "is": "is",
-    "precision": "pr",
-    "recall": "pr",
-    "density": "density",
-    "coverage": "density",
-    "fid_infinity": "fid_infinity",
-    "clip_fid": "clip_fid",
-    "rfd": "rfd",
-    "swd_16": "swd",
-    "swd_32": "swd",
-    "psnr": "paired",
-    "ssim": "paired",
-    "l1": "paired",
-    "lpips": "paired",
-}
 # Numbers of looks into a model of which more is better: shares of objects, of wanted pixels, of codes in use.
-HIGHER_IN_LOOKS = HIGHER_IS_BETTER | {"codes_used", "perplexity", "pixels", "mean_iou", "attention", "margin"}
-# What a metric can be at all: a gate outside could never be met.
-LEAST = {name: 0.0 for name in FLAGS if name not in ("kid", "fid_infinity", "is", "ssim")} | {
-    "is": 1.0,
-    "ssim": -1.0,
+HIGHER_IN_LOOKS = {score.name for score in SCORES.values() if score.higher_is_better} | {
+    "codes_used",
+    "perplexity",
+    "pixels",
+    "mean_iou",
+    "attention",
+    "margin",
 }
-MOST = {"precision": 1.0, "recall": 1.0, "coverage": 1.0, "ssim": 1.0, "l1": 255.0}
-# The numbers beside its value that a metric has.
-FIELDS = {"kid": ("deviation",), "is": ("deviation",), "rfd": ("floor", "ratio"), "swd": ("floor", "ratio")}
 RECONSTRUCTION = ("psnr", "ssim", "l1", "rfd", "rfd_ratio", "codes_used", "perplexity")
 LEVELS = ("error", "warn")
-_LEVEL_OF_SWD = re.compile(r"swd_(16|32|64|128|256|512|1024|2048|4096)")
 _NUMBER = re.compile(r"(?P<number>[^%]*)(?P<percent>%?)")
 
 
@@ -137,9 +116,9 @@ def _require_known(metric: str, flag: str, looks: tuple[str, ...]) -> None:
         return
     if head == "swd":
         raise RecipeError(f"{flag}: swd has a value a level; name one: `swd_16`, `swd_32`, ...")
-    if head not in FLAGS and not _LEVEL_OF_SWD.fullmatch(head):
-        raise RecipeError(f"{flag}: unknown metric {head}{did_you_mean(head.lower(), (*FLAGS, *looks))}")
-    fields = ("value", *FIELDS.get("swd" if head.startswith("swd_") else head, ()))
+    if head not in SCORES:
+        raise RecipeError(f"{flag}: unknown metric {head}{did_you_mean(head.lower(), (*SCORES, *looks))}")
+    fields = ("value", *SCORES[head].beside)
     if dot and tail not in fields:
         raise RecipeError(f"{flag}: {head} has no number {tail}{did_you_mean(tail, fields)}")
 
@@ -152,13 +131,14 @@ def _require_sense(gate: Gate) -> None:
         return
     if gate.is_relative:
         raise RecipeError(f"{gate.flag}: a share of what? Percent goes with --max-regress")
-    low, high = LEAST.get(gate.metric, -math.inf), MOST.get(gate.metric, math.inf)
+    score = SCORES.get(gate.metric)
+    low, high = (score.low, score.high) if score else (-math.inf, math.inf)
     if (gate.kind == "max" and gate.bound < low) or (gate.kind == "min" and gate.bound > high):
         edge = f"is never below {low:g}" if gate.kind == "max" else f"is never above {high:g}"
         raise RecipeError(f"{gate.flag}: {gate.metric} {edge}, so this can never be met")
     if gate.kind == "max" and is_better_higher(gate.metric):
         console.notice(f"{gate.flag}: more is better of {gate.metric}; --min is the usual gate")
-    if gate.kind == "min" and gate.metric in FLAGS and not is_better_higher(gate.metric):
+    if gate.kind == "min" and score and not is_better_higher(gate.metric):
         console.notice(f"{gate.flag}: less is better of {gate.metric}; --max is the usual gate")
 
 
@@ -180,14 +160,7 @@ def is_better_higher(name: str) -> bool:
     name = name.removesuffix(".value")
     if "." in name:
         return name.rpartition(".")[2] in HIGHER_IN_LOOKS
-    return name in HIGHER_IS_BETTER
-
-
-def flags_of(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the flags that score these metrics, each once; names of looks are passed over."""
-    heads = [name.split(".")[0] for name in names]
-    flags = ["swd" if head.startswith("swd_") else FLAGS.get(head) for head in heads]
-    return tuple(dict.fromkeys(flag for flag in flags if flag))
+    return name in SCORES and SCORES[name].higher_is_better
 
 
 # The baseline.
@@ -211,8 +184,8 @@ def read_baseline(path: Path, gates: Sequence[Gate]) -> Baseline:
     return baseline
 
 
-def metrics_of(baseline: Baseline) -> list[str]:
-    """Return the names of the metrics that a baseline has."""
+def scores_of(baseline: Baseline) -> list[str]:
+    """Return the names of the scores that a baseline has."""
     return list(baseline.record.get("metrics", {}))
 
 

@@ -11,14 +11,13 @@ from gtool import console
 from gtool.data.names import ARCHIVES, find_dataset
 from gtool.errors import CheckpointError, RecipeError, did_you_mean
 from gtool.eval import paired
-from gtool.eval.gates import flags_of, metrics_of
+from gtool.eval.gates import scores_of
 from gtool.eval.report.outputs import Demands, Plan, require_place, understand_demands
 from gtool.io import checkpoint
 from gtool.metrics.features.published import check_statistics, is_statistics, refuse_beyond_statistics
+from gtool.metrics.registry import METRICS, metrics_of
 
-METRICS = ("fid", "kid", "is", "pr", "density", "fid_infinity", "clip_fid", "rfd", "swd")
 WITHOUT_WEIGHTS = ("rfd", "swd")
-WITHOUT_REFERENCE = ("is",)
 MODES = ("clean", "legacy_tensorflow", "legacy_pytorch")
 # What looks into a model: the module that scores it and prints its table; whether it compares with a data set.
 LOOKS = {
@@ -76,7 +75,7 @@ class Request:
     @property
     def needs_reference(self) -> bool:
         """Whether anything real takes part; of a model's images alone there are scores too."""
-        return not self.metrics or not set(self.metrics) <= set(WITHOUT_REFERENCE)
+        return not self.metrics or any(METRICS[name].real for name in self.metrics)
 
 
 @dataclass(frozen=True)
@@ -185,8 +184,8 @@ def _ask_for_gates(request: Request, plan: Plan) -> Request:
     """Ask for what gates are about; where nothing is asked for at all, for what the baseline has."""
     wanted = [gate.metric for gate in plan.gates]
     if not wanted and not request.metrics and not request.looks and plan.baseline is not None:
-        wanted = metrics_of(plan.baseline)
-    flags = flags_of(wanted)
+        wanted = scores_of(plan.baseline)
+    flags = ["paired" if METRICS[name].is_paired else name for name in metrics_of(wanted)]
     # Looks, and whatever else is scored beside METRICS, are switches of the request.
     switches: dict[str, Any] = {
         name: True
@@ -195,7 +194,11 @@ def _ask_for_gates(request: Request, plan: Plan) -> Request:
         and (name in flags or any(one.startswith(f"{name}.") for one in wanted))
     }
     metrics = (*request.metrics, *(flag for flag in flags if flag not in request.metrics))
-    return replace(request, metrics=tuple(name for name in METRICS if name in metrics), **switches)
+    return replace(
+        request,
+        metrics=tuple(name for name in METRICS if name in metrics and not METRICS[name].is_paired),
+        **switches,
+    )
 
 
 def _refuse_idle(request: Request) -> None:

@@ -8,10 +8,8 @@ import pytest
 
 from gtool.errors import DataError, RecipeError
 from gtool.eval.gates import (
-    FLAGS,
     comparable_part,
     find_number,
-    flags_of,
     is_better_higher,
     judge,
     parse_gates,
@@ -19,6 +17,7 @@ from gtool.eval.gates import (
     require_measured,
 )
 from gtool.metrics.features.weights import INCEPTION
+from gtool.metrics.registry import SCORES, metrics_of
 
 LOOKS = ("attention", "reconstruction", "map_agreement")
 
@@ -79,7 +78,7 @@ def test_a_regression_is_measured_in_the_direction_of_its_metric(tmp_path, typed
 
 
 def test_every_metric_has_a_direction_that_people_expect():
-    higher = {name for name in FLAGS if is_better_higher(name)}
+    higher = {name for name in SCORES if is_better_higher(name)}
     assert higher == {"is", "precision", "recall", "density", "coverage", "psnr", "ssim"}
     assert is_better_higher("reconstruction.psnr")
     assert not is_better_higher("reconstruction.l1")
@@ -88,7 +87,7 @@ def test_every_metric_has_a_direction_that_people_expect():
 
 def test_a_gate_asks_for_its_metric_once():
     gates = gates_of(maxima=["fid=20", "swd_16=9", "rfd.ratio=2"], minima=["recall=0.3", "precision=0.4"])
-    assert flags_of(gate.metric for gate in gates) == ("fid", "swd", "rfd", "pr")
+    assert metrics_of(gate.metric for gate in gates) == ("fid", "swd", "rfd", "pr")
 
 
 def test_numbers_are_found_beside_values_and_in_looks():
