@@ -31,7 +31,6 @@ EXCEPTIONS = {
     "data -> sample",
     "eval -> sample",
     "eval -> train",
-    "io -> data",
     "models -> data",
     "models -> strokes",
     "models -> train",

@@ -19,13 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
-from gtool.data.decode import MAX_BYTES, VERSION, Encoded, UnreadableImage
 from gtool.data.label_names import read_names
-from gtool.data.names import ARRAY_SUFFIX, IMAGE_SUFFIXES, Place, is_visible, visible_files
+from gtool.data.names import ARRAY_SUFFIX, Place
 from gtool.data.open import ImageSource, Maps
 from gtool.data.pair_folders import find_pairs
 from gtool.data.splits import SPLIT_NAMES, choose_split
 from gtool.errors import DataError
+from gtool.io.image import MAX_BYTES, VERSION, Encoded, UnreadableImage
+from gtool.io.image_files import IMAGE_SUFFIXES, is_visible, visible_files
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gtool.data.decode import UnreadableImage, open_image, quiet_pillow, read_rgb
 from gtool.data.label_maps import UNLABELLED, nearest, read_depth, read_labels, to_ids
 from gtool.errors import DataError
+from gtool.io.image import UnreadableImage, open_image, quiet_pillow, read_rgb
 
 
 def read_map(

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from gtool.data.decode import Encoded, UnreadableImage, open_image, read_values, square_box
+from gtool.io.image import Encoded, UnreadableImage, open_image, read_values, square_box
 
 VERSION = 1  # of the maps that come out: raised when any of them changes
 UNLABELLED = 65535  # in squares of labels before they become ids

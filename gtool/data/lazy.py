@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gtool.data.decode import UnreadableImage
+from gtool.io.image import UnreadableImage
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from gtool.errors import DataError, did_you_mean
+from gtool.io.image_files import IMAGE_SUFFIXES, visible_files
 
 SCENES = "scenes"
 # Short name -> hub id, with its configuration after a colon where the hub has several.
@@ -35,9 +36,6 @@ SHORT_NAMES = {
     "ffhq": "merkol/ffhq-256",
     "cityscapes": "Chris1/cityscapes",
 }
-IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif")
-)
 ARRAY_SUFFIX = ".npy"  # counts as an image where pictures are scored, not where they are trained on
 ARCHIVES = (".zip", ".parquet")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -133,35 +131,3 @@ def _kind_of_folder(path: Path) -> Kind:
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return "arrow"
     return "parquet" if any(visible_files(path, (".parquet",))) else "folder"
-
-
-def visible_files(root: Path, suffixes: frozenset[str] | tuple[str, ...] | None) -> Iterator[Path]:
-    """Yield the files below a folder with one of these suffixes (lower case), or all, that are not hidden.
-
-    Links are followed, each folder once. A link that leads nowhere is yielded: its reader reports it.
-
-    Raises:
-        DataError: a folder cannot be listed.
-    """
-
-    def fail(bad: OSError) -> None:
-        raise DataError(f"{bad.filename}: cannot be listed: {bad.strerror}") from None
-
-    seen: set[str] = set()
-    for folder, below, names in os.walk(root, followlinks=True, onerror=fail):
-        real = os.path.realpath(folder)
-        if real in seen:
-            below.clear()
-            continue
-        seen.add(real)
-        below[:] = [name for name in below if is_visible(name)]
-        for name in names:
-            if is_visible(name) and (suffixes is None or os.path.splitext(name)[1].lower() in suffixes):
-                path = Path(folder, name)
-                if path.is_file() or path.is_symlink():
-                    yield path
-
-
-def is_visible(name: str) -> bool:
-    """Say whether a file or folder name is not hidden."""
-    return not name.startswith(".") and name != "__MACOSX"

@@ -13,12 +13,12 @@ from typing import Protocol
 
 import numpy as np
 
-from gtool.data.decode import Encoded, UnreadableImage, read_rgb, read_size, read_values, to_square
 from gtool.data.label_maps import MapSquare, map_square
 from gtool.data.names import Place, find_dataset
 from gtool.data.synthetic.scenes import CLASSES, Scenes, draw_scenes
 from gtool.data.synthetic.scenes import VERSION as SCENES_VERSION
 from gtool.errors import DataError
+from gtool.io.image import Encoded, UnreadableImage, read_rgb, read_size, read_values, to_square
 from gtool.runtime.device import derive_seed
 
 __all__ = [

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gtool.data.decode import UnreadableImage, quiet_pillow
 from gtool.data.entries import Entry, Rows, write_rows
 from gtool.data.label_maps import KINDS, MAX_LABELS, MapSquare, ids_type, to_ids
 from gtool.data.label_maps import VERSION as MAPS_VERSION
 from gtool.data.lazy import LazyImages, Squares, in_order
 from gtool.data.open import Source
 from gtool.errors import DataError
+from gtool.io.image import UnreadableImage, quiet_pillow
 
 Progress = Callable[[int, int], None]
 Stored = np.ndarray | LazyImages

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from gtool.data.decode import MAX_BYTES, VERSION, Encoded, UnreadableImage, open_image, quiet_pillow, read_rgb
 from gtool.data.entries import Entry
 from gtool.data.lazy import in_order
 from gtool.data.open import ImageSource
+from gtool.io.image import MAX_BYTES, VERSION, Encoded, UnreadableImage, open_image, quiet_pillow, read_rgb
 
 FORMAT = 2
 BLOCK = 16  # images that a thread looks at before it hands over what it saw

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gtool.data.decode import VERSION, Encoded, UnreadableImage
 from gtool.data.label_names import read_names
-from gtool.data.names import Place, visible_files
+from gtool.data.names import Place
 from gtool.data.open import Columns, ImageSource, Maps
 from gtool.data.splits import choose_split
 from gtool.data.table_files import Tables, load_tables
 from gtool.errors import DataError
+from gtool.io.image import VERSION, Encoded, UnreadableImage
+from gtool.io.image_files import visible_files
 
 if TYPE_CHECKING:
     from datasets import Dataset

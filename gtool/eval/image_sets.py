@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from gtool import console
-from gtool.data.decode import UnreadableImage, quiet_pillow
 from gtool.data.lazy import in_order
 from gtool.data.open import Source, open_source
 from gtool.data.pixel_cache import load_images
-from gtool.data.transforms import to_uint8
 from gtool.errors import DataError, printable
 from gtool.eval.image_checks import find_damaged, look_at, look_beside, tolerate
+from gtool.io.image import UnreadableImage, quiet_pillow
 from gtool.metrics.images import permutation
 from gtool.models.generate import batches
+from gtool.nn.ranges import to_uint8
 from gtool.runtime.device import Compute, derive_seed
 
 Batch = Tensor | list[Tensor]  # uint8 (n, 3, H, W), or n images (3, H, W) of different sizes

@@ -46,8 +46,8 @@ class Pairs:
 
     def read(self, number: int) -> tuple[Tensor, Tensor]:
         """Return the pictures uint8 (3, H, W) of a pair; DataError names all of its side that are damaged."""
-        from gtool.data.decode import UnreadableImage
         from gtool.eval.image_checks import find_damaged
+        from gtool.io.image import UnreadableImage
 
         _, made, real = self.partners[number]
         try:
@@ -96,7 +96,7 @@ def score(folder: str, request: Request, compute: Compute) -> dict[str, Any]:
             tolerated; other files, and `strict`.
         CheckpointError: files of LPIPS that cannot be used.
     """
-    from gtool.data.decode import quiet_pillow
+    from gtool.io.image import quiet_pillow
     from gtool.metrics.paired import PROTOCOL, Paired
 
     lpips, weights = _load_lpips(request, compute)

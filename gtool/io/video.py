@@ -14,11 +14,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gtool.data.photos import Photo, fitting
 from gtool.errors import DataError, GToolError
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from gtool.io.photo import Photo
 
 SUFFIXES = frozenset(
     ".mp4 .m4v .mov .webm .mkv .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .ogv .3gp".split()  # noqa: SIM905
@@ -130,7 +131,7 @@ def open_clip(path: Path) -> Iterator[Clip]:
         GToolError: a film, and PyAV is not installed.
     """
     if not is_clip(path):
-        from gtool.data.decode import open_image, quiet_pillow
+        from gtool.io.image import open_image, quiet_pillow
 
         with quiet_pillow(), open_image(path, str(path)) as image:
             if getattr(image, "n_frames", 1) < 2:
@@ -218,6 +219,8 @@ class _Film:
         return said if abs(found / said - 1) < 0.02 else found
 
     def frames(self, at_most: int, sound: Callable[[Any], None]) -> Iterator[Frame]:
+        from gtool.io.photo import fitting
+
         size = None
         for frame, time in self._decode(sound):
             size = size or fitting(frame.width, frame.height, at_most)
@@ -283,6 +286,8 @@ def _to_photo(frame: Any, width: int, height: int) -> Photo:
     """A decoded frame, upright: width and height are those before it is turned."""
     import numpy as np
 
+    from gtool.io.photo import Photo
+
     has_alpha = any(component.is_alpha for component in frame.format.components)
     kind = "rgba" if has_alpha else "rgb24"
     pixels = frame.to_ndarray(format=kind, width=width, height=height, interpolation="AREA")
@@ -319,6 +324,8 @@ class _Animation:
     def frames(self, at_most: int, sound: Callable[[Any], None]) -> Iterator[Frame]:
         import numpy as np
         from PIL import Image
+
+        from gtool.io.photo import Photo, fitting
 
         size, time = fitting(*self._image.size, at_most), Fraction(0)
         for delay in self._delays():

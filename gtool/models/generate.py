@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from gtool.config.recipe import Recipe
-from gtool.data.transforms import to_uint8
 from gtool.errors import CheckpointError
 from gtool.models import registry
 from gtool.models.trained import open_trained
+from gtool.nn.ranges import to_uint8
 from gtool.runtime.device import Compute, hashed_normal
 
 WsOfRows = Callable[[Tensor], Tensor]

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gtool.data.photos import FORMATS, Found
 from gtool.errors import GToolError, RecipeError
 from gtool.io import video as clips
+from gtool.io.image_files import FORMATS, Found
 
 PAINTED = "-painted"
 ANIMATIONS = (".webp", ".gif", ".mp4")

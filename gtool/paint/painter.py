@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from gtool import __version__, console
-from gtool.data.photos import Photo, save_photo, shrink
 from gtool.errors import DataError
+from gtool.io.photo import Photo, save_photo, shrink
 from gtool.models.paint_transformer import proposals
 from gtool.models.paint_transformer.config import PATCH
 from gtool.paint.outputs import Job, shown
@@ -27,7 +27,7 @@ from gtool.strokes.canvas import Painting, render_painting, uncovered
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gtool.data.photos import Pixels
+    from gtool.io.photo import Pixels
 
 DEFAULT_DETAIL = 0.5
 USUAL_LEVEL = 4  # at the default detail: the same strokes for the eye, whatever the size of the photo

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gtool import console
-from gtool.data.photos import Photo, check_size, find_photos, read_ink, read_photo, save_photo, shrink
 from gtool.errors import DataError, GToolError, RecipeError, did_you_mean
 from gtool.io import checkpoint
+from gtool.io.image_files import check_size, find_photos
 from gtool.io.video import Survey, is_clip, survey
 from gtool.paint.outputs import (
     PAINTED,
@@ -30,7 +30,7 @@ from gtool.paint.outputs import (
 from gtool.runtime.device import PRECISIONS
 
 if TYPE_CHECKING:
-    from gtool.data.photos import Pixels
+    from gtool.io.photo import Photo, Pixels
     from gtool.paint.painter import Animation, Studio
 
 MODEL = "paint-transformer"
@@ -199,6 +199,8 @@ def _brush(text: str) -> dict[str, Any]:
     found = find_photos([str(path)])
     if found[0].problem:
         raise DataError(shown(f"--brush {found[0].path}: {found[0].problem}"))
+    from gtool.io.photo import read_ink
+
     # The name that the released code gives to its mark with upright bristles.
     chosen = next((item.path for item in found if "vertical" in item.path.stem.lower()), found[0].path)
     return {"brush": f"{path.resolve().name}/", "ink": read_ink(chosen)}
@@ -257,10 +259,10 @@ def _paint_photos(request: Request) -> Report:
         place = f"{number} of {len(jobs)}, " if len(jobs) > 1 else ""
         with _bearing(report, job, alone):
             began = time.perf_counter() - reading
-            if isinstance(photo, Photo):
-                record = _paint_one(request, studio, job, photo, place, began)
-            else:
+            if isinstance(photo, Survey):
                 record = _paint_frames(request, studio, job, photo, place, began)
+            else:
+                record = _paint_one(request, studio, job, photo, place, began)
             report.records.append(record)
     report.settings = {"method": said["method"], "seed": request.seed}
     if said["weights"] is not None:
@@ -295,6 +297,8 @@ def _jobs(request: Request) -> tuple[list[Job], list[Failure]]:
 
 
 def _read(job: Job, request: Request) -> Photo:
+    from gtool.io.photo import Photo, read_photo, shrink
+
     side = request.max_side or DEFAULT_SIDE
     if not request.photos:
         return Photo(shrink(_scene(), side))
@@ -329,6 +333,7 @@ def _paint_one(
     request: Request, studio: Studio, job: Job, photo: Photo, place: str, began: float
 ) -> dict[str, Any]:
     """Paint a photo, write its files and say so; returns its record."""
+    from gtool.io.photo import save_photo
     from gtool.paint.painter import enough_memory, measure, write_files
 
     name = shown(job.source)

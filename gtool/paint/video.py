@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gtool import console
-from gtool.data.photos import Photo, fitting
+from gtool.io.photo import Photo, fitting
 from gtool.io.video import Frame, Survey, open_clip
 from gtool.paint.film import write_film
 from gtool.paint.outputs import Job, shown
@@ -20,7 +20,7 @@ from gtool.paint.video_strokes import ClipPainter
 from gtool.strokes.canvas import Painting, render_painting
 
 if TYPE_CHECKING:
-    from gtool.data.photos import Pixels
+    from gtool.io.photo import Pixels
 
 
 def paint_clip(

@@ -117,8 +117,8 @@ class Source:
 
     def maps(self, indices: Tensor) -> Iterator[tuple[Any, Mapping[str, Any]]]:
         """Yield each image uint8 (3, R, R) with layer -> attention (heads, k, h, w)."""
-        from gtool.data.transforms import to_uint8
         from gtool.models.generate import batches
+        from gtool.nn.ranges import to_uint8
 
         names = self.generator.attention_layers
         made = batches(

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gtool.data.transforms import to_pm1
 from gtool.losses import adversarial as losses
+from gtool.nn.ranges import to_pm1
 from gtool.train import regularization
 from gtool.train.augment import ada_controller as adaptive
 from gtool.train.augment.augment import augment

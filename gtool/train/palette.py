@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from gtool.config.recipe import Recipe
-from gtool.data.transforms import to_pm1
 from gtool.models import registry
+from gtool.nn.ranges import to_pm1
 from gtool.runtime.device import Compute, make_generator
 from gtool.train.gan_state import Batches
 from gtool.train.resume import TrainingState

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from gtool.config.recipe import Recipe
 from gtool.data.loader import read_images
 from gtool.data.pixel_cache import ImageSet
-from gtool.data.transforms import to_pm1, to_uint8
 from gtool.models import registry
 from gtool.models.prior.autoregressive import Choice, Request, compose
 from gtool.models.prior.config import SPATIAL
 from gtool.models.prior.network import decay_groups
+from gtool.nn.ranges import to_pm1, to_uint8
 from gtool.runtime.device import Compute, derive_seed, hashed_uniform, make_generator
 from gtool.train.optim import average, clip_and_step, make_optimizer, set_rate
 from gtool.train.resume import TrainingState

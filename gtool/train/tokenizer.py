@@ -21,13 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gtool.config.recipe import Recipe
-from gtool.data.transforms import to_pm1, to_uint8
 from gtool.losses import adversarial as adversarial_losses
 from gtool.losses import codes as codes_losses
 from gtool.losses import reconstruction as losses
 from gtool.losses.perceptual import LPIPS
 from gtool.models import registry
 from gtool.models.vqgan.network import Tokenized
+from gtool.nn.ranges import to_pm1, to_uint8
 from gtool.runtime.device import Compute, make_generator
 from gtool.train.gan_state import Batches
 from gtool.train.optim import average, clip_and_step, make_optimizer, set_rate

@@ -49,7 +49,7 @@ def their_painting(checkout: Path, photo: Path, size: int) -> Callable[[], None]
 
 def our_painting(photo: Path, size: int, select: str, weights: Path | None) -> Callable[[], None]:
     """Return ours for a file; the network is loaded by the first call."""
-    from gtool.data.photos import read_photo
+    from gtool.io.photo import read_photo
     from gtool.paint.outputs import Job
     from gtool.paint.painter import Animation, Studio, Style, level_for, open_studio, write_files
     from gtool.strokes.painting import deepest_level

@@ -206,7 +206,7 @@ def test_leftovers_of_a_killed_process_are_removed(pictures):
 
 def test_processes_that_start_together_build_an_entry_once(pictures, tmp_path):
     code = (
-        "import sys; from gtool.data import cache; from gtool.data.open import open_source\n"
+        "import sys; from gtool.data import pixel_cache as cache; from gtool.data.open import open_source\n"
         "build = cache._PixelEntry._build\n"
         "cache._PixelEntry._build = lambda *a: (open(sys.argv[2], 'a').write('built\\n'), build(*a))[1]\n"
         "print(cache.load_images(open_source(sys.argv[1]), 8).images.sum())"

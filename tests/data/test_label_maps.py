@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gtool.data.decode import UnreadableImage, quiet_pillow, read_rgb, read_size, to_square
 from gtool.data.label_maps import UNLABELLED, majority, map_square, nearest, read_depth, read_labels, to_ids
+from gtool.io.image import UnreadableImage, quiet_pillow, read_rgb, read_size, to_square
 from tests import odd_images as odd
 
 

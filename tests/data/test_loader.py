@@ -9,8 +9,8 @@ import torch
 from gtool.data.loader import Batches
 from gtool.data.open import open_source
 from gtool.data.pixel_cache import ImageSet, load_images
-from gtool.data.transforms import to_pm1, to_uint8
 from gtool.errors import DataError
+from gtool.nn.ranges import to_pm1, to_uint8
 from tests import odd_images as odd
 
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from gtool.cli import run
-from gtool.data.photos import read_photo
 from gtool.export import onnx as exporting
+from gtool.io.photo import read_photo
 from gtool.models.paint_transformer.config import PaintTransformerConfig
 from gtool.models.paint_transformer.network import ReleasedPredictor
 from gtool.models.paint_transformer.proposals import predictor_of

@@ -14,10 +14,10 @@ from gtool.config.recipe import to_toml
 from gtool.data.loader import Batches
 from gtool.data.pixel_cache import ImageSet
 from gtool.data.synthetic.scenes import draw_scenes
-from gtool.data.transforms import to_pm1
 from gtool.errors import RecipeError
 from gtool.losses import reconstruction as losses
 from gtool.models import registry
+from gtool.nn.ranges import to_pm1
 from gtool.runtime.device import make_compute
 from gtool.train import tokenizer as engine
 from gtool.train.resume import restore_state, state_info, state_tensors

@@ -142,8 +142,8 @@ def _look(
     """Generate images (uint8 (n, 3, R, R), empty unless wanted) and the maps of every layer in half precision."""
     import torch
 
-    from gtool.data.transforms import to_uint8
     from gtool.models.generate import batches, latents
+    from gtool.nn.ranges import to_uint8
 
     indices, seed = torch.arange(count), request.seed
 

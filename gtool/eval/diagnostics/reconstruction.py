@@ -150,7 +150,7 @@ def reconstruct(tokenizer: Any, real: Tensor, compute: Compute) -> tuple[Tensor,
     """Return reconstructions uint8 (n, 3, H, W) and codes (n, h, w), on the CPU, of images uint8."""
     import torch
 
-    from gtool.data.transforms import to_pm1, to_uint8
+    from gtool.nn.ranges import to_pm1, to_uint8
 
     with torch.no_grad(), compute.autocast():
         found = tokenizer(to_pm1(real.to(compute.device)))

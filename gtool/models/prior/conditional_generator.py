@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gtool.data.conditions import ids_of_depth, ids_of_maps
-from gtool.data.transforms import to_pm1, to_uint8
 from gtool.errors import CheckpointError
 from gtool.io import checkpoint
 from gtool.models.prior.autoregressive import Known, Request, composing
 from gtool.models.trained import open_trained
+from gtool.nn.ranges import to_pm1, to_uint8
 from gtool.runtime.device import Compute
 
 MODEL = "prior"

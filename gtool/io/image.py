@@ -1,13 +1,20 @@
-"""Encoded images of strangers turned into 8-bit RGB.
+"""Encoded images of strangers turned into 8-bit RGB: the one place where files become pixels.
 
-What happens to other modes: grey is repeated, transparency is composed on white, palettes are resolved,
-CMYK is converted, 16-bit grey is scaled by 1/257, the first frame of an animation is taken, and the
-orientation that a camera noted is applied. 32-bit and float pixels have no agreed range and are refused.
-Pillow's limit on the number of pixels stays on. Resizing is Lanczos with antialiasing, in 8 bits; a JPEG
-may be decoded at 1/2, 1/4 or 1/8 of its size as long as both sides stay at least twice the wanted
-resolution.
+What is stored            What comes out
+8-bit RGB                 as it is
+grey, bilevel             three equal channels
+palette                   its colours
+transparency (any mode)   composed on white; kept by `gtool.io.photo`
+CMYK                      converted by Pillow
+16-bit grey               scaled to 8 bits by 1/257, rounded (0 -> 0, 65535 -> 255)
+16-bit RGB                the upper 8 bits of each channel: Pillow reads it so
+32-bit and float          refused: they have no agreed range
+EXIF orientation          applied, so that images are upright
+animation, several pages  the first frame
+.npy                      an array (H, W, 3) of numbers from 0 to 255; fractions are rounded
 
-An .npy file is an image when its array is (H, W, 3) with numbers from 0 to 255; fractions are rounded.
+Pillow's limit on the number of pixels stays on. Resizing is Lanczos with antialiasing, in 8 bits; a JPEG may be
+decoded at 1/2, 1/4 or 1/8 of its size as long as both sides stay at least twice the wanted resolution.
 """
 
 from __future__ import annotations
@@ -31,8 +38,7 @@ MAX_BYTES = 1 << 29  # of an encoded image
 # Readers of files from strangers: none that starts another program, as that of EPS would.
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "AVIF")
 _ORIENTATION = 0x0112
-_DAMAGED_NOTES = (SyntaxError, ValueError, KeyError, TypeError, IndexError, OverflowError)
-_WHITE = (255, 255, 255, 255)
+_DAMAGED_EXIF = (SyntaxError, ValueError, KeyError, TypeError, IndexError, OverflowError)
 
 
 class UnreadableImage(DataError):  # noqa: N818  (it is also a value: what stands in the place of pixels)
@@ -60,7 +66,7 @@ def quiet_pillow() -> Iterator[None]:
 
 
 def read_rgb(encoded: Encoded, name: str, at_least: int = 0) -> Image.Image:
-    """Decode an image to mode RGB.
+    """Decode an image to mode RGB, by the table at the top of this file.
 
     Args:
         encoded: the file or its bytes.
@@ -73,7 +79,11 @@ def read_rgb(encoded: Encoded, name: str, at_least: int = 0) -> Image.Image:
     with open_image(encoded, name) as image:
         if at_least and image.format in ("JPEG", "MPO") and min(image.size) >= 4 * at_least:
             image.draft("RGB", (2 * at_least, 2 * at_least))
-        return _to_rgb(upright(image), name)
+        layer = to_rgb_or_rgba(upright(image), name)
+        if layer.mode == "RGB":
+            return layer
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layer).convert("RGB")
 
 
 def read_size(encoded: Encoded, name: str) -> tuple[int, int]:
@@ -84,11 +94,11 @@ def read_size(encoded: Encoded, name: str) -> tuple[int, int]:
     """
     with open_image(encoded, name) as image:
         width, height = image.size
-        if image.format == "JPEG" and not image.info.keys() & {"exif", "xmp"}:
+        if not _has_exif(image):
             return width, height
         try:
             turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
-        except _DAMAGED_NOTES:
+        except _DAMAGED_EXIF:
             turned = False
         return (height, width) if turned else (width, height)
 
@@ -168,25 +178,23 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
+def _has_exif(image: Image.Image) -> bool:
+    """Say whether an orientation may be noted; asked first, as reading it costs as much as a small JPEG."""
+    return image.format != "JPEG" or bool(image.info.keys() & {"exif", "xmp"})
+
+
 def upright(image: Image.Image) -> Image.Image:
-    """Apply the noted orientation; looking for notes first, as reading them costs as much as a small JPEG."""
-    if image.format == "JPEG" and not image.info.keys() & {"exif", "xmp"}:
+    """Apply the orientation noted in the EXIF data."""
+    if not _has_exif(image):
         return image
     try:
         return ImageOps.exif_transpose(image)
-    except _DAMAGED_NOTES:
+    except _DAMAGED_EXIF:
         image.load()  # damaged notes say nothing of the pixels; damaged pixels raise here again
         return image
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    layer = to_layer(image, name)
-    if layer.mode == "RGB":
-        return layer
-    return Image.alpha_composite(Image.new("RGBA", layer.size, _WHITE), layer).convert("RGB")
-
-
-def to_layer(image: Image.Image, name: str) -> Image.Image:
+def to_rgb_or_rgba(image: Image.Image, name: str) -> Image.Image:
     """Convert to RGB, or to RGBA where something is transparent.
 
     Raises:
@@ -195,20 +203,14 @@ def to_layer(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         image.load()
         return image
-    if image.mode.startswith("I;16"):
-        return _from_16_bit(np.asarray(image)).convert("RGB")
-    if image.mode == "I":
+    if image.mode == "F":
+        raise UnreadableImage(name, "float pixels, which have no agreed range; store 8 or 16 bits")
+    if image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise UnreadableImage(name, "32-bit pixels, which have no agreed range; store 8 or 16 bits")
-        return _from_16_bit(values).convert("RGB")
-    if image.mode == "F":
-        raise UnreadableImage(name, "float pixels, which have no agreed range; store 8 or 16 bits")
+        return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8)).convert("RGB")
     return image.convert("RGBA" if image.has_transparency_data else "RGB")
-
-
-def _from_16_bit(values: np.ndarray) -> Image.Image:
-    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
 
 
 def to_square(image: Image.Image, resolution: int, crop: str = "center") -> np.ndarray:

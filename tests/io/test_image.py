@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gtool.data.decode import UnreadableImage, quiet_pillow, read_rgb, read_values, to_square
+from gtool.io.image import UnreadableImage, quiet_pillow, read_rgb, read_values, to_square
 from tests import odd_images as odd
 
 
