@@ -26,7 +26,7 @@ def _untrained_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of an untrained tiny generator, made once."""
     import torch
 
-    from gtool.io.checkpoint import save_weights
+    from gtool.io.weights import save_weights
     from gtool.models import registry
     from gtool.models.generate import weights_meta
     from tests.tiny import tiny_recipe

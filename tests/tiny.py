@@ -168,7 +168,7 @@ def save_tokenizer(path: Path, *settings: str) -> Path:
     """Write the weights of an untrained tiny tokenizer; returns the path."""
     import torch
 
-    from gtool.io.checkpoint import save_weights
+    from gtool.io.weights import save_weights
     from gtool.models import registry
     from gtool.models.generate import weights_meta
 
@@ -197,7 +197,7 @@ def save_prior(
     """
     import torch
 
-    from gtool.io.checkpoint import save_weights
+    from gtool.io.weights import save_weights
     from gtool.models import registry
     from gtool.models.generate import weights_meta
 

@@ -11,7 +11,7 @@ from typing import Any
 from gtool import __version__, console
 from gtool.errors import GToolError
 from gtool.io import hub
-from gtool.io.checkpoint import cache_dir
+from gtool.io.files import cache_dir
 from gtool.metrics.features.weights import NETWORKS, Network, WeightsFile, digest_of, local_weights
 
 NEEDED = (

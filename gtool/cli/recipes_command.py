@@ -11,7 +11,7 @@ from pathlib import Path
 from gtool import console
 from gtool.config.recipe import find_recipe, read_table, recipes_folder, shipped_recipes
 from gtool.errors import CheckpointError, RecipeError, did_you_mean
-from gtool.io.checkpoint import atomic_write
+from gtool.io.files import atomic_write
 
 
 @dataclass(frozen=True)

@@ -201,7 +201,7 @@ class OwnData:
     def order(self) -> np.ndarray:
         """The places of the images that are kept aside, in an order of the seed."""
         from gtool.metrics.images import permutation
-        from gtool.runtime.device import derive_seed
+        from gtool.runtime.random import derive_seed
 
         chosen: np.ndarray = self.kept[
             permutation(len(self.kept), derive_seed("conditions", self.plan.job.request.seed))

@@ -20,7 +20,7 @@ import numpy as np
 from filelock import FileLock
 
 from gtool.errors import CheckpointError, DataError
-from gtool.io.checkpoint import atomic_write, cache_dir
+from gtool.io.files import atomic_write, cache_dir
 
 
 class Entry:

@@ -86,7 +86,7 @@ def hold_out(images: ImageSet, recipe: Recipe, compute: Compute, *, flip: bool) 
 
     from gtool.data.loader import Batches
     from gtool.metrics.images import permutation
-    from gtool.runtime.device import derive_seed
+    from gtool.runtime.random import derive_seed
 
     count = len(images)
     order = permutation(count, derive_seed("held-out", recipe.train.seed))

@@ -13,7 +13,7 @@ from torch import Tensor
 from gtool.data.lazy import LazyImages
 from gtool.data.pixel_cache import ImageSet, Stored
 from gtool.errors import DataError
-from gtool.runtime.device import derive_seed, hashed_uniform
+from gtool.runtime.random import derive_seed, hashed_uniform
 
 
 class Batches:

@@ -19,7 +19,7 @@ from gtool.data.synthetic.scenes import CLASSES, Scenes, draw_scenes
 from gtool.data.synthetic.scenes import VERSION as SCENES_VERSION
 from gtool.errors import DataError
 from gtool.io.image import Encoded, UnreadableImage, read_rgb, read_size, read_values, to_square
-from gtool.runtime.device import derive_seed
+from gtool.runtime.random import derive_seed
 
 __all__ = [
     "Columns",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from gtool.data.names import SCENES, SHORT_NAMES, Place
 from gtool.errors import DataError, NetworkError, did_you_mean
 from gtool.io import hub
-from gtool.io.checkpoint import cache_dir
+from gtool.io.files import cache_dir
 
 if TYPE_CHECKING:
     from datasets import Dataset

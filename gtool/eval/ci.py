@@ -16,7 +16,7 @@ from gtool import console
 from gtool.eval.gates import failures, find_number
 from gtool.eval.report.record import shown
 from gtool.eval.report.table import markdown, missed
-from gtool.io.checkpoint import atomic_write
+from gtool.io.files import atomic_write
 
 TITLE = "gtool eval"
 

@@ -17,7 +17,8 @@ from gtool.errors import CheckpointError
 from gtool.metrics.images import permutation
 from gtool.models.prior.autoregressive import BATCH, Choice, Request
 from gtool.models.prior.conditional_generator import codes_of_depth, codes_of_labels, compose_pictures
-from gtool.runtime.device import Compute, derive_seed
+from gtool.runtime.device import Compute
+from gtool.runtime.random import derive_seed
 from gtool.sample.prior_options import TOP_K, recipe_of
 
 BLOCK = 256  # images whose conditions are held at a time

@@ -22,7 +22,8 @@ from gtool.io.image import UnreadableImage, quiet_pillow
 from gtool.metrics.images import permutation
 from gtool.models.generate import batches
 from gtool.nn.ranges import to_uint8
-from gtool.runtime.device import Compute, derive_seed
+from gtool.runtime.device import Compute
+from gtool.runtime.random import derive_seed
 
 Batch = Tensor | list[Tensor]  # uint8 (n, 3, H, W), or n images (3, H, W) of different sizes
 

@@ -13,7 +13,7 @@ from gtool.errors import CheckpointError, RecipeError, did_you_mean
 from gtool.eval import paired
 from gtool.eval.gates import scores_of
 from gtool.eval.report.outputs import Demands, Plan, require_place, understand_demands
-from gtool.io import checkpoint
+from gtool.io.run_folder import find_weights
 from gtool.metrics.features.published import check_statistics, is_statistics, refuse_beyond_statistics
 from gtool.metrics.registry import METRICS, metrics_of
 
@@ -228,4 +228,4 @@ def find_target(spec: str | None) -> Target:
             place = find_dataset(spec).path
             # What lies here is scored, even where $GTOOL_DATA knows a set of that name.
             return Target(None, spec if place == path else f".{os.sep}{spec}")
-    return Target(checkpoint.find_weights(spec), None)
+    return Target(find_weights(spec), None)

@@ -18,7 +18,7 @@ from gtool.eval.options import LOOKS, WITHOUT_WEIGHTS, Request, Target, check_on
 from gtool.eval.processes import share_reference, take_together
 from gtool.eval.report.outputs import Plan, Scored, finish
 from gtool.eval.report.record import SCHEMA, Stages, provenance
-from gtool.io import checkpoint
+from gtool.io.run_folder import read_meta
 
 if TYPE_CHECKING:
     from gtool.eval.image_sets import Candidate, Wanted
@@ -65,7 +65,8 @@ def evaluate(request: Request) -> dict[str, Any]:
 
 def _start(request: Request) -> Compute | None:
     """Return where the work runs; None when as many processes as were asked for have done it all."""
-    from gtool.runtime.device import launch, launched_processes, make_compute
+    from gtool.runtime.device import make_compute
+    from gtool.runtime.processes import launch, launched_processes
 
     if (request.num_processes or 1) > 1 and launched_processes() is None:
         launch(request.num_processes or 1, sys.argv[1:])
@@ -200,7 +201,7 @@ def _open_generated(request: Request, path: Path, compute: Compute) -> Sides:
     from gtool.eval.reference import Nothing, open_reference
     from gtool.models.generate import load_generator
 
-    model = checkpoint.read_meta(path).get("model")
+    model = read_meta(path).get("model")
     composes = model == "prior"
     if model == "vqgan":
         raise RecipeError(

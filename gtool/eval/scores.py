@@ -23,7 +23,7 @@ from gtool.metrics.kid import kid
 from gtool.metrics.neighbours import DENSITY_NEIGHBOURS, PR_NEIGHBOURS, neighbourhoods
 from gtool.metrics.weight_free import Candidate as Measured
 from gtool.metrics.weight_free import Yardstick
-from gtool.runtime.device import has_fast_bf16
+from gtool.runtime.precision import has_fast_bf16
 
 if TYPE_CHECKING:
     from gtool.eval.options import Request

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from gtool import __version__
 from gtool.errors import GToolError
-from gtool.io.checkpoint import atomic_write
+from gtool.io.files import atomic_write
 from gtool.models.generate import latents
-from gtool.runtime.device import hashed_normal
+from gtool.runtime.torch_random import hashed_normal
 
 TOLERANCE = 1e-4
 TRACED_BATCH = 3  # 0 and 1 would be taken for constants

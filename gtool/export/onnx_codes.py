@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from gtool.export.onnx import Exportable, Tensors, describe
-from gtool.runtime.device import hashed_normal, hashed_uniform
+from gtool.runtime.random import hashed_uniform
+from gtool.runtime.torch_random import hashed_normal
 
 PIXELS = "round(127.5 * images + 127.5), 0 to 255"
 

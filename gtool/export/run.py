@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from gtool import console
 from gtool.errors import CheckpointError, GToolError, RecipeError, did_you_mean
 from gtool.io import checkpoint
-from gtool.io.checkpoint import atomic_write
+from gtool.io.files import atomic_write
+from gtool.io.run_folder import find_weights
 from gtool.models import registry
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def export(request: Request) -> None:
         path, facts = _import_released(request, request.source)
     else:
         _refuse_missing_packages(kind)
-        weights = checkpoint.find_weights(request.target)
+        weights = find_weights(request.target)
         path = _destination(request, weights, kind)
         paths, facts = _export(weights, path, kind)
         if len(paths) > 1:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from gtool.errors import GToolError
-from gtool.io.checkpoint import atomic_write
+from gtool.io.files import atomic_write
 from gtool.io.picture import Pixels
 
 SUFFIXES = (".gif", ".webp", ".mp4")

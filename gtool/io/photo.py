@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from gtool.io.checkpoint import atomic_write
+from gtool.io.files import atomic_write
 from gtool.io.image import UnreadableImage, open_image, quiet_pillow, to_rgb_or_rgba, upright
 from gtool.io.image_files import FORMATS, check_size, file_problem
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from gtool.io.checkpoint import atomic_write
+from gtool.io.files import atomic_write
 
 Pixels = NDArray[np.uint8]
 

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gtool.errors import CheckpointError
-from gtool.io import checkpoint
+from gtool.io.weights import load_pickled, read_safetensors
 
 # Convolutions of VGG16, in stages that end where a feature is taken and a maximum of 2 x 2 follows.
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -126,8 +126,8 @@ def _unit(x: Tensor) -> Tensor:
 
 def _read(path: Path) -> Mapping[str, Tensor]:
     if path.suffix.lower() == ".safetensors":
-        return checkpoint.read_safetensors(path)[0]
-    return checkpoint.load_pickled(path)
+        return read_safetensors(path)
+    return load_pickled(path)
 
 
 @torch.no_grad()

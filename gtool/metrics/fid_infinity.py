@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gtool.errors import DataError
 from gtool.metrics.moments import Gaussian, Moments, frechet
-from gtool.runtime.device import derive_seed
+from gtool.runtime.random import derive_seed
 
 NUM_SIZES = 15
 SMALLEST = 5000

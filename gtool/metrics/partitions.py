@@ -14,7 +14,7 @@ from torch import Tensor
 from gtool.metrics.images import Images, in_chunks
 from gtool.metrics.precision import full_fp32
 from gtool.metrics.segmentation_agreement import Labels
-from gtool.runtime.device import hashed_uniform
+from gtool.runtime.random import hashed_uniform
 
 ITERATIONS = 20
 CHUNK, CHUNK_PIXELS = 64, 64 * 64 * 64

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gtool.errors import CheckpointError
-from gtool.io.checkpoint import atomic_write, cache_dir
+from gtool.io.files import atomic_write, cache_dir
 from gtool.metrics.features.inception import SIZE
 from gtool.metrics.fid import Features
 from gtool.metrics.moments import Moments

@@ -27,7 +27,8 @@ from torch import Tensor
 from gtool.metrics.images import Images, in_chunks
 from gtool.metrics.moments import fit, frechet
 from gtool.metrics.precision import full_fp32
-from gtool.runtime.device import derive_seed, hashed_normal
+from gtool.runtime.random import derive_seed
+from gtool.runtime.torch_random import hashed_normal
 
 PROTOCOL = "rfd-v1"
 WIDTHS = (64, 128, 256)

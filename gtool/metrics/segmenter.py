@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gtool.errors import CheckpointError
-from gtool.io import checkpoint
+from gtool.io.run_folder import shipped_weights
+from gtool.io.weights import load_weights, restore
 from gtool.metrics.images import Images, in_chunks
 from gtool.metrics.precision import full_fp32
 
@@ -83,12 +84,12 @@ def shipped_segmenter(name: str = NAME, num_classes: int = NUM_CLASSES) -> Segme
     Raises:
         CheckpointError: its file is missing or damaged.
     """
-    path = checkpoint.shipped_weights(name)
+    path = shipped_weights(name)
     if path is None:
         raise CheckpointError(f"the package lacks its file weights/{name}.safetensors: install gtool again")
     with torch.random.fork_rng(devices=[]):
         network = Segmenter(num_classes)
-    checkpoint.restore(network, checkpoint.load_weights(path).tensors, path)
+    restore(network, load_weights(path).tensors, path)
     return network.requires_grad_(False).to(memory_format=torch.channels_last).eval()
 
 

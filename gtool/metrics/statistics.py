@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from gtool.errors import DataError
-from gtool.io.checkpoint import atomic_write
+from gtool.io.files import atomic_write
 from gtool.metrics.features.inception import SIZE
 from gtool.metrics.fid import Features
 from gtool.metrics.moments import Moments

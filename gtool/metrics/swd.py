@@ -31,7 +31,8 @@ from gtool.errors import DataError
 from gtool.metrics.images import SMALLEST, Images, in_chunks
 from gtool.metrics.moments import require_two
 from gtool.metrics.precision import full_fp32
-from gtool.runtime.device import derive_seed, hashed_normal, hashed_uniform
+from gtool.runtime.random import derive_seed, hashed_uniform
+from gtool.runtime.torch_random import hashed_normal
 
 PROTOCOL = "swd-v1"
 PATCH = 7

@@ -17,7 +17,7 @@ from gtool.metrics.images import Images, Indexable, Subset, in_chunks, permutati
 from gtool.metrics.moments import require_two
 from gtool.metrics.rfd import RandomFrechet
 from gtool.metrics.swd import MAX_IMAGES, Projections, SlicedWasserstein, join
-from gtool.runtime.device import derive_seed
+from gtool.runtime.random import derive_seed
 
 CHUNK = 128  # images a candidate is taken in by: fixed, so that scores do not depend on a batch size
 CHUNK_PIXELS = 128 * 256 * 256

@@ -18,7 +18,8 @@ from gtool.errors import CheckpointError
 from gtool.models import registry
 from gtool.models.trained import open_trained
 from gtool.nn.ranges import to_uint8
-from gtool.runtime.device import Compute, hashed_normal
+from gtool.runtime.device import Compute
+from gtool.runtime.torch_random import hashed_normal
 
 WsOfRows = Callable[[Tensor], Tensor]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gtool.config.recipe import validate
 from gtool.errors import CheckpointError, RecipeError
-from gtool.io import checkpoint
+from gtool.io.weights import load_weights, require_fit, restore
 from gtool.models import registry
 
 
@@ -38,12 +38,12 @@ class Trained:
         if needed is None:
             with torch.device("meta"):
                 outline = build(self.config)
-            checkpoint.require_fit(outline, self.tensors, self.path)
+            require_fit(outline, self.tensors, self.path)
         elif (held := sum(tensor.numel() for tensor in self.tensors.values())) < needed:
             raise CheckpointError(f"{self.path}: holds {held:,} numbers, its description asks for {needed:,}")
         with torch.random.fork_rng(devices=[]):
             network: nn.Module = build(self.config)
-        checkpoint.restore(network, self.tensors, self.path)
+        restore(network, self.tensors, self.path)
         return network
 
 
@@ -53,7 +53,7 @@ def open_trained(path: Path) -> Trained:
     Raises:
         CheckpointError: damaged, of a model that does not exist, or with a description that lacks something.
     """
-    weights = checkpoint.load_weights(path)
+    weights = load_weights(path)
     meta = weights.meta
     model, nimg = meta.get("model"), meta.get("nimg", 0)
     if not isinstance(model, str) or model not in registry.MODELS:

@@ -10,7 +10,7 @@ from typing import Any
 
 from gtool.errors import CheckpointError
 from gtool.io.animation import X264_CRF, even
-from gtool.io.checkpoint import atomic_write
+from gtool.io.files import atomic_write
 from gtool.io.picture import Pixels
 
 TICKS = 90_000  # a second: whole numbers for every usual frame rate

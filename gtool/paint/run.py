@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from gtool import console
 from gtool.errors import DataError, GToolError, RecipeError, did_you_mean
-from gtool.io import checkpoint
 from gtool.io.image_files import check_size, find_photos
+from gtool.io.run_folder import find_weights, shipped_weights
 from gtool.io.video import Survey, is_clip, survey
 from gtool.paint.outputs import (
     PAINTED,
@@ -27,7 +27,7 @@ from gtool.paint.outputs import (
     shown,
     without_paintings,
 )
-from gtool.runtime.device import PRECISIONS
+from gtool.runtime import PRECISIONS
 
 if TYPE_CHECKING:
     from gtool.io.photo import Photo, Pixels
@@ -219,8 +219,8 @@ def _looks(request: Request) -> dict[str, Any]:
 def _method(request: Request) -> dict[str, Any]:
     """Decide how strokes are found: fields of a style."""
     if request.weights is not None:
-        return {"method": "predictor", "weights": checkpoint.find_weights(request.weights)}
-    shipped = checkpoint.shipped_weights(MODEL)
+        return {"method": "predictor", "weights": find_weights(request.weights)}
+    shipped = shipped_weights(MODEL)
     if shipped is None and (request.method == "predictor" or request.select is not None):
         raise GToolError(
             "no trained weights come with this gtool; name a run with --weights, or use --method greedy"

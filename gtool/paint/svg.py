@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gtool.io.checkpoint import atomic_write
+from gtool.io.files import atomic_write
 from gtool.strokes.brush import SMALLEST, Brush, load_brush
 from gtool.strokes.canvas import Painting, to_pixels
 from gtool.strokes.renderer import stand_up

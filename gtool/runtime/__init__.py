@@ -1,1 +1,3 @@
 """Device, precision, processes, random numbers."""
+
+PRECISIONS = ("auto", "bf16", "fp32")  # gtool/runtime/precision.py says what `auto` is

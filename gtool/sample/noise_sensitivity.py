@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from gtool.models.generate import batches, latents
-from gtool.runtime.device import Compute, derive_seed
+from gtool.runtime.device import Compute
+from gtool.runtime.random import derive_seed
 from gtool.sample.latents import Components
 
 

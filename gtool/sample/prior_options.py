@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gtool.config.recipe import Recipe, validate
 from gtool.errors import CheckpointError, RecipeError
-from gtool.io import checkpoint
+from gtool.io.run_folder import read_meta
 from gtool.models import registry
 from gtool.sample.options import Job
 
@@ -121,7 +121,7 @@ def make_plan(job: Job) -> Plan:
         RecipeError: flags that mean nothing for this prior.
         CheckpointError: a description that lacks something.
     """
-    meta = checkpoint.read_meta(job.weights)
+    meta = read_meta(job.weights)
     try:
         config = validate(
             registry.config_class("prior"), meta.get("config") or {}, str(job.weights), "config."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from gtool import console
 from gtool.errors import CheckpointError
-from gtool.io import checkpoint
+from gtool.io.run_folder import find_weights, newest_run, read_meta
 from gtool.models import registry
 from gtool.sample.options import Job, Request, image_numbers, refuse_foreign, refuse_mixtures, refuse_strays
 
@@ -27,7 +27,7 @@ def sample(request: Request) -> None:
         GToolError: no such weights, damaged weights, a place that cannot be written.
     """
     refuse_strays(request)
-    weights = checkpoint.find_weights(request.target)
+    weights = find_weights(request.target)
     request = replace(request, model=_model_of(weights))
     refuse_foreign(request, weights)
     numbers = image_numbers(request)
@@ -50,11 +50,11 @@ def _model_of(weights: Path) -> str:
     Raises:
         CheckpointError: no weights of gtool, or of a model that others learn from and that makes no images.
     """
-    model = str(checkpoint.read_meta(weights).get("model"))
+    model = str(read_meta(weights).get("model"))
     learner = next(iter(registry.models_that(learns_from=model)), None)
     if learner is None:
         return model
-    newest = checkpoint.newest_run(learner)
+    newest = newest_run(learner)
     there = f"; the newest {learner} is {newest.path}" if newest else ""
     use = registry.find_model(model).next_command.format(path=weights)
     raise CheckpointError(

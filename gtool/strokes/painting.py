@@ -25,7 +25,7 @@ from torch import Tensor
 from gtool.models.paint_transformer.config import PATCH
 from gtool.models.paint_transformer.proposals import Method, Predict, Proposer, Select, propose
 from gtool.paint.coverage import look_under, meets
-from gtool.runtime.device import make_generator
+from gtool.runtime.torch_random import make_generator
 from gtool.strokes.brush import Brush
 from gtool.strokes.canvas import Painting, draw_on, to_pixels
 from gtool.strokes.renderer import Touched, composite, layers, touch

@@ -41,7 +41,7 @@ import torch
 from numpy.typing import NDArray
 
 from gtool.errors import DataError
-from gtool.io.checkpoint import atomic_write
+from gtool.io.files import atomic_write
 from gtool.strokes.canvas import Painting
 
 FORMAT = "gtool-strokes"

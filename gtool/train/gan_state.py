@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from gtool.config.recipe import Recipe
 from gtool.errors import RecipeError
 from gtool.models import registry
-from gtool.runtime.device import Compute, make_generator
+from gtool.runtime.device import Compute
+from gtool.runtime.torch_random import make_generator
 from gtool.train.augment.policies import parse_policy
 from gtool.train.optim import make_optimizer
 from gtool.train.resume import TrainingState

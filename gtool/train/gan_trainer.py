@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from gtool.config.recipe import Recipe
-    from gtool.io.checkpoint import RunFolder
+    from gtool.io.run_folder import RunFolder
     from gtool.metrics.weight_free import Yardstick
     from gtool.runtime.device import Compute
 
@@ -106,7 +106,7 @@ class Trainer:
         """Score fresh images of the averaged generator; their seed is never one that a user samples with by chance."""
         if self.yardstick is None:
             return {}
-        from gtool.runtime.device import derive_seed
+        from gtool.runtime.random import derive_seed
 
         train = self.recipe.train
         scores = self.yardstick.score(self._generate(train.metric_images, derive_seed("metrics", train.seed)))

@@ -20,10 +20,9 @@ from gtool.config.recipe import (
 )
 from gtool.data.names import find_dataset
 from gtool.errors import CheckpointError, GToolError, RecipeError
-from gtool.io import checkpoint
-from gtool.io.checkpoint import RunFolder
+from gtool.io.run_folder import RunFolder, find_start, newest_run, open_run
 from gtool.models import registry
-from gtool.runtime.device import has_gpu
+from gtool.runtime.processes import has_gpu
 
 FINETUNE = "finetune"  # the recipe of models that can go on from trained weights
 
@@ -152,7 +151,7 @@ def _with_network_of_weights(
         CheckpointError: the weights cannot be used.
         RecipeError: a setting asks for another network.
     """
-    weights = checkpoint.find_start(str(recipe.train.weights), recipe.model_name)
+    weights = find_start(str(recipe.train.weights), recipe.model_name)
     from gtool.models.trained import open_trained
 
     trained = open_trained(weights)
@@ -180,10 +179,10 @@ def _run_to_resume(request: Request) -> RunFolder | None:
     if request.resume is None:
         return None
     if request.resume != "auto":
-        return checkpoint.open_run(Path(request.resume).expanduser())
+        return open_run(Path(request.resume).expanduser())
     if request.out is not None:
-        return checkpoint.open_run(request.out) if (request.out / "recipe.toml").is_file() else None
-    return checkpoint.newest_run(request.model, with_weights=False)
+        return open_run(request.out) if (request.out / "recipe.toml").is_file() else None
+    return newest_run(request.model, with_weights=False)
 
 
 def _choose_recipe(request: Request) -> tuple[str, Path]:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from gtool.config.recipe import Recipe
 from gtool.models import registry
 from gtool.nn.ranges import to_pm1
-from gtool.runtime.device import Compute, make_generator
+from gtool.runtime.device import Compute
+from gtool.runtime.torch_random import make_generator
 from gtool.train.gan_state import Batches
 from gtool.train.resume import TrainingState
 

@@ -26,7 +26,9 @@ from gtool.models.prior.autoregressive import Choice, Request, compose
 from gtool.models.prior.config import SPATIAL
 from gtool.models.prior.network import decay_groups
 from gtool.nn.ranges import to_pm1, to_uint8
-from gtool.runtime.device import Compute, derive_seed, hashed_uniform, make_generator
+from gtool.runtime.device import Compute
+from gtool.runtime.random import derive_seed, hashed_uniform
+from gtool.runtime.torch_random import make_generator
 from gtool.train.optim import average, clip_and_step, make_optimizer, set_rate
 from gtool.train.resume import TrainingState
 from gtool.train.schedules import ema_beta, rate_factor

@@ -10,8 +10,7 @@ from typing import Any
 from gtool import console
 from gtool.config.recipe import find_recipe, parse_setting, read_table, validate
 from gtool.errors import CheckpointError, RecipeError
-from gtool.io import checkpoint
-from gtool.io.checkpoint import RunFolder
+from gtool.io.run_folder import RunFolder, find_weights, read_meta, runs_of
 from gtool.models import registry
 from gtool.train.options import Request
 
@@ -45,7 +44,7 @@ def with_tokenizer(request: Request, run: RunFolder | None) -> tuple[Request, To
             )
         found = _of_run(run)
     elif asked is not None:
-        found = read_tokenizer(checkpoint.find_weights(str(asked)))
+        found = read_tokenizer(find_weights(str(asked)))
         if dataset is not None and found.dataset not in (None, dataset):
             console.warning(f"{found.path}: a tokenizer trained on {found.dataset}; it is used for {dataset}")
     else:
@@ -117,7 +116,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
         RecipeError: weights of another model.
         CheckpointError: not a weights file of gtool.
     """
-    meta = checkpoint.read_meta(path)
+    meta = read_meta(path)
     config, recipe = meta.get("config"), meta.get("recipe")
     if meta.get("model") == "prior" and isinstance(config, dict):
         config = config.get("tokenizer")
@@ -137,7 +136,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
 def _newest(dataset: str | None) -> Tokenizer:
     """Return the newest tokenizer in ./runs, of a data set where one is named."""
     others: list[Tokenizer] = []
-    for run in checkpoint.runs_of(TOKENIZER):
+    for run in runs_of(TOKENIZER):
         found = read_tokenizer(run.weights()[-1])
         if dataset is None or found.dataset == dataset:
             return found
@@ -155,5 +154,5 @@ def _newest(dataset: str | None) -> Tokenizer:
 
 
 def _newest_hint() -> str:
-    runs = checkpoint.runs_of(TOKENIZER)
+    runs = runs_of(TOKENIZER)
     return f"the newest is {runs[0].path}" if runs else "train one by `gtool train vqgan`"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from gtool.config.recipe import Recipe
     from gtool.data.pixel_cache import ImageSet
-    from gtool.io.checkpoint import RunFolder
+    from gtool.io.run_folder import RunFolder
     from gtool.runtime.device import Compute
 
 
@@ -199,9 +199,9 @@ def tokenizer_tensors(path: Path, config: Any) -> tuple[dict[str, Tensor], str]:
     """
     import hashlib
 
-    from gtool.io import checkpoint
+    from gtool.io.weights import load_weights
 
-    tensors = checkpoint.load_weights(path).tensors
+    tensors = load_weights(path).tensors
     if any(name.startswith(PREFIX) for name in tensors):
         tensors = {n.removeprefix(PREFIX): t for n, t in tensors.items() if n.startswith(PREFIX)}
     digest = hashlib.blake2b(config.model_dump_json().encode(), digest_size=16)

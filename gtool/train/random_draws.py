@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gtool.runtime.device import derive_seed, make_generator
+from gtool.runtime.random import derive_seed
+from gtool.runtime.torch_random import make_generator
 from gtool.train.augment.augment import Draws, augment, draw
 from gtool.train.gan_state import State
 

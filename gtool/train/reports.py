@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gtool.io.checkpoint import RunFolder, atomic_write
+from gtool.io.files import atomic_write
+from gtool.io.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import numpy as np

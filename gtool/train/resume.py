@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gtool.config.recipe import Recipe
 from gtool.errors import CheckpointError
-from gtool.io import checkpoint
+from gtool.io.weights import restore
 from gtool.models.trained import Trained
 from gtool.runtime.device import Compute
 
@@ -106,7 +106,7 @@ def restore_state(
     if tensors.keys() != expected:
         raise CheckpointError(f"{where}: holds {sorted(tensors)}, expected {sorted(expected)}")
     for name, network in state.networks.items():
-        checkpoint.restore(network, tensors[name], f"{where}/{name}")
+        restore(network, tensors[name], f"{where}/{name}")
     for name, (network, optimizer) in state.optimizers.items():
         _restore_optimizer(network, optimizer, tensors[name], f"{where}/{name}")
     try:
@@ -125,7 +125,7 @@ def begin_with(state: TrainingState, trained: Trained) -> None:
         CheckpointError: a tensor is missing or of another shape.
     """
     for network in state.networks.values():
-        checkpoint.restore(network, trained.tensors, trained.path)
+        restore(network, trained.tensors, trained.path)
 
 
 def _restore_optimizer(network: nn.Module, optimizer: Any, saved: dict[str, Tensor], where: str) -> None:

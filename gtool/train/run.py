@@ -14,7 +14,8 @@ from gtool import console
 from gtool.config.recipe import Recipe, to_toml
 from gtool.errors import CheckpointError, DivergedError, GToolError, InterruptedRunError
 from gtool.io import checkpoint
-from gtool.io.checkpoint import RunFolder
+from gtool.io.files import atomic_write
+from gtool.io.run_folder import RunFolder, create_run, find_start
 from gtool.models import registry
 from gtool.train.options import Plan, Request, make_plan
 
@@ -39,7 +40,8 @@ def train(request: Request) -> None:
         return dry_run(plan, request)
     # Before torch: an empty folder or a hub out of reach is said at once, and a download happens in one process.
     inputs = registry.trainer(request.model).open_inputs(plan.recipe)
-    from gtool.runtime.device import launch, launched_processes, make_compute
+    from gtool.runtime.device import make_compute
+    from gtool.runtime.processes import launch, launched_processes
 
     if (request.num_processes or 1) > 1 and launched_processes() is None:
         # Said once, and not by every process.
@@ -137,11 +139,11 @@ def _take_run(plan: Plan, request: Request, compute: Compute, stack: ExitStack) 
     if compute.is_main:
         try:
             dataset = Path(plan.recipe.data.dataset).name or "data"
-            run = plan.run or checkpoint.create_run(request.out, f"{request.model}-{dataset}")
+            run = plan.run or create_run(request.out, f"{request.model}-{dataset}")
             stack.enter_context(run.lock())
             run.remove_leftovers()
             comment = f"made by: gtool {' '.join(sys.argv[1:])}\nrecipe: {plan.name}"
-            with checkpoint.atomic_write(run.recipe) as temporary:
+            with atomic_write(run.recipe) as temporary:
                 temporary.write_text(to_toml(plan.recipe, comment), encoding="utf-8")
             path = str(run.path)
         except GToolError as failed:
@@ -162,7 +164,7 @@ def _restore(plan: Plan, run: RunFolder, state: Any) -> dict[str, float]:
     states = run.states() if plan.run else []
     if not states:
         if (start := plan.recipe.train.weights) is not None:
-            begin_with(state, open_trained(checkpoint.find_start(start, plan.recipe.model_name)))
+            begin_with(state, open_trained(find_start(start, plan.recipe.model_name)))
         return {}
     tensors, info = checkpoint.load_state(states[-1])
     restore_state(state, tensors, info, str(states[-1]))

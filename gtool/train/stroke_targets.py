@@ -23,7 +23,7 @@ from gtool.data.synthetic.scenes import draw_scenes
 from gtool.losses.strokes import mean_color, paint_in_turn, select_by_gain
 from gtool.models.paint_transformer.config import PATCH
 from gtool.models.paint_transformer.network import Proposals
-from gtool.runtime.device import make_generator
+from gtool.runtime.torch_random import make_generator
 from gtool.strokes.brush import Brush
 from gtool.strokes.renderer import render
 

@@ -26,7 +26,8 @@ from gtool.models import registry
 from gtool.models.paint_transformer.config import PATCH
 from gtool.models.paint_transformer.network import Proposals
 from gtool.models.paint_transformer.proposals import CHOOSING, predictor_of
-from gtool.runtime.device import Compute, make_generator
+from gtool.runtime.device import Compute
+from gtool.runtime.torch_random import make_generator
 from gtool.strokes.brush import Brush, load_brush
 from gtool.strokes.canvas import render_painting
 from gtool.strokes.painting import Plan, deepest_level, paint

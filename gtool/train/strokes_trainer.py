@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from gtool.config.recipe import Recipe
-    from gtool.io.checkpoint import RunFolder
+    from gtool.io.run_folder import RunFolder
     from gtool.runtime.device import Compute
 
 BUILT_IN = "scenes"  # the data set's name that stands for pictures drawn here: leaves and scenes

@@ -28,7 +28,8 @@ from gtool.losses.perceptual import LPIPS
 from gtool.models import registry
 from gtool.models.vqgan.network import Tokenized
 from gtool.nn.ranges import to_pm1, to_uint8
-from gtool.runtime.device import Compute, make_generator
+from gtool.runtime.device import Compute
+from gtool.runtime.torch_random import make_generator
 from gtool.train.gan_state import Batches
 from gtool.train.optim import average, clip_and_step, make_optimizer, set_rate
 from gtool.train.resume import TrainingState

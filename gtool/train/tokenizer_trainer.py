@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from gtool.config.recipe import Recipe
-    from gtool.io.checkpoint import RunFolder
+    from gtool.io.run_folder import RunFolder
     from gtool.runtime.device import Compute
 
 

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gtool.data.synthetic.scenes import CLASSES, draw_scenes
-from gtool.io.checkpoint import load_weights, save_weights
+from gtool.io.weights import load_weights, save_weights
 from gtool.metrics.map_agreement import NAME, PROTOCOL, map_agreement, others
 from gtool.metrics.segmenter import Segmenter
 from tests.benchmarks.scene_masks import HELD_OUT_SEED, spoil

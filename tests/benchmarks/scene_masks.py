@@ -27,7 +27,7 @@ from torch import Tensor
 
 from gtool.data.synthetic.scene_layout import OBJECT_COLOURS, lay_out, to_linear
 from gtool.data.synthetic.scenes import draw_scenes
-from gtool.io.checkpoint import load_weights, save_weights
+from gtool.io.weights import load_weights, save_weights
 from gtool.metrics.segmentation_agreement import score_labels
 from gtool.metrics.segmenter import NAME, PROTOCOL, Segmenter, find_objects, objects_of
 

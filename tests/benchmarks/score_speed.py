@@ -133,7 +133,7 @@ def folders(where: Path, num: int, side: int, weights: tuple[Path, Path], rounds
 def generator(where: Path, num: int, weights: tuple[Path, Path], rounds: int) -> None:
     """Compare a run to FID with PNGs written and clean-fid; the reference is a folder for both."""
     from gtool.config.recipe import to_toml
-    from gtool.io.checkpoint import save_weights
+    from gtool.io.weights import save_weights
     from gtool.models.generate import weights_meta
     from gtool.models.registry import config_class, networks
     from tests.tiny import tiny_recipe

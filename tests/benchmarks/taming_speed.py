@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from gtool.losses.adversarial import discriminator_loss, generator_loss
 from gtool.losses.perceptual import LPIPS
 from gtool.losses.reconstruction import adaptive_weight, l1
-from gtool.runtime.device import has_fast_bf16
+from gtool.runtime.precision import has_fast_bf16
 from tests.benchmarks.race import Times, race, serve
 from tests.benchmarks.taming_reference import tokenizer, use_checkout
 from tests.vqgans import pictures

@@ -14,7 +14,7 @@ from PIL import Image
 
 from gtool.cli import run
 from gtool.errors import CheckpointError, NetworkError
-from gtool.io.checkpoint import cache_dir
+from gtool.io.files import cache_dir
 from gtool.metrics.features import resize_clip, weights
 from gtool.metrics.features.clip import DEVIATION, MEAN, ClipExtractor, Encoder, load_clip
 from gtool.metrics.features.weights import CLIP, digest_of

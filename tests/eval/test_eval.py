@@ -33,7 +33,7 @@ def folders(tmp_path):
 def run_folder(tmp_path):
     """A run that has saved weights of an untrained tiny generator once."""
     from gtool.config.recipe import to_toml
-    from gtool.io.checkpoint import save_weights
+    from gtool.io.weights import save_weights
     from gtool.models.generate import weights_meta
     from gtool.models.registry import config_class, networks
 

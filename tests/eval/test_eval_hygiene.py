@@ -198,7 +198,7 @@ def test_what_training_could_not_read_is_left_out_of_its_own_reference(tiny_run,
     folder = save(tmp_path / "photos", pictures.draw(9, seed=1))
     (folder / "page.png").write_text("<html>404</html>")
     path = tiny_run / "weights-000012.safetensors"
-    from gtool.io.checkpoint import load_weights, save_weights
+    from gtool.io.weights import load_weights, save_weights
 
     stored = load_weights(path)
     stored.meta["recipe"]["data"] |= {"dataset": str(folder), "num_images": None}

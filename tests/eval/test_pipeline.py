@@ -25,7 +25,7 @@ def trained(tmp_path_factory):
     """A run of 50 steps, its result as main.json, and an untrained network of the same shape beside it."""
     import torch
 
-    from gtool.io.checkpoint import save_weights
+    from gtool.io.weights import save_weights
     from gtool.models import registry
     from gtool.models.generate import weights_meta
 

@@ -20,7 +20,7 @@ from gtool.eval.image_sets import Wanted, open_stored
 from gtool.eval.options import Request
 from gtool.eval.processes import share_of, share_reference
 from gtool.eval.scores import Scorer
-from gtool.io.checkpoint import cache_dir
+from gtool.io.files import cache_dir
 from gtool.metrics.features.weights import INCEPTION
 from tests import inception_standin, pictures, small_inception
 from tests.eval.test_eval_hygiene import save

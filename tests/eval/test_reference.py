@@ -16,7 +16,8 @@ import torch
 import gtool
 from gtool.cli import run
 from gtool.errors import CheckpointError
-from gtool.io.checkpoint import cache_dir, load_weights, save_weights
+from gtool.io.files import cache_dir
+from gtool.io.weights import load_weights, save_weights
 from gtool.metrics.features import published
 from gtool.metrics.fid import Extractor, FeatureCollector
 from gtool.metrics.reference import reference_features
@@ -280,7 +281,8 @@ ACCIDENTS = """
 import json, os, signal, sys, time
 from pathlib import Path
 import torch
-from gtool.io.checkpoint import cache_dir, load_weights, save_weights
+from gtool.io.files import cache_dir
+from gtool.io.weights import load_weights, save_weights
 from gtool.metrics.fid import Extractor, FeatureCollector
 from gtool.metrics.reference import reference_features
 

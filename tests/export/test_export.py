@@ -15,7 +15,8 @@ from gtool.cli import run
 from gtool.export import onnx as exporting
 from gtool.export import run as command
 from gtool.models.generate import load_generator
-from gtool.runtime.device import hashed_normal, make_compute
+from gtool.runtime.device import make_compute
+from gtool.runtime.torch_random import hashed_normal
 
 
 def export(*arguments) -> int:

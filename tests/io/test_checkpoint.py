@@ -11,14 +11,15 @@ import pytest
 import torch
 
 from gtool.errors import CheckpointError
-from gtool.io import checkpoint
-from gtool.io.checkpoint import RunFolder
+from gtool.io.files import atomic_write
+from gtool.io.run_folder import RunFolder, create_run, find_weights
+from gtool.io.weights import load_pickled, load_state, load_weights, restore, save_state, save_weights
 
 META = {"model": "transgan", "config": {}}
 
 
 def _weights(path: Path, value: float = 1.0) -> Path:
-    checkpoint.save_weights(path, {"a": torch.full((3,), value)}, META)
+    save_weights(path, {"a": torch.full((3,), value)}, META)
     return path
 
 
@@ -33,7 +34,7 @@ class Bomb:
 
 
 def test_weights_come_back_with_their_description(tmp_path):
-    loaded = checkpoint.load_weights(_weights(tmp_path / "w.safetensors"))
+    loaded = load_weights(_weights(tmp_path / "w.safetensors"))
     assert loaded.tensors["a"].tolist() == [1.0, 1.0, 1.0]
     assert loaded.meta == META | {"format": 1}
 
@@ -43,7 +44,7 @@ def test_truncated_weights_are_refused(tmp_path, keep):
     path = _weights(tmp_path / "w.safetensors")
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(CheckpointError, match=r"w\.safetensors: not a readable safetensors file"):
-        checkpoint.load_weights(path)
+        load_weights(path)
 
 
 @pytest.mark.parametrize("length", [2**63, 10**9, 3])
@@ -51,7 +52,7 @@ def test_a_forged_header_length_is_refused(tmp_path, length):
     path = _weights(tmp_path / "w.safetensors")
     path.write_bytes(struct.pack("<Q", length) + path.read_bytes()[8:])
     with pytest.raises(CheckpointError, match="not a readable safetensors"):
-        checkpoint.load_weights(path)
+        load_weights(path)
 
 
 def test_a_forged_offset_is_refused(tmp_path):
@@ -59,13 +60,13 @@ def test_a_forged_offset_is_refused(tmp_path):
     path = tmp_path / "w.safetensors"
     path.write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 12)
     with pytest.raises(CheckpointError, match="not a readable safetensors"):
-        checkpoint.load_weights(path)
+        load_weights(path)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused(tmp_path, value):
     with pytest.raises(CheckpointError, match="`a` holds values that are not finite"):
-        checkpoint.load_weights(_weights(tmp_path / "w.safetensors", value))
+        load_weights(_weights(tmp_path / "w.safetensors", value))
 
 
 def test_foreign_safetensors_are_named_as_such(tmp_path):
@@ -73,13 +74,13 @@ def test_foreign_safetensors_are_named_as_such(tmp_path):
 
     save_file({"a": torch.zeros(1)}, tmp_path / "w.safetensors")
     with pytest.raises(CheckpointError, match="no gtool description"):
-        checkpoint.load_weights(tmp_path / "w.safetensors")
+        load_weights(tmp_path / "w.safetensors")
 
 
 def test_a_newer_format_is_named_as_such(tmp_path):
-    checkpoint.save_weights(tmp_path / "w.safetensors", {"a": torch.zeros(1)}, META | {"format": 99})
+    save_weights(tmp_path / "w.safetensors", {"a": torch.zeros(1)}, META | {"format": 99})
     with pytest.raises(CheckpointError, match="format 99"):
-        checkpoint.load_weights(tmp_path / "w.safetensors")
+        load_weights(tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -93,14 +94,14 @@ def test_a_newer_format_is_named_as_such(tmp_path):
 )
 def test_restore_refuses_what_does_not_fit(tensors, fragment):
     with pytest.raises(CheckpointError, match=fragment):
-        checkpoint.restore(torch.nn.Linear(3, 2), tensors, "here")
+        restore(torch.nn.Linear(3, 2), tensors, "here")
 
 
 @pytest.mark.parametrize("name", ["bomb.pt", "bomb.safetensors"])
 def test_a_pickle_that_would_run_code_does_not_run_it(tmp_path, name):
     path, victim = tmp_path / name, tmp_path / "executed"
     torch.save({"state": Bomb(victim)}, path)
-    reader = checkpoint.load_pickled if name.endswith(".pt") else checkpoint.load_weights
+    reader = load_pickled if name.endswith(".pt") else load_weights
     with pytest.raises(CheckpointError, match=name):
         reader(path)
     assert not victim.exists()
@@ -113,7 +114,7 @@ def test_a_released_looking_pickle_is_read(tmp_path):
 
     content = {"epoch": 3, "gen_state_dict": {"w": torch.ones(2)}, "best_fid": np.float64(9.26)}
     torch.save(content | {"args": argparse.Namespace(lr=1e-4)}, tmp_path / "released.pth")
-    assert checkpoint.load_pickled(tmp_path / "released.pth")["gen_state_dict"]["w"].tolist() == [1.0, 1.0]
+    assert load_pickled(tmp_path / "released.pth")["gen_state_dict"]["w"].tolist() == [1.0, 1.0]
 
 
 def test_a_pickle_that_runs_a_command_is_refused_and_runs_nothing(tmp_path):
@@ -126,7 +127,7 @@ def test_a_pickle_that_runs_a_command_is_refused_and_runs_nothing(tmp_path):
 
     (tmp_path / "evil.pth").write_bytes(pickle.dumps(Evil(), protocol=4))  # of which torch warns by itself
     with pytest.raises(CheckpointError, match=r"evil\.pth: refused"):
-        checkpoint.load_pickled(tmp_path / "evil.pth")
+        load_pickled(tmp_path / "evil.pth")
     assert not (tmp_path / "ran").exists()
 
 
@@ -134,7 +135,7 @@ def test_a_pickle_that_runs_a_command_is_refused_and_runs_nothing(tmp_path):
 def test_a_damaged_pickle_is_refused(tmp_path, content):
     (tmp_path / "bad.pth").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"bad\.pth"):
-        checkpoint.load_pickled(tmp_path / "bad.pth")
+        load_pickled(tmp_path / "bad.pth")
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
@@ -144,16 +145,16 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
         temporary.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(CheckpointError, match="No space left"), checkpoint.atomic_write(path) as temporary:
+    with pytest.raises(CheckpointError, match="No space left"), atomic_write(path) as temporary:
         half(temporary)
     assert [entry.name for entry in tmp_path.iterdir()] == ["w.safetensors"]
-    assert checkpoint.load_weights(path)
+    assert load_weights(path)
 
 
 def test_a_state_comes_back_exactly(tmp_path):
     tensors = {"net": {"w": torch.randn(5)}, "optimizer": {"w/step": torch.tensor(3.0)}}
-    checkpoint.save_state(tmp_path / "state-000001", tensors, {"nimg": 7})
-    loaded, info = checkpoint.load_state(tmp_path / "state-000001")
+    save_state(tmp_path / "state-000001", tensors, {"nimg": 7})
+    loaded, info = load_state(tmp_path / "state-000001")
     assert torch.equal(loaded["net"]["w"], tensors["net"]["w"])
     assert info["nimg"] == 7
     assert loaded["optimizer"]["w/step"].item() == 3.0
@@ -163,7 +164,7 @@ def test_a_half_written_state_is_no_state(tmp_path):
     run = RunFolder(tmp_path)
     (tmp_path / "state-000002").mkdir()
     (tmp_path / ".state-000003.1.tmp").mkdir()
-    checkpoint.save_state(tmp_path / "state-000001", {}, {"nimg": 1})
+    save_state(tmp_path / "state-000001", {}, {"nimg": 1})
     assert [path.name for path in run.states()] == ["state-000001"]
     run.remove_leftovers()
     assert not (tmp_path / ".state-000003.1.tmp").exists()
@@ -174,7 +175,7 @@ def test_a_second_trainer_is_refused(tmp_path):
     import sys
 
     run = RunFolder(tmp_path)
-    imports = "from gtool.io.checkpoint import RunFolder; from pathlib import Path"
+    imports = "from gtool.io.run_folder import RunFolder; from pathlib import Path"
     code = f"{imports}; RunFolder(Path({str(tmp_path)!r})).lock()"
     with run.lock():
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -185,30 +186,30 @@ def test_prune_keeps_the_last_and_the_best(tmp_path):
     run = RunFolder(tmp_path)
     for kimg in (1, 2, 3, 4):
         _weights(run.weights_path(kimg * 1000))
-        checkpoint.save_state(run.state_path(kimg * 1000), {}, {})
+        save_state(run.state_path(kimg * 1000), {}, {})
     run.prune(keep=2, best=1000)
     assert [path.stem for path in run.weights()] == ["weights-000001", "weights-000003", "weights-000004"]
     assert [path.name for path in run.states()] == ["state-000003", "state-000004"]
 
 
 def test_create_run_numbers_runs_and_never_reuses_a_folder(tmp_path):
-    first, second = (checkpoint.create_run(None, "transgan-x") for _ in range(2))
+    first, second = (create_run(None, "transgan-x") for _ in range(2))
     assert [first.path.name, second.path.name] == ["transgan-x-000", "transgan-x-001"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "recipe.toml").touch()
     with pytest.raises(CheckpointError, match="--resume"):
-        checkpoint.create_run(tmp_path / "mine", "x")
+        create_run(tmp_path / "mine", "x")
 
 
 def test_find_weights_takes_the_newest_run_a_folder_or_a_file(tmp_path):
-    run = checkpoint.create_run(None, "transgan-x")
+    run = create_run(None, "transgan-x")
     run.recipe.touch()
     path = _weights(run.weights_path(1000))
-    assert checkpoint.find_weights(None) == checkpoint.find_weights(str(run.path)) == path
-    assert checkpoint.find_weights(run.path.name) == checkpoint.find_weights(str(path)) == path
+    assert find_weights(None) == find_weights(str(run.path)) == path
+    assert find_weights(run.path.name) == find_weights(str(path)) == path
 
 
 @pytest.mark.parametrize("spec", [None, "nothing", "./nothing", "nothing.safetensors"])
 def test_find_weights_says_what_is_missing(spec):
     with pytest.raises(CheckpointError, match=r"no trained run|no such"):
-        checkpoint.find_weights(spec)
+        find_weights(spec)

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from gtool.errors import CheckpointError, DataError, NetworkError
-from gtool.io.checkpoint import cache_dir
+from gtool.io.files import cache_dir
 from gtool.metrics import kid as kid_module
 from gtool.metrics.features import packed, weights
 from gtool.metrics.features.inception import load_inception

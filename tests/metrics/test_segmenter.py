@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from gtool.data.synthetic.scenes import draw_scenes
 from gtool.errors import CheckpointError
-from gtool.io import checkpoint
+from gtool.io import run_folder
 from gtool.metrics import segmenter
 from gtool.metrics.segmentation_agreement import score_labels
 from tests import pictures
@@ -62,6 +64,6 @@ def test_objects_are_the_pieces_of_a_class_the_largest_first():
 
 
 def test_a_package_without_its_file_says_so(monkeypatch):
-    monkeypatch.setattr(checkpoint, "shipped_weights", lambda model: None)
+    monkeypatch.setattr(run_folder, "SHIPPED_FOLDER", Path("nowhere"))
     with pytest.raises(CheckpointError, match="install gtool again"):
         segmenter.shipped_segmenter.__wrapped__()

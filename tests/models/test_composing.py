@@ -24,7 +24,7 @@ def compose(prior, condition, seed, indices, compute, *, batch_size=4, **options
 
 def plainly(prior, condition, choice, seed=3, index=0):
     """One image without a cache: every code from a full forward pass."""
-    from gtool.runtime.device import hashed_uniform
+    from gtool.runtime.random import hashed_uniform
 
     chances = torch.from_numpy(hashed_uniform(seed, torch.tensor([index]).numpy(), 12, "codes")).float()
     codes = torch.zeros(1, 12, dtype=torch.int64)  # in order
@@ -164,7 +164,7 @@ def test_windows_are_placed_as_released(length):
 @pytest.mark.parametrize("size", [(3, 9), (7, 4), (6, 7)])
 def test_larger_pictures_follow_the_window_rule(condition, size):
     """Against the rule in its plainest form: every cell from all codes of its window, none cached."""
-    from gtool.runtime.device import hashed_uniform
+    from gtool.runtime.random import hashed_uniform
 
     prior = make(condition=condition, condition_size=5 if condition == "segmentation" else 1)
     given = torch.randint(5, (2, *size)) if condition == "segmentation" else NONE[:2]

@@ -12,7 +12,7 @@ from gtool.errors import CheckpointError
 from gtool.models.paint_transformer.config import PaintTransformerConfig, flops, num_parameters
 from gtool.models.paint_transformer.network import REACH, build_predictor
 from gtool.models.paint_transformer.released import rename_released
-from gtool.runtime.device import hashed_normal
+from gtool.runtime.torch_random import hashed_normal
 from tests.transgan_formula import formula_tensor, summary
 
 GOLDEN = Path(__file__).parent / "golden"

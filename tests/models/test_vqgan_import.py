@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gtool.cli import run
 from gtool.errors import CheckpointError
-from gtool.io.checkpoint import load_weights
+from gtool.io.weights import load_weights
 from gtool.models.vqgan.network import Tokenizer
 from gtool.models.vqgan.released import (
     is_tokenizer,

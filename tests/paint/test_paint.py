@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from gtool.io import checkpoint
-from gtool.io.checkpoint import METADATA_KEY, save_weights
+from gtool.io import run_folder
+from gtool.io.run_folder import METADATA_KEY
+from gtool.io.weights import save_weights
 from gtool.models.paint_transformer.network import build_predictor
 from gtool.models.registry import config_class
 from gtool.paint import painter as studio
@@ -314,15 +315,15 @@ def test_a_run_folder_gives_its_weights():
 
 def test_weights_of_the_package_are_the_default(monkeypatch, capsys):
     draw_photo("photo.png")
-    path = predictor().absolute()
-    monkeypatch.setattr(checkpoint, "shipped_weights", lambda model: path)
+    predictor("paint-transformer.safetensors")
+    monkeypatch.setattr(run_folder, "SHIPPED_FOLDER", Path())
     assert paint("photo.png", method=None) == 0
     assert capsys.readouterr().err.startswith("predictor, ")
 
 
 def test_without_weights_greedy_paints_and_says_so(monkeypatch, capsys):
     draw_photo("photo.png")
-    monkeypatch.setattr(checkpoint, "shipped_weights", lambda model: None)
+    monkeypatch.setattr(run_folder, "SHIPPED_FOLDER", Path("nowhere"))
     assert paint("photo.png", method=None) == 0
     assert "no trained weights come with this gtool" in capsys.readouterr().err
     assert paint("photo.png", "--force", method="predictor") == 1

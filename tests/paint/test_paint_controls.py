@@ -14,11 +14,12 @@ from torch import nn
 from gtool.config.recipe import validate
 from gtool.data.synthetic.dead_leaves import draw_leaves
 from gtool.data.synthetic.scenes import draw_scenes
-from gtool.io import checkpoint
+from gtool.io.run_folder import shipped_weights
 from gtool.models import registry
 from gtool.models.paint_transformer.network import Proposals
 from gtool.models.paint_transformer.proposals import load_predictor, predictor_of
-from gtool.runtime.device import make_compute, make_generator
+from gtool.runtime.device import make_compute
+from gtool.runtime.torch_random import make_generator
 from gtool.strokes.brush import load_brush
 from gtool.strokes.canvas import render_painting
 from gtool.strokes.painting import Plan, paint
@@ -114,7 +115,7 @@ def test_random_strokes_are_worse_than_a_predictor_and_than_greedy_search(traine
 
 @pytest.mark.parametrize(("select", "greedy", "random"), [("gain", 0.82, 0.62), ("decision", 0.95, 0.62)])
 def test_weights_of_the_package_beat_greedy_search(select, greedy, random):
-    path = checkpoint.shipped_weights("paint-transformer")
+    path = shipped_weights("paint-transformer")
     leaves = draw_leaves(3, 128, make_generator(77, "leaves"))  # textured, as photographs are
     found = errors(load_predictor(Path(path), make_compute("cpu", "fp32")), 2, leaves, select=select)
     assert found["predictor"] < greedy * found["greedy"]

@@ -12,14 +12,10 @@ import pytest
 import torch
 
 from gtool.errors import DeviceError
-from gtool.runtime.device import (
-    LAUNCHER,
-    derive_seed,
-    free_cores,
-    hashed_normal,
-    make_compute,
-    make_generator,
-)
+from gtool.runtime.device import free_cores, make_compute
+from gtool.runtime.processes import LAUNCHER
+from gtool.runtime.random import derive_seed
+from gtool.runtime.torch_random import hashed_normal, make_generator
 
 
 def test_seeds_are_the_same_for_ever():

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from gtool import __version__
 from gtool.cli import run
 from gtool.errors import RecipeError
-from gtool.io.checkpoint import METADATA_KEY, load_weights, save_weights
+from gtool.io.run_folder import METADATA_KEY
+from gtool.io.weights import load_weights, save_weights
 from gtool.sample.latent_path import closed_walk
 from gtool.sample.options import parse_numbers
 

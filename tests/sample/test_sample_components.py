@@ -13,8 +13,8 @@ from PIL import Image
 
 from gtool.cli import run
 from gtool.errors import RecipeError
-from gtool.io.checkpoint import save_weights
 from gtool.io.sheet import HEAD, LABEL, PAD, TITLE_HEIGHT, image_cell
+from gtool.io.weights import save_weights
 from gtool.models import registry
 from gtool.models.generate import batches, generate, latents, load_generator, weights_meta
 from gtool.runtime.device import make_compute

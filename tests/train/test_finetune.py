@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from safetensors.torch import load_file
 from gtool.cli import run
 from gtool.config.recipe import find_recipe, make_recipe, read_table, to_toml
 from gtool.data.random_crops import cut_squares
-from gtool.io import checkpoint
+from gtool.io import run_folder
+from gtool.io.run_folder import find_weights
 from gtool.train.stroke_targets import cut_pictures
 from tests import odd_images as odd
 from tests import runs
@@ -52,7 +54,7 @@ def photos(tmp_path):
 
 
 def weights(out) -> dict[str, torch.Tensor]:
-    return load_file(checkpoint.find_weights(str(out)))
+    return load_file(find_weights(str(out)))
 
 
 def first_record(out) -> dict:
@@ -71,14 +73,14 @@ def test_finetuning_goes_on_from_the_weights(start, photos, capsys):
 
 
 def test_weights_of_the_package_are_the_default(start, photos, monkeypatch, capsys):
-    monkeypatch.setattr(checkpoint, "shipped_weights", lambda model: None)
+    monkeypatch.setattr(run_folder, "SHIPPED_FOLDER", Path("nowhere"))
     assert finetune(photos) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "no trained weights come with this gtool" in line
     assert "--weights" in line
     assert not Path("runs").exists()
-    shipped = checkpoint.find_weights(start)
-    monkeypatch.setattr(checkpoint, "shipped_weights", lambda model: shipped)
+    shutil.copy(find_weights(start), "paint-transformer.safetensors")
+    monkeypatch.setattr(run_folder, "SHIPPED_FOLDER", Path())
     assert finetune(photos) == 0
     (made,) = Path("runs").iterdir()
     assert made.name == "paint-transformer-photos-000"
@@ -117,11 +119,11 @@ def test_a_killed_run_resumes_to_the_same_bits(start, photos, moment):
 
 def test_a_resumed_run_needs_its_state_and_no_weights(start, photos, tmp_path):
     mine = tmp_path / "mine.safetensors"
-    mine.write_bytes(checkpoint.find_weights(start).read_bytes())
+    mine.write_bytes(find_weights(start).read_bytes())
     assert finetune(photos, "--weights", mine, "--out", "out", "--kimg", "0.02") == 0
     mine.unlink()
     assert run(["train", "paint-transformer", "--resume", "out", "--kimg", "0.04", "--device", "cpu"]) == 0
-    assert checkpoint.find_weights("out").name == "weights-000000.040.safetensors"
+    assert find_weights("out").name == "weights-000000.040.safetensors"
 
 
 def test_pictures_of_every_kind_are_learned_from(start, capsys):

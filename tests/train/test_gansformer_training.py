@@ -143,7 +143,7 @@ def test_networks_that_cannot_be_are_refused_before_anything_is_written(setting,
 def test_pictures_that_no_mask_is_known_for_are_refused(trained, tmp_path, capsys):
     import shutil
 
-    from gtool.io.checkpoint import load_weights, save_weights
+    from gtool.io.weights import load_weights, save_weights
 
     path = sorted(trained.glob("weights-*"))[-1]
     weights = load_weights(path)

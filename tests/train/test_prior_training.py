@@ -14,7 +14,8 @@ from gtool.config.recipe import to_toml
 from gtool.data.conditions import CodeBatches, ids_of_depth, read_ids
 from gtool.data.loader import Batches
 from gtool.data.pixel_cache import ImageSet
-from gtool.io import checkpoint
+from gtool.io.run_folder import read_meta
+from gtool.io.weights import load_weights, save_weights
 from gtool.models import registry
 from gtool.runtime.device import make_compute
 from gtool.train import prior as engine
@@ -141,7 +142,7 @@ def test_a_run_learns_the_newest_tokenizer_and_its_weights_hold_both(capsys):
     recipe = write_recipe("train.kimg=0.096")
     assert runs.train("prior", recipe, "out") == 0
     assert "each with its segmentation" in capsys.readouterr().err
-    meta = checkpoint.read_meta(sorted(Path("out").glob("weights-*"))[-1])
+    meta = read_meta(sorted(Path("out").glob("weights-*"))[-1])
     assert meta["config"]["tokenizer"]["quantizer"]["size"] == 32
     assert (
         meta["config"]["prior"] | {"codebook_size": 32, "grid": [8, 8], "condition_size": 9}
@@ -169,9 +170,9 @@ def test_a_resumed_run_keeps_its_codes_when_the_file_of_its_tokenizer_is_another
     recipe = write_recipe()
     assert runs.train("prior", recipe, "straight") == 0
     assert runs.train("prior", recipe, "short", "--kimg", "0.096") == 0
-    held = checkpoint.load_weights(tokenizer)
+    held = load_weights(tokenizer)
     changed = {name: tensor * 1.5 for name, tensor in held.tensors.items()}
-    checkpoint.save_weights(tokenizer, changed, {k: v for k, v in held.meta.items() if k != "format"})
+    save_weights(tokenizer, changed, {k: v for k, v in held.meta.items() if k != "format"})
     capsys.readouterr()
     assert run(["train", "prior", "--resume", "short", "--kimg", "0.16", "--device", "cpu"]) == 0
     assert "not what it was when short began" in capsys.readouterr().err

@@ -160,7 +160,7 @@ def test_a_full_disk_is_one_line_and_the_last_state_stays(recipe):
     code = (
         "import resource, signal, sys; from gtool.cli import run\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "import gtool.io.checkpoint as c; save = c.save_state\n"
+        "import gtool.io.weights as c; save = c.save_state\n"
         "def limited(path, *rest):\n"
         "    if '0.096' in path.name: resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
         "    save(path, *rest)\n"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from gtool.runtime.device import hashed_uniform
+from gtool.runtime.random import hashed_uniform
 
 SLOTS = 8
 SHAPES = ("sphere", "box", "cone", "cylinder", "ring")

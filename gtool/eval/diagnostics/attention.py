@@ -118,7 +118,7 @@ def _untrained(subject: Subject) -> nn.Module:
     """The same network as it was before training."""
     import torch
 
-    from gtool.runtime.device import make_generator
+    from gtool.runtime.torch_random import make_generator
 
     config = registry.config_class(subject.meta["model"]).model_validate(subject.meta["config"])
     seed = subject.meta.get("recipe", {}).get("train", {}).get("seed", 0)

@@ -96,7 +96,7 @@ def _held_out(path: Path, meta: dict[str, Any], request: Request, compute: Compu
 
     from gtool.data.conditions_for_sampling import held_out_of
     from gtool.metrics.images import permutation
-    from gtool.runtime.device import derive_seed
+    from gtool.runtime.random import derive_seed
     from gtool.sample.prior_options import recipe_of
 
     images, kept = held_out_of(recipe_of(meta, path), compute, "another run")

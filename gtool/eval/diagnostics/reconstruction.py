@@ -100,7 +100,7 @@ def open_real(
     from gtool.eval.image_sets import open_stored
     from gtool.eval.run import reference_of, refuse_resolution
     from gtool.metrics.images import permutation
-    from gtool.runtime.device import derive_seed
+    from gtool.runtime.random import derive_seed
     from gtool.sample.prior_options import recipe_of
 
     refuse_resolution(request, meta, path)
@@ -166,7 +166,7 @@ def _rfd(images: Any, chosen: np.ndarray, made: Tensor, request: Request, comput
 
     from gtool.metrics.images import Subset, permutation
     from gtool.metrics.rfd import RandomFrechet
-    from gtool.runtime.device import derive_seed
+    from gtool.runtime.random import derive_seed
 
     half = len(chosen) // 2
     if half < 2 or made.shape[-1] < 16:

@@ -19,7 +19,7 @@ from gtool.eval import ci, gates
 from gtool.eval.gates import Baseline, Gate
 from gtool.eval.report import record as results
 from gtool.eval.report import table as score_table
-from gtool.io.checkpoint import atomic_write
+from gtool.io.files import atomic_write
 
 if TYPE_CHECKING:
     from gtool.eval.report.preview import Gallery

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gtool.errors import NetworkError
-from gtool.io.checkpoint import atomic_write
+from gtool.io.files import atomic_write
 
 TIMEOUT_SECONDS = 30.0  # between two packets, once the probe has found the server
 CHUNK_BYTES = 1 << 20

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gtool.errors import DataError, NetworkError, RecipeError, did_you_mean
-from gtool.io.checkpoint import cache_dir
+from gtool.io.files import cache_dir
 
 PREFIX = "clean-fid:"
 SUFFIX = ".npz"

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from gtool.errors import CheckpointError
-from gtool.io.checkpoint import load_pickled, read_safetensors
+from gtool.io.weights import load_pickled, read_safetensors
 
 
 def read_tensors(path: Path) -> Mapping[str, Tensor]:
@@ -20,7 +20,7 @@ def read_tensors(path: Path) -> Mapping[str, Tensor]:
         CheckpointError: missing, unreadable, or none of the three.
     """
     if path.suffix == ".safetensors":
-        return read_safetensors(path)[0]
+        return read_safetensors(path)
     return _scripted(path) if _is_script(path) else load_pickled(path)
 
 

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from gtool.errors import CheckpointError, NetworkError
-from gtool.io.checkpoint import cache_dir
+from gtool.io.files import cache_dir
 from gtool.io.hub import cached, is_offline, is_reachable
 from gtool.metrics.features.downloads import Progress, fetch
 

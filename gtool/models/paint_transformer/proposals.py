@@ -16,12 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gtool.errors import CheckpointError
-from gtool.io import checkpoint
+from gtool.io.run_folder import shipped_weights
 from gtool.losses.strokes import mean_color, select_by_gain
 from gtool.models.paint_transformer.config import PATCH, num_parameters
 from gtool.models.paint_transformer.network import Proposals
 from gtool.models.trained import open_trained
-from gtool.runtime.device import Compute, hashed_uniform
+from gtool.runtime.device import Compute
+from gtool.runtime.random import hashed_uniform
 from gtool.strokes.brush import Brush
 from gtool.train.stroke_targets import masks
 
@@ -151,7 +152,7 @@ def load_predictor(path: Path | None, compute: Compute) -> Predict:
     Raises:
         CheckpointError: there is none, or the file is damaged, of another model, or does not fit what it says.
     """
-    path = path or checkpoint.shipped_weights(MODEL)
+    path = path or shipped_weights(MODEL)
     if path is None:
         raise CheckpointError(
             "no trained weights come with this gtool; name some, or paint by --method greedy"

@@ -24,7 +24,8 @@ from torch import Tensor
 from gtool.errors import RecipeError
 from gtool.models.prior.config import SPATIAL, PriorConfig
 from gtool.models.prior.network import Prior, for_sampling
-from gtool.runtime.device import Compute, hashed_uniform
+from gtool.runtime.device import Compute
+from gtool.runtime.random import hashed_uniform
 
 LEAST_TEMPERATURE = 1e-30  # less is 0: logits divided by it would be infinite, and chances no numbers
 BATCH = 16  # images, or windows, at once; on a CPU a step of 16 takes twice the time of a step of one

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gtool.data.conditions import ids_of_depth, ids_of_maps
 from gtool.errors import CheckpointError
-from gtool.io import checkpoint
+from gtool.io.run_folder import newest_run
 from gtool.models.prior.autoregressive import Known, Request, composing
 from gtool.models.trained import open_trained
 from gtool.nn.ranges import to_pm1, to_uint8
@@ -38,7 +38,7 @@ def load_composer(path: Path, compute: Compute) -> tuple[Any, dict[str, Any]]:
     """
     trained = open_trained(path)
     if trained.model != MODEL:
-        newest = checkpoint.newest_run(MODEL)
+        newest = newest_run(MODEL)
         there = f"the newest is {newest.path}" if newest else "`gtool train prior` trains one"
         raise CheckpointError(f"{path}: weights of {trained.model}, not of a prior; {there}")
     composer = trained.network()

@@ -1,0 +1,252 @@
+"""Run folders, and which weights a name means; nothing here needs torch.
+
+    runs/transgan-cifar10-000/
+      recipe.toml                   the resolved recipe, usable as a recipe
+      log.jsonl                     one line a tick
+      samples/                      grids of the same latents over the run
+      weights-000200.safetensors    averaged generator; its metadata holds everything needed to use it
+      state-000200/                 everything needed to go on: named safetensors + state.json
+
+Tensors are written and read by gtool/io/weights.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gtool.errors import CheckpointError, did_you_mean
+from gtool.io import hub
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+FORMAT = 1
+METADATA_KEY = "gtool"
+MOST_HEADER = 100_000_000  # bytes, as the format has it
+RUNS = Path("runs")
+SHIPPED_FOLDER = Path(__file__).parents[1] / "weights"
+SHIPPED = "shipped"  # the name of the weights that come with the package
+PICKLES = {".pt", ".pth", ".ckpt", ".pkl", ".bin", ".model"}
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One training run on disk."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.toml"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    def weights(self) -> list[Path]:
+        """Return the weights files, oldest first."""
+        return sorted(self.path.glob("weights-*.safetensors"))
+
+    def states(self) -> list[Path]:
+        """Return the resume states, oldest first."""
+        return sorted(path for path in self.path.glob("state-*") if (path / "state.json").is_file())
+
+    def weights_path(self, nimg: int) -> Path:
+        return self.path / f"weights-{_kimg(nimg)}.safetensors"
+
+    def state_path(self, nimg: int) -> Path:
+        return self.path / f"state-{_kimg(nimg)}"
+
+    def lock(self) -> BaseFileLock:
+        """Hold the run for this process; the system lets go of it when the process ends, however it ends.
+
+        Raises:
+            CheckpointError: another process trains in this folder.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise CheckpointError(f"{self.path}: another process is training in this run folder") from None
+        except OSError as bad:
+            raise CheckpointError(f"{self.path}: cannot be written: {bad.strerror or bad}") from None
+        return lock
+
+    def remove_leftovers(self) -> None:
+        """Delete what an interrupted writer left behind; call while holding the lock."""
+        for path in [*self.path.glob(".*.tmp*"), *self.samples.glob(".*.tmp*")]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def prune(self, keep: int, best: int | None) -> None:
+        """Keep the last `keep` weights and states, and the weights of the best snapshot (`best`, in images)."""
+        kept = self.weights_path(best) if best is not None else None
+        for path in self.weights()[:-keep]:
+            if path != kept:
+                path.unlink()
+        for path in self.states()[:-keep]:
+            shutil.rmtree(path)
+
+
+def _kimg(nimg: int) -> str:
+    """Name a moment of a run by its kimg; a fraction appears only where there is one, so that names stay distinct."""
+    whole, rest = divmod(nimg, 1000)
+    return f"{whole:06d}" + (f".{rest:03d}" if rest else "")
+
+
+def create_run(out: Path | None, name: str) -> RunFolder:
+    """Make a new run folder: `out` itself, or the next free `runs/<name>-NNN`.
+
+    Raises:
+        CheckpointError: `out` exists and is not empty, or cannot be made.
+    """
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        hint = f"go on with --resume {out}" if (out / "recipe.toml").exists() else "choose another --out"
+        raise CheckpointError(f"{out}: exists and is not empty; {hint}")
+    number = 0
+    while True:
+        path = out or RUNS / f"{name}-{number:03d}"
+        try:
+            path.mkdir(parents=True, exist_ok=out is not None)
+            (path / "samples").mkdir(exist_ok=True)
+        except FileExistsError:
+            number += 1
+            continue
+        except OSError as bad:
+            raise CheckpointError(f"{path}: cannot be made: {bad.strerror or bad}") from None
+        return RunFolder(path)
+
+
+def open_run(path: Path) -> RunFolder:
+    """Return an existing run folder.
+
+    Raises:
+        CheckpointError: not there, or not a run.
+    """
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: no such run folder")
+    run = RunFolder(path)
+    if not run.recipe.is_file():
+        raise CheckpointError(f"{path}: not a run folder (no recipe.toml in it)")
+    return run
+
+
+def newest_run(model: str | None = None, *, with_weights: bool = True) -> RunFolder | None:
+    """Return the run in ./runs that was worked on last, or None; arguments as of `runs_of`."""
+    return next(iter(runs_of(model, with_weights=with_weights)), None)
+
+
+def runs_of(model: str | None = None, *, with_weights: bool = True) -> list[RunFolder]:
+    """Return the runs in ./runs, the one that was worked on last first.
+
+    Args:
+        model: only runs of this model.
+        with_weights: only runs that can already be sampled from.
+    """
+    runs = [RunFolder(path.parent) for path in RUNS.glob("*/recipe.toml")]
+    if model is not None:
+        runs = [run for run in runs if run.path.name.startswith(f"{model}-")]
+    if with_weights:
+        runs = [run for run in runs if run.weights()]
+    return sorted(runs, key=_last_worked_on, reverse=True)
+
+
+def _last_worked_on(run: RunFolder) -> float:
+    return max(path.stat().st_mtime_ns for path in [run.recipe, *run.weights(), *run.states()])
+
+
+def find_weights(spec: str | None) -> Path:
+    """Return the weights file meant by a run folder, a file, a hub id, or None for the newest run.
+
+    Raises:
+        CheckpointError: nothing there, or something else; says what would be right.
+    """
+    if spec is None:
+        run = newest_run()
+        if run is None:
+            raise CheckpointError(
+                "no trained run in ./runs; start with `gtool train transgan`, or name a run or weights"
+            )
+        return run.weights()[-1]
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        weights = RunFolder(path).weights()
+        if not weights:
+            raise CheckpointError(
+                f"{path}: holds no weights-*.safetensors; is it a run folder that has saved once?"
+            )
+        return weights[-1]
+    if path.is_file():
+        if path.suffix.lower() in PICKLES:
+            raise CheckpointError(
+                f"{path}: a torch pickle; convert it once with `gtool export {path} --from MODEL`"
+            )
+        return path
+    named = RUNS / spec
+    if named.is_dir():
+        return find_weights(str(named))
+    if path.suffix == "" and _HUB_ID.fullmatch(spec) and not spec.startswith("runs/"):
+        return hub.download(spec, "model.safetensors")
+    known = [entry.name for entry in RUNS.glob("*") if entry.is_dir()]
+    raise CheckpointError(f"{spec}: no such run or file{did_you_mean(path.name, known) if known else ''}")
+
+
+def find_start(spec: str, model: str) -> Path:
+    """Return the weights that training begins with: those of the package for `shipped`, else as `find_weights`.
+
+    Raises:
+        CheckpointError: nothing there; says what would be right.
+    """
+    if spec != SHIPPED:
+        return find_weights(spec)
+    path = shipped_weights(model)
+    if path is None:
+        raise CheckpointError(
+            "no trained weights come with this gtool; name a run or a weights file to begin with by --weights"
+        )
+    return path
+
+
+def shipped_weights(model: str) -> Path | None:
+    """Return the weights of a model that come with the package, or None where none do."""
+    path = SHIPPED_FOLDER / f"{model}.safetensors"
+    return path if path.is_file() else None
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """Read the description of a weights file alone, without torch.
+
+    Raises:
+        CheckpointError: missing, no safetensors file, or without our metadata.
+    """
+    try:
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if not 2 <= length <= MOST_HEADER:
+                raise ValueError(f"a header of {length:,} bytes")
+            header = json.loads(stream.read(length))
+    except OSError as bad:
+        raise CheckpointError(f"{path}: cannot be read: {bad.strerror or bad}") from None
+    except ValueError as bad:
+        raise CheckpointError(f"{path}: not a readable safetensors file: {bad}") from None
+    try:
+        meta = json.loads(header["__metadata__"][METADATA_KEY])
+        version = meta["format"]
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError(
+            f"{path}: has no gtool description in its header; bring foreign weights in with `gtool export --from`"
+        ) from None
+    if version != FORMAT:
+        raise CheckpointError(f"{path}: weights of format {version!r}, this gtool reads format {FORMAT}")
+    return dict(meta)

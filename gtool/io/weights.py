@@ -1,0 +1,205 @@
+"""The only reader and writer of weights and resume states.
+
+Everything is written under a temporary name, flushed to the disk and renamed. Nothing is ever pickled; foreign
+pickles pass through torch's weights-only reader and a short allow-list.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pickle
+import re
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy._core import multiarray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from gtool.errors import CheckpointError
+from gtool.io.files import atomic_write, flush
+from gtool.io.run_folder import FORMAT, METADATA_KEY, read_meta
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Tensors by name, and the metadata that says what they are."""
+
+    tensors: dict[str, Tensor]
+    meta: dict[str, Any]
+
+
+def save_weights(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """Write tensors and their description to one safetensors file, atomically.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    described = {METADATA_KEY: json.dumps({"format": FORMAT, **meta}, sort_keys=True, allow_nan=False)}
+    with atomic_write(path) as temporary:
+        try:
+            save_file(_plain(tensors), temporary, metadata=described)
+        except SafetensorError as bad:
+            raise CheckpointError(f"{path}: cannot be written: {bad}") from None
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def load_weights(path: Path) -> Weights:
+    """Read and check a weights file of gtool.
+
+    Raises:
+        CheckpointError: missing, a pickle, truncated, forged, without our metadata, of another format, not finite.
+    """
+    tensors = read_safetensors(path)
+    return Weights(tensors, read_meta(path))
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of any safetensors file, each in memory of its own.
+
+    The file is mapped, and tensors in it lie at any multiple of their item's size. MKL's products depend on the
+    alignment of memory, so a network that kept such tensors would not repeat the bits of the one that was saved.
+
+    Raises:
+        CheckpointError: missing, damaged, not finite.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as opened:
+            tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as bad:
+        raise CheckpointError(f"{path}: not a readable safetensors file: {bad}") from None
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{path}: tensor `{name}` holds values that are not finite")
+    return tensors
+
+
+def restore(module: nn.Module, tensors: Mapping[str, Tensor], where: str | Path) -> None:
+    """Copy tensors into a module whose names and shapes must be exactly theirs.
+
+    Raises:
+        CheckpointError: a name is missing or unknown, or a shape or kind of number differs.
+    """
+    require_fit(module, tensors, where)
+    module.load_state_dict(dict(tensors))
+
+
+def require_fit(module: nn.Module, tensors: Mapping[str, Tensor], where: str | Path) -> None:
+    """Compare names, shapes and kinds of number, for a module that may have no memory yet.
+
+    Raises:
+        CheckpointError: a name is missing or unknown, or a shape or kind of number differs.
+    """
+    own = module.state_dict()
+    missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    if missing or unknown:
+        counts = (
+            f"{len(missing)} tensors missing, {len(unknown)} unknown, the first `{(missing + unknown)[0]}`"
+        )
+        raise CheckpointError(f"{where}: not the weights of this model: {counts}")
+    for name, tensor in own.items():
+        given = tensors[name]
+        if given.shape != tensor.shape or given.is_floating_point() != tensor.is_floating_point():
+            raise CheckpointError(
+                f"{where}: tensor `{name}` is {given.dtype} {tuple(given.shape)}, this model has "
+                f"{tensor.dtype} {tuple(tensor.shape)}"
+            )
+
+
+def load_pickled(path: Path) -> dict[str, Any]:
+    """Read a foreign torch file without executing anything it says.
+
+    Raises:
+        CheckpointError: missing, unreadable, or holding anything but tensors, numbers, text and containers.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_inert_globals()):
+            warnings.simplefilter("ignore", UserWarning)  # of the pickle's protocol: it is read or refused
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as refused:
+        named = re.search(r"GLOBAL ([\w.]+)", str(refused))
+        what = f"`{named.group(1)}`" if named else "something that is no tensor"
+        raise CheckpointError(
+            f"{path}: refused: the file wants to build {what}, and only tensors, numbers and text are read"
+        ) from None
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, AttributeError) as bad:
+        why = (str(bad) or type(bad).__name__).splitlines()[0]
+        raise CheckpointError(f"{path}: not a readable torch file: {why}") from None
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, not named tensors")
+    return loaded
+
+
+def _inert_globals() -> list[Any]:
+    """What released checkpoints hold beside tensors: numpy scalars (scores) and argparse namespaces (options)."""
+    dtypes = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_)]
+    # Old files name the module by its former path; the object is the same.
+    return [
+        argparse.Namespace,
+        np.dtype,
+        multiarray.scalar,
+        (multiarray.scalar, "numpy.core.multiarray.scalar"),
+        *dtypes,
+    ]
+
+
+# Resume states.
+
+
+def save_state(path: Path, tensors: Mapping[str, Mapping[str, Tensor]], info: Mapping[str, Any]) -> None:
+    """Write a resume state: `<name>.safetensors` for each group of tensors and state.json, as one renamed folder.
+
+    Raises:
+        CheckpointError: the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        for name, group in tensors.items():
+            save_file(_plain(group), temporary / f"{name}.safetensors")
+        (temporary / "state.json").write_text(
+            json.dumps({"format": FORMAT, **info}, indent=1), encoding="utf-8"
+        )
+        for written in temporary.iterdir():
+            flush(written)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+        flush(path.parent)
+    except (OSError, SafetensorError) as bad:
+        raise CheckpointError(f"{path}: cannot be written: {bad}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_state(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """Read a resume state.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another format.
+    """
+    try:
+        info = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as bad:
+        raise CheckpointError(f"{path}: no readable state: {bad}") from None
+    if not isinstance(info, dict) or info.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a state of format {FORMAT}")
+    tensors = {file.stem: read_safetensors(file) for file in sorted(path.glob("*.safetensors"))}
+    return tensors, info

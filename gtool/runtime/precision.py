@@ -1,0 +1,38 @@
+"""Who decides whether a command computes in bf16: `use_bf16`, once a process, for `Compute.autocast`."""
+
+from __future__ import annotations
+
+import torch
+
+from gtool.errors import DeviceError, RecipeError
+from gtool.runtime import PRECISIONS
+
+
+def use_bf16(precision: str, device: torch.device) -> bool:
+    """Return whether network forwards run under bf16 autocast.
+
+    `auto` is bf16 where the hardware multiplies faster in it, else fp32. Outside of those forwards everything stays
+    fp32: weights, their average, optimizers, losses, second derivatives, codebook distances, geometry, metrics.
+
+    Args:
+        precision: `auto`, `bf16` or `fp32`, of `--precision` or `train.precision`.
+
+    Raises:
+        RecipeError: no such precision.
+        DeviceError: the device has no bf16.
+    """
+    if precision not in PRECISIONS:
+        raise RecipeError(f"precision `{precision}` does not exist; use {', '.join(PRECISIONS)}")
+    if precision == "bf16" and device.type == "mps":
+        raise DeviceError("precision bf16 is not available on mps; use --precision fp32")
+    return precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Say whether bf16 matrix products are faster than fp32 here: CUDA with bf16, or a CPU with AMX or AVX512-BF16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+    return False
