@@ -32,10 +32,6 @@ EXCEPTIONS = {
     "eval -> sample",
     "eval -> train",
     "models -> data",
-    "models -> strokes",
-    "models -> train",
-    "strokes -> models",
-    "strokes -> paint",
 }
 
 

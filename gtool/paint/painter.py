@@ -21,8 +21,9 @@ from gtool.models.paint_transformer.config import PATCH
 from gtool.paint.outputs import Job, shown
 from gtool.runtime.device import Compute, make_compute
 from gtool.strokes import painting as engine
-from gtool.strokes.brush import HALF_HEIGHT, HALF_WIDTH, KINDS, Brush, from_ink, load_brush, make_brush
-from gtool.strokes.canvas import Painting, render_painting, uncovered
+from gtool.strokes.brush import HALF_HEIGHT, HALF_WIDTH, Brush, from_ink, load_brush, make_brush
+from gtool.strokes.canvas import Painting, uncovered
+from gtool.strokes.settings import Method, PaintSettings, Selection
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,8 +42,8 @@ UNCOVERED_SIDE = 1024  # at which bare canvas is measured
 class Style:
     """How every picture of a call is painted."""
 
-    method: proposals.Method = "predictor"
-    select: proposals.Select = "gain"
+    method: Method = "predictor"
+    select: Selection = "gain"
     weights: Path | None = None
     brush: str = "flat"
     ink: NDArray[np.float32] | None = None  # of a brush of the user's own
@@ -80,10 +81,10 @@ class Studio:
         made = engine.paint(target, plan, self.brush, self.predict, progress=progress)
         return replace(made, aspect=width / height)
 
-    def plan(self, height: int, width: int) -> engine.Plan:
+    def plan(self, height: int, width: int) -> PaintSettings:
         """Return how a picture of a size is painted."""
         style = self.style
-        return engine.Plan(
+        return PaintSettings(
             levels=level_for(style.detail, engine.deepest_level(height, width)),
             method=style.method,
             select=style.select,
@@ -94,7 +95,7 @@ class Studio:
             seed=style.seed,
         )
 
-    def see(self, pixels: Pixels, plan: engine.Plan) -> torch.Tensor:
+    def see(self, pixels: Pixels, plan: PaintSettings) -> torch.Tensor:
         """Return what is looked at of a picture (H, W, 3): (3, h, w) in [0, 1] on the device."""
         height, width, _ = pixels.shape
         seen = shrink(pixels, _side_seen(height, width, plan.levels))
@@ -158,20 +159,11 @@ def open_strokes(
     """
     from gtool.strokes.stroke_file import load_strokes
 
-    painting = load_strokes(path)
-    name, ink = said.get("brush", painting.brush), said.get("ink")
-    if ink is None and name not in KINDS:
-        raise DataError(
-            f"{shown(path)}: painted with the brush `{shown(name)}`; name its folder with --brush"
-        )
-    changed = {key: said[key] for key in ("brush", "opacity", "ground") if key in said}
+    painting = load_strokes(path, _brush(said["brush"], said.get("ink")) if "brush" in said else None)
+    changed = {key: said[key] for key in ("opacity", "ground") if key in said}
     painting = replace(painting if max_strokes is None else painting.first(max_strokes), **changed)
-    compute = make_compute(device, "fp32")
-    brush = _brush(name, ink).to(compute.device)
-    params, colors, levels = (
-        x.to(compute.device) for x in (painting.shape_params, painting.colors, painting.levels)
-    )
-    return replace(painting, shape_params=params, colors=colors, levels=levels), brush
+    painting = painting.to(make_compute(device, "fp32").device)
+    return painting, painting.brush
 
 
 # Files.
@@ -202,9 +194,13 @@ def write_files(
         GToolError: a file cannot be written.
     """
     height, width = size
-    pixels = np.asarray(render_painting(painting, brush, height, width).cpu().numpy())
+    pixels = np.asarray(painting.render(height, width).cpu().numpy())
     alpha, icc = (None, None) if photo is None else (photo.alpha, photo.icc)
-    made = {"Software": f"gtool {__version__}", "strokes": str(len(painting)), "brush": shown(painting.brush)}
+    made = {
+        "Software": f"gtool {__version__}",
+        "strokes": str(len(painting)),
+        "brush": shown(painting.brush.name),
+    }
     save_photo(job.out, pixels, alpha=alpha, icc=icc, text=made | dict(text or {}))
     if job.strokes is not None:
         from gtool.strokes.stroke_file import save_strokes
@@ -213,7 +209,7 @@ def write_files(
     if job.svg is not None:
         from gtool.paint.svg import save_svg
 
-        save_svg(job.svg, painting, max(height, width), brush)
+        save_svg(job.svg, painting, max(height, width))
     if job.animation is not None:
         _animate(job.animation, painting, brush, min(max(height, width), ANIMATION_SIDE), animation)
     return pixels
@@ -227,7 +223,7 @@ def _animate(path: Path, painting: Painting, brush: Brush, longer: int, animatio
     with console.progress("making-of") as update:
 
         def frames() -> Iterator[Pixels]:
-            made = making_of(painting, brush, height, width, animation.frames)
+            made = making_of(painting, height, width, animation.frames)
             for number, frame in enumerate(made):
                 update(number, animation.frames, shown(path))
                 picture = np.asarray(frame.cpu().numpy())
@@ -244,7 +240,7 @@ def measure(painting: Painting, brush: Brush, photo: Photo, pixels: Pixels) -> d
     rows = range(0, len(pixels), 256)  # at a time: a large picture in 16 bits would need twice its memory
     sums = [np.abs(pixels[row : row + 256].astype(np.int16) - target[row : row + 256]).sum() for row in rows]
     difference = sum(map(int, sums)) / pixels.size / 255
-    bare = uncovered(painting, brush, *painting.size(min(max(photo.size), UNCOVERED_SIDE)))
+    bare = uncovered(painting, *painting.size(min(max(photo.size), UNCOVERED_SIDE)))
     return {"l1": round(difference, 5), "uncovered": round(bare, 5)}
 
 

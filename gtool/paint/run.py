@@ -28,15 +28,13 @@ from gtool.paint.outputs import (
     without_paintings,
 )
 from gtool.runtime import PRECISIONS
+from gtool.strokes.settings import BRUSHES, METHODS, SELECTIONS
 
 if TYPE_CHECKING:
     from gtool.io.photo import Photo, Pixels
     from gtool.paint.painter import Animation, Studio
 
 MODEL = "paint-transformer"
-METHODS = ("predictor", "greedy", "random")
-SELECTS = ("gain", "decision")
-BRUSHES = ("flat", "round", "dry")
 GROUNDS = {
     "white": "#ffffff",
     "black": "#000000",
@@ -123,7 +121,7 @@ def paint(request: Request) -> None:
 
 def _refuse_mixtures(request: Request) -> None:
     _require_known("--method", request.method, METHODS)
-    _require_known("--select", request.select, SELECTS)
+    _require_known("--select", request.select, SELECTIONS)
     _require_known("--precision", request.precision, PRECISIONS)
     for flag, value in (("opacity", request.opacity), ("detail", request.detail), ("fps", request.fps)):
         if value is not None and not math.isfinite(value):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gtool.io.files import atomic_write
-from gtool.strokes.brush import SMALLEST, Brush, load_brush
+from gtool.strokes.brush import SMALLEST, Brush
 from gtool.strokes.canvas import Painting, to_pixels
 from gtool.strokes.renderer import stand_up
 
@@ -50,20 +50,18 @@ class Mark:
     lightest: float
 
 
-def save_svg(path: Path, painting: Painting, longer: int, brush: Brush | None = None) -> None:
+def save_svg(path: Path, painting: Painting, longer: int) -> None:
     """Write a painting as vectors.
 
     Args:
         path: where to.
         painting: what.
         longer: pixels of the longer side that width, height and viewBox say.
-        brush: of the marks; None takes the built-in one that the painting names.
 
     Raises:
-        DataError: no brush given and no built-in one of that name.
         CheckpointError: the file cannot be written.
     """
-    mark = trace(brush if brush is not None else load_brush(painting.brush))
+    mark = trace(painting.brush)
     with atomic_write(path) as temporary, temporary.open("w", encoding="ascii", newline="\n") as file:
         file.writelines(_lines(painting, mark, longer))
 

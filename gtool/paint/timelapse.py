@@ -8,7 +8,6 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from gtool.strokes.brush import Brush
 from gtool.strokes.canvas import Painting, draw_on, to_pixels
 
 # Strokes count by their area to this power. By area itself (1) the few broad strokes of the beginning would take
@@ -17,7 +16,7 @@ from gtool.strokes.canvas import Painting, draw_on, to_pixels
 EVENNESS = 0.75
 
 
-def making_of(painting: Painting, brush: Brush, height: int, width: int, frames: int) -> Iterator[Tensor]:
+def making_of(painting: Painting, height: int, width: int, frames: int) -> Iterator[Tensor]:
     """Yield the bare ground, the painting as it grows by about even amounts, and the finished painting.
 
     Every frame paints its new strokes over the one before: 48 of them take about twice as long as the finished
@@ -25,14 +24,13 @@ def making_of(painting: Painting, brush: Brush, height: int, width: int, frames:
 
     Args:
         painting: on the device of the brush.
-        brush: what to paint with.
         height: pixels.
         width: pixels.
         frames: at most so many; fewer where there are not so many strokes. 1 is the finished painting alone.
 
     Yields:
         uint8 (height, width, 3) on the device of the strokes, each a tensor of its own; the last one equals
-        `render_painting`.
+        `painting.render`.
 
     Raises:
         ValueError: frames below 1.
@@ -43,7 +41,7 @@ def making_of(painting: Painting, brush: Brush, height: int, width: int, frames:
     canvas = geometry.new_tensor(painting.ground).expand(height, width, 3).contiguous()
     for done, count in pairwise([0, *frame_counts(painting, frames)]):
         new = slice(done, count)
-        draw_on(canvas, geometry[new], painting.colors[new], brush, painting.opacity)
+        draw_on(canvas, geometry[new], painting.colors[new], painting.brush, painting.opacity)
         yield canvas.mul(255).round_().to(torch.uint8)
 
 

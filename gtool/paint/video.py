@@ -17,7 +17,7 @@ from gtool.paint.film import write_film
 from gtool.paint.outputs import Job, shown
 from gtool.paint.painter import Studio
 from gtool.paint.video_strokes import ClipPainter
-from gtool.strokes.canvas import Painting, render_painting
+from gtool.strokes.canvas import Painting
 
 if TYPE_CHECKING:
     from gtool.io.photo import Pixels
@@ -109,7 +109,7 @@ class _Painter:
         painting = self._engine.paint(seen)
         if self._pixels is None or painting is not self._painting:
             whole = replace(painting, aspect=width / height)
-            self._pixels = np.asarray(render_painting(whole, self._studio.brush, height, width).cpu().numpy())
+            self._pixels = np.asarray(whole.render(height, width).cpu().numpy())
             self._painting = painting
         self.strokes, self.new_strokes = len(painting), self._engine.new_strokes
         self.shots = self._engine.shots

@@ -17,11 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gtool.models.paint_transformer.proposals import CHOOSING, Predict
-from gtool.paint.coverage import look_under, mark, meets, seen_ink
 from gtool.strokes.brush import Brush
 from gtool.strokes.canvas import Painting, to_pixels
-from gtool.strokes.painting import Earlier, Plan, paint, underpainting_cells
+from gtool.strokes.coverage import cells_of, overlaps, sample_under, visible_ink
+from gtool.strokes.painting import Kept, paint, underpainting_cells
+from gtool.strokes.proposals import SELECTION_SIZE, Predictor
+from gtool.strokes.settings import PaintSettings
 
 # Difference, on average over a window of 3 x 3 compared pixels, which are 7 or more pixels of a frame a side: noise of
 # a sensor (standard deviation 10/255) and H.264 at its default quality stay below a third of it.
@@ -51,7 +52,7 @@ class ClipPainter:
     predict: as for `gtool.strokes.painting.paint`.
     """
 
-    def __init__(self, plan: Plan, brush: Brush, predict: Predict | None) -> None:
+    def __init__(self, plan: PaintSettings, brush: Brush, predict: Predictor | None) -> None:
         self.plan = plan
         self.shots = 0  # begun
         self.new_strokes = 0  # in the last frame
@@ -87,23 +88,23 @@ class ClipPainter:
         height, width = changed.shape
         changed_in = torch.where(changed, self._number, shown.changed_in)
         geometry = to_pixels(shown.painting.shape_params, max(height, width))
-        stale = look_under(geometry, changed_in[None])[0] > shown.born[:, None]  # (N, 25)
+        stale = sample_under(geometry, changed_in[None])[0] > shown.born[:, None]  # (N, 25)
         goes = stale.float().mean(-1) > STALE
         # The underpainting keeps its places for the whole shot, so that no ground is laid bare; colours follow.
         under = math.prod(underpainting_cells(*frame.shape[1:]))
         followed = goes[:under].nonzero().squeeze(1)
         painting, born = replace(shown.painting, colors=shown.painting.colors.clone()), shown.born.clone()
-        painting.colors[followed] = look_under(geometry[followed], seen).mean(-1).T
+        painting.colors[followed] = sample_under(geometry[followed], seen).mean(-1).T
         born[followed] = self._number
         goes[:under] = False
         # Where something moves, paint would pile up. Strokes of the first frame, far-reaching ones among them, stay.
         loose = born > self._begun
         loose[:under] = False
         goes, bared = self._uncover(geometry, goes, loose, (height, width))
-        kept = _choose(painting, ~goes)
+        kept = painting[~goes]
         anew = F.interpolate((changed | bared)[None, None].float(), frame.shape[1:])[0]
         plan = replace(self.plan, ground=painting.ground)
-        made = paint(frame, plan, self._brush, self._predict, earlier=Earlier(kept, anew))
+        made = paint(frame, plan, self._brush, self._predict, kept=Kept(kept, anew))
         place = _places(made.levels, kept.levels)
         # As they were to the last bit: pixels and shares of a side are not the same number twice.
         made.shape_params[place] = kept.shape_params
@@ -127,9 +128,9 @@ class ClipPainter:
             (N,) bool, what goes, and (h, w) bool, where it was clearly seen.
         """
         height, width = size
-        around = mark(geometry[goes], -(-height // CELL), -(-width // CELL), CELL)
-        near = meets(geometry, around, CELL).nonzero().squeeze(1)
-        share, place, stroke = seen_ink(self._brush, geometry[near], self.plan.opacity, size)
+        around = cells_of(geometry[goes], -(-height // CELL), -(-width // CELL), CELL)
+        near = overlaps(geometry, around, CELL).nonzero().squeeze(1)
+        share, place, stroke = visible_ink(self._brush, geometry[near], self.plan.opacity, size)
         goes = goes.index_put((near,), goes[near] | (loose[near] & (share < HIDDEN)))
         bared = torch.zeros(height * width, dtype=torch.bool, device=geometry.device)
         bared[place[goes[near[stroke]]]] = True
@@ -140,7 +141,7 @@ def _reduce(frame: Tensor, levels: int) -> Tensor:
     """A frame (3, H, W) at the size at which it is compared, 16 pixels to a patch of the last level: (3, h, w)."""
     _, height, width = frame.shape
     patch = math.ceil(max(height, width) / 2**levels)
-    scale = min(0.5, CHOOSING / patch)
+    scale = min(0.5, SELECTION_SIZE / patch)
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     return F.interpolate(frame[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0]
 
@@ -150,15 +151,6 @@ def _changed(seen: Tensor, before: Tensor) -> Tensor:
     difference = F.avg_pool2d((seen - before)[None], 3, 1, 1, count_include_pad=False)
     moved = (difference.abs().amax(1) > CHANGED).float()
     return F.max_pool2d(moved, 2 * AROUND + 1, 1, AROUND)[0] > 0
-
-
-def _choose(painting: Painting, strokes: Tensor) -> Painting:
-    return replace(
-        painting,
-        shape_params=painting.shape_params[strokes],
-        colors=painting.colors[strokes],
-        levels=painting.levels[strokes],
-    )
 
 
 def _places(levels: Tensor, kept: Tensor) -> Tensor:

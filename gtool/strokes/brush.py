@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 from gtool.errors import DataError, did_you_mean
+from gtool.strokes.settings import BRUSHES
 
 MASTER = 256  # texels a side of the largest picture of the atlas
 FINEST = 512  # and of the drawing that it is filtered from
 SMALLEST = 2
-KINDS = ("flat", "round", "dry")
 # Half axes of the silhouette in widths and heights of the stroke, as those of the reference's ink.
 HALF_WIDTH, HALF_HEIGHT = 0.40, 0.46
 CHANNELS = 2  # mask and mask * shade
@@ -65,14 +65,14 @@ def load_brush(name: str, seed: int = 0) -> Brush:
     Raises:
         DataError: no such brush.
     """
-    if name not in KINDS:
-        raise DataError(f"brush `{name}` does not exist{did_you_mean(name, KINDS)}")
+    if name not in BRUSHES:
+        raise DataError(f"brush `{name}` does not exist{did_you_mean(name, BRUSHES)}")
     return make_brush(name, draw(name, seed))
 
 
 def draw(kind: str, seed: int = 0) -> Picture:
     """Draw a built-in brush (2, FINEST, FINEST): mask and shade."""
-    random = np.random.default_rng([seed, KINDS.index(kind)])
+    random = np.random.default_rng([seed, BRUSHES.index(kind)])
     places = (np.arange(FINEST) + 0.5) / FINEST - 0.5
     x, y = places[None, :], places[:, None]
     bristles = _noise(random, FINEST, 90) + 0.6 * _noise(random, FINEST, 28)  # (M,) across the stroke

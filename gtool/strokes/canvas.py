@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from gtool.strokes.brush import Brush
@@ -24,8 +25,10 @@ class Painting:
     aspect: width over height.
     shape_params: (N, 5) x, y, width, height, theta in units of pi; y runs down, both from the upper left corner.
     colors: (N, 3) in [0, 1].
-    levels: (N,) int64, the level of the pyramid that each comes from; only for looking at the making.
+    levels: (N,) int64, the pass that each comes from, 0 the coarsest; rendering does not use it.
     ground: colour of the canvas, RGB in [0, 1].
+    brush: on the device of the strokes.
+    opacity: of every stroke, in [0, 1].
     """
 
     aspect: float
@@ -33,11 +36,34 @@ class Painting:
     colors: Tensor
     levels: Tensor
     ground: tuple[float, float, float]
-    brush: str = "flat"
+    brush: Brush
     opacity: float = 1.0
 
     def __len__(self) -> int:
         return len(self.shape_params)
+
+    def __getitem__(self, strokes: slice | Tensor) -> Painting:
+        """Return the painting of some of its strokes."""
+        return replace(
+            self,
+            shape_params=self.shape_params[strokes],
+            colors=self.colors[strokes],
+            levels=self.levels[strokes],
+        )
+
+    def first(self, count: int) -> Painting:
+        """Return the painting as it was after so many strokes."""
+        return self[:count]
+
+    def to(self, device: torch.device | str) -> Painting:
+        """Return the painting on a device."""
+        return replace(
+            self,
+            shape_params=self.shape_params.to(device),
+            colors=self.colors.to(device),
+            levels=self.levels.to(device),
+            brush=self.brush.to(device),
+        )
 
     def size(self, longer: int) -> tuple[int, int]:
         """Return height and width in pixels for a longer side."""
@@ -45,18 +71,20 @@ class Painting:
             return max(1, round(longer / self.aspect)), longer
         return longer, max(1, round(longer * self.aspect))
 
-    def first(self, count: int) -> Painting:
-        """Return the painting as it was after so many strokes."""
-        return replace(
-            self,
-            shape_params=self.shape_params[:count],
-            colors=self.colors[:count],
-            levels=self.levels[:count],
-        )
+    def render(self, height: int, width: int) -> Tensor:
+        """Paint all strokes: uint8 (H, W, 3) on the device of the strokes; memory is bounded by bands of rows."""
+        out = torch.empty(height, width, 3, dtype=torch.uint8, device=self.colors.device)
+        for top, bottom, band in render_bands(self, height, width):
+            out[top:bottom] = band
+        return out
+
+    def to_image(self, longer: int) -> Image.Image:
+        """Render the painting with so many pixels of the longer side."""
+        return Image.fromarray(self.render(*self.size(longer)).cpu().numpy())
 
 
 def to_pixels(shape_params: Tensor, longer: float) -> Tensor:
-    """Strokes (N, 5) in shares of the longer side -> pixels."""
+    """Strokes (..., 5) in shares of the longer side -> pixels."""
     return shape_params * shape_params.new_tensor([longer, longer, longer, longer, 1.0])
 
 
@@ -68,17 +96,7 @@ def draw_on(canvas: Tensor, geometry: Tensor, colors: Tensor, brush: Brush, opac
         composite(flat, touch(brush, geometry[layer], height, width), colors[layer], opacity=opacity)
 
 
-def render_painting(painting: Painting, brush: Brush, height: int, width: int) -> Tensor:
-    """Paint all strokes: uint8 (H, W, 3) on the device of the strokes; memory is bounded by bands of rows."""
-    out = torch.empty(height, width, 3, dtype=torch.uint8, device=painting.colors.device)
-    for top, bottom, band in render_bands(painting, brush, height, width):
-        out[top:bottom] = band
-    return out
-
-
-def render_bands(
-    painting: Painting, brush: Brush, height: int, width: int
-) -> Iterator[tuple[int, int, Tensor]]:
+def render_bands(painting: Painting, height: int, width: int) -> Iterator[tuple[int, int, Tensor]]:
     """Paint band after band of rows: yields top, bottom, uint8 (bottom - top, W, 3)."""
     geometry = to_pixels(painting.shape_params, max(height, width))
     reach = geometry[:, 2:4].norm(dim=-1) * 0.505 + 2  # half a diagonal, and what filtering adds
@@ -88,19 +106,17 @@ def render_bands(
         near = (geometry[:, 1] + reach > top) & (geometry[:, 1] - reach < bottom)
         shifted = geometry[near] - geometry.new_tensor([0.0, top, 0.0, 0.0, 0.0])
         canvas = geometry.new_tensor(painting.ground).expand(bottom - top, width, 3).contiguous()
-        draw_on(canvas, shifted, painting.colors[near], brush, painting.opacity)
+        draw_on(canvas, shifted, painting.colors[near], painting.brush, painting.opacity)
         yield top, bottom, canvas.mul_(255).round_().to(torch.uint8)
 
 
-def uncovered(painting: Painting, brush: Brush, height: int, width: int) -> float:
+def uncovered(painting: Painting, height: int, width: int) -> float:
     """Return the share of pixels that less than half an opacity of paint covers."""
-    canvas = painting.colors.new_zeros(height, width, 3)
+    canvas = painting.colors.new_zeros(height * width, 3)
     geometry = to_pixels(painting.shape_params, max(height, width))
-    flat = canvas.view(-1, 3)
     ones = torch.ones_like(painting.colors)
     for layer in layers(geometry, height, width):
-        touched = touch(brush, geometry[layer], height, width)
+        touched = touch(painting.brush, geometry[layer], height, width)
         # Shade 1 everywhere: what is painted is the mask itself.
-        plain = replace(touched, shaded=touched.mask)
-        composite(flat, plain, ones[layer])
+        composite(canvas, replace(touched, shaded=touched.mask), ones[layer])
     return float((canvas[..., 0] < 0.5).float().mean())

@@ -100,12 +100,9 @@ def render(brush: Brush, geometry: Tensor, height: int, width: int) -> tuple[Ten
     dx = torch.arange(width, device=device) + 0.5 - marks.x[:, None]  # (N, W)
     dy = torch.arange(height, device=device) + 0.5 - marks.y[:, None]  # (N, H)
     across, along = texels.size_x / marks.width, texels.size_y / marks.height
-    tx = (across * marks.cosine)[:, None, None] * dx[:, None] + (across * marks.sine)[:, None, None] * dy[
-        ..., None
-    ]
-    ty = (along * marks.cosine)[:, None, None] * dy[..., None] - (along * marks.sine)[:, None, None] * dx[
-        :, None
-    ]
+    dx, dy = dx[:, None], dy[..., None]  # (N, 1, W), (N, H, 1)
+    tx = (across * marks.cosine)[:, None, None] * dx + (across * marks.sine)[:, None, None] * dy
+    ty = (along * marks.cosine)[:, None, None] * dy - (along * marks.sine)[:, None, None] * dx
     tx = _within(tx, texels.left[:, None, None], texels.size_x[:, None, None])
     ty = _within(ty, texels.top[:, None, None], texels.size_y[:, None, None])
     mask, shaded = _lookup(brush, tx, ty) * marks.fade[:, None, None]  # (N, H, W) each
@@ -125,6 +122,18 @@ def _lookup(brush: Brush, tx: Tensor, ty: Tensor) -> Tensor:
     flat = grid.view(1, -1, grid.shape[-2], 2) if grid.ndim > 2 else grid.view(1, 1, -1, 2)
     values = F.grid_sample(brush.atlas, flat, mode="bilinear", padding_mode="zeros", align_corners=False)
     return values.view(values.shape[1], *tx.shape)
+
+
+def render_on_patches(brush: Brush, strokes: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Draw strokes (N, S, 5), in units of their patches, on patches of size x size pixels.
+
+    Returns:
+        mask and mask times shade, (N, S, P) each with P = size^2; differentiable in the strokes.
+    """
+    scale = strokes.new_tensor([size, size, size, size, 1.0])
+    mask, shaded = render(brush, (strokes * scale).view(-1, 5), size, size)
+    shape = (*strokes.shape[:2], -1)
+    return mask.view(shape), shaded.view(shape)
 
 
 # Sparse: only the pixels under the ink.
@@ -226,11 +235,8 @@ def layers(geometry: Tensor, height: int, width: int) -> list[Tensor]:
             box[...] = depth[place]
     order = np.argsort(depth, kind="stable")
     splits = np.flatnonzero(np.diff(depth[order])) + 1
-    return (
-        [torch.from_numpy(part).to(geometry.device) for part in np.split(order, splits) if depth[part[0]]]
-        if len(order)
-        else []
-    )
+    parts = np.split(order, splits) if len(order) else []
+    return [torch.from_numpy(part).to(geometry.device) for part in parts if depth[part[0]]]
 
 
 def composite(
@@ -240,7 +246,7 @@ def composite(
     *,
     opacity: float = 1.0,
     target: Tensor | None = None,
-    least_gain: float = 0.0,
+    min_gain: float = 0.0,
 ) -> Tensor:
     """Paint one layer onto a canvas, in place.
 
@@ -250,7 +256,7 @@ def composite(
         colors: (N, 3) in [0, 1].
         opacity: of all of them.
         target: (H W, 3); strokes that do not bring the canvas closer to it are left out.
-        least_gain: mean lowering of |canvas - target|, over the stroke's paint, that a stroke must reach.
+        min_gain: mean lowering of |canvas - target|, over the stroke's paint, that a stroke must reach.
 
     Returns:
         (N,) bool, which strokes have been painted.
@@ -264,7 +270,7 @@ def composite(
         gain = ((base - wanted).abs_().sum(-1)).sub_((painted - wanted).abs_().sum(-1)).div_(3)
         total = torch.zeros(len(colors), device=canvas.device).index_add_(0, touched.stroke, gain)
         area = torch.zeros(len(colors), device=canvas.device).index_add_(0, touched.stroke, touched.mask)
-        kept = total > least_gain * area
+        kept = total > min_gain * area
         painted = torch.where(kept[touched.stroke][:, None], painted, base)
     canvas[touched.place] = painted
     return kept

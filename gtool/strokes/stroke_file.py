@@ -42,7 +42,9 @@ from numpy.typing import NDArray
 
 from gtool.errors import DataError
 from gtool.io.files import atomic_write
+from gtool.strokes.brush import Brush, load_brush
 from gtool.strokes.canvas import Painting
+from gtool.strokes.settings import BRUSHES
 
 FORMAT = "gtool-strokes"
 VERSION = 1
@@ -79,7 +81,7 @@ def save_strokes(path: Path, painting: Painting) -> None:
         "version": VERSION,
         "aspect": painting.aspect,
         "ground": list(painting.ground),
-        "brush": painting.brush,
+        "brush": painting.brush.name,
         "opacity": painting.opacity,
         "columns": list(COLUMNS),
     }
@@ -94,11 +96,16 @@ def save_strokes(path: Path, painting: Painting) -> None:
         file.write("]}\n")
 
 
-def load_strokes(path: Path) -> Painting:
-    """Read a painting, its strokes on the CPU. Whether there is such a brush is for the caller to see.
+def load_strokes(path: Path, brush: Brush | None = None) -> Painting:
+    """Read a painting, its strokes on the CPU.
+
+    Args:
+        path: of the file.
+        brush: to paint with; None for the built-in one that the file names.
 
     Raises:
-        DataError: missing, no stroke file, of another version, damaged, or out of range; names the stroke, from 1.
+        DataError: missing, no stroke file, of another version, damaged, or out of range (names the stroke, from 1);
+            or painted with a brush that is not built in.
     """
     document = _read(path)
     _check_header(path, document)
@@ -106,13 +113,15 @@ def load_strokes(path: Path) -> Painting:
     _check_table(path, table)
     floats = torch.from_numpy(table.astype(np.float32))
     red, green, blue = (float(value) for value in document["ground"])
+    if brush is None and document["brush"] not in BRUSHES:
+        raise DataError(f"{path}: painted with the brush `{document['brush']}`; name its folder with --brush")
     return Painting(
         aspect=float(document["aspect"]),
         shape_params=floats[:, :5].contiguous(),
         colors=floats[:, 5:8].contiguous(),
         levels=torch.from_numpy(table[:, 8].astype(np.int64)),
         ground=(red, green, blue),
-        brush=document["brush"],
+        brush=brush or load_brush(document["brush"]),
         opacity=float(document["opacity"]),
     )
 

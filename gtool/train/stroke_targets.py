@@ -25,7 +25,7 @@ from gtool.models.paint_transformer.config import PATCH
 from gtool.models.paint_transformer.network import Proposals
 from gtool.runtime.torch_random import make_generator
 from gtool.strokes.brush import Brush
-from gtool.strokes.renderer import render
+from gtool.strokes.renderer import render_on_patches
 
 PICTURE = 128  # pixels a side of the pictures that crops come from
 HELD_OUT = 64  # pictures that are scored
@@ -91,14 +91,6 @@ def draw_pictures(count: int, scenes_share: float, seed: int) -> Tensor:
     return torch.cat([leaves, scenes])
 
 
-def masks(brush: Brush, shape_params: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Draw strokes (N, S, 5) in patches on their patches of side pixels: mask and mask times shade (N, S, P)."""
-    n, strokes, _ = shape_params.shape
-    scale = shape_params.new_tensor([side, side, side, side, 1.0])
-    mask, shaded = render(brush, (shape_params * scale).view(-1, 5), side, side)
-    return mask.view(n, strokes, -1), shaded.view(n, strokes, -1)
-
-
 # Known strokes.
 
 
@@ -131,12 +123,12 @@ def known_strokes(
     ).clamp(0, 1)
     start = palette[:grounds, 0, :, None] * (uniform(grounds, 1, 1) < 0.75)
     under = _random_shapes(uniform, grounds, strokes)
-    mask, shaded = masks(brush, under, 2 * PATCH)
+    mask, shaded = render_on_patches(brush, under, 2 * PATCH)
     every = torch.ones(grounds, strokes, dtype=torch.bool, device=device)
     ground = paint_in_turn(mask, shaded, ground_colors, start.expand(-1, 3, mask.shape[-1]), every)[-1]
     canvas = quarters(ground.view(grounds, 3, 2 * PATCH, 2 * PATCH))[:count]
     shapes = _random_shapes(uniform, count, strokes)
-    mask, shaded = masks(brush, shapes, PATCH)
+    mask, shaded = render_on_patches(brush, shapes, PATCH)
     valid = _unburied(mask)
     target = paint_in_turn(mask, shaded, colors, canvas.flatten(2), valid)[-1].view_as(canvas)
     return Known(target.clamp(0, 1), canvas.clamp(0, 1), shapes, valid)
@@ -211,10 +203,10 @@ def half_painted(
     any_color = torch.rand(n, 3, 1, 1, generator=random).to(images.device).expand_as(parents)
     start = torch.where(draw < 0.45, mean, torch.where(draw < 0.85, blurred, any_color))
     shape_params, _ = predict(parents, start)
-    small, _ = masks(brush, shape_params, PATCH)
+    small, _ = render_on_patches(brush, shape_params, PATCH)
     chosen, gain = select_by_gain(small, parents.flatten(2), start.flatten(2), strokes)
     picked = shape_params.gather(1, chosen[..., None].expand(-1, -1, 5))
-    mask, shaded = masks(brush, picked, 2 * PATCH)
+    mask, shaded = render_on_patches(brush, picked, 2 * PATCH)
     canvas = F.interpolate(start, scale_factor=2, mode="bilinear", align_corners=False).flatten(2)
     colors = mean_color(mask, images.flatten(2))
     painted = paint_in_turn(mask, shaded, colors, canvas, gain > 0)[-1].view_as(images).clamp(0, 1)

@@ -25,12 +25,14 @@ from gtool.losses import strokes as losses
 from gtool.models import registry
 from gtool.models.paint_transformer.config import PATCH
 from gtool.models.paint_transformer.network import Proposals
-from gtool.models.paint_transformer.proposals import CHOOSING, predictor_of
+from gtool.models.paint_transformer.proposals import predictor_of
 from gtool.runtime.device import Compute
 from gtool.runtime.torch_random import make_generator
 from gtool.strokes.brush import Brush, load_brush
-from gtool.strokes.canvas import render_painting
-from gtool.strokes.painting import Plan, deepest_level, paint
+from gtool.strokes.painting import deepest_level, paint
+from gtool.strokes.proposals import SELECTION_SIZE
+from gtool.strokes.renderer import render_on_patches
+from gtool.strokes.settings import PaintSettings
 from gtool.train.optim import clip_and_step, make_optimizer, set_rate
 from gtool.train.resume import TrainingState
 from gtool.train.schedules import ema_beta, rate_factor
@@ -42,7 +44,6 @@ from gtool.train.stroke_targets import (
     drawn_pictures,
     half_painted,
     known_strokes,
-    masks,
 )
 
 
@@ -196,7 +197,7 @@ def _known_pixel(state: State, known: Known, proposals: Proposals) -> Tensor:
     order = chosen.flip(1) if count < proposals.logits.shape[1] else chosen.sort(dim=1).values
     logits = proposals.logits.gather(1, order)
     picked = proposals.shape_params.gather(1, order[..., None].expand(-1, -1, 5))
-    mask, shaded = masks(state.brush, picked, PATCH)
+    mask, shaded = render_on_patches(state.brush, picked, PATCH)
     soft = logits.sigmoid()
     decided = ((logits > 0).to(soft.dtype) - soft).detach() + soft
     target = known.target.flatten(2)
@@ -216,8 +217,8 @@ def _picture_loss(
     n, num_proposals = proposals.logits.shape
     count = min(strokes.count, num_proposals)
     with torch.no_grad():
-        small, _ = masks(state.brush, shape_params, CHOOSING)
-        near = [F.avg_pool2d(x, PATCH // CHOOSING).flatten(2) for x in (target, canvas)]
+        small, _ = render_on_patches(state.brush, shape_params, SELECTION_SIZE)
+        near = [F.avg_pool2d(x, PATCH // SELECTION_SIZE).flatten(2) for x in (target, canvas)]
         weight = proposals.logits.sigmoid() ** strokes.habit if strokes.habit else None
         best, gains = losses.select_by_gain(small, near[0], near[1], count, weight)
         wanted = torch.zeros_like(proposals.logits)
@@ -228,7 +229,7 @@ def _picture_loss(
         small = small * (~hidden).to(small)[..., None]
         chosen, gains = losses.select_by_gain(small, near[0], near[1], count, weight)
     picked = shape_params.gather(1, chosen[..., None].expand(-1, -1, 5))
-    mask, shaded = masks(state.brush, picked, PATCH)
+    mask, shaded = render_on_patches(state.brush, picked, PATCH)
     flat = target.flatten(2)
     colors = losses.mean_color(mask, flat)
     start = canvas.flatten(2)
@@ -265,7 +266,7 @@ def measure(state: State, count: int = 256) -> dict[str, float]:
     for suffix, canvas in (("", mean), ("_blurred", blurred)):
         shape_params, logits = predictor_of(state.ema, state.compute)(target, canvas)
         strokes = min(state.recipe.strokes.count, logits.shape[1])
-        mask, shaded = masks(state.brush, shape_params, PATCH)
+        mask, shaded = render_on_patches(state.brush, shape_params, PATCH)
         by_gain, gains = losses.select_by_gain(mask, target.flatten(2), canvas.flatten(2), strokes)
         by_decision = logits.topk(strokes, dim=1).indices.flip(1)
         for name, chosen, applied in (
@@ -288,10 +289,12 @@ def measure(state: State, count: int = 256) -> dict[str, float]:
 def preview(state: State) -> Tensor:
     """Paint the pictures to show with the averaged network: uint8 (N, 3, 128, 128)."""
     device = state.compute.device
-    plan = Plan(levels=deepest_level(PICTURE, PICTURE), strokes=state.recipe.strokes.count)
+    settings = PaintSettings(
+        levels=deepest_level(PICTURE, PICTURE), strokes_per_patch=state.recipe.strokes.count
+    )
     predict = predictor_of(state.ema, state.compute)
     painted = []
     for target in state.pictures.shown:
-        painting = paint(target.to(device).float() / 255, plan, state.brush, predict)
-        painted.append(render_painting(painting, state.brush, PICTURE, PICTURE).permute(2, 0, 1).cpu())
+        painting = paint(target.to(device).float() / 255, settings, state.brush, predict)
+        painted.append(painting.render(PICTURE, PICTURE).permute(2, 0, 1).cpu())
     return torch.stack(painted)

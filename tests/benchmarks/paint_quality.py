@@ -36,15 +36,16 @@ import torchvision.transforms.functional as TF
 from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
-from gtool.models.paint_transformer import proposals
 from gtool.models.paint_transformer.proposals import load_predictor
 from gtool.runtime.device import make_compute
 from gtool.strokes import painting as engine
+from gtool.strokes import proposals
 from gtool.strokes.brush import load_brush
-from gtool.strokes.canvas import Painting, render_painting, uncovered
-from gtool.strokes.painting import Plan, deepest_level, paint
+from gtool.strokes.canvas import Painting, uncovered
+from gtool.strokes.painting import deepest_level, paint
+from gtool.strokes.settings import PaintSettings
 
-CHOOSING = proposals.CHOOSING
+SELECTION_SIZE = proposals.SELECTION_SIZE
 GAP, LABEL = 6, 24  # pixels of the contact sheet
 Scores = dict[str, float]
 
@@ -160,13 +161,15 @@ def main() -> None:
                     last = budget == arguments.budgets[-1]
                     if name == "greedy 32" and not last:
                         continue
-                    plan = Plan(levels=deepest_level(height, width), max_strokes=budget, **options)
-                    proposals.CHOOSING = 32 if name == "greedy 32" else CHOOSING
+                    settings = PaintSettings(
+                        levels=deepest_level(height, width), max_strokes=budget, **options
+                    )
+                    proposals.SELECTION_SIZE = 32 if name == "greedy 32" else SELECTION_SIZE
                     started, watch.seconds = time.process_time(), 0.0
-                    painting = paint(photo, plan, brush, predict)
+                    painting = paint(photo, settings, brush, predict)
                     times = {"propose": watch.seconds, "seconds": time.process_time() - started}
-                    askew = on_axes(_paint_turned(photo, plan, brush, predict)) if last else float("nan")
-                    pixels = render_painting(painting, brush, height, width)
+                    askew = on_axes(_paint_turned(photo, settings, brush, predict)) if last else float("nan")
+                    pixels = painting.render(height, width)
                     scores, picture = _score(photo, painting, pixels, brush)
                     found[name].append(scores | {"turned": askew} | times)
                     row.append(picture)
@@ -177,9 +180,9 @@ def main() -> None:
         _save_sheet(arguments.sheet, ["photo", *(name for name, _, _ in chosen)], rows)
 
 
-def _paint_turned(photo: Tensor, plan: Plan, brush: Any, predict: Any) -> Painting:
+def _paint_turned(photo: Tensor, settings: PaintSettings, brush: Any, predict: Any) -> Painting:
     askew = turned(photo)
-    return paint(askew, replace(plan, levels=deepest_level(*askew.shape[1:])), brush, predict)
+    return paint(askew, replace(settings, levels=deepest_level(*askew.shape[1:])), brush, predict)
 
 
 def _picture(photo: Tensor) -> np.ndarray:
@@ -193,7 +196,7 @@ def _score(photo: Tensor, painting: Painting, pixels: Tensor, brush: Any) -> tup
         "ssim": ssim(painted, photo),
         "edges": edges(painted, photo),
         "bias": float(painted.mean() - photo.mean()),
-        "bare": uncovered(painting, brush, *photo.shape[1:]),
+        "bare": uncovered(painting, *photo.shape[1:]),
         "axes": on_axes(painting),
         "strokes": float(len(painting)),
     }, pixels.numpy()

@@ -35,15 +35,16 @@ from PIL import Image
 from gtool.data.synthetic.scenes import draw_scenes
 from gtool.io.picture import save_png
 from gtool.paint.svg import save_svg
-from gtool.strokes.brush import KINDS, load_brush
-from gtool.strokes.canvas import Painting, render_painting
-from gtool.strokes.painting import Plan, paint
+from gtool.strokes.brush import BRUSHES, load_brush
+from gtool.strokes.canvas import Painting
+from gtool.strokes.painting import paint
+from gtool.strokes.settings import PaintSettings
 from gtool.strokes.stroke_file import load_strokes
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 MOST_APART = 8.0  # mean absolute difference, of 255
 MOST_BIASED = 1.5
-CASES = (*((kind, 300, 3) for kind in KINDS), ("flat", 3000, 4))  # brush, strokes, levels
+CASES = (*((kind, 300, 3) for kind in BRUSHES), ("flat", 3000, 4))  # brush, strokes, levels
 
 
 def paintings(files: list[Path]) -> Iterator[tuple[str, Painting]]:
@@ -53,7 +54,7 @@ def paintings(files: list[Path]) -> Iterator[tuple[str, Painting]]:
         return
     image = torch.from_numpy(draw_scenes(np.arange(1), 256, seed=1).images[0]).float() / 255
     for kind, count, levels in CASES:
-        plan = Plan(levels=levels, method="greedy", max_strokes=count)
+        plan = PaintSettings(levels=levels, method="greedy", max_strokes=count)
         painting = paint(image, plan, load_brush(kind), None)
         yield f"{kind}, {len(painting)} strokes", painting
 
@@ -76,7 +77,7 @@ def compare(name: str, painting: Painting, size: int, browser: str, folder: Path
     began = time.perf_counter()
     shown = photograph(browser, svg, png, height, width).astype(float)
     seconds = time.perf_counter() - began
-    pixels = render_painting(painting, load_brush(painting.brush), height, width).numpy()
+    pixels = painting.render(height, width).numpy()
     save_png(folder / f"{stem}-rendered.png", pixels)
     bare = np.abs(np.array(painting.ground) * 255 - pixels).mean()
     apart, bias = np.abs(shown - pixels).mean(), (shown - pixels).mean()

@@ -10,8 +10,8 @@ import torch
 
 from gtool.paint import timelapse as making
 from gtool.paint.timelapse import frame_counts, making_of
-from gtool.strokes.brush import KINDS, load_brush
-from gtool.strokes.canvas import render_painting
+from gtool.strokes.brush import load_brush
+from gtool.strokes.settings import BRUSHES
 from tests.strokes.examples import a_painting, colors
 
 BRUSH = load_brush("flat")
@@ -32,23 +32,23 @@ def coarse_to_fine(levels=5):
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", BRUSHES)
 @pytest.mark.parametrize("frames", [1, 2, 9, 40])
 def test_the_last_frame_is_the_painting(kind, frames):
     painting = a_painting(300, brush=kind, opacity=0.9)
-    *_, last = making_of(painting, load_brush(kind), 64, 96, frames)
-    assert torch.equal(last, render_painting(painting, load_brush(kind), 64, 96))
+    *_, last = making_of(painting, 64, 96, frames)
+    assert torch.equal(last, painting.render(64, 96))
 
 
 def test_every_frame_is_the_painting_as_it_was_then():
     painting = coarse_to_fine(3)
     counts = frame_counts(painting, 8)
-    for count, frame in zip(counts, making_of(painting, BRUSH, 48, 48, 8), strict=True):
-        assert torch.equal(frame, render_painting(painting.first(count), BRUSH, 48, 48))
+    for count, frame in zip(counts, making_of(painting, 48, 48, 8), strict=True):
+        assert torch.equal(frame, painting.first(count).render(48, 48))
 
 
 def test_it_begins_with_the_bare_ground():
-    first = next(making_of(a_painting(), BRUSH, 10, 15, 5))
+    first = next(making_of(a_painting(), 10, 15, 5))
     assert first.dtype == torch.uint8
     assert (first == torch.tensor([51, 128, 178])).all()
 
@@ -75,7 +75,7 @@ def test_coarse_strokes_come_in_smaller_numbers_than_fine_ones():
 
 
 def test_every_frame_changes_a_visible_and_about_even_part():
-    frames = [frame.int() for frame in making_of(coarse_to_fine(), BRUSH, 96, 96, 33)]
+    frames = [frame.int() for frame in making_of(coarse_to_fine(), 96, 96, 33)]
     changed = [float(((b - a).abs().amax(-1) > 8).float().mean()) for a, b in pairwise(frames)]
     assert min(changed) > 0.02
     assert max(changed) < 0.35
@@ -85,7 +85,7 @@ def test_frames_are_made_one_at_a_time_and_kept_apart(monkeypatch):
     painted = []
     draw_on = making.draw_on
     monkeypatch.setattr(making, "draw_on", lambda *given: (painted.append(len(given[1])), draw_on(*given)))
-    film = making_of(a_painting(100), BRUSH, 20, 30, 5)
+    film = making_of(a_painting(100), 20, 30, 5)
     assert painted == []
     one = next(film)
     before = one.clone()
@@ -100,4 +100,4 @@ def test_frames_are_made_one_at_a_time_and_kept_apart(monkeypatch):
 
 def test_a_film_without_frames_is_refused():
     with pytest.raises(ValueError, match="0 frames"):
-        next(making_of(a_painting(), BRUSH, 20, 30, 0))
+        next(making_of(a_painting(), 20, 30, 0))

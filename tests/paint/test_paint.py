@@ -6,7 +6,6 @@ import json
 import os
 import struct
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -18,11 +17,9 @@ from gtool.io.run_folder import METADATA_KEY
 from gtool.io.weights import save_weights
 from gtool.models.paint_transformer.network import build_predictor
 from gtool.models.registry import config_class
-from gtool.paint import painter as studio
 from gtool.paint.outputs import shown
 from gtool.paint.painter import level_for
-from gtool.paint.run import BRUSHES, GROUNDS, METHODS
-from gtool.strokes.brush import KINDS
+from gtool.paint.run import BRUSHES, GROUNDS
 from tests import odd_images as odd
 from tests.painted import SIDE, distance, draw_photo, files, paint, pixels, refusal
 
@@ -207,7 +204,6 @@ def test_keep_all_paints_what_does_not_help_too(capsys):
 
 
 def test_brushes_differ_and_each_paints_the_photo():
-    assert BRUSHES == KINDS
     draw_photo("photo.png")
     for brush in BRUSHES:
         assert paint("photo.png", "-o", f"{brush}.png", "--brush", brush) == 0
@@ -359,7 +355,3 @@ def test_weights_without_a_description_are_refused(capsys):
     Path("bad.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
     assert paint("photo.png", "--weights", "bad.safetensors", method=None) == 1
     assert "lacks a config" in refusal(capsys)
-
-
-def test_names_of_methods_are_those_of_the_engine():
-    assert get_args(studio.engine.Method) == METHODS

@@ -16,19 +16,18 @@ from PIL import Image
 
 from gtool.io import video as clips
 from gtool.models.paint_transformer.network import Proposals
-from gtool.paint.coverage import look_under, mark, meets, seen_ink
 from gtool.paint.video_strokes import ClipPainter
 from gtool.strokes.brush import load_brush
-from gtool.strokes.canvas import render_painting
-from gtool.strokes.painting import Plan
+from gtool.strokes.coverage import cells_of, overlaps, sample_under, visible_ink
 from gtool.strokes.painting import paint as paint_photo
+from gtool.strokes.settings import PaintSettings
 from tests import odd_images as odd
 from tests.painted import draw_photo, files, paint, refusal
 from tests.pictures import draw
 
 BRUSH = load_brush("flat")
 HEIGHT, WIDTH, DISC = 96, 128, 10
-PLAN = Plan(levels=2, method="greedy", strokes=4)
+PLAN = PaintSettings(levels=2, method="greedy", strokes_per_patch=4)
 
 
 # The engine: what is still stays.
@@ -85,7 +84,7 @@ def test_strokes_of_still_places_are_the_same_in_every_frame(kind):
         # The disc ends at 30; a stroke of the finest passes reaches no further than 20 pixels beyond it.
         still = painting.shape_params[:, 1] * WIDTH > 56
         found.append(rows(painting, still))
-        pictures.append(render_painting(painting, BRUSH, HEIGHT, WIDTH))
+        pictures.append(painting.render(HEIGHT, WIDTH))
     assert len(found[0]) > 60
     assert all(strokes == found[0] for strokes in found[1:])
     assert all(torch.equal(picture[70:], pictures[0][70:]) for picture in pictures[1:])
@@ -96,14 +95,12 @@ def test_what_moves_is_painted_where_it_is():
     painter = ClipPainter(PLAN, BRUSH, None)
     for number in range(6):
         painting = painter.paint(as_tensor(moving(number)))
-        pixels = render_painting(painting, BRUSH, HEIGHT, WIDTH).float()
+        pixels = painting.render(HEIGHT, WIDTH).float()
         red, green, blue = pixels[17:24, 17 + 8 * number : 24 + 8 * number].mean(dim=(0, 1)).tolist()
         assert min(red, green) > blue + 80
     still = paint_photo(as_tensor(moving(5)), PLAN, BRUSH, None)
     target = as_tensor(moving(5)).permute(1, 2, 0) * 255
-    errors = [
-        (render_painting(made, BRUSH, HEIGHT, WIDTH) - target).abs().mean() for made in (painting, still)
-    ]
+    errors = [(made.render(HEIGHT, WIDTH) - target).abs().mean() for made in (painting, still)]
     assert errors[0] < 1.1 * errors[1]
     assert len(painting) < 1.4 * len(still)
 
@@ -149,7 +146,7 @@ def test_slow_drift_is_followed():
         brighter = frame.astype(int)
         brighter[:, : WIDTH // 2] += step
         painting = painter.paint(as_tensor(brighter.astype(np.uint8)))
-    pixels = render_painting(painting, BRUSH, HEIGHT, WIDTH).float().numpy()
+    pixels = painting.render(HEIGHT, WIDTH).float().numpy()
     assert painter.shots == 1
     assert abs((pixels - brighter)[:, : WIDTH // 2 - 8].mean()) < 12
 
@@ -179,18 +176,18 @@ def test_what_lies_where_is_found():
     strokes = torch.tensor([[20.0, 20.0, 10.0, 10.0, 0.3], [60.0, 20.0, 10.0, 30.0, 0.5]])
     image = torch.zeros(1, 40, 80)
     image[:, :, :20] = 1
-    assert look_under(strokes, image)[0].mean(-1).tolist() == pytest.approx([0.5, 0.0], abs=0.15)
-    cells = mark(strokes[:1], 10, 20, 4)
+    assert sample_under(strokes, image)[0].mean(-1).tolist() == pytest.approx([0.5, 0.0], abs=0.15)
+    cells = cells_of(strokes[:1], 10, 20, 4)
     assert cells[5, 5]
     assert not cells[:, 10:].any()
-    assert meets(strokes, cells, 4).tolist() == [True, False]
+    assert overlaps(strokes, cells, 4).tolist() == [True, False]
 
 
 def test_hidden_ink_is_told_from_what_is_seen():
     strokes = torch.tensor(
         [[20.0, 20.0, 10.0, 10.0, 0.0], [60.0, 20.0, 10.0, 10.0, 0.0], [20.0, 20.0, 24.0, 24.0, 0.0]]
     )
-    share, place, stroke = seen_ink(BRUSH, strokes, 1.0, (40, 80))
+    share, place, stroke = visible_ink(BRUSH, strokes, 1.0, (40, 80))
     assert share[0] < 0.1
     assert share[1:].tolist() == pytest.approx([1, 1])
     assert set(stroke[place == 20 * 80 + 20].tolist()) == {2}

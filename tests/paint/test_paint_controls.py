@@ -21,8 +21,8 @@ from gtool.models.paint_transformer.proposals import load_predictor, predictor_o
 from gtool.runtime.device import make_compute
 from gtool.runtime.torch_random import make_generator
 from gtool.strokes.brush import load_brush
-from gtool.strokes.canvas import render_painting
-from gtool.strokes.painting import Plan, paint
+from gtool.strokes.painting import paint
+from gtool.strokes.settings import PaintSettings
 from gtool.train import strokes as engine
 from tests.tiny import tiny_strokes
 
@@ -99,8 +99,10 @@ def errors(predict, levels=3, pictures=None, **plan):
     for method in ("predictor", "greedy", "random"):
         total = 0.0
         for photo in scenes:
-            painting = paint(photo, replace(Plan(levels=levels, method=method), **plan), BRUSH, predict)
-            pixels = render_painting(painting, BRUSH, 128, 128).permute(2, 0, 1).float() / 255
+            painting = paint(
+                photo, replace(PaintSettings(levels=levels, method=method), **plan), BRUSH, predict
+            )
+            pixels = painting.render(128, 128).permute(2, 0, 1).float() / 255
             total += float((pixels - photo).abs().mean())
         found[method] = total / len(scenes)
     return found

@@ -19,9 +19,9 @@ from gtool.losses.strokes import match
 from gtool.models.paint_transformer.config import PaintTransformerConfig
 from gtool.models.paint_transformer.network import ReleasedPredictor
 from gtool.strokes.brush import load_brush
-from gtool.strokes.canvas import render_painting
-from gtool.strokes.painting import Plan, deepest_level, paint
+from gtool.strokes.painting import deepest_level, paint
 from gtool.strokes.renderer import touch
+from gtool.strokes.settings import PaintSettings
 from gtool.train.stroke_targets import known_strokes
 from tests import painted
 
@@ -71,7 +71,7 @@ def test_levels_beyond_512_pixels_are_painted():
     photo = photo.repeat_interleave(16, 2).expand(3, 12, 1120)
     levels = deepest_level(12, 1120)
     assert levels == 6
-    painting = paint(photo, Plan(levels=levels, method="random"), BRUSH, None)
+    painting = paint(photo, PaintSettings(levels=levels, method="random"), BRUSH, None)
     assert int(painting.levels.max()) == levels + 1  # the shifted pass
 
 
@@ -81,8 +81,8 @@ def test_a_photo_that_is_no_square_is_neither_squeezed_nor_shifted(size):
     height, width = size
     down, across = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
     photo = torch.stack([down, across, torch.full(size, 0.5)])
-    painting = paint(photo, Plan(levels=2, method="greedy"), BRUSH, None)
-    pixels = render_painting(painting, BRUSH, height, width).permute(2, 0, 1).float() / 255
+    painting = paint(photo, PaintSettings(levels=2, method="greedy"), BRUSH, None)
+    pixels = painting.render(height, width).permute(2, 0, 1).float() / 255
     error = (pixels - photo).abs()
     assert error.mean() < 0.05
     for side in (error[:, :6], error[:, -6:], error[..., :6], error[..., -6:]):
@@ -124,6 +124,6 @@ def test_memory_follows_the_paint_and_not_windows_around_it():
 def test_painting_twice_in_one_process_is_painting_the_same():
     """Sheet 4.2: state that is left in the module changes the next picture."""
     photo = torch.rand(3, 24, 32, generator=torch.Generator().manual_seed(1))
-    first, again = (paint(photo, Plan(levels=1, method="greedy"), BRUSH, None) for _ in range(2))
+    first, again = (paint(photo, PaintSettings(levels=1, method="greedy"), BRUSH, None) for _ in range(2))
     assert torch.equal(first.shape_params, again.shape_params)
     assert torch.equal(first.colors, again.colors)

@@ -300,7 +300,7 @@ def test_too_little_memory_is_said_in_one_line(monkeypatch, capsys):
     def fail(*_):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes.")
 
-    monkeypatch.setattr(studio.engine, "_underpaint", fail)
+    monkeypatch.setattr(studio.engine, "_underpainting", fail)
     assert paint("photo.png") == 1
     assert "photo.png: not enough memory; lower --max-side" in capsys.readouterr().err
     assert files() == ["photo.png"]

@@ -10,10 +10,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from gtool.errors import CheckpointError, DataError
+from gtool.errors import CheckpointError
 from gtool.paint.svg import MOST_CORNERS, contours, save_svg, trace
 from gtool.strokes.brush import from_ink, make_brush
-from gtool.strokes.canvas import render_painting
 from gtool.strokes.renderer import render
 from tests.strokes.examples import BRUSHES, a_painting, brush_named
 
@@ -26,8 +25,8 @@ def brush(request):
     return brush_named(request.param)
 
 
-def written(tmp_path, painting, longer=300, brush=None):
-    save_svg(tmp_path / "a.svg", painting, longer, brush)
+def written(tmp_path, painting, longer=300):
+    save_svg(tmp_path / "a.svg", painting, longer)
     return ET.parse(tmp_path / "a.svg").getroot()
 
 
@@ -122,14 +121,10 @@ def test_a_painting_without_strokes_is_its_ground(tmp_path):
     assert len(root.findall(f"{SVG}rect")) == 1
 
 
-def test_a_brush_of_ones_own_has_to_be_given(tmp_path):
-    painting = a_painting(3, brush="mine")
-    with pytest.raises(DataError, match="brush `mine` does not exist"):
-        save_svg(tmp_path / "a.svg", painting, 100)
-    assert list(tmp_path.iterdir()) == []
+def test_a_brush_of_ones_own_is_traced(tmp_path):
     ink = np.zeros((50, 50))
     ink[10:40, 20:30] = 1
-    root = written(tmp_path, painting, brush=make_brush("mine", from_ink(ink)))
+    root = written(tmp_path, a_painting(3, brush=make_brush("mine", from_ink(ink))))
     outline = polygons(root.find(f".//{SVG}g[@id='m']")[0])
     assert len(outline) == 1
     np.testing.assert_allclose(outline[0].min(0), [0.4, 0.2], atol=0.02)
@@ -216,8 +211,8 @@ def test_what_a_viewer_shows_is_what_is_rendered(tmp_path, brush):
     """Against a viewer of our own; tests/benchmarks/svg_in_chromium.py asks a browser."""
     painting = a_painting(40, brush=brush.name)
     painting.shape_params[:, 2:4] = painting.shape_params[:, 2:4].clamp(min=0.06)
-    shown = drawn(written(tmp_path, painting, 144, brush), 96, 144)
-    rendered = render_painting(painting, brush, 96, 144).numpy().astype(float)
+    shown = drawn(written(tmp_path, painting, 144), 96, 144)
+    rendered = painting.render(96, 144).numpy().astype(float)
     ground = np.full_like(rendered, 1) * rendered[0, 0]
     assert np.abs(rendered - ground).mean() > 20
     assert np.abs(shown - rendered).mean() < (9 if brush.name == "dry" else 5)

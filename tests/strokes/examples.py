@@ -8,10 +8,11 @@ from functools import cache
 import numpy as np
 import torch
 
-from gtool.strokes.brush import KINDS, from_ink, load_brush, make_brush
+from gtool.strokes import settings
+from gtool.strokes.brush import from_ink, load_brush, make_brush
 from gtool.strokes.canvas import Painting
 
-BRUSHES = (*KINDS, "ink")
+BRUSHES = (*settings.BRUSHES, "ink")
 
 
 @cache
@@ -34,7 +35,8 @@ def colors(count, seed=1):
     return torch.rand(count, 3, generator=torch.Generator().manual_seed(seed))
 
 
-def a_painting(count=200, seed=0, **changes):
+def a_painting(count=200, seed=0, brush="flat", **changes):
+    brush = brush_named(brush) if isinstance(brush, str) else brush
     params = strokes(count, 1.0, seed)
-    made = Painting(1.5, params, colors(count), torch.zeros(count, dtype=torch.long), (0.2, 0.5, 0.7))
+    made = Painting(1.5, params, colors(count), torch.zeros(count, dtype=torch.long), (0.2, 0.5, 0.7), brush)
     return replace(made, **changes)

@@ -9,7 +9,7 @@ import torch
 from gtool.errors import DataError
 from gtool.strokes import canvas as painting_module
 from gtool.strokes.brush import HALF_HEIGHT, HALF_WIDTH, from_ink, load_brush, make_brush
-from gtool.strokes.canvas import render_painting, uncovered
+from gtool.strokes.canvas import uncovered
 from gtool.strokes.renderer import render
 from tests.strokes.examples import BRUSHES, a_painting, brush_named
 
@@ -79,10 +79,10 @@ def test_a_scan_is_stretched_over_the_stroke():
 
 def test_bands_give_the_pixels_of_one_piece(brush, monkeypatch):
     painting = a_painting(300)
-    whole = render_painting(painting, brush, 60, 90)
+    whole = painting.render(60, 90)
     for rows in (7, 16, 59):
         monkeypatch.setattr(painting_module, "BAND_PIXELS", rows * 90)
-        bands = list(painting_module.render_bands(painting, brush, 60, 90))
+        bands = list(painting_module.render_bands(painting, 60, 90))
         assert [top for top, _, _ in bands] == list(range(0, 60, rows))
         joined = torch.cat([band for _, _, band in bands]).int()
         # Places are rounded otherwise from another origin.
@@ -91,7 +91,7 @@ def test_bands_give_the_pixels_of_one_piece(brush, monkeypatch):
 
 
 def test_a_painting_is_rendered_the_same_every_time(brush):
-    one, other = (render_painting(a_painting(), brush, 64, 96) for _ in range(2))
+    one, other = (a_painting().render(64, 96) for _ in range(2))
     assert torch.equal(one, other)
     assert one.dtype == torch.uint8
     assert one.shape == (64, 96, 3)
@@ -99,15 +99,14 @@ def test_a_painting_is_rendered_the_same_every_time(brush):
 
 def test_a_painting_looks_the_same_at_every_size():
     painting = a_painting(150)
-    brush = load_brush("flat")
-    small = render_painting(painting, brush, 64, 96).float()
-    large = render_painting(painting, brush, 256, 384).float()
+    small = painting.render(64, 96).float()
+    large = painting.render(256, 384).float()
     shrunk = torch.nn.functional.avg_pool2d(large.permute(2, 0, 1), 4).permute(1, 2, 0)
     assert (small - shrunk).abs().mean() < 4
 
 
 def test_bare_ground_is_the_ground():
-    bare = render_painting(a_painting().first(0), load_brush("flat"), 5, 7)
+    bare = a_painting().first(0).render(5, 7)
     assert (bare == torch.tensor([51, 128, 178], dtype=torch.uint8)).all()
 
 
@@ -136,9 +135,9 @@ def test_a_painting_knows_its_size(aspect, longer, size):
 
 def test_uncovered_is_the_share_of_bare_canvas():
     brush = load_brush("flat")
-    assert uncovered(a_painting().first(0), brush, 40, 60) == 1
+    assert uncovered(a_painting().first(0), 40, 60) == 1
     one = a_painting(1, shape_params=torch.tensor([[0.5, 0.33, 0.4, 0.6, 0.0]]), opacity=0.3)
     expected = 1 - brush.coverage * 0.4 * 0.6 / (60 / 90)
-    assert uncovered(one, brush, 60, 90) == pytest.approx(expected, abs=0.01)
+    assert uncovered(one, 60, 90) == pytest.approx(expected, abs=0.01)
     everywhere = a_painting(1, shape_params=torch.tensor([[0.5, 0.33, 9.0, 9.0, 0.0]]))
-    assert uncovered(everywhere, brush, 60, 90) == 0
+    assert uncovered(everywhere, 60, 90) == 0

@@ -11,11 +11,12 @@ import torch
 from gtool.data.synthetic.scenes import draw_scenes
 from gtool.models.paint_transformer.network import Proposals
 from gtool.strokes.brush import load_brush
-from gtool.strokes.canvas import render_painting, uncovered
-from gtool.strokes.painting import Plan, _passes, _see, deepest_level, paint
+from gtool.strokes.canvas import uncovered
+from gtool.strokes.painting import deepest_level, paint, passes
+from gtool.strokes.settings import PaintSettings
 
 BRUSH = load_brush("flat")
-GREEDY = Plan(levels=2, method="greedy")
+GREEDY = PaintSettings(levels=2, method="greedy")
 
 
 def scene(height=96, width=128):
@@ -25,7 +26,7 @@ def scene(height=96, width=128):
 
 def painted(photo, plan, predict=None):
     painting = paint(photo, plan, BRUSH, predict)
-    pixels = render_painting(painting, BRUSH, *photo.shape[1:])
+    pixels = painting.render(*photo.shape[1:])
     return painting, pixels.permute(2, 0, 1).float() / 255
 
 
@@ -44,7 +45,7 @@ def test_a_painting_resembles_its_photo_and_covers_the_canvas():
     painting, pixels = painted(photo, GREEDY)
     flat = (photo - photo.mean(dim=(1, 2), keepdim=True)).abs().mean()
     assert (pixels - photo).abs().mean() < 0.35 * flat
-    assert uncovered(painting, BRUSH, 96, 128) < 0.001
+    assert uncovered(painting, 96, 128) < 0.001
     assert abs(float(pixels.mean() - photo.mean())) < 0.01
 
 
@@ -60,7 +61,7 @@ def test_no_speck_of_another_colour_is_left(color):
 def test_decisions_are_thresholded_in_every_pass():
     """The reference paints all strokes of the shifted pass, whatever was decided (sheet 4.5, 2)."""
     photo = scene()
-    plan = Plan(levels=1, method="predictor", select="decision")
+    plan = PaintSettings(levels=1, method="predictor", select="decision")
     refused = paint(photo, plan, BRUSH, one_stroke(-1.0))
     accepted = paint(photo, replace(plan, keep_all=True), BRUSH, one_stroke(1.0))
     assert set(refused.levels.tolist()) == {0}  # the underpainting alone
@@ -70,29 +71,29 @@ def test_decisions_are_thresholded_in_every_pass():
 @pytest.mark.parametrize(("height", "width"), [(96, 128), (40, 500), (333, 200), (32, 32)])
 def test_patches_cover_the_photo_and_little_else(height, width):
     """The reference pads to a square of a power of two: up to three times the work (sheet 4.5, 3)."""
-    for level in _passes(deepest_level(height, width), height, width):
-        right, bottom = level.left + level.columns * level.patch, level.top + level.rows * level.patch
+    for level in passes(height, width, deepest_level(height, width)):
+        right, bottom = level.left + level.columns * level.side, level.top + level.rows * level.side
         assert level.left <= 0
         assert level.top <= 0
         assert right >= width
         assert bottom >= height
-        assert right - level.left < width + 3 * level.patch
-        assert bottom - level.top < height + 3 * level.patch
+        assert right - level.left < width + 3 * level.side
+        assert bottom - level.top < height + 3 * level.side
 
 
 def test_levels_are_resampled_without_aliasing():
     """The reference takes nearest pixels: fine stripes become any colour (sheet 4.5, 4)."""
     stripes = (torch.arange(256) % 2).float().expand(3, 256, 256)
-    first = next(iter(_passes(3, 256, 256)))
-    seen = _see(stripes, first)
+    first = next(passes(256, 256, 3))
+    seen = first.resample(stripes)
     assert seen.shape == (3, 32, 32)
     assert (seen - 0.5).abs().max() < 0.02
 
 
 def test_edges_are_repeated_and_not_black():
     white = torch.ones(3, 50, 80)
-    for level in _passes(2, 50, 80):
-        assert float(_see(white, level).min()) > 0.999
+    for level in passes(50, 80, 2):
+        assert float(level.resample(white).min()) > 0.999
 
 
 def test_the_seed_decides_the_painting():
@@ -127,10 +128,7 @@ def test_strokes_that_do_not_help_are_left_out():
         paint(photo, replace(plan, keep_all=True), BRUSH, None),
     )
     assert len(kept) < 0.9 * len(all_of_them)
-    error = [
-        (render_painting(p, BRUSH, 96, 128).permute(2, 0, 1) / 255 - photo).abs().mean()
-        for p in (kept, all_of_them)
-    ]
+    error = [(p.render(96, 128).permute(2, 0, 1) / 255 - photo).abs().mean() for p in (kept, all_of_them)]
     assert error[0] < error[1]
 
 
@@ -146,7 +144,7 @@ def test_methods_rank_as_they_should():
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 200), (200, 3), (33, 31)])
 def test_odd_sizes_can_be_painted(height, width):
     photo = torch.full((3, height, width), 0.4)
-    painting, pixels = painted(photo, Plan(levels=deepest_level(height, width), method="greedy"))
+    painting, pixels = painted(photo, PaintSettings(levels=deepest_level(height, width), method="greedy"))
     assert pixels.shape == photo.shape
     assert painting.shape_params.isfinite().all()
     assert (pixels - photo).abs().mean() < 0.05
@@ -155,7 +153,7 @@ def test_odd_sizes_can_be_painted(height, width):
 def test_the_painting_renders_at_any_size():
     photo = scene()
     painting, pixels = painted(photo, GREEDY)
-    large = render_painting(painting, BRUSH, 384, 512).permute(2, 0, 1).float() / 255
+    large = painting.render(384, 512).permute(2, 0, 1).float() / 255
     small = torch.nn.functional.avg_pool2d(large, 4)
     assert (small - pixels).abs().mean() < 0.02
 
@@ -170,5 +168,5 @@ def test_a_predictor_that_sees_the_photo_gets_its_patches():
         assert float(canvas.max()) <= 1
         return one_stroke(1.0)(target, canvas)
 
-    paint(scene(128, 128), Plan(levels=2), BRUSH, predict)
+    paint(scene(128, 128), PaintSettings(levels=2), BRUSH, predict)
     assert seen == [1, 4, 16, 25]

@@ -13,8 +13,7 @@ import torch
 
 from gtool.errors import CheckpointError, DataError
 from gtool.strokes import stroke_file
-from gtool.strokes.brush import KINDS, load_brush
-from gtool.strokes.canvas import render_painting
+from gtool.strokes.settings import BRUSHES
 from gtool.strokes.stroke_file import load_strokes, save_strokes
 from tests.strokes.examples import a_painting
 
@@ -56,13 +55,13 @@ def refusal(path, content):
 # Round trips.
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", BRUSHES)
 def test_a_painting_that_was_saved_renders_the_same_pixels(tmp_path, kind):
     painting = a_painting(400, brush=kind, opacity=0.8, levels=torch.arange(400) // 40)
     save_strokes(tmp_path / "a.json", painting)
     loaded = load_strokes(tmp_path / "a.json")
     for size in ((64, 96), (150, 225)):
-        one, other = (render_painting(p, load_brush(kind), *size) for p in (painting, loaded))
+        one, other = (p.render(*size) for p in (painting, loaded))
         assert torch.equal(one, other)
     for field in ("shape_params", "colors", "levels"):
         assert torch.equal(getattr(painting, field), getattr(loaded, field))
@@ -86,7 +85,7 @@ def test_a_painting_without_strokes_is_a_ground(tmp_path):
     save_strokes(tmp_path / "a.json", a_painting().first(0))
     loaded = load_strokes(tmp_path / "a.json")
     assert len(loaded) == 0
-    assert render_painting(loaded, load_brush("flat"), 4, 6).unique().tolist() == [51, 128, 178]
+    assert loaded.render(4, 6).unique().tolist() == [51, 128, 178]
 
 
 def test_saving_again_gives_the_same_file(tmp_path):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from gtool.strokes.brush import FINEST, HALF_HEIGHT, HALF_WIDTH, KINDS, MASTER, load_brush, make_brush
+from gtool.strokes import settings
+from gtool.strokes.brush import FINEST, HALF_HEIGHT, HALF_WIDTH, MASTER, load_brush, make_brush
 from gtool.strokes.canvas import draw_on
 from gtool.strokes.renderer import Touched, composite, layers, render, touch
 from tests.strokes.examples import BRUSHES, brush_named, colors, strokes
@@ -75,7 +76,7 @@ def test_a_mark_lies_where_the_equations_put_it(smooth_brush, stroke):
     assert np.abs(shaded - expected * smooth_shade(u, v) / mean).max() < 0.01
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", settings.BRUSHES)
 @pytest.mark.parametrize("theta", [0.0, 0.15, 0.5, 0.7])
 def test_a_mark_has_the_place_the_turn_and_the_size_of_its_stroke(kind, theta):
     mask = render(load_brush(kind), torch.tensor([[60.0, 66.0, 24.0, 96.0, theta]]), 128, 128)[0][0].numpy()
@@ -295,13 +296,13 @@ def test_composite_leaves_out_strokes_that_do_not_help(brush):
     assert painted[16, 16, 0] > 0.7
 
 
-def test_composite_asks_for_the_least_gain(smooth_brush):
+def test_composite_asks_for_the_min_gain(smooth_brush):
     """A stroke that covers wholly and is right gains over its paint what the canvas was wrong by."""
     touched = Touched(torch.arange(10), torch.zeros(10, dtype=torch.long), torch.ones(10), torch.ones(10))
     for least, kept in ((0.09, True), (0.11, False)):
         canvas = torch.full((10, 3), 0.4)
         done = composite(
-            canvas, touched, torch.full((1, 3), 0.5), target=torch.full((10, 3), 0.5), least_gain=least
+            canvas, touched, torch.full((1, 3), 0.5), target=torch.full((10, 3), 0.5), min_gain=least
         )
         assert done.tolist() == [kept]
         assert canvas[0, 0] == pytest.approx(0.5 if kept else 0.4)

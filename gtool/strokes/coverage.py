@@ -1,4 +1,4 @@
-"""Where strokes lie: which come near a mask, what is under their ink, and what of it is seen.
+"""Where strokes lie: which overlap a mask, what is under their ink, and how much of it is visible.
 
 Geometry is in pixels, as in `gtool.strokes.renderer`. Axis letters: N strokes, H W pixels, h w cells.
 """
@@ -11,13 +11,13 @@ from torch import Tensor
 from gtool.strokes.brush import Brush
 from gtool.strokes.renderer import layers, touch
 
-# Places of the ink that are looked at, across and along a mark; the ink of a brush ends at about 0.45.
-PROBES = (-0.4, -0.2, 0.0, 0.2, 0.4)
+# Places of a mark that are sampled, across and along it; the ink of a brush ends at about 0.45.
+SAMPLES = (-0.4, -0.2, 0.0, 0.2, 0.4)
 
-FAINT = 0.1  # share of a pixel's colour below which a stroke is not clearly seen in it
+LEAST_VISIBLE = 0.1  # share of a pixel's colour below which a stroke does not count as visible in it
 
 
-def mark(geometry: Tensor, height: int, width: int, cell: float) -> Tensor:
+def cells_of(geometry: Tensor, height: int, width: int, cell: float) -> Tensor:
     """Return the cells of `cell` pixels that the boxes of N strokes (N, 5) meet: (height, width) bool."""
     left, top, right, bottom = _boxes(geometry, height, width, cell)
     steps = torch.zeros(height + 1, width + 1, device=geometry.device)
@@ -27,7 +27,7 @@ def mark(geometry: Tensor, height: int, width: int, cell: float) -> Tensor:
     return steps.cumsum(0).cumsum(1)[:-1, :-1] > 0.5
 
 
-def meets(geometry: Tensor, mask: Tensor, cell: float) -> Tensor:
+def overlaps(geometry: Tensor, mask: Tensor, cell: float) -> Tensor:
     """Say which of N strokes (N, 5) have a box that meets a mask (h, w) of cells of `cell` pixels: (N,) bool."""
     height, width = mask.shape
     left, top, right, bottom = _boxes(geometry, height, width, cell)
@@ -39,9 +39,8 @@ def meets(geometry: Tensor, mask: Tensor, cell: float) -> Tensor:
 
 def _boxes(geometry: Tensor, height: int, width: int, cell: float) -> list[Tensor]:
     """Left, top, right and bottom cells, the latter two not inside: (N,) int64 each."""
-    reach = (
-        0.505 * geometry[:, 2:4].norm(dim=-1, keepdim=True) + 2
-    )  # half a diagonal, and what filtering adds
+    # Half a diagonal, and what filtering adds.
+    reach = 0.505 * geometry[:, 2:4].norm(dim=-1, keepdim=True) + 2
     low, high = (geometry[:, :2] - reach) / cell, (geometry[:, :2] + reach) / cell
     ends = torch.tensor([width, height], device=geometry.device)
     low, high = low.floor().long().clamp(min=0), high.ceil().long().clamp(min=0)
@@ -49,11 +48,11 @@ def _boxes(geometry: Tensor, height: int, width: int, cell: float) -> list[Tenso
     return [low[:, 0], low[:, 1], high[:, 0], high[:, 1]]
 
 
-def look_under(geometry: Tensor, image: Tensor) -> Tensor:
-    """Look at an image (C, H, W), its edges repeated, in 25 places under the ink of N strokes (N, 5): (C, N, 25)."""
+def sample_under(geometry: Tensor, image: Tensor) -> Tensor:
+    """Sample an image (C, H, W), its edges repeated, in 25 places under the ink of N strokes (N, 5): (C, N, 25)."""
     _, height, width = image.shape
-    probe = geometry.new_tensor(PROBES)
-    u, v = (axis.reshape(1, -1) for axis in torch.meshgrid(probe, probe, indexing="ij"))  # (1, 25)
+    sample = geometry.new_tensor(SAMPLES)
+    u, v = (axis.reshape(1, -1) for axis in torch.meshgrid(sample, sample, indexing="ij"))  # (1, 25)
     x, y, across, along, theta = (part[:, None] for part in geometry.unbind(-1))
     cosine, sine = (torch.pi * theta).cos(), (torch.pi * theta).sin()
     column = (x + u * across * cosine - v * along * sine).floor().long().clamp(0, width - 1)  # (N, 25)
@@ -61,15 +60,15 @@ def look_under(geometry: Tensor, image: Tensor) -> Tensor:
     return image.flatten(1)[:, row * width + column]
 
 
-def seen_ink(
+def visible_ink(
     brush: Brush, geometry: Tensor, opacity: float, size: tuple[int, int]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Find out what of N strokes (N, 5), on a canvas of a height and width, the later ones leave to be seen.
+    """Find out how much of N strokes (N, 5), on a canvas of a height and width, later ones leave visible.
 
     Returns:
         share: (N,) of the ink of each, in [0, 1]; 0 where there is none.
         place: (P,) int64, pixels of the flat canvas,
-        stroke: (P,) int64, the strokes that are clearly seen in them.
+        stroke: (P,) int64, the strokes that are visible in them.
     """
     height, width = size
     light = torch.ones(height * width, device=geometry.device)  # what passes through all strokes above
@@ -84,7 +83,7 @@ def seen_ink(
         light[touched.place] -= weight
         seen.index_add_(0, stroke, weight)
         ink.index_add_(0, stroke, mask)
-        clear = weight > FAINT
+        clear = weight > LEAST_VISIBLE
         places.append(touched.place[clear])
         strokes.append(stroke[clear])
     return seen / ink.clamp(min=1e-6), torch.cat(places), torch.cat(strokes)
