@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gtool.metrics.features.inception import Inception, Unit
+from gtool.metrics.features.inception_network import Inception, Unit
 
 EPS = 1e-3
 

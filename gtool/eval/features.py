@@ -15,10 +15,10 @@ from gtool.errors import CheckpointError
 from gtool.eval.image_sets import Stored
 from gtool.eval.reference import Reference, Summary
 from gtool.metrics.features.clip import ClipExtractor, load_clip
-from gtool.metrics.features.inception import load_inception
+from gtool.metrics.features.collector import FeatureCollector, Features
+from gtool.metrics.features.inception import InceptionExtractor, load_inception
 from gtool.metrics.features.packed import Dtype
 from gtool.metrics.features.weights import CLIP, INCEPTION, Network, WeightsFile, find_weights
-from gtool.metrics.fid import Extractor, FeatureCollector, Features
 from gtool.metrics.reference import reference_features
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Space:
         self._reference: Features | None = None
 
     def _new_collector(self) -> FeatureCollector:
-        return FeatureCollector(keep_rows=self.keep_rows, size=self.extractor.size)
+        return FeatureCollector(keep_rows=self.keep_rows)
 
     @property
     def protocol(self) -> str:
@@ -127,7 +127,7 @@ def open_inception(
         raise CheckpointError(
             f"{weights.path}: has no last layer, which --is needs; leave --is out, or name another copy"
         )
-    extractor = Extractor(network, request.mode, _dtype(request))
+    extractor = InceptionExtractor(network, request.mode, _dtype(request))
     head = None if network.head is None else network.head.cpu()
     return Space("features", weights, extractor, keep_rows=keep_rows), head
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gtool.eval.features import Space
     from gtool.eval.image_sets import Candidate
     from gtool.eval.scores import Scorer
-    from gtool.metrics.fid import FeatureCollector, Features
+    from gtool.metrics.features.collector import FeatureCollector, Features
     from gtool.runtime.device import Compute
 
 WAIT, TAKE, DONE = "wait", "take", "done"  # what the main process tells the others of the reference

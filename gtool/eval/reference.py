@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from gtool import console
 from gtool.errors import RecipeError
 from gtool.eval.image_sets import Stored, Wanted, open_stored
+from gtool.metrics.features.collector import Features
 from gtool.metrics.features.published import PREFIX, PUBLISHED, find_published, is_statistics
 from gtool.metrics.features.weights import WeightsFile, are_same_weights
-from gtool.metrics.fid import Features
 from gtool.metrics.statistics import Statistics, read_statistics, write_statistics
 
 if TYPE_CHECKING:

@@ -287,7 +287,7 @@ def refuse_resolution(request: Request, meta: dict[str, Any], path: Path) -> Non
 def _remark(metrics: dict[str, dict[str, Any]]) -> None:
     """Say what the number of images allows to conclude."""
     from gtool.metrics.features import clip, inception
-    from gtool.metrics.fid import COMPARABLE
+    from gtool.metrics.registry import METRICS
 
     for name, size in (("fid", inception.SIZE), ("clip_fid", clip.SIZE)):
         if name not in metrics:
@@ -300,7 +300,7 @@ def _remark(metrics: dict[str, dict[str, Any]]) -> None:
                 f"{name} came out at zero, or below it by rounding, and is given as 0: equal images?"
             )
         is_fp32 = found["dtype"] == "fp32"
-        found["comparable"] = count >= COMPARABLE and is_fp32
+        found["comparable"] = count >= METRICS[name].comparable_from and is_fp32
         if not is_fp32:
             console.warning(
                 f"{name} of a bf16 preview is not comparable with any other; leave out --preview for that"
@@ -309,7 +309,7 @@ def _remark(metrics: dict[str, dict[str, Any]]) -> None:
             console.warning(
                 f"{name} from {count:,} images, fewer than its {size:,} dimensions: mostly bias; trust kid"
             )
-        if count < COMPARABLE:
+        if count < METRICS[name].comparable_from:
             console.warning(
                 f"{name} from {count:,} images is not comparable with published numbers (10,000 or more)"
             )

@@ -15,12 +15,9 @@ from gtool import console
 from gtool.eval.features import Space, open_clip, open_inception
 from gtool.eval.image_sets import Candidate, Stored, one_size
 from gtool.eval.reference import Reference, Summary
-from gtool.metrics import fid_infinity
+from gtool.metrics.features.collector import FeatureCollector, Features
 from gtool.metrics.features.inception import logits_of
-from gtool.metrics.fid import Features, fid
-from gtool.metrics.inception_score import SPLITS, InceptionScore
-from gtool.metrics.kid import kid
-from gtool.metrics.neighbours import DENSITY_NEIGHBOURS, PR_NEIGHBOURS, neighbourhoods
+from gtool.metrics.registry import METRICS, SCORES
 from gtool.metrics.weight_free import Candidate as Measured
 from gtool.metrics.weight_free import Yardstick
 from gtool.runtime.precision import has_fast_bf16
@@ -50,7 +47,7 @@ class Scorer:
         self.wanted = frozenset(request.metrics)
         self.inception: Space | None = None
         self.head: Tensor | None = None  # of Inception
-        self.classes: InceptionScore | None = None
+        self.classes: FeatureCollector | None = None
         self.clip: Space | None = None
         self.yardstick: Measured | None = None
         if BY_INCEPTION & self.wanted:
@@ -67,10 +64,10 @@ class Scorer:
             self.yardstick = yardstick.candidate()
 
     def _prepare_inception(self, device: torch.device) -> None:
-        if "fid_infinity" in self.wanted:
-            fid_infinity.require_enough(self.num)
+        for name in self.wanted:
+            METRICS[name].require_images(self.num)
         if "is" in self.wanted:
-            self.classes = InceptionScore(self.num)
+            self.classes = FeatureCollector(keep_rows=True)
         keep_rows, with_head = bool(BY_ROWS & self.wanted), self.classes is not None
         self.inception, self.head = open_inception(
             self.request, device, keep_rows=keep_rows, with_head=with_head
@@ -150,13 +147,13 @@ class Scorer:
         """Return what was measured, by name: value, protocol, counts, what it was made with, floor or deviation."""
         found: dict[str, Record] = {}
         if self.inception is not None and BY_FEATURES & self.wanted:
-            found |= self._feature_records(self.inception, self._feature_scores)
+            found |= self._feature_records(
+                self.inception, lambda fake, real: self._values("inception", fake, real)
+            )
         if self.inception is not None and self.classes is not None:
             found["is"] = self._class_record(self.inception, self.classes)
         if self.clip is not None:
-            found |= self._feature_records(
-                self.clip, lambda fake, real: {"clip_fid": {"value": fid(fake, real)}}
-            )
+            found |= self._feature_records(self.clip, lambda fake, real: self._values("clip", fake, real))
         if self.yardstick is not None:
             found |= self._yardstick_records(self.yardstick.scores())
         return found
@@ -169,36 +166,27 @@ class Scorer:
         tail = f"{space.protocol}/{_counts(fake.count, self.real.name, real.count)}"
         made_with = {"num_fake": fake.count, "num_real": real.count, **self._made_with(space)}
         return {
-            name: found | {"protocol": f"{name}{_variant(name)}/{tail}"} | made_with
+            name: found | {"protocol": f"{SCORES[name].protocol_head}/{tail}"} | made_with
             for name, found in score(fake, real).items()
         }
 
-    def _feature_scores(self, fake: Features, real: Features) -> dict[str, Record]:
-        """Return values, by their names in the record."""
-        seed = self.request.seed
+    def _values(self, inputs: str, fake: Features, real: Features | None) -> dict[str, Record]:
+        """Return values and what stands beside them, by their names in the record."""
         found: dict[str, Record] = {}
-        if "fid" in self.wanted:
-            found["fid"] = {"value": fid(fake, real)}
-        if "kid" in self.wanted:
-            measured = kid(*_rows(fake, real), seed=seed)
-            found["kid"] = {"value": measured.value, "deviation": measured.deviation}
-        pr, density = "pr" in self.wanted, "density" in self.wanted
-        if pr or density:
-            near = neighbourhoods(*_rows(fake, real), pr=pr, density=density)
-            found |= {name: {"value": value} for name, value in near.items()}
-        if "fid_infinity" in self.wanted:
-            value = fid_infinity.fid_infinity(_rows(fake, real)[0], real.gaussian, seed=seed)
-            found["fid_infinity"] = {"value": value}
+        for name, metric in METRICS.items():
+            if name in self.wanted and metric.inputs == inputs:
+                for key, value in metric.load()(fake, real, self.request.seed).items():
+                    score, _, beside = key.partition(".")
+                    found.setdefault(score, {})[beside or "value"] = value
         return found
 
-    def _class_record(self, space: Space, classes: InceptionScore) -> Record:
-        score = classes.score()
-        protocol = f"is-splits{SPLITS}/{space.protocol}/n{classes.total}"
+    def _class_record(self, space: Space, classes: FeatureCollector) -> Record:
+        score = self._values("logits", classes.features(), None)["is"]
+        protocol = f"{SCORES['is'].protocol_head}/{space.protocol}/n{classes.count}"
         return {
-            "value": score.value,
-            "deviation": score.deviation,
+            **score,
             "protocol": protocol,
-            "num_fake": classes.total,
+            "num_fake": classes.count,
             "num_real": 0,
             **self._made_with(space),
             "reference": None,  # nothing real takes part
@@ -222,19 +210,6 @@ class Scorer:
             found[name] = {"value": value, "floor": floor, "ratio": ratio, "protocol": protocol}
             found[name] |= {**counts, **self._made_with(None)}
         return found
-
-
-def _rows(fake: Features, real: Features) -> tuple[Tensor, Tensor]:
-    assert fake.rows is not None
-    assert real.rows is not None
-    return fake.rows, real.rows
-
-
-def _variant(name: str) -> str:
-    """Return the part of a protocol that says how many neighbours make a neighbourhood."""
-    if name in ("precision", "recall"):
-        return f"-k{PR_NEIGHBOURS}"
-    return f"-k{DENSITY_NEIGHBOURS}" if name in ("density", "coverage") else ""
 
 
 def _counts(num_fake: int, name: str, num_real: int) -> str:

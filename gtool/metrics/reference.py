@@ -19,9 +19,9 @@ from torch import Tensor
 
 from gtool.errors import CheckpointError
 from gtool.io.files import atomic_write, cache_dir
+from gtool.metrics.features.collector import Features
 from gtool.metrics.features.inception import SIZE
-from gtool.metrics.fid import Features
-from gtool.metrics.moments import Moments
+from gtool.metrics.frechet import Moments
 
 FORMAT = 1
 PATIENCE = 30  # seconds that a process waits for another before it says so to those who wait for it
@@ -90,7 +90,7 @@ def _write(path: Path, features: Features, key: str) -> None:
     tensors = {}
     if features.rows is not None:
         tensors["rows"] = features.rows.contiguous()
-    if features.moments is not None:
+    if features.rows is None or features.count >= features.rows.shape[1]:
         tensors |= {"mean": features.moments.mean, "scatter": features.moments.scatter}
     with atomic_write(path) as temporary:
         try:
@@ -113,10 +113,7 @@ def _read(path: Path, size: int) -> Features | None:
         return None
     if not _is_sound(tensors, count, size):
         return None
-    moments = None
-    if "scatter" in tensors:
-        moments = Moments(size)
-        moments.count, moments.mean, moments.scatter = count, tensors["mean"], tensors["scatter"]
+    moments = Moments(count, tensors["mean"], tensors["scatter"]) if "scatter" in tensors else None
     return Features(count, tensors.get("rows"), moments)
 
 

@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gtool.metrics.frechet import Moments, frechet
 from gtool.metrics.images import Images, in_chunks
-from gtool.metrics.moments import fit, frechet
 from gtool.metrics.precision import full_fp32
 from gtool.runtime.random import derive_seed
 from gtool.runtime.torch_random import hashed_normal
@@ -89,11 +89,11 @@ class RandomFrechet:
 
     def __init__(self, reference: Images, *, device: torch.device | str = "cpu") -> None:
         self.features = RandomFeatures(reference, device=device)
-        self.gaussian = fit(self.features(reference))
+        self.gaussian = Moments.of(self.features(reference)).gaussian()
 
     def distance_of_features(self, features: Tensor) -> float:
         """Return the distance of (N, 704) features computed before."""
-        return frechet(self.gaussian, fit(features))
+        return frechet(self.gaussian, Moments.of(features).gaussian())
 
     def distance(self, images: Images) -> float:
         """Return the distance of images (N, 3, H, W) uint8; DataError below two images."""

@@ -17,9 +17,9 @@ import torch
 
 from gtool.errors import DataError
 from gtool.io.files import atomic_write
+from gtool.metrics.features.collector import Features
 from gtool.metrics.features.inception import SIZE
-from gtool.metrics.fid import Features
-from gtool.metrics.moments import Moments
+from gtool.metrics.frechet import Moments
 
 MOST_BYTES = SIZE * SIZE * 8 + 4096  # of one array in the file
 TOLERANCE = 1e-4  # by which sigma may differ from its transpose, as a share of its largest entry
@@ -60,7 +60,9 @@ def read_statistics(path: Path) -> Statistics:
     with path.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     mode = facts.pop("mode", None) or _mode_of(path)
-    return Statistics(Features(count, None, _moments(mean, covariance, count)), digest, mode, **facts)
+    known = max(count, 2)  # an unknown number only has to give the covariance back
+    moments = Moments(known, torch.from_numpy(mean), torch.from_numpy(covariance) * (known - 1))
+    return Statistics(Features(count, None, moments), digest, mode, **facts)
 
 
 def write_statistics(path: Path, features: Features, facts: dict[str, Any]) -> None:
@@ -132,11 +134,3 @@ def _mode_of(path: Path) -> str | None:
     """Return the mode in a name as clean-fid gives it, <data set>_<mode>_<split>_<resolution>.npz."""
     known = ("legacy_tensorflow", "legacy_pytorch", "clean")
     return next((mode for mode in known if f"_{mode}_" in path.stem), None)
-
-
-def _moments(mean: np.ndarray, covariance: np.ndarray, count: int) -> Moments:
-    moments = Moments(SIZE)
-    moments.count = max(count, 2)  # an unknown number only has to give the covariance back
-    moments.mean = torch.from_numpy(mean)
-    moments.scatter = torch.from_numpy(covariance) * (moments.count - 1)
-    return moments

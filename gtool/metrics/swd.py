@@ -28,8 +28,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gtool.errors import DataError
+from gtool.metrics.frechet import require_two
 from gtool.metrics.images import SMALLEST, Images, in_chunks
-from gtool.metrics.moments import require_two
 from gtool.metrics.precision import full_fp32
 from gtool.runtime.random import derive_seed, hashed_uniform
 from gtool.runtime.torch_random import hashed_normal

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from gtool.errors import DataError
+from gtool.metrics.frechet import require_two
 from gtool.metrics.images import Images, Indexable, Subset, in_chunks, permutation
-from gtool.metrics.moments import require_two
 from gtool.metrics.rfd import RandomFrechet
 from gtool.metrics.swd import MAX_IMAGES, Projections, SlicedWasserstein, join
 from gtool.runtime.random import derive_seed

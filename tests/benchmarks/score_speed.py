@@ -161,12 +161,12 @@ def trace() -> None:
     """Compare distances of 2048 dimensions, spectra that decay."""
     from cleanfid import fid
 
-    from gtool.metrics.moments import fit, frechet
+    from gtool.metrics.frechet import Moments, frechet
 
     random = np.random.RandomState(0)
     scales = np.arange(1, 2049) ** -0.5
     rows = [torch.from_numpy(random.randn(4000, 2048) * scales + shift) for shift in (0, 0.01)]
-    first, second = map(fit, rows)
+    first, second = (Moments.of(one).gaussian() for one in rows)
     started, cpu = time.monotonic(), time.process_time()
     ours = frechet(first, second)
     our_cost = Cost(time.monotonic() - started, time.process_time() - cpu, "")

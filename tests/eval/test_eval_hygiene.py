@@ -88,7 +88,7 @@ def test_few_images_are_warned_of_and_marked_and_equal_sets_score_zero(real, ans
 
 
 def test_a_distance_rounded_up_to_zero_says_so(real, answer, weights, monkeypatch):
-    monkeypatch.setattr("gtool.eval.scores.fid", lambda *_: 0.0)
+    monkeypatch.setattr("gtool.metrics.fid.distance", lambda *_: 0.0)
     assert "below it by rounding" in answer(real, real, metric="--fid")[1]
 
 

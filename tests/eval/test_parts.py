@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gtool.metrics.fid import FeatureCollector
-from gtool.metrics.inception_score import InceptionScore
+from gtool.metrics.features.collector import FeatureCollector
 from gtool.metrics.weight_free import Yardstick
 from tests import pictures
 
@@ -21,11 +20,11 @@ def shares(count, parts):
 @pytest.mark.parametrize("count", [90, 2500, 9000])
 def test_features_of_parts_are_those_of_the_whole(count, keep_rows):
     rows = torch.from_numpy(np.random.RandomState(0).randn(count, 12)).float() + 3
-    whole, merged = (FeatureCollector(keep_rows=keep_rows, size=12) for _ in range(2))
+    whole, merged = (FeatureCollector(keep_rows=keep_rows) for _ in range(2))
     for batch in rows.split(64):
         whole.add(batch)
     for positions in shares(count, 3):
-        part = FeatureCollector(keep_rows=keep_rows, size=12)
+        part = FeatureCollector(keep_rows=keep_rows)
         for places in positions.split(50):
             part.add(rows[places], places)
         merged.absorb(part.tensors())
@@ -35,18 +34,6 @@ def test_features_of_parts_are_those_of_the_whole(count, keep_rows):
     assert one.rows is None or torch.equal(one.rows, other.rows)
     torch.testing.assert_close(one.gaussian.mean, other.gaussian.mean, rtol=1e-9, atol=0)
     torch.testing.assert_close(one.gaussian.covariance, other.gaussian.covariance, rtol=1e-9, atol=1e-9)
-
-
-def test_classes_of_parts_are_those_of_the_whole():
-    logits = torch.randn(103, 1008) * 3
-    whole, merged = InceptionScore(103), InceptionScore(103)
-    whole.add(logits)
-    for positions in shares(103, 4):
-        part = InceptionScore(103)
-        part.add(logits[positions], positions)
-        merged.absorb(part.tensors())
-    assert merged.score().value == pytest.approx(whole.score().value, rel=1e-12)
-    assert merged.score().deviation == pytest.approx(whole.score().deviation, rel=1e-9)
 
 
 def test_weight_free_scores_of_parts_are_those_of_the_whole():

@@ -130,7 +130,7 @@ def reference_by(size, *metrics):
 
 @pytest.mark.parametrize("rows_at_once", [16, 2048], ids=["moments", "rows"])
 def test_processes_share_the_reference_as_one_would_take_it(rows_at_once, monkeypatch):
-    monkeypatch.setattr("gtool.metrics.fid.ROWS_AT_ONCE", rows_at_once)
+    monkeypatch.setattr("gtool.metrics.features.collector.ROWS_AT_ONCE", rows_at_once)
     save(Path("real"), pictures.draw(70, seed=2))
     (whole, _), cached = reference_by(1, "fid", "kid"), list(cache_dir().glob("stats/*"))
     for file in cached:
@@ -198,7 +198,7 @@ def test_a_real_image_that_one_process_cannot_use_ends_all(monkeypatch):
             scorer.inception.extractor = Through(
                 plain, lambda images: torch.full((len(images), 2048), torch.nan)
             )
-            monkeypatch.setattr("gtool.metrics.fid.ROWS_AT_ONCE", 2)
+            monkeypatch.setattr("gtool.metrics.features.collector.ROWS_AT_ONCE", 2)
         share_reference(scorer, member)
 
     answers = Group(2).run(work)

@@ -19,7 +19,8 @@ from gtool.errors import CheckpointError
 from gtool.io.files import cache_dir
 from gtool.io.weights import load_weights, save_weights
 from gtool.metrics.features import published
-from gtool.metrics.fid import Extractor, FeatureCollector
+from gtool.metrics.features.collector import FeatureCollector
+from gtool.metrics.features.inception import InceptionExtractor
 from gtool.metrics.reference import reference_features
 from gtool.metrics.statistics import read_statistics
 from tests import pictures, small_inception
@@ -39,7 +40,7 @@ def folders(tmp_path):
 @pytest.fixture
 def quick(monkeypatch):
     """Where only what is said of a score matters: the distance of 2,048 dimensions takes seconds."""
-    monkeypatch.setattr("gtool.eval.scores.fid", lambda *_: 1.0)
+    monkeypatch.setattr("gtool.metrics.fid.distance", lambda *_: 1.0)
 
 
 def ask(capsys, *arguments):
@@ -158,9 +159,9 @@ def test_statistics_are_made_without_a_target_and_later_scores_start_at_once(
     assert (made["statistics"], made["count"], made["name"]) == ("stats.npz", 8, "real@16px")
     assert not (tiny_run / "eval.jsonl").exists()
     seen = []
-    extract = Extractor.__call__
+    extract = InceptionExtractor.__call__
     monkeypatch.setattr(
-        Extractor, "__call__", lambda self, images: seen.append(len(images)) or extract(self, images)
+        InceptionExtractor, "__call__", lambda self, images: seen.append(len(images)) or extract(self, images)
     )
     scored, _ = ask(capsys, tiny_run, "--reference", "real", "--fid", "--num", 12)
     assert sum(seen) == 12  # of the run; the reference's are in the cache
@@ -283,7 +284,7 @@ from pathlib import Path
 import torch
 from gtool.io.files import cache_dir
 from gtool.io.weights import load_weights, save_weights
-from gtool.metrics.fid import Extractor, FeatureCollector
+from gtool.metrics.features.collector import FeatureCollector
 from gtool.metrics.reference import reference_features
 
 DATA = torch.randn(2100, 2048, generator=torch.Generator().manual_seed(0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,12 +13,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gtool.errors import DataError
 from gtool.metrics import fid_infinity as infinity_module
 from gtool.metrics import kid as kid_module
-from gtool.metrics import neighbours as neighbours_module
+from gtool.metrics import precision_recall as neighbours_module
+from gtool.metrics.features.collector import Features
 from gtool.metrics.fid_infinity import fid_infinity
-from gtool.metrics.inception_score import InceptionScore
+from gtool.metrics.frechet import Moments, frechet
+from gtool.metrics.inception_score import inception_score
 from gtool.metrics.kid import kid
-from gtool.metrics.moments import Gaussian, fit, frechet
-from gtool.metrics.neighbours import neighbourhoods
+from gtool.metrics.precision_recall import density_coverage, precision_recall
+from gtool.metrics.registry import METRICS
 
 
 def normal(count, size, seed):
@@ -28,22 +31,19 @@ def normal(count, size, seed):
 
 
 def score_of(logits):
-    found = InceptionScore(len(logits))
-    for batch in logits.split(64):
-        found.add(batch)
-    return found.score()
+    return inception_score(Features.of(logits))
 
 
 def test_is_of_sure_classes_is_their_number():
     # Each of the ten parts of 400 images has every class: 40 of each, but which ones is drawn.
     logits = 50.0 * torch.eye(4).repeat(100, 1)
-    assert score_of(logits).value == pytest.approx(4, rel=0.05)
-    assert score_of(50.0 * torch.eye(4)[[2]].repeat(100, 1)).value == pytest.approx(1, abs=1e-9)
+    assert score_of(logits)["is"] == pytest.approx(4, rel=0.05)
+    assert score_of(50.0 * torch.eye(4)[[2]].repeat(100, 1))["is"] == pytest.approx(1, abs=1e-9)
 
 
 def test_is_of_unsure_classes_is_one_without_deviation():
     found = score_of(torch.zeros(50, 7))
-    assert (found.value, found.deviation) == pytest.approx((1, 0), abs=1e-12)
+    assert (found["is"], found["is.deviation"]) == pytest.approx((1, 0), abs=1e-12)
 
 
 def test_is_is_the_mean_over_ten_parts_of_a_shuffle():
@@ -53,23 +53,24 @@ def test_is_is_the_mean_over_ten_parts_of_a_shuffle():
     parts = [p[i * 103 // 10 : (i + 1) * 103 // 10] for i in range(10)]
     values = [float((q * (q.log() - q.mean(0).log())).sum(1).mean().exp()) for q in parts]
     found = score_of(logits)
-    assert (found.value, found.deviation) == pytest.approx((np.mean(values), np.std(values)), rel=1e-9)
+    assert (found["is"], found["is.deviation"]) == pytest.approx((np.mean(values), np.std(values)), rel=1e-9)
 
 
-def test_is_refuses_fewer_images_than_parts_and_missing_ones():
+def test_is_refuses_fewer_images_than_splits():
     with pytest.raises(DataError, match="10 images"):
-        InceptionScore(9)
-    found = InceptionScore(20)
-    found.add(torch.zeros(19, 5))
-    with pytest.raises(DataError, match="19"):
-        found.score()
+        score_of(torch.zeros(9, 5))
 
 
 # Neighbourhoods.
 
 
 def near(fake, real):
-    return neighbourhoods(fake, real, pr=True, density=True)
+    sets = Features.of(fake), Features.of(real)
+    return precision_recall(*sets) | density_coverage(*sets)
+
+
+def kid_of(fake, real):
+    return kid(Features.of(fake), Features.of(real))
 
 
 def test_identical_sets_have_precision_and_recall_and_coverage_one():
@@ -111,7 +112,7 @@ def test_blocks_change_no_neighbourhood(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("measure", [near, kid], ids=["near", "kid"])
+@pytest.mark.parametrize("measure", [near, kid_of], ids=["near", "kid"])
 def test_rows_are_left_as_they_were(measure, dtype):
     rows = [normal(30, 8, seed).to(dtype) for seed in (0, 1)]
     before = [one.clone() for one in rows]
@@ -136,12 +137,12 @@ def test_kid_of_many_rows_never_has_all_of_them_in_fp64(monkeypatch):
     monkeypatch.setattr(kid_module, "SUBSET_SIZE", 20)
     rows = [normal(300, 64, seed).float() for seed in (0, 1)]
     with Largest() as largest:
-        kid(*rows)
+        kid_of(*rows)
     assert 20 * 64 <= largest.entries < 300 * 64 / 10
 
 
 def test_neighbourhoods_refuse_too_few_images_and_what_is_not_finite():
-    with pytest.raises(DataError, match="more than 5"):
+    with pytest.raises(DataError, match="--density needs 6 images"):
         near(normal(5, 3, seed=0), normal(50, 3, seed=1))
     with pytest.raises(DataError, match="not finite"):
         near(normal(50, 3, seed=0) / 0, normal(50, 3, seed=1))
@@ -152,18 +153,23 @@ def test_neighbourhoods_refuse_too_few_images_and_what_is_not_finite():
 
 def test_fid_infinity_is_nearer_to_the_truth_than_fid(monkeypatch):
     monkeypatch.setattr(infinity_module, "SMALLEST", 200)
-    monkeypatch.setattr(infinity_module, "NEEDED", 400)
+    monkeypatch.setitem(METRICS, "fid_infinity", replace(METRICS["fid_infinity"], min_images=400))
     size = 40
-    real = Gaussian(10**6, torch.zeros(size).double(), torch.eye(size).double())
+    identity = torch.eye(size, dtype=torch.float64)
+    real = Features(10**6, None, Moments(10**6, torch.zeros(size).double(), identity * (10**6 - 1)))
     sets = [normal(1500, size, seed) + 0.2 for seed in range(8)]
     truth = size * 0.2**2
-    plain = np.mean([frechet(real, fit(fake)) for fake in sets])
-    found = np.mean([fid_infinity(fake, real) for fake in sets])
+
+    def measure(rows, seed=0):
+        return fid_infinity(Features.of(rows), real, seed)["fid_infinity"]
+
+    plain = np.mean([frechet(real.gaussian, Moments.of(fake).gaussian()) for fake in sets])
+    found = np.mean([measure(fake) for fake in sets])
     assert plain > 1.1 * truth
     assert abs(found - truth) < 0.25 * (plain - truth)
-    assert fid_infinity(sets[0], real) == fid_infinity(sets[0], real) != fid_infinity(sets[0], real, seed=1)
+    assert measure(sets[0]) == measure(sets[0]) != measure(sets[0], seed=1)
 
 
 def test_fid_infinity_says_what_it_needs():
-    with pytest.raises(DataError, match="10,000 generated images or more, got 9,999"):
-        infinity_module.require_enough(9_999)
+    with pytest.raises(DataError, match="--fid-infinity needs 10,000 images or more; got 9,999"):
+        METRICS["fid_infinity"].require_images(9_999)

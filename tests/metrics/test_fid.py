@@ -16,12 +16,13 @@ from gtool.errors import CheckpointError, DataError, NetworkError
 from gtool.io.files import cache_dir
 from gtool.metrics import kid as kid_module
 from gtool.metrics.features import packed, weights
-from gtool.metrics.features.inception import load_inception
+from gtool.metrics.features.collector import FeatureCollector, Features
+from gtool.metrics.features.inception import InceptionExtractor, load_inception
 from gtool.metrics.features.resize import MODES, to_input
 from gtool.metrics.features.weights import INCEPTION
-from gtool.metrics.fid import Extractor, FeatureCollector, Features, fid
+from gtool.metrics.fid import distance, fid
+from gtool.metrics.frechet import Gaussian, Moments, frechet, frechet_of_rows
 from gtool.metrics.kid import kid
-from gtool.metrics.moments import Gaussian, Moments, fit, frechet, frechet_of_rows
 from gtool.metrics.reference import reference_features
 from tests import inception_standin, pictures
 
@@ -30,6 +31,14 @@ def rows(count, size=16, seed=0, shift=0.0):
     random = np.random.RandomState(seed)
     mixing = np.random.RandomState(99).randn(size, size)
     return torch.from_numpy(random.randn(count, size) @ mixing + shift)
+
+
+def fit(data):
+    return Moments.of(data).gaussian()
+
+
+def kid_of(fake, real, seed=0):
+    return kid(Features.of(fake), Features.of(real), seed)["kid"]
 
 
 # Distances.
@@ -65,25 +74,28 @@ def test_the_route_for_few_rows_agrees_with_the_full_one():
 
 def test_moments_of_shards_merge_into_those_of_the_whole():
     data = rows(1000) + 50
-    merged = Moments(16)
-    for part in data.split([1, 299, 0, 700]):
-        shard = Moments(16)
-        for batch in part.split(37):
+    merged = Moments.of(data[:1])
+    for part in data[1:].split([299, 700]):
+        shard = Moments.of(part[:37])
+        for batch in part[37:].split(37):
             shard.add(batch)
-        merged.merge(shard)
+        merged.join(shard)
     assert merged.count == 1000
     torch.testing.assert_close(merged.gaussian().covariance, torch.cov(data.T), rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(merged.gaussian().mean, data.mean(0), rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("distance", [lambda a, b: frechet(fit(a), fit(b)), frechet_of_rows, kid])
-def test_distances_refuse_single_images_and_what_is_not_finite(distance):
+@pytest.mark.parametrize(
+    "measure",
+    [lambda a, b: frechet(fit(a), fit(b)), lambda a, b: distance(Features.of(a), Features.of(b)), kid_of],
+)
+def test_distances_refuse_single_images_and_what_is_not_finite(measure):
     with pytest.raises(DataError, match="at least 2 images"):
-        distance(rows(1), rows(20))
+        measure(rows(1), rows(20))
     spoiled = rows(20)
     spoiled[3, 4] = float("nan")
     with pytest.raises(DataError, match="not finite"):
-        distance(spoiled, rows(20))
+        measure(spoiled, rows(20))
 
 
 def clean_fid():
@@ -102,7 +114,7 @@ def test_frechet_equals_clean_fid():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = clean_fid().fid_from_feats(first.numpy(), second.numpy())
-    assert frechet_of_rows(first, second) == pytest.approx(expected, rel=1e-6)
+    assert frechet(fit(first), fit(second)) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize(("num_fake", "num_real"), [(40, 60), (300, 400)])
@@ -112,20 +124,20 @@ def test_kid_equals_clean_fid_subset_by_subset(num_fake, num_real, monkeypatch):
     fake, real = rows(num_fake), rows(num_real, seed=1, shift=0.2)
     np.random.seed(5)  # clean-fid draws its subsets from NumPy's global generator
     expected = clean_fid().kernel_distance(fake.numpy(), real.numpy(), num_subsets=20, max_subset_size=50)
-    assert kid(fake, real, seed=5).value == pytest.approx(expected, rel=1e-9)
-
-
-def test_kid_of_subsets_equals_kid_from_whole_matrices():
-    fake, real = rows(120).double(), rows(150, seed=1, shift=0.2).double()
-    picks = kid_module._draw(120, 150, 50, seed=0)
-    whole, subsets = kid_module._whole_sums(fake, real, picks), kid_module._subset_sums(fake, real, picks)
-    for left, right in zip(whole, subsets, strict=True):
-        torch.testing.assert_close(left, right, rtol=1e-10, atol=0)
+    assert kid_of(fake, real, seed=5) == pytest.approx(expected, rel=1e-9)
 
 
 def test_kid_of_two_halves_of_one_set_is_about_zero():
-    measured = kid(rows(600), rows(600, seed=1))
-    assert abs(measured.value) < 0.05 * kid(rows(600), rows(600, seed=1, shift=1.0)).value
+    measured = kid_of(rows(600), rows(600, seed=1))
+    assert abs(measured) < 0.05 * kid_of(rows(600), rows(600, seed=1, shift=1.0))
+
+
+def test_kid_leaves_numpys_generator_as_it_was():
+    np.random.seed(3)
+    expected = np.random.rand()
+    np.random.seed(3)
+    kid_of(rows(40), rows(60))
+    assert np.random.rand() == expected
 
 
 # Protocols.
@@ -169,7 +181,7 @@ def test_features_equal_clean_fid(mode, files, network, monkeypatch):
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         expected = _clean_fid_features(images, mode, files, monkeypatch)
-    got = Extractor(network, mode)(images)
+    got = InceptionExtractor(network, mode)(images)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
@@ -193,16 +205,16 @@ def _clean_fid_features(images, mode, files, monkeypatch):
 
 def test_packed_layers_change_no_feature_and_are_not_needed(files, monkeypatch):
     images = torch.from_numpy(pictures.draw(2, seed=0))
-    quick = Extractor(load_inception(files[0]))(images)
+    quick = InceptionExtractor(load_inception(files[0]))(images)
     monkeypatch.setattr(packed, "_has_operators", lambda: False)
-    plain = Extractor(load_inception(files[0]))(images)
+    plain = InceptionExtractor(load_inception(files[0]))(images)
     torch.testing.assert_close(quick, plain, rtol=1e-4, atol=1e-4 * float(plain.abs().max()))
 
 
 def test_a_preview_computes_in_bf16_and_answers_in_fp32(files, network):
     images = torch.from_numpy(pictures.draw(2, seed=0))
-    quick = Extractor(load_inception(files[0]), dtype="bf16")(images)
-    plain = Extractor(network)(images)
+    quick = InceptionExtractor(load_inception(files[0]), dtype="bf16")(images)
+    plain = InceptionExtractor(network)(images)
     assert quick.dtype == torch.float32
     assert float((quick - plain).norm() / plain.norm()) == pytest.approx(0.05, abs=0.05)
     assert not torch.equal(quick, plain)
@@ -210,8 +222,8 @@ def test_a_preview_computes_in_bf16_and_answers_in_fp32(files, network):
 
 def test_images_of_several_sizes_are_resized_one_by_one(network):
     small, large = (torch.from_numpy(pictures.draw(1, seed=0, side=side))[0] for side in (24, 40))
-    together = Extractor(network)([small, large])
-    apart = torch.cat([Extractor(network)(image[None]) for image in (small, large)])
+    together = InceptionExtractor(network)([small, large])
+    apart = torch.cat([InceptionExtractor(network)(image[None]) for image in (small, large)])
     torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-4)
 
 
@@ -326,7 +338,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(monkeypatch, tmp_path):
 
 
 def test_a_damaged_or_insufficient_cache_file_is_made_again():
-    moments_only = Features(2100, None, _moments(torch.randn(2100, 2048)))
+    moments_only = Features(2100, None, Moments.of(torch.randn(2100, 2048)))
     cached = reference_features({"source": "a"}, lambda: moments_only)
     assert reference_features({"source": "a"}, pytest.fail).gaussian.count == cached.count
     complete = reference_features({"source": "a"}, lambda: collect(torch.randn(30, 2048)), need_rows=True)
@@ -336,13 +348,7 @@ def test_a_damaged_or_insufficient_cache_file_is_made_again():
     assert reference_features({"source": "a"}, lambda: collect(torch.ones(5, 2048))).count == 5
 
 
-def _moments(data):
-    moments = Moments(2048)
-    moments.add(data)
-    return moments
-
-
 def test_fid_of_streamed_and_cached_moments_sees_a_shift_exactly():
     real = torch.randn(2100, 2048)
     cached = reference_features({"source": "a"}, lambda: collect(real))
-    assert fid(collect(real + 0.1), cached) == pytest.approx(2048 * 0.1**2, rel=1e-4)
+    assert fid(collect(real + 0.1), cached)["fid"] == pytest.approx(2048 * 0.1**2, rel=1e-4)

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gtool.metrics.features.inception import Inception, Name, Unit
+from gtool.metrics.features.inception_network import Inception, Name, Unit
 
 Dtype = Literal["fp32", "bf16"]
 DTYPES: dict[Dtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}

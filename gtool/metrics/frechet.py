@@ -15,7 +15,7 @@ N rows, D dimensions of a feature.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -60,49 +60,48 @@ class Gaussian:
         return root
 
 
+@dataclass
 class Moments:
-    """Streaming mean and scatter matrix; parts computed apart merge into the whole (Chan et al. 1979)."""
+    """The mean (D,) and scatter matrix (D, D) of `count` rows, fp64; parts join into the whole (Chan et al. 1979)."""
 
-    def __init__(self, size: int) -> None:
-        self.count = 0
-        self.mean = torch.zeros(size, dtype=torch.float64)
-        self.scatter = torch.zeros(size, size, dtype=torch.float64)
+    count: int
+    mean: Tensor
+    scatter: Tensor
+
+    @classmethod
+    def of(cls, rows: Tensor, chosen: Tensor | None = None, at_once: int = 2048) -> Moments:
+        """Return the moments of (N, D) rows, or of those at the positions `chosen` (n,).
+
+        at_once: rows that are copied to fp64 at a time.
+        """
+        size = rows.shape[1]
+        zeros = torch.zeros(size, dtype=torch.float64)
+        moments = cls(0, zeros, zeros.expand(size, size).clone())
+        for start in range(0, len(rows) if chosen is None else len(chosen), at_once):
+            part = slice(start, start + at_once)
+            moments.add(rows[part if chosen is None else chosen[part]])
+        return moments
 
     def add(self, rows: Tensor) -> None:
         """Take (N, D) rows of any float type; DataError when one is not finite."""
-        if not rows.shape[0]:
-            return
         require_finite(rows)
         rows = rows.detach().to("cpu", torch.float64)
         mean = rows.mean(0)
         centred = rows - mean
-        self._join(rows.shape[0], mean, centred.T @ centred)
+        self.join(Moments(len(rows), mean, centred.T @ centred))
 
-    def merge(self, other: Moments) -> None:
-        """Take everything `other` has seen."""
-        if other.count:
-            self._join(other.count, other.mean, other.scatter)
-
-    def _join(self, count: int, mean: Tensor, scatter: Tensor) -> None:
-        total = self.count + count
-        step = mean - self.mean
-        self.scatter += scatter + torch.outer(step, step) * (self.count * count / total)
-        self.mean = self.mean + step * (count / total)
+    def join(self, other: Moments) -> None:
+        """Take the rows that another has seen."""
+        total = self.count + other.count
+        step = other.mean - self.mean
+        self.scatter += other.scatter + torch.outer(step, step) * (self.count * other.count / total)
+        self.mean = self.mean + step * (other.count / total)
         self.count = total
 
     def gaussian(self) -> Gaussian:
         """Return mean and covariance; DataError below two rows, where there is no covariance."""
         require_two(self.count)
         return Gaussian(self.count, self.mean, self.scatter / (self.count - 1))
-
-
-def fit(rows: Tensor | Iterable[Tensor]) -> Gaussian:
-    """Return the Gaussian of one (N, D) tensor, or of several that are parts of one set."""
-    parts = [rows] if isinstance(rows, Tensor) else list(rows)
-    moments = Moments(parts[0].shape[1])
-    for part in parts:
-        moments.add(part)
-    return moments.gaussian()
 
 
 def frechet(first: Gaussian, second: Gaussian) -> float:
@@ -115,9 +114,7 @@ def frechet(first: Gaussian, second: Gaussian) -> float:
 
 
 def frechet_of_rows(first: Tensor, second: Tensor) -> float:
-    """Return the Frechet distance of the Gaussians of (N1, D) and (N2, D) rows by the cheaper exact route."""
-    if max(first.shape[0], second.shape[0]) >= first.shape[1]:
-        return frechet(fit(first), fit(second))
+    """Return the Frechet distance of the Gaussians of (N1, D) and (N2, D) rows, N1, N2 < D: cheaper, and exact."""
     (mean_1, rows_1), (mean_2, rows_2) = _centred(first), _centred(second)
     with one_thread():
         trace_term = torch.linalg.svdvals(rows_1 @ rows_2.T).sum()
