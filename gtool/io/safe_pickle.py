@@ -1,10 +1,9 @@
 """Foreign pickles read as data: nothing that they name is imported, called or built.
 
-A pickle is a program for a machine with a stack, and two of its instructions import and call whatever the file says.
-This module runs such programs on a machine of its own that has neither: a name stays a `Name`, a call stays a
-`Record` of what would have been called with what, and only the few records that stand for tensors and dictionaries
-become these, after their sizes have been checked against the bytes that are there. So files whose networks are
-pickled objects, with the source text of their classes beside them, can be read for their tensors.
+A pickle is a program, and some of its instructions import and call whatever the file says. The reader below is Python's
+own with these replaced: a name stays a `Name`, a call stays a `Record` of what would have been called with what. Only
+records that stand for tensors and dictionaries become these, after their sizes have been checked against the bytes that
+are there. So networks that were pickled as objects can be read for their tensors.
 
 Read are plain pickles (`pickle.dump` of modules) and the zip files of `torch.save`.
 """
@@ -12,38 +11,78 @@ Read are plain pickles (`pickle.dump` of modules) and the zip files of `torch.sa
 from __future__ import annotations
 
 import io
-import pickletools
+import pickle
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from gtool.errors import CheckpointError
-from gtool.io.pickled_values import (
-    MOST_PARTS,
-    Name,
-    Record,
-    RefusedPickleError,
-    Storage,
-    as_tensor,
-    checked_keys,
-    checked_name,
-    encoded,
-    itemsize,
-    read_identity,
-)
 
 MOST_BYTES = 8 * 2**30
 MOST_STEPS = 5_000_000  # a released file takes about 100,000
-_VALUES = {
-    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
-    *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
-    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+MOST_PARTS = 16  # of a shape, of the arguments of a call that is understood
+# Of tuples: Python hashes them as keys to their end each time, and too deep ones overflow the stack of C.
+MOST_DEPTH, MOST_SIZE = 50, 100_000
+MOST_BITS = 128  # of a whole number
+STORAGES = {  # their classes in torch
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
 }
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 
-Persistent = Callable[[Any], Any]
+
+class RefusedPickleError(Exception):
+    """A pickle that is damaged, forged, or beyond this reader; the message says why."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """What a pickle wanted to import."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+@dataclass(eq=False)
+class Record:
+    """What a pickle wanted to build: nobody did."""
+
+    what: Any  # a Name, as a rule
+    arguments: Any
+    state: Any = None  # what the object would have been given afterwards
+    items: list[Any] = field(default_factory=list)  # of a list
+    pairs: dict[Any, Any] = field(default_factory=dict)  # of a dictionary
+
+    def __post_init__(self) -> None:
+        self.append, self.extend = self.items.append, self.items.extend
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.pairs[key] = value
+
+
+@dataclass(eq=False)
+class Storage:
+    """The numbers of one or more tensors."""
+
+    dtype: torch.dtype
+    content: bytearray
 
 
 def read_pickle(path: Path) -> Any:
@@ -62,230 +101,16 @@ def read_pickle(path: Path) -> Any:
             raise RefusedPickleError(f"larger than {MOST_BYTES >> 30} GiB")
         if zipfile.is_zipfile(path):
             return _read_zip(path)
-        return _run(io.BytesIO(path.read_bytes()))
-    except RefusedPickleError as refused:
-        raise CheckpointError(f"{path}: not a readable pickle: {refused}") from None
-    # RuntimeError, NotImplementedError and ValueError: zip files that are encrypted, too new, or with broken names.
-    except (OSError, zipfile.BadZipFile, MemoryError, RuntimeError, ValueError, LookupError, EOFError) as bad:
-        raise CheckpointError(f"{path}: not a readable pickle: {_first_line(bad) or 'too large'}") from None
+        return _Reader(io.BytesIO(path.read_bytes())).load()
+    except Exception as bad:  # whatever goes wrong while a stranger's program runs, its file is at fault
+        why = next(iter(str(bad)[:200].splitlines()), "")[:80] or type(bad).__name__
+        shown = why if isinstance(bad, RefusedPickleError) else f"damaged ({why})"
+        raise CheckpointError(f"{path}: not a readable pickle: {shown}") from None
 
 
 def plain(value: Any) -> Any:
     """Return a dictionary for one of another class (`EasyDict`), and anything else as it is."""
     return value.pairs if isinstance(value, Record) and value.pairs else value
-
-
-def _first_line(bad: object) -> str:
-    return next(iter(str(bad)[:200].splitlines()), "")[:80]
-
-
-def _run(stream: io.BytesIO, persistent: Persistent | None = None, calls: bool = True) -> Any:
-    """Run one pickle of a stream, and leave the stream behind it; without calls, one is an error."""
-    machine = _Machine(persistent, calls)
-    try:
-        for step, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-            if step > MOST_STEPS:
-                raise RefusedPickleError(f"more than {MOST_STEPS:,} instructions")
-            if opcode.name == "STOP":
-                return machine.pop()
-            machine.execute(opcode.name, argument)
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, struct.error, OverflowError) as bad:
-        raise RefusedPickleError(f"damaged ({_first_line(bad) or type(bad).__name__})") from None
-    raise RefusedPickleError("it ends too early")
-
-
-class _Machine:
-    """The stack, its marks, and what was memorised."""
-
-    def __init__(self, persistent: Persistent | None, calls: bool) -> None:
-        self.stack: list[Any] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
-        self.persistent, self.calls = persistent, calls
-        # By the argument: what is asked for a thousand times, is made once.
-        self.made: dict[int, tuple[Any, Any]] = {}
-
-    def execute(self, opcode: str, argument: Any) -> None:
-        """Take one step."""
-        if opcode in _VALUES:
-            self.stack.append(argument)
-        elif opcode in _CONSTANTS:
-            self.stack.append(_CONSTANTS[opcode])
-        elif opcode in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
-            self.memo[len(self.memo) if argument is None else argument] = self.stack[-1]
-        elif opcode in ("GET", "BINGET", "LONG_BINGET"):
-            self.stack.append(self.memo[argument])
-        elif opcode not in ("PROTO", "FRAME"):
-            known = self._contain(opcode) or self._fill(opcode) or self._import_or_call(opcode, argument)
-            if not known:
-                raise RefusedPickleError(f"instruction {opcode} is not for data")
-
-    def pop(self) -> Any:
-        """Take the uppermost value, which no mark may cover."""
-        if not self.stack or (self.marks and len(self.stack) <= self.marks[-1]):
-            raise RefusedPickleError("damaged (empty stack)")
-        return self.stack.pop()
-
-    def _since_mark(self) -> list[Any]:
-        if not self.marks:
-            raise RefusedPickleError("damaged (no mark)")
-        start = self.marks.pop()
-        values = self.stack[start:]
-        del self.stack[start:]
-        return values
-
-    def _contain(self, opcode: str) -> bool:
-        """Containers and the stack itself; False where the instruction is none of these."""
-        push = self.stack.append
-        match opcode:
-            case "MARK":
-                self.marks.append(len(self.stack))
-            case "POP" if self.marks and len(self.stack) == self.marks[-1]:
-                self.marks.pop()
-            case "POP":
-                self.pop()
-            case "POP_MARK":
-                self._since_mark()
-            case "EMPTY_TUPLE":
-                push(())
-            case "EMPTY_LIST":
-                push([])
-            case "EMPTY_DICT":
-                push({})
-            case "EMPTY_SET":
-                push(set())
-            case "TUPLE":
-                push(tuple(self._since_mark()))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                push(tuple([self.pop() for _ in range(int(opcode[-1]))][::-1]))
-            case "LIST":
-                push(self._since_mark())
-            case "DICT":
-                values = self._since_mark()
-                push(dict(zip(checked_keys(values[::2]), values[1::2], strict=True)))
-            case "FROZENSET":
-                push(frozenset(checked_keys(self._since_mark())))
-            case _:
-                return False
-        return True
-
-    def _fill(self, opcode: str) -> bool:
-        """What is put into the container below."""
-        match opcode:
-            case "APPEND" | "APPENDS":
-                values = [self.pop()] if opcode == "APPEND" else self._since_mark()
-                self._below(list, "items").extend(values)
-            case "SETITEM" | "SETITEMS":
-                values = [self.pop(), self.pop()][::-1] if opcode == "SETITEM" else self._since_mark()
-                self._below(dict, "pairs").update(zip(checked_keys(values[::2]), values[1::2], strict=True))
-            case "ADDITEMS":
-                values = self._since_mark()
-                self._below(set, "").update(checked_keys(values))
-            case _:
-                return False
-        return True
-
-    def _below(self, kind: type, part: str) -> Any:
-        target = self.stack[-1]
-        if part and isinstance(target, Record):
-            return getattr(target, part)
-        if not isinstance(target, kind):
-            raise RefusedPickleError(f"damaged (no {kind.__name__})")
-        return target
-
-    def _import_or_call(self, opcode: str, argument: Any) -> bool:
-        """What would have been imported and called."""
-        push = self.stack.append
-        match opcode:
-            case "GLOBAL":
-                push(checked_name(*argument.split(" ", 1)))
-            case "STACK_GLOBAL":
-                name, module = self.pop(), self.pop()
-                push(checked_name(module, name))
-            case "REDUCE" | "NEWOBJ":
-                arguments, what = self.pop(), self.pop()
-                push(self._called(what, arguments))
-            case "NEWOBJ_EX":
-                named, arguments, what = self.pop(), self.pop(), self.pop()
-                push(Record(what, (arguments, named)))
-            case "INST":
-                push(Record(checked_name(*argument.split(" ", 1)), tuple(self._since_mark())))
-            case "OBJ":
-                what, *arguments = self._since_mark()
-                push(Record(what, tuple(arguments)))
-            case "BUILD":
-                state, target = self.pop(), self.stack[-1]
-                if isinstance(target, Record):
-                    target.state = state
-                elif not isinstance(target, dict):  # an OrderedDict with attributes
-                    raise RefusedPickleError("damaged (state of a value)")
-            case "BINPERSID":
-                if self.persistent is None:
-                    raise RefusedPickleError("it refers to numbers outside of it")
-                push(self.persistent(self.pop()))
-            case _:
-                return False
-        return True
-
-    def _called(self, what: Any, arguments: Any) -> Any:
-        """Stand in for a call: dictionaries, storages and tensors are made, the rest is a record."""
-        if not isinstance(arguments, tuple):
-            raise RefusedPickleError("damaged (arguments of a call)")
-        if not self.calls:
-            raise RefusedPickleError("a storage that calls something")
-        make = _MADE.get(what) if isinstance(what, Name) else None
-        if make is None or (make is dict and arguments):
-            return Record(what, arguments)
-        if len(arguments) > MOST_PARTS:
-            raise RefusedPickleError("damaged (arguments of a call)")
-        if make not in (_storage_in_bytes, encoded):
-            return make(*arguments)
-        content = arguments[0]
-        if id(content) not in self.made:
-            self.made[id(content)] = content, make(*arguments)
-        return self.made[id(content)][1]
-
-
-# Tensors.
-
-
-def _storage_in_bytes(content: Any) -> Storage:
-    """A storage as `torch.save` wrote it before its zip files: five pickles, a count, the numbers."""
-    if not isinstance(content, bytes):
-        raise RefusedPickleError("a storage that is no bytes")
-    stream = io.BytesIO(content)
-    declared: list[tuple[str, int]] = []
-
-    def note(identity: Any) -> str:
-        dtype, _, count = read_identity(identity)
-        declared.append((dtype, count))
-        return dtype
-
-    _run(stream, calls=False)  # magic number
-    _run(stream, calls=False)  # version
-    about = _run(stream, calls=False)
-    if not isinstance(about, dict) or about.get("little_endian") is not True:
-        raise RefusedPickleError("numbers of a machine of the other byte order")
-    _run(stream, note, calls=False)
-    _run(stream, calls=False)  # keys
-    if len(declared) != 1:
-        raise RefusedPickleError("a storage that is no storage")
-    dtype, count = declared[0]
-    head = stream.read(8)
-    size = count * itemsize(dtype)
-    numbers = stream.read(size)
-    if len(head) != 8 or struct.unpack("<q", head)[0] != count or len(numbers) != size:
-        raise RefusedPickleError("a storage that is cut short")
-    return Storage(dtype, bytearray(numbers))
-
-
-_MADE: Mapping[Name, Callable[..., Any]] = {
-    Name("collections", "OrderedDict"): dict,
-    Name("torch._utils", "_rebuild_tensor_v2"): as_tensor,
-    Name("torch._utils", "_rebuild_parameter"): lambda data, *_rest: data,
-    Name("torch.storage", "_load_from_bytes"): _storage_in_bytes,
-    Name("_codecs", "encode"): encoded,
-}
 
 
 def _read_zip(path: Path) -> Any:
@@ -298,22 +123,212 @@ def _read_zip(path: Path) -> Any:
         order = f"{folder}byteorder"
         if order in opened.namelist() and _member(opened, order) != b"little":
             raise RefusedPickleError("numbers of a machine of the other byte order")
-
         known: dict[str, Storage] = {}
 
-        def numbers(identity: Any) -> Storage:
-            dtype, key, count = read_identity(identity)
+        def numbers(dtype: torch.dtype, key: str, count: int) -> Storage:
             if key not in known:
                 known[key] = Storage(dtype, bytearray(_member(opened, f"{folder}data/{key}")))
-            if len(known[key].content) != count * itemsize(dtype) or known[key].dtype != dtype:
+            if len(known[key].content) != count * dtype.itemsize or known[key].dtype != dtype:
                 raise RefusedPickleError("a storage that is cut short")
             return known[key]
 
-        return _run(io.BytesIO(_member(opened, roots[0])), numbers)
+        return _Reader(io.BytesIO(_member(opened, roots[0])), numbers).load()
 
 
 def _member(opened: zipfile.ZipFile, name: str) -> bytes:
-    about = opened.getinfo(name)
-    if about.compress_type != zipfile.ZIP_STORED:
+    if opened.getinfo(name).compress_type != zipfile.ZIP_STORED:
         raise RefusedPickleError("a zip file that is compressed, which `torch.save` does not do")
     return opened.read(name)
+
+
+class _Steps(dict[int, Callable[[Any], None]]):
+    """The instructions that are known; each time one is looked up counts as a step."""
+
+    steps = 0
+
+    def __getitem__(self, opcode: int) -> Callable[[Any], None]:
+        self.steps += 1
+        if self.steps > MOST_STEPS:
+            raise RefusedPickleError(f"more than {MOST_STEPS:,} instructions")
+        if opcode not in self:
+            raise RefusedPickleError(f"instruction {bytes([opcode])!r} is not for data")
+        return super().__getitem__(opcode)
+
+
+class _Reader(pickle._Unpickler):  # the one written in Python, whose instructions can be replaced
+    """Python's reader of pickles without importing and calling.
+
+    Args:
+        stream: one pickle, or several in a row; each `load` of a new reader leaves the stream behind it.
+        numbers: (dtype, key, count) -> the storage that lies outside of the pickle under a key.
+        calls: False refuses names and thereby all calls.
+    """
+
+    stack: list[Any]
+    metastack: list[list[Any]]
+
+    def __init__(
+        self,
+        stream: io.BytesIO,
+        numbers: Callable[[torch.dtype, str, int], Storage] | None = None,
+        calls: bool = True,
+    ) -> None:
+        super().__init__(stream, encoding="latin1")
+        self.dispatch = _Steps(_INSTRUCTIONS)  # type: ignore[misc] # of this reader: steps are counted
+        self.numbers, self.calls = numbers, calls
+        self.measured: dict[int, tuple[tuple[Any, ...], int, int]] = {}  # tuples, their depths and sizes
+        # By the argument: what is asked for a thousand times, is made once.
+        self.made: dict[int, tuple[Any, Any]] = {}
+
+    def find_class(self, module: str, name: str) -> Name:
+        return Name(module, name)
+
+    def persistent_load(self, identity: Any) -> Storage:
+        """Return the storage of ("storage", class, key, device, count, ...)."""
+        if self.numbers is None:
+            raise RefusedPickleError("it refers to numbers outside of it")
+        kind, what, key, _, count = identity[:5]
+        name = what.name if isinstance(what, Name) else ""
+        if kind != "storage" or name not in STORAGES or not isinstance(key, str):
+            raise RefusedPickleError(f"numbers of an unknown kind `{name[:40]}`")
+        if type(count) is not int or not 0 <= count < 2**48:
+            raise RefusedPickleError("a storage of a forged size")
+        return self.numbers(STORAGES[name], key, count)
+
+    def call(self) -> None:
+        """Instead of a call: dictionaries, storages and tensors are made, the rest is a record."""
+        arguments, what = self.stack.pop(), self.stack.pop()
+        if not self.calls:
+            raise RefusedPickleError("a storage that calls something")
+        make = _MADE.get(str(what)) if isinstance(what, Name) else None
+        if not isinstance(arguments, tuple) or (make and len(arguments) > MOST_PARTS):
+            raise RefusedPickleError("damaged (arguments of a call)")
+        if make is None or (make is dict and arguments):
+            self.stack.append(Record(what, arguments))
+        elif make in (_storage_in_bytes, _encoded):
+            content = arguments[0]
+            if id(content) not in self.made:
+                self.made[id(content)] = content, make(*arguments)
+            self.stack.append(self.made[id(content)][1])
+        else:
+            self.stack.append(make(*arguments))
+
+    def build(self) -> None:
+        """Instead of giving an object its state: a record keeps it, a dictionary does without."""
+        state, target = self.stack.pop(), self.stack[-1]
+        if isinstance(target, Record):
+            target.state = state
+        elif not isinstance(target, dict):  # an OrderedDict with attributes
+            raise RefusedPickleError("damaged (state of a value)")
+
+    def check(self) -> None:
+        """Refuse values that are costly to hash as keys."""
+        value = self.stack[-1]
+        if isinstance(value, int) and value.bit_length() > MOST_BITS:
+            raise RefusedPickleError(f"a number of {value.bit_length()} bits")
+        if isinstance(value, tuple):
+            inside = [self.measured[id(part)] for part in value if type(part) is tuple and part]
+            depth = 1 + max((depth for _, depth, _ in inside), default=0)
+            size = len(value) + sum(size for _, _, size in inside)
+            if depth > MOST_DEPTH or size > MOST_SIZE:
+                raise RefusedPickleError(f"tuples of {depth} levels and {size:,} values")
+            self.measured[id(value)] = value, depth, size
+
+
+def _then_check(load: Callable[[Any], None]) -> Callable[[_Reader], None]:
+    def step(reader: _Reader) -> None:
+        load(reader)
+        reader.check()
+
+    return step
+
+
+def _into_container(load: Callable[[Any], None], place: int | None) -> Callable[[_Reader], None]:
+    """Replace what fills the value at a place of the stack (None: below the mark), which may be anything."""
+
+    def step(reader: _Reader) -> None:
+        target = reader.metastack[-1][-1] if place is None else reader.stack[place]
+        if not isinstance(target, (list, dict, set, Record)):
+            raise RefusedPickleError(f"damaged ({type(target).__name__} is filled)")
+        load(reader)
+
+    return step
+
+
+def _instructions() -> dict[int, Callable[[Any], None]]:
+    known: dict[int, Callable[[Any], None]] = dict(pickle._Unpickler.dispatch)
+    for opcode in (pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.BYTEARRAY8, pickle.LONG4):
+        del known[opcode[0]]  # calls of old classes; what allocates before it reads, or is for huge numbers
+    for opcode in (pickle.REDUCE, pickle.NEWOBJ):
+        known[opcode[0]] = _Reader.call
+    known[pickle.BUILD[0]] = _Reader.build
+    for opcode in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.LONG, pickle.LONG1):
+        known[opcode[0]] = _then_check(known[opcode[0]])
+    for opcode in (pickle.SETITEMS, pickle.APPENDS, pickle.ADDITEMS):
+        known[opcode[0]] = _into_container(known[opcode[0]], None)
+    for opcode, place in ((pickle.SETITEM, -3), (pickle.APPEND, -2)):
+        known[opcode[0]] = _into_container(known[opcode[0]], place)
+    return known
+
+
+_INSTRUCTIONS = _instructions()
+
+# What is made of calls.
+
+
+def _tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_rest: Any) -> Tensor:
+    """A view of a storage, of no element outside of it; views share memory, so many of them are not much."""
+    if not isinstance(storage, Storage):
+        raise RefusedPickleError("a tensor without numbers")
+    if not (isinstance(size, tuple) and isinstance(stride, tuple) and len(size) == len(stride) <= MOST_PARTS):
+        raise RefusedPickleError("a tensor with a forged shape")
+    lengths = [offset, *size, *stride]
+    if any(type(n) is not int or not 0 <= n < 2**48 for n in lengths) or prod(n or 1 for n in size) >= 2**48:
+        raise RefusedPickleError("a tensor with a forged shape")
+    if 0 in size:
+        return torch.empty(size, dtype=storage.dtype)
+    held = len(storage.content) // storage.dtype.itemsize
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if last >= held or prod(size) > held:
+        raise RefusedPickleError("a tensor larger than its numbers")
+    return torch.frombuffer(storage.content, dtype=storage.dtype).as_strided(size, stride, offset)
+
+
+def _storage_in_bytes(content: Any) -> Storage:
+    """A storage as `torch.save` wrote it before its zip files: five pickles, a count, the numbers."""
+    stream = io.BytesIO(content)
+    declared: list[tuple[torch.dtype, int]] = []
+
+    def note(dtype: torch.dtype, _key: str, count: int) -> Storage:
+        declared.append((dtype, count))
+        return Storage(dtype, bytearray())
+
+    _magic, _version, about = (_Reader(stream, calls=False).load() for _ in range(3))
+    if about.get("little_endian") is not True:
+        raise RefusedPickleError("numbers of a machine of the other byte order")
+    _Reader(stream, note, calls=False).load()
+    _Reader(stream, calls=False).load()  # keys
+    if len(declared) != 1:
+        raise RefusedPickleError("a storage that is no storage")
+    ((dtype, count),) = declared
+    (written,) = struct.unpack("<q", stream.read(8))
+    numbers = stream.read(count * dtype.itemsize)
+    if written != count or len(numbers) != count * dtype.itemsize:
+        raise RefusedPickleError("a storage that is cut short")
+    return Storage(dtype, bytearray(numbers))
+
+
+def _encoded(text: str, encoding: str) -> bytes:
+    """Bytes in a pickle of protocol 2, which has none."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise RefusedPickleError("damaged (bytes)")
+    return text.encode("latin1")
+
+
+_MADE: dict[str, Callable[..., Any]] = {
+    "collections.OrderedDict": dict,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": lambda data, *_rest: data,
+    "torch.storage._load_from_bytes": _storage_in_bytes,
+    "_codecs.encode": _encoded,
+}

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import pickle
+import re
 import struct
 import subprocess
 import sys
@@ -21,8 +22,7 @@ from torch import nn
 
 from gtool.errors import CheckpointError
 from gtool.io import safe_pickle as pickles
-from gtool.io.pickled_values import Name, Record
-from gtool.io.safe_pickle import read_pickle
+from gtool.io.safe_pickle import Name, Record, read_pickle
 from tests import released_pickles
 
 
@@ -169,7 +169,8 @@ def test_nothing_that_a_pickle_names_is_imported():
         b"(iinnocent\nthing\n.",
     ):
         Path("file.pkl").write_bytes(program)
-        read_pickle(Path("file.pkl"))
+        with contextlib.suppress(CheckpointError):
+            read_pickle(Path("file.pkl"))
     assert "innocent" not in sys.modules
     assert sorted(os.listdir()) == ["file.pkl", "innocent.py"]
 
@@ -317,6 +318,8 @@ KEYS = {
     "doubled key": b"\x80\x04}" + DOUBLED + b"K\x01s.",
     "doubled member": b"\x80\x04\x8f(" + DOUBLED + b"\x90.",
     "deep key in a key": b"\x80\x04}K\x01" + NESTED + b"\x86K\x01s.",
+    "filled tensor": pickle.dumps(torch.zeros(2), 2)[:-1] + b"K\x00K\x01s.",
+    "tensor with a state": pickle.dumps(torch.zeros(2), 2)[:-1] + b"}K\x01K\x02sb.",
     "long number": b"\x80\x04}\x8a\xff" + b"\x01" * 255 + b"K\x01s.",
 }
 
@@ -338,7 +341,9 @@ def test_keys_that_crash_or_take_for_ever_are_refused():
     shown = ran.stdout.splitlines()
     assert len(shown) == len(files)
     for name, line in zip(files, shown, strict=True):
-        assert line.startswith(f"CheckpointError: {name}: not a readable pickle: a key of the kind ")
+        assert re.match(
+            f"CheckpointError: {name}: not a readable pickle: (tuples of|a number of|damaged)", line
+        )
 
 
 def test_keys_of_scalars_names_and_pairs_of_these_are_read():

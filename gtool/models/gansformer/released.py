@@ -22,8 +22,7 @@ from typing import Any
 from torch import Tensor
 
 from gtool.errors import CheckpointError
-from gtool.io.pickled_values import Name, Record
-from gtool.io.safe_pickle import plain, read_pickle
+from gtool.io.safe_pickle import Name, Record, plain, read_pickle
 from gtool.models.gansformer.config import GANsformerConfig
 from gtool.models.gansformer.settings import from_settings
 
