@@ -145,26 +145,25 @@ def _class_names(plan: Plan) -> tuple[str, ...] | None:
 
 
 def _of_label_map(plan: Plan) -> Common:
-    from gtool.data.given_maps import read_map
-    from gtool.data.label_map_picture import colour_maps
-    from gtool.data.label_text import colours_of
+    from gtool.data.label_colours import colour_maps, colours_of
+    from gtool.data.label_maps import read_label_map_file
 
     path = plan.job.request.segmentation
     assert path is not None
     path = path.expanduser()
     colours = colours_of(_dataset(plan), plan.num_labels)
-    labels = read_map(path, plan.num_labels, plan.size, cell=plan.down, colours=colours)
+    labels = read_label_map_file(path, plan.num_labels, plan.size, cell=plan.down, colours=colours)
     refuse_size(plan, labels.shape, f"{path}: {labels.shape[1]}x{labels.shape[0]} pixels")
     return Common(plan, labels.shape, path.name, shown=colour_maps(labels, colours), labels=labels)
 
 
 def _of_depth_map(plan: Plan) -> Common:
-    from gtool.data.given_maps import read_given_depth
+    from gtool.data.label_maps import read_depth_file
 
     path = plan.job.request.depth
     assert path is not None
     path = path.expanduser()
-    depth = read_given_depth(path, plan.size, cell=plan.down)
+    depth = read_depth_file(path, plan.size, cell=plan.down)
     size: Size = (depth.shape[0], depth.shape[1])
     refuse_size(plan, size, f"{path}: {size[1]}x{size[0]} pixels")
     return Common(plan, size, path.name, shown=as_grey(depth), depth=depth)
@@ -212,8 +211,7 @@ class OwnData:
         """Return the condition of each image of these numbers."""
         import numpy as np
 
-        from gtool.data.label_map_picture import colour_maps
-        from gtool.data.label_text import colours_of
+        from gtool.data.label_colours import colour_maps, colours_of
         from gtool.data.loader import read_conditions, read_images
         from gtool.models.prior.conditional_generator import codes_of_depth, codes_of_labels
 

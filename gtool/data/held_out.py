@@ -23,10 +23,10 @@ def open_images(recipe: Recipe) -> Any:
     Raises:
         DataError: no such data, or none that can be used.
     """
-    from gtool.data.open import open_source
+    from gtool.data.open import open_dataset
 
     data = recipe.data
-    return open_source(
+    return open_dataset(
         data.dataset,
         split=data.split,
         image_column=data.image_column,

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gtool.data.lazy import LazyImages
 from gtool.data.pixel_cache import ImageSet, Stored
 from gtool.errors import DataError
 from gtool.runtime.random import derive_seed, hashed_uniform
@@ -19,7 +18,7 @@ from gtool.runtime.random import derive_seed, hashed_uniform
 class Batches:
     """An endless stream of training batches; this process gets its contiguous share of each.
 
-    image_set: from `load_images`; images that are decoded on access are read one batch ahead.
+    image_set: from `load_images`.
     shown: int64 (n,), the images that are shown at all; None for every one.
     """
 
@@ -50,28 +49,21 @@ class Batches:
         Raises:
             DataError: the batch cannot be shared evenly.
         """
-        indices, flipped = self.draw(batch_size)
-        images = read_images(self.image_set, indices, flipped)
-        if isinstance(self.image_set.images, LazyImages):
-            self.image_set.images.prefetch(self.order(self._positions(batch_size)))
-        return images
+        return read_images(self.image_set, *self.draw(batch_size))
 
     def draw(self, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
         """Move on as `next` and return which images it would show, int64 (n,), and which of them flipped, bool (n,)."""
         if batch_size % self.world_size:
             raise DataError(f"a batch of {batch_size} cannot be shared by {self.world_size} processes")
-        positions = self._positions(batch_size)
-        self.position += batch_size
-        if not self.flip:
-            return self.order(positions), np.zeros(len(positions), bool)
-        return self.order(positions), hashed_uniform(self.seed, positions, 1, "flip")[:, 0] < 0.5
-
-    def _positions(self, batch_size: int) -> np.ndarray:
         share = batch_size // self.world_size
         start = self.position + self.rank * share
-        return np.arange(start, start + share)
+        positions = np.arange(start, start + share)
+        self.position += batch_size
+        if not self.flip:
+            return self._images_at(positions), np.zeros(share, bool)
+        return self._images_at(positions), hashed_uniform(self.seed, positions, 1, "flip")[:, 0] < 0.5
 
-    def order(self, positions: np.ndarray) -> np.ndarray:
+    def _images_at(self, positions: np.ndarray) -> np.ndarray:
         """Return which image is shown at each position (n,)."""
         epochs, places = np.divmod(positions, len(self.shown))
         found = np.empty_like(positions)

@@ -36,7 +36,6 @@ SHORT_NAMES = {
     "ffhq": "merkol/ffhq-256",
     "cityscapes": "Chris1/cityscapes",
 }
-ARRAY_SUFFIX = ".npy"  # counts as an image where pictures are scored, not where they are trained on
 ARCHIVES = (".zip", ".parquet")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 

@@ -1,29 +1,29 @@
 """Images decoded and resized once into one memory-mapped array, or on access where that would be too large.
 
-An entry of the cache (`gtool.data.entries`) is uint8 (N, 3, R, R), with notes that name what could not be read. Its
-key is a hash of the source's fingerprint, the resolution and the crop rule. A set with label maps or depth maps is
+An entry of the cache (`gtool.data.cache`) is uint8 (N, 3, R, R), with notes that name what could not be read. Its
+key is a hash of the data set's fingerprint, the resolution and the crop rule. A set with label maps or depth maps is
 an entry of its own that holds both arrays; a pair of which one half cannot be read is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from gtool.data.entries import Entry, Rows, write_rows
+from gtool.data.cache import CacheEntry, RowWriter, write_rows
+from gtool.data.dataset import ImageDataset
 from gtool.data.label_maps import KINDS, MAX_LABELS, MapSquare, ids_type, to_ids
 from gtool.data.label_maps import VERSION as MAPS_VERSION
-from gtool.data.lazy import LazyImages, Squares, in_order
-from gtool.data.open import Source
+from gtool.data.threads import count_workers, in_order
 from gtool.errors import DataError
 from gtool.io.image import UnreadableImage, quiet_pillow
 
 Progress = Callable[[int, int], None]
-Stored = np.ndarray | LazyImages
 CROPS = ("center", "fit")
 CONDITIONS = ("none", "class", *KINDS)
 _BLOCK = 32  # images that a thread decodes at a time; their encoded bytes are in memory together
@@ -31,18 +31,11 @@ _BLOCK_PIXELS = 1 << 22
 
 
 class Unread(NamedTuple):
-    """An image of the source that has no pixels, or no map."""
+    """An image of the data set that has no pixels, or no map."""
 
-    place: int  # in the source
+    place: int  # in the data set
     name: str
     reason: str
-
-
-class Pair(NamedTuple):
-    """An image (3, R, R) and its map, where maps are wanted."""
-
-    image: np.ndarray
-    map: MapSquare | None
 
 
 class Notes(NamedTuple):
@@ -50,6 +43,54 @@ class Notes(NamedTuple):
 
     unread: list[Unread]
     num_labels: int | None  # of label maps
+
+
+class DecodedOnAccess:
+    """Looks like an array (N, ...), of images or maps, and decodes what is indexed, by all cores."""
+
+    def __init__(
+        self,
+        read: Callable[[list[int]], list[np.ndarray | UnreadableImage]],
+        kept: np.ndarray,
+        shape: tuple[int, ...],
+        dtype: Any,
+    ) -> None:
+        """Read rows of one shape and type; `kept` says which of the data set each of them is."""
+        self.shape = (len(kept), *shape)
+        self.ndim = len(self.shape)
+        self.dtype = np.dtype(dtype)
+        self._read = read
+        self._kept = kept
+        self._pool = ThreadPoolExecutor(count_workers(), thread_name_prefix="decode")
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Return one row for a number, (n, ...) for a slice or an array of numbers.
+
+        Raises:
+            UnreadableImage: an image that could be read before cannot be any more.
+        """
+        chosen = self._kept[key]
+        places = np.atleast_1d(chosen).tolist()
+        size = max(1, -(-len(places) // (2 * count_workers())))
+        blocks = [places[start : start + size] for start in range(0, len(places), size)]
+        rows = np.empty((len(places), *self.shape[1:]), self.dtype)
+        row = 0
+        for block in self._pool.map(self._read, blocks):
+            for square in block:
+                if isinstance(square, UnreadableImage):
+                    raise square
+                rows[row] = square
+                row += 1
+        return rows if np.ndim(chosen) else rows[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+
+Stored = np.ndarray | DecodedOnAccess
 
 
 @dataclass(frozen=True)
@@ -85,7 +126,7 @@ class ImageSet:
 
 
 def load_images(
-    source: Source,
+    dataset: ImageDataset,
     resolution: int,
     *,
     crop: str = "center",
@@ -94,221 +135,144 @@ def load_images(
     num_labels: int | None = None,
     progress: Progress | None = None,
 ) -> ImageSet:
-    """Return the images of a source as squares of `resolution` pixels; small ones are enlarged.
+    """Return the images of a data set as squares of `resolution` pixels; small ones are enlarged.
 
     Args:
-        source: from `open_source`.
+        dataset: from `open_dataset`.
         resolution: pixels of a side.
         crop: `center` takes the largest centred square, `fit` squeezes the whole picture.
         budget_gb: the largest arrays to store, in 10^9 bytes. Above it every image is decoded once, to find
             those that cannot be, and again on access.
-        condition: what is wanted beside the images: `none`, `class`, `segmentation` or `depth`.
+        condition: what is loaded beside the images: `none`, `class`, `segmentation` or `depth`.
         num_labels: of classes or label maps; None counts them.
         progress: called with the number of images done and of all.
 
     Raises:
-        DataError: fewer than two images can be read, or the cache cannot be written; no labels or maps where they
-            are wanted; a label beyond `num_labels`.
+        DataError: fewer than two images can be read, or the cache cannot be written; no labels or maps that the
+            condition needs; a label beyond `num_labels`.
     """
     if crop not in CROPS:
         raise DataError(f"crop `{crop}` is unknown; use {' or '.join(CROPS)}")
     if condition not in CONDITIONS:
         raise DataError(f"condition `{condition}` is unknown; use one of {', '.join(CONDITIONS)}")
     if condition == "class":
-        num_labels = _count_classes(source, num_labels)
-    pixels = _PixelEntry(source, resolution, crop, condition, num_labels)
-    images, maps, notes = pixels.open(budget_gb, progress)
-    labels = source.labels
+        num_labels = _count_classes(dataset, num_labels)
+    kind = condition if condition in KINDS else None
+    squares = _Squares(dataset, resolution, crop, kind, num_labels if kind == "segmentation" else None)
+    images, maps, notes = squares.load(budget_gb, progress)
+    labels = dataset.labels
     if labels is not None:
         labels = np.delete(labels, [image.place for image in notes.unread])
     return ImageSet(
         images,
         labels,
-        pixels.entry.key,
+        squares.entry.key,
         [(image.name, image.reason) for image in notes.unread],
         condition=condition,
         segmentations=maps if condition == "segmentation" else None,
         depths=maps if condition == "depth" else None,
         num_labels=num_labels if condition == "class" else notes.num_labels,
-        label_names=source.class_names if condition == "class" else pixels.names,
+        label_names=dataset.class_names if condition == "class" else squares.label_names,
     )
 
 
-def _count_classes(source: Source, num_labels: int | None) -> int:
+def _count_classes(dataset: ImageDataset, num_labels: int | None) -> int:
     """Return how many classes there are.
 
     Raises:
         DataError: none at all, or more than `num_labels`.
     """
-    if source.labels is None:
+    if dataset.labels is None:
         raise DataError(
-            f"{source.name}: no class labels; a column `label` or a folder for each class has them"
+            f"{dataset.name}: no class labels; a column `label` or a folder for each class has them"
         )
-    most = int(source.labels.max(initial=-1))
+    most = int(dataset.labels.max(initial=-1))
     if num_labels is not None and most >= num_labels:
-        at = int(source.labels.argmax())
+        at = int(dataset.labels.argmax())
         raise DataError(
-            f"{source.name}: image {at} has the label {most}, and data.num_labels = {num_labels} "
+            f"{dataset.name}: image {at} has the label {most}, and data.num_labels = {num_labels} "
             f"ends at {num_labels - 1}"
         )
-    return num_labels or max(most + 1, len(source.class_names or ()), 1)
+    return num_labels or max(most + 1, len(dataset.class_names or ()), 1)
 
 
-class _PixelEntry:
-    """The entry of a source's images, of one resolution and crop, with maps or without."""
+class _Squares:
+    """The images of a data set as squares of one resolution and crop, with maps of a kind or without."""
 
     def __init__(
-        self, source: Source, resolution: int, crop: str, condition: str, num_labels: int | None
+        self, dataset: ImageDataset, resolution: int, crop: str, kind: str | None, num_labels: int | None
     ) -> None:
-        self.source = source
+        self.dataset = dataset
         self.resolution = resolution
         self.crop = crop
-        self.kind = condition if condition in KINDS else None
-        self.num_labels = num_labels if self.kind == "segmentation" else None
-        self.names: tuple[str, ...] | None = None
-        depends_on: tuple[str, ...] = (source.fingerprint, str(resolution), crop)
-        if self.kind:
-            maps = source.maps_of(self.kind)
-            self.names = maps.names
-            told = self.num_labels or f"at least {len(self.names or ())}"
-            depends_on += (self.kind, maps.fingerprint, f"maps {MAPS_VERSION}", str(told))
-        self.entry = Entry("pixels", source.name, str(resolution), depends_on)
+        self.kind = kind
+        self.num_labels = num_labels  # of label maps, where known before
+        self.label_names: tuple[str, ...] | None = None
+        depends_on: tuple[str, ...] = (dataset.fingerprint, str(resolution), crop)
+        if kind:
+            maps = dataset.maps_of(kind)
+            self.label_names = maps.label_names
+            known = num_labels or f"at least {len(self.label_names or ())}"
+            depends_on += (kind, maps.fingerprint, f"maps {MAPS_VERSION}", str(known))
+        self.entry = CacheEntry("pixels", dataset.name, str(resolution), depends_on)
 
-    @property
-    def size(self) -> int:
-        """Bytes of the arrays while they are written."""
-        return len(self.source) * self.resolution**2 * (5 if self.kind else 3)
+    def load(self, budget_gb: float, progress: Progress | None) -> tuple[Stored, Stored | None, Notes]:
+        """Return images, maps and notes: mapped from the cache, made first where they are not there, or on access."""
+        side, total = self.resolution, len(self.dataset)
+        size = total * side**2 * (5 if self.kind else 3)  # bytes of the arrays while they are written
+        if size <= 1e9 * budget_gb:
+            return self.entry.get(self._find, lambda: self._build(size, progress))
+        if self.dataset.is_drawn:  # always readable
+            drawn = len(self.label_names or ())
+            if self.kind:
+                self._check_label(drawn - 1, 0)
+            notes = Notes([], self.num_labels or drawn or None)
+        else:
+            notes = self.entry.get(
+                self._read_notes, lambda: self.entry.write_notes(self._decode_all(None, None, progress))
+            )
+        kept = np.delete(np.arange(total), [image.place for image in notes.unread])
+        images = DecodedOnAccess(self._read_images, kept, (3, side, side), np.uint8)
+        if self.kind is None:
+            return images, None, notes
+        count = notes.num_labels
 
-    def open(self, budget_gb: float, progress: Progress | None) -> tuple[Stored, Stored | None, Notes]:
-        """Return images, maps and notes, made first where they are not there."""
-        if self.size > 1e9 * budget_gb:
-            notes = self._check(progress)
-            kept = np.delete(np.arange(len(self.source)), [image.place for image in notes.unread])
-            side = self.resolution
-            images = LazyImages(self._read_images, kept, (3, side, side), np.uint8)
-            if self.kind is None:
-                return images, None, notes
-            dtype = np.uint16 if notes.num_labels is None else ids_type(notes.num_labels)
-            return images, LazyImages(self._reader_of_maps(notes), kept, (side, side), dtype), notes
-        found = self._find()
-        if found is None:
-            with self.entry.locked():
-                # Another process may have made it while this one waited.
-                found = self._find() or self._build(progress)
-        return found
+        def read_maps(block: list[int]) -> list[np.ndarray | UnreadableImage]:
+            maps = self.dataset.read_maps(block, side, self.crop, self.kind or "")
+            values = [m if isinstance(m, UnreadableImage) else m.values for m in maps]
+            if count is None:  # depth
+                return values
+            return [v if isinstance(v, UnreadableImage) else to_ids(v, count) for v in values]
 
-    def _read_images(self, block: list[int]) -> Squares:
-        return self.source.read_squares(block, self.resolution, self.crop)
+        dtype = np.uint16 if count is None else ids_type(count)
+        return images, DecodedOnAccess(read_maps, kept, (side, side), dtype), notes
 
-    def _reader_of_maps(self, notes: Notes) -> Callable[[list[int]], Squares]:
-        def read(block: list[int]) -> Squares:
-            maps = self.source.read_maps(block, self.resolution, self.crop, self.kind or "")
-            return [m if isinstance(m, UnreadableImage) else _final(m.values, notes.num_labels) for m in maps]
-
-        return read
-
-    def _check(self, progress: Progress | None) -> Notes:
-        """Return what cannot be read and how many labels there are, decoding everything the first time."""
-        if self.source.is_drawn:
-            drawn = len(self.names or ()) or None
-            if self.kind and drawn:
-                self._require_room(drawn - 1, 0)
-            return Notes([], self.num_labels or drawn)
-        notes = self._read_notes()
-        if notes is None:
-            with self.entry.locked():
-                notes = self._read_notes()
-                if notes is None:
-                    notes = self._walk(None, None, progress)
-                    self._write_notes(notes)
-        return notes
+    def _read_images(self, block: list[int]) -> list[np.ndarray | UnreadableImage]:
+        return self.dataset.read_squares(block, self.resolution, self.crop)
 
     def _find(self) -> tuple[np.ndarray, np.ndarray | None, Notes] | None:
         notes = self._read_notes()
         if notes is None:
             return None
-        count, side = len(self.source) - len(notes.unread), self.resolution
-        images = self.entry.open_array((count, 3, side, side), (np.uint8,))
-        if images is None or self.kind is None:
-            return None if images is None else (images, None, notes)
-        maps = self.entry.open_array((count, side, side), (np.uint8, np.uint16), self.kind)
-        return None if maps is None else (images, maps, notes)
+        count, side = len(self.dataset) - len(notes.unread), self.resolution
+        images = self.entry.open_array((count, 3, side, side), np.uint8)
+        maps = None
+        if self.kind:
+            maps = self.entry.open_array((count, side, side), np.uint8, np.uint16, part=self.kind)
+        return None if images is None or (self.kind and maps is None) else (images, maps, notes)
 
-    def _build(self, progress: Progress | None) -> tuple[np.ndarray, np.ndarray | None, Notes]:
-        self.entry.require_space(self.size, "the images", ", or data.cache_gb = 0 to decode on access")
+    def _build(self, size: int, progress: Progress | None) -> None:
+        self.entry.require_space(size, "the images", ", or data.cache_gb = 0 to decode on access")
         side = self.resolution
         with ExitStack() as files:
             images = files.enter_context(write_rows(self.entry.array(), (3, side, side), np.uint8))
             maps = None
             if self.kind:
                 maps = files.enter_context(write_rows(self.entry.array(self.kind), (side, side), np.uint16))
-            notes = self._walk(images, maps, progress)
+            notes = self._decode_all(images, maps, progress)
             if maps is not None and (count := notes.num_labels) is not None:
                 maps.convert(lambda labels: to_ids(labels, count), ids_type(count))
-            self._write_notes(notes)
-        found = self._find()
-        if found is None:
-            raise DataError(f"{self.entry.array()}: was written and cannot be read back; is the disk sound?")
-        return found
-
-    def _walk(self, images: Rows | None, maps: Rows | None, progress: Progress | None) -> Notes:
-        """Decode everything once and write it where there is a place for it."""
-        unread, largest = list[Unread](), -1
-        for place, pair in enumerate(self._pairs(progress)):
-            if isinstance(pair, UnreadableImage):
-                unread.append(Unread(place, pair.name, pair.reason))
-                continue
-            if images is not None:
-                images.append(pair.image[None])
-            if pair.map is not None:
-                if self.kind == "segmentation":
-                    largest = max(largest, pair.map.largest)
-                    self._require_room(pair.map.largest, place)
-                if maps is not None:
-                    maps.append(pair.map.values[None])
-        self._require_two(unread)
-        if self.kind != "segmentation":
-            return Notes(unread, None)
-        return Notes(unread, self.num_labels or max(largest + 1, len(self.names or ()), 1))
-
-    def _require_room(self, label: int, place: int) -> None:
-        most = self.num_labels or MAX_LABELS
-        if label >= most:
-            told = f"data.num_labels = {most}" if self.num_labels else "the most that there can be,"
-            raise DataError(
-                f"{self.source.name}: {self.source.name_of(place, self.kind)}: label {label}, "
-                f"and {told} ends at {most - 1}"
-            )
-
-    def _pairs(self, progress: Progress | None) -> Iterator[Pair | UnreadableImage]:
-        """Yield every image of the source in order, with its map, decoded by all cores."""
-        total = len(self.source)
-        step = max(1, min(_BLOCK, _BLOCK_PIXELS // self.resolution**2))
-        done = 0
-
-        def read(block: range) -> list[Pair | UnreadableImage]:
-            places = list(block)
-            images = self._read_images(places)
-            if self.kind is None:
-                return [i if isinstance(i, UnreadableImage) else Pair(i, None) for i in images]
-            maps = self.source.read_maps(places, self.resolution, self.crop, self.kind)
-            return [_pair(image, beside) for image, beside in zip(images, maps, strict=True)]
-
-        blocks = (range(start, min(start + step, total)) for start in range(0, total, step))
-        with quiet_pillow():
-            for pairs in in_order(read, blocks):
-                yield from pairs
-                done += len(pairs)
-                if progress:
-                    progress(done, total)
-
-    def _require_two(self, unread: list[Unread]) -> None:
-        total, readable = len(self.source), len(self.source) - len(unread)
-        if readable < 2:
-            first = f"; {unread[0].name}: {unread[0].reason}" if unread else ""
-            raise DataError(
-                f"{self.source.name}: {readable} of {total} images can be read, and 2 are needed{first}"
-            )
+            self.entry.write_notes(notes)
 
     def _read_notes(self) -> Notes | None:
         try:
@@ -317,17 +281,62 @@ class _PixelEntry:
         except (TypeError, ValueError):  # missing, damaged, or of an earlier form: made again
             return None
 
-    def _write_notes(self, notes: Notes) -> None:
-        self.entry.write_notes(notes)
+    def _decode_all(
+        self, images: RowWriter | None, maps: RowWriter | None, progress: Progress | None
+    ) -> Notes:
+        """Decode everything once and write it where there is a place for it; two images must be readable."""
+        unread, largest = list[Unread](), -1
+        for place, (image, square) in enumerate(self._pairs(progress)):
+            bad = next((half for half in (image, square) if isinstance(half, UnreadableImage)), None)
+            if bad is not None:
+                unread.append(Unread(place, bad.name, bad.reason))
+                continue
+            if isinstance(square, MapSquare):
+                if self.kind == "segmentation":
+                    largest = max(largest, square.largest)
+                    self._check_label(square.largest, place)
+                if maps is not None:
+                    maps.append(square.values[None])
+            if images is not None and isinstance(image, np.ndarray):
+                images.append(image[None])
+        total, name = len(self.dataset), self.dataset.name
+        if total - len(unread) < 2:
+            first = f"; {unread[0].name}: {unread[0].reason}" if unread else ""
+            raise DataError(
+                f"{name}: {total - len(unread)} of {total} images can be read, and 2 are needed{first}"
+            )
+        if self.kind != "segmentation":
+            return Notes(unread, None)
+        return Notes(unread, self.num_labels or max(largest + 1, len(self.label_names or ()), 1))
 
+    def _pairs(
+        self, progress: Progress | None
+    ) -> Iterator[tuple[np.ndarray | UnreadableImage, MapSquare | UnreadableImage | None]]:
+        """Yield every image of the data set in order, with its map, decoded by all cores."""
+        total = len(self.dataset)
+        step = max(1, min(_BLOCK, _BLOCK_PIXELS // self.resolution**2))
 
-def _final(values: np.ndarray, num_labels: int | None) -> np.ndarray:
-    """Labels as ids; depth, which has no labels, as it is."""
-    return values if num_labels is None else to_ids(values, num_labels)
+        def read(block: list[int]) -> list[tuple[Any, Any]]:
+            maps: Sequence[Any] = [None] * len(block)
+            if self.kind is not None:
+                maps = self.dataset.read_maps(block, self.resolution, self.crop, self.kind)
+            return list(zip(self._read_images(block), maps, strict=True))
 
+        blocks = (list(range(start, min(start + step, total))) for start in range(0, total, step))
+        done = 0
+        with quiet_pillow():
+            for pairs in in_order(read, blocks):
+                yield from pairs
+                done += len(pairs)
+                if progress:
+                    progress(done, total)
 
-def _pair(image: Any, beside: Any) -> Pair | UnreadableImage:
-    for half in (image, beside):
-        if isinstance(half, UnreadableImage):
-            return half
-    return Pair(image, beside)
+    def _check_label(self, label: int, place: int) -> None:
+        """Raise DataError for a label beyond those there can be."""
+        most = self.num_labels or MAX_LABELS
+        if label >= most:
+            limit = f"data.num_labels = {most}" if self.num_labels else "the most that there can be,"
+            raise DataError(
+                f"{self.dataset.name}: {self.dataset.name_of(place, self.kind)}: label {label}, "
+                f"and {limit} ends at {most - 1}"
+            )

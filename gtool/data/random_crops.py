@@ -1,4 +1,4 @@
-"""Squares cut out of images at random places and sizes: many pictures of one side from few images.
+"""Square crops of images at random places and sizes: many pictures of one side from few images.
 
 A detail of a photo is as much a photo as the whole of it, and painting looks at both.
 """
@@ -12,24 +12,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def cut_squares(images: Any, numbers: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """Cut a square out of each of the numbered images and shrink it without aliasing.
+def random_crops(images: Any, indices: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """Crop a square out of each of these images and shrink it without aliasing.
 
     Args:
-        images: uint8 (N, 3, R, R) with R >= side, an array or what decodes on access; read in the order of numbers.
-        numbers: int64 (P,).
+        images: uint8 (N, 3, R, R) with R >= side, an array or what decodes on access; read in the order of indices.
+        indices: int64 (P,).
         side: pixels of the pictures; squares have from `side` to R pixels, evenly in their logarithm.
         generator: of places and sizes.
 
     Returns:
         uint8 (P, 3, side, side).
     """
-    uniform = torch.rand(len(numbers), 3, generator=generator)
-    pictures = torch.empty(len(numbers), 3, side, side, dtype=torch.uint8)
-    image, of = torch.empty(0), -1
-    for row, number in enumerate(numbers.tolist()):
-        if number != of:
-            image, of = torch.from_numpy(images[[number]]), number  # (1, 3, R, R)
+    uniform = torch.rand(len(indices), 3, generator=generator)
+    pictures = torch.empty(len(indices), 3, side, side, dtype=torch.uint8)
+    image, last = torch.empty(0), -1
+    for row, index in enumerate(indices.tolist()):
+        if index != last:
+            image, last = torch.from_numpy(images[[index]]), index  # (1, 3, R, R)
         room = image.shape[-1]
         size = round(room * (side / room) ** float(uniform[row, 0]))
         top, left = (int((room - size + 1) * float(place)) for place in uniform[row, 1:])

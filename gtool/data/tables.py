@@ -1,201 +1,114 @@
 """Tables with an image column, read through Hugging Face `datasets`: parquet files, saved sets, the hub.
 
-Rows stay encoded until they are asked for. Columns are found by name and type, or named by the user.
+Rows stay encoded until they are asked for. Local tables never touch the network. The hub is asked only after a short
+probe, because the library takes 24 seconds and six retries to give up; a set in the library's cache is used from
+there when the hub is out of reach.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import datasets
 import numpy as np
+from datasets import Dataset
+from huggingface_hub import HfApi, constants
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-from gtool.data.label_names import read_names
-from gtool.data.names import Place
-from gtool.data.open import Columns, ImageSource, Maps
-from gtool.data.splits import choose_split
-from gtool.data.table_files import Tables, load_tables
-from gtool.errors import DataError
+from gtool.data.dataset import EncodedFiles, ImageDataset, Maps
+from gtool.data.label_maps import read_label_names
+from gtool.data.layout import choose_columns, choose_split
+from gtool.data.names import SCENES, SHORT_NAMES, Place
+from gtool.errors import DataError, NetworkError, did_you_mean
+from gtool.io import hub
+from gtool.io.files import cache_dir
 from gtool.io.image import VERSION, Encoded, UnreadableImage
 from gtool.io.image_files import visible_files
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-IMAGE_NAMES = ("img", "image")
-LABEL_NAMES = ("label", "labels", "fine_label")
-MAP_NAMES = {  # where they hold images
-    "segmentation": (
-        "segmentation",
-        "annotation",
-        "mask",
-        "label_map",
-        "semantic_segmentation",
-        "label",
-        "labels",
-    ),
-    "depth": ("depth", "depth_map"),
-}
+Tables = Mapping[str, Dataset]  # split -> rows
+HUB_SECONDS = 3.0
+_NOISY = ("datasets", "huggingface_hub", "fsspec", "httpx", "urllib3", "filelock")
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of encoded images: bytes, or records with `bytes` and `path`."""
-
-    rows: Dataset  # with this column alone, in arrow format: values as they are stored
-    what: str = ""  # of a row, in errors
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def name(self, index: int) -> str:
-        return f"row {index}{self.what}"
-
-    def load(self, indices: Sequence[int]) -> list[Encoded]:
-        first, last = indices[0], indices[-1] + 1
-        is_run = last - first == len(indices) and list(indices) == list(range(first, last))
-        table = self.rows[first:last] if is_run else self.rows[list(indices)]
-        values = table.column(0).to_pylist()
-        return [self._encoded(value, index) for value, index in zip(values, indices, strict=True)]
-
-    def _encoded(self, value: Any, index: int) -> Encoded:
-        if not isinstance(value, dict):
-            return value  # type: ignore[no-any-return]
-        if value.get("bytes") is not None:
-            return value["bytes"]  # type: ignore[no-any-return]
-        path = value.get("path")
-        if not path:
-            return None
-        return (
-            Path(path)
-            if Path(path).is_file()
-            else UnreadableImage(self.name(index), f"no bytes, no file {path}")
-        )
-
-
-def open_table(place: Place, dataset: str, split: str, columns: Columns, offline: bool) -> ImageSource:
+def open_table(
+    place: Place, split: str, columns: Mapping[str, str | None], offline: bool = False
+) -> ImageDataset:
     """Return the images of a table's split.
+
+    columns: those that the user named, by role, as of `gtool.data.layout.choose_columns`.
 
     Raises:
         DataError: no such split or column, no column of images, no table that can be read.
         NetworkError: the hub cannot be reached and the set is not cached.
     """
-    tables, note = load_tables(place, offline)
+    tables, note = _load(place, offline)
     name = place.repository or str(place.path)
     chosen, split_note = choose_split(tables, split, name)
     table = tables[chosen]
-    image = _image_column(table, columns.image, name)
-    label = _label_column(table, columns.label, name)
+    types = {column: _type_of(feature) for column, feature in table.features.items()}
+    column_of = choose_columns(types, columns, name)
+    image, label = column_of["image"], column_of["label"]
+    assert image is not None
     labels, class_names = (None, None) if label is None else _labels(tables, chosen, label)
-    return ImageSource(
+    label_names = read_label_names(place.path) if place.path else None
+    return ImageDataset(
         name=name,
         kind=place.kind,
         fingerprint=_fingerprint(place, table, chosen, image),
-        items=_column(table, image),
+        files=_encoded_rows(table, image),
         labels=labels,
         class_names=class_names,
-        maps=_maps(table, columns, image, name, place.path),
+        # Maps are as old as the table, so that their column is fingerprint enough.
+        maps={
+            kind: Maps(
+                column,
+                _encoded_rows(table, column, f", {column}"),
+                label_names if kind == "segmentation" else None,
+            )
+            for kind in ("segmentation", "depth")
+            if (column := column_of[kind])
+        },
         note=split_note or note,
     )
 
 
-def _column(table: Dataset, name: str, what: str = "") -> Column:
-    return Column(table.select_columns([name]).with_format("arrow"), what)
-
-
-def _maps(table: Dataset, columns: Columns, image: str, name: str, folder: Path | None) -> dict[str, Maps]:
-    """Find the columns of label maps and of depth; both are as old as the table."""
-    maps = {}
-    for kind, wanted in (("segmentation", columns.segmentation), ("depth", columns.depth)):
-        column = _map_column(table, kind, wanted, image, name)
-        if column is not None:
-            names = read_names(folder) if kind == "segmentation" and folder else None
-            maps[kind] = Maps(column, names, _column(table, column, f", {column}"))
-    return maps
-
-
-def _fingerprint(place: Place, table: Dataset, split: str, column: str) -> str:
-    """Of local tables: names, sizes, times of the files. Of the hub: what the library's cache calls them."""
-    lines = [f"pixels {VERSION}", split, column, str(place.config), str(len(table))]
-    if place.path is None:
-        # owner___name / configuration / version / revision / file
-        lines += ["/".join(Path(file["filename"]).parts[-5:]) for file in table.cache_files]
-    else:
-        for path in _table_files(place.path):
-            stat = path.stat()
-            lines.append(f"{path.name} {stat.st_size} {stat.st_mtime_ns}")
-    return hashlib.blake2b("\n".join(lines).encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
-
-
-def _table_files(path: Path) -> list[Path]:
-    if path.is_dir():
-        return sorted(visible_files(path, (".parquet", ".arrow")))
-    return sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
-
-
-def _image_column(table: Dataset, wanted: str | None, name: str) -> str:
-    features = table.features
-    if wanted is not None:
-        if _holds_images(_feature(features, wanted, name)):
-            return wanted
-        raise DataError(f"{name}: column `{wanted}` holds no images; columns: {_describe(features)}")
-    candidates = [column for column in IMAGE_NAMES if column in features]
-    candidates += [column for column, feature in features.items() if _kind(feature) == "Image"]
-    candidates += list(features)
-    for column in candidates:
-        if _holds_images(features[column]):
-            return column
-    raise DataError(f"{name}: no column of images; columns: {_describe(features)}")
-
-
-def _label_column(table: Dataset, wanted: str | None, name: str) -> str | None:
-    features = table.features
-    if wanted is not None:
-        if _holds_labels(_feature(features, wanted, name)):
-            return wanted
-        raise DataError(f"{name}: column `{wanted}` holds no labels; columns: {_describe(features)}")
-    candidates = [column for column in LABEL_NAMES if column in features]
-    candidates += [column for column, feature in features.items() if _kind(feature) == "ClassLabel"]
-    return next((column for column in candidates if _holds_labels(features[column])), None)
-
-
-def _map_column(table: Dataset, kind: str, wanted: str | None, image: str, name: str) -> str | None:
-    features = table.features
-    if wanted is not None:
-        if _holds_images(_feature(features, wanted, name)):
-            return wanted
-        raise DataError(f"{name}: column `{wanted}` holds no {kind} maps; columns: {_describe(features)}")
-    known = (column for column in MAP_NAMES[kind] if column in features and column != image)
-    return next((column for column in known if _holds_images(features[column])), None)
-
-
-def _feature(features: Mapping[str, Any], column: str, name: str) -> Any:
-    if column not in features:
-        raise DataError(f"{name}: no column `{column}`; columns: {_describe(features)}")
-    return features[column]
-
-
-def _kind(feature: Any) -> str:
+def _type_of(feature: Any) -> str:
     """Image, ClassLabel, the type of a plain value, or the name of a nested type."""
-    name = type(feature).__name__
-    return str(feature.dtype) if name == "Value" else "struct" if name == "dict" else name
-
-
-def _describe(features: Mapping[str, Any]) -> str:
-    return ", ".join(f"{column} ({_kind(feature)})" for column, feature in features.items())
-
-
-def _holds_images(feature: Any) -> bool:
     if isinstance(feature, dict):
-        return "bytes" in feature
-    return _kind(feature) in ("Image", "binary", "large_binary")
+        return "encoded image" if "bytes" in feature else "struct"
+    return str(feature.dtype) if isinstance(feature, datasets.Value) else type(feature).__name__
 
 
-def _holds_labels(feature: Any) -> bool:
-    return _kind(feature).startswith(("ClassLabel", "int", "uint", "bool", "string", "large_string"))
+def _encoded_rows(table: Dataset, column: str, what: str = "") -> EncodedFiles:
+    """Return a column of encoded images: bytes, or records with `bytes` and `path`; what: of a row, in errors."""
+    rows = table.select_columns([column]).with_format("arrow")  # values as they are stored
+
+    def name(index: int) -> str:
+        return f"row {index}{what}"
+
+    def encoded(value: Any, index: int) -> Encoded:
+        if not isinstance(value, dict):
+            return value  # type: ignore[no-any-return]
+        if value.get("bytes") is not None:
+            return value["bytes"]  # type: ignore[no-any-return]
+        path = value.get("path")
+        if not path or Path(path).is_file():
+            return Path(path) if path else None
+        return UnreadableImage(name(index), f"no bytes, no file {path}")
+
+    def load(indices: Sequence[int]) -> list[Encoded]:
+        first, last = indices[0], indices[-1] + 1
+        is_run = list(indices) == list(range(first, last))
+        values = (rows[first:last] if is_run else rows[list(indices)]).column(0).to_pylist()
+        return [encoded(value, index) for value, index in zip(values, indices, strict=True)]
+
+    return EncodedFiles(len(rows), name, load)
 
 
 def _labels(tables: Tables, split: str, column: str) -> tuple[np.ndarray, tuple[str, ...] | None]:
@@ -203,18 +116,165 @@ def _labels(tables: Tables, split: str, column: str) -> tuple[np.ndarray, tuple[
 
     Texts are numbered over all splits, so that a label means the same in each of them.
     """
-    values = _values(tables[split], column)
+
+    def values_of(table: Dataset) -> list[Any]:
+        return table.select_columns([column]).with_format("arrow")[:].column(0).to_pylist()  # type: ignore[no-any-return]
+
+    values = values_of(tables[split])
     names = getattr(tables[split].features[column], "names", None)
     if any(isinstance(value, str) for value in values):
-        everywhere = {
-            value for table in tables.values() if column in table.features for value in _values(table, column)
-        }
-        names = sorted(value for value in everywhere if isinstance(value, str))
+        tables_with = (table for table in tables.values() if column in table.features)
+        names = sorted({value for table in tables_with for value in values_of(table) if value is not None})
         numbers = {name: number for number, name in enumerate(names)}
         values = [None if value is None else numbers[value] for value in values]
-    labels = np.array([-1 if value is None else value for value in values], np.int64)
-    return labels, tuple(names) if names else None
+    return np.array([-1 if v is None else v for v in values], np.int64), tuple(names) if names else None
 
 
-def _values(table: Dataset, column: str) -> list[Any]:
-    return table.select_columns([column]).with_format("arrow")[:].column(0).to_pylist()  # type: ignore[no-any-return]
+def _fingerprint(place: Place, table: Dataset, split: str, column: str) -> str:
+    """Of local tables: names, sizes, times of the files. Of the hub: what the library's cache calls them."""
+    lines = [f"pixels {VERSION}", split, column, str(place.config), str(len(table))]
+    path = place.path
+    if path is None:
+        # owner___name / configuration / version / revision / file
+        lines += ["/".join(Path(file["filename"]).parts[-5:]) for file in table.cache_files]
+    else:
+        if path.is_dir():
+            files = sorted(visible_files(path, (".parquet", ".arrow")))
+        else:
+            files = sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
+        lines += [f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files]
+    return hashlib.blake2b("\n".join(lines).encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
+
+
+def _load(place: Place, offline: bool) -> tuple[Tables, str | None]:
+    """Return the splits of a table and a note when something else than asked for was taken."""
+    name = place.repository
+    with _quiet():
+        if place.kind != "hub":
+            return _load_local(place), None
+        if offline or hub.is_offline():
+            return _load_cached(place, "offline"), None
+        if not hub.is_reachable():
+            tables = _load_cached(place, f"{hub.endpoint()} cannot be reached")
+            return tables, f"{name}: the hub cannot be reached; its copy in the local cache is used"
+        _require_repository(name)
+        return _read(name, lambda: datasets.load_dataset(name, place.config)), None
+
+
+def _load_local(place: Place) -> Tables:
+    path, name = place.path, str(place.path)
+    assert path is not None
+    if place.kind == "arrow":
+        return _read(name, lambda: datasets.load_from_disk(name))
+    if path.is_dir() and _has_configurations(path):
+        source = {"path": str(path.resolve()), "name": place.config}
+    else:
+        source = {"path": "parquet", "data_dir" if path.is_dir() else "data_files": name}
+    with _no_network():
+        return _read(name, lambda: datasets.load_dataset(**source, cache_dir=str(cache_dir() / "tables")))
+
+
+def _has_configurations(folder: Path) -> bool:
+    """Say whether a README in the hub's layout describes the tables beside it."""
+    readme = folder / "README.md"
+    if not readme.is_file():
+        return False
+    header = readme.read_text(encoding="utf-8", errors="replace")[:65536].split("---")
+    return len(header) > 2 and any(key in header[1] for key in ("configs:", "dataset_info:"))
+
+
+def _load_cached(place: Place, why: str) -> Tables:
+    try:
+        with _no_network():
+            return _splits(datasets.load_dataset(place.repository, place.config))
+    except (ConnectionError, FileNotFoundError):
+        raise NetworkError(
+            f"data set `{place.repository}`: no such folder, not in the local cache, and {why}; "
+            f"give a folder of images, put its copy into a folder of $GTOOL_DATA, or use --dataset {SCENES}"
+        ) from None
+    except ValueError as bad:
+        raise DataError(f"{place.repository}: {_reason(bad)}") from None
+
+
+def _require_repository(repository: str) -> None:
+    """Ask the hub whether it has the data set, in a few seconds.
+
+    Raises:
+        DataError: it has none of this name, or only for some.
+        NetworkError: it does not answer.
+    """
+    try:
+        HfApi(endpoint=hub.endpoint()).dataset_info(repository, timeout=HUB_SECONDS)
+    except GatedRepoError:
+        raise DataError(
+            f"{repository}: its owner grants access on the hub; ask for it there, then run `hf auth login`"
+        ) from None
+    except RepositoryNotFoundError:
+        known = [SCENES, *SHORT_NAMES, *(name.partition(":")[0] for name in SHORT_NAMES.values())]
+        hint = did_you_mean(repository, known)
+        raise DataError(
+            f"data set `{repository}`: no such folder, and none of this name on the hub"
+            f"{hint if hint.startswith('; did') else ''}"
+        ) from None
+    # Whatever else the client raises in this one call, with its HTTP library of the day: no connection.
+    except Exception as bad:
+        raise NetworkError(f"{repository}: {hub.endpoint()} does not answer: {_reason(bad)}") from None
+
+
+def _read(name: str, load: Callable[[], Any]) -> Tables:
+    """Call the library and turn what it raises into one line.
+
+    Raises:
+        DataError: the set cannot be read, with the library's reason.
+    """
+    try:
+        return _splits(load())
+    # Readers of tables from strangers raise errors of arrow, yaml, fsspec and their own.
+    except Exception as bad:
+        reason = _reason(bad.__cause__ or bad, lines=2)  # the second names the choices
+        if "onfig name is missing" in reason:
+            reason += f"; name it after a colon, as in `{name}:configuration`"
+        raise DataError(f"{name}: cannot be read: {reason}") from bad
+
+
+def _splits(loaded: Any) -> Tables:
+    """Return split -> rows; a saved set without splits is one called `train`."""
+    if isinstance(loaded, dict):
+        return {str(split): rows for split, rows in loaded.items()}
+    return {str(loaded.split or "train"): loaded}
+
+
+def _reason(bad: BaseException, lines: int = 1) -> str:
+    """Return the first lines of an error as one."""
+    said = [line.strip() for line in str(bad).splitlines() if line.strip()]
+    return " ".join(said[:lines])[:300] if said else type(bad).__name__
+
+
+@contextmanager
+def _no_network() -> Iterator[None]:
+    """Keep the libraries from the network; they read the environment only once, when they are imported."""
+    previous = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = previous
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence progress bars, log lines and warnings of the libraries: what matters is raised."""
+    levels = {name: logging.getLogger(name).level for name in _NOISY}
+    had_bars = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        if had_bars:
+            datasets.enable_progress_bars()

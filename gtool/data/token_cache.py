@@ -4,7 +4,7 @@ An entry holds the codes of `copies` versions of each image, as integers (copies
 as they are, then those of the second version, and so on, so that row `copy * N + i` is version `copy` of image i. With
 flips the second version is the mirrored one. The entry's key is a hash of the tokenizer, the images and the versions.
 
-Whoever asks brings the codes; nothing here knows a model. `gtool.data.entries` says how they are written.
+Whoever asks brings the codes; nothing here knows a model. `gtool.data.cache` says how they are written.
 
 Axis letters: N images, h w grid of codes.
 """
@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from gtool.data.entries import Entry, Rows, write_rows
+from gtool.data.cache import CacheEntry, write_rows
 from gtool.data.pixel_cache import ImageSet, Progress
-from gtool.errors import DataError
 
 VERSION = 1  # of the layout
 
@@ -59,33 +58,21 @@ def load_codes(
     dtype = np.dtype(np.int16 if codebook_size <= 1 << 15 else np.int32)
     size = f"{grid[0]}x{grid[1]}"
     depends_on = (image_set.fingerprint, tokenizer, size, str(codebook_size), str(copies), str(flip))
-    entry = Entry("tokens", "codes", size, (*depends_on, f"layout {VERSION}"))
-    found = entry.open_array((total, *grid), (dtype,))
-    if found is None:
-        with entry.locked():
-            # Another process may have made them while this one waited.
-            found = entry.open_array((total, *grid), (dtype,))
-            if found is None:
-                entry.require_space(total * grid[0] * grid[1] * dtype.itemsize, "the codes")
-                with write_rows(entry.array(), grid, dtype) as rows:
-                    _write(rows, encode(), total, codebook_size, progress)
-                found = entry.open_array((total, *grid), (dtype,))
-    if found is None:
-        raise DataError(f"{entry.array()}: was written and cannot be read back; is the disk sound?")
-    return found
+    entry = CacheEntry("tokens", "codes", size, (*depends_on, f"layout {VERSION}"))
 
+    def make() -> None:
+        entry.require_space(total * grid[0] * grid[1] * dtype.itemsize, "the codes")
+        with write_rows(entry.array(), grid, dtype) as rows:
+            for block in encode():
+                codes = np.asarray(block)
+                if codes.shape[1:] != grid or rows.count + len(codes) > total:
+                    raise ValueError(f"codes {codes.shape} after {rows.count} of {total} rows of {grid}")
+                if codes.size and not 0 <= codes.min() <= codes.max() < codebook_size:
+                    raise ValueError(f"codes {codes.min()} to {codes.max()} of a codebook of {codebook_size}")
+                rows.append(codes.astype(dtype))
+                if progress:
+                    progress(rows.count, total)
+            if rows.count != total:
+                raise ValueError(f"{rows.count} rows of codes, and {total} expected")
 
-def _write(
-    rows: Rows, blocks: Iterable[Any], total: int, codebook_size: int, progress: Progress | None
-) -> None:
-    for block in blocks:
-        codes = np.asarray(block)
-        if codes.shape[1:] != rows.shape or rows.count + len(codes) > total:
-            raise ValueError(f"codes {codes.shape} after {rows.count} of {total} rows of {rows.shape}")
-        if codes.size and not 0 <= codes.min() <= codes.max() < codebook_size:
-            raise ValueError(f"codes {codes.min()} to {codes.max()} of a codebook of {codebook_size}")
-        rows.append(codes.astype(rows.dtype))
-        if progress:
-            progress(rows.count, total)
-    if rows.count != total:
-        raise ValueError(f"{rows.count} rows of codes, and {total} expected")
+    return entry.get(lambda: entry.open_array((total, *grid), dtype), make)

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gtool import console
+from gtool.data.dataset import ImageDataset
 from gtool.data.files import count_suffixes, list_ignored
+from gtool.data.inspect_images import BACKGROUND, Inspection, inspect_images
+from gtool.data.inspect_images import repeated_stems as find_repeated_stems
 from gtool.data.names import find_dataset
-from gtool.data.open import ImageSource, Source
-from gtool.data.survey import BACKGROUND, Survey, survey
-from gtool.data.survey import repeated_stems as find_repeated_stems
 from gtool.errors import DataError
 
 if TYPE_CHECKING:
@@ -32,13 +32,13 @@ SHOWN = 3  # names in a line
 KEPT = 20  # names in the record
 
 
-def look_beside(source: Source, wanted: Wanted) -> dict[str, Any]:
+def look_beside(source: ImageDataset, wanted: Wanted) -> dict[str, Any]:
     """Say what else lies in a folder or zip; returns the beginnings of its part of the record.
 
     Raises:
         DataError: files that are no images, and `strict`.
     """
-    if not isinstance(source, ImageSource) or source.kind not in ("folder", "zip"):
+    if source.kind not in ("folder", "zip"):
         return {}
     ignored = list_ignored(find_dataset(wanted.dataset), arrays=True)
     if ignored:
@@ -57,7 +57,7 @@ def look_beside(source: Source, wanted: Wanted) -> dict[str, Any]:
     return {"ignored": {"count": len(ignored), "names": ignored[:KEPT]}} if ignored else {}
 
 
-def look_at(source: Source, places: np.ndarray, wanted: Wanted, makeup: dict[str, Any]) -> str:
+def look_at(source: ImageDataset, places: np.ndarray, wanted: Wanted, makeup: dict[str, Any]) -> str:
     """Look at the images that will be scored, complete `makeup` and return a hash of their content.
 
     Pixels are not decoded: scoring does that, and `find_damaged` says more when it fails.
@@ -65,10 +65,10 @@ def look_at(source: Source, places: np.ndarray, wanted: Wanted, makeup: dict[str
     Raises:
         DataError: files that are no images, or some that are not square and keep their size.
     """
-    if not isinstance(source, ImageSource):
+    if source.is_drawn:
         makeup["formats"] = {"drawn": len(places)}
         return source.fingerprint
-    seen = _survey(source, places, f"looking at {source.name}", decode=False)
+    seen = _inspect(source, places, f"looking at {source.name}", decode=False)
     if seen.unread:
         find_damaged(source, places, 0, {})  # raises, and names those with sound headers too
     if wanted.resolution is None and seen.oblong and wanted.crop != "fit":
@@ -87,23 +87,23 @@ def look_at(source: Source, places: np.ndarray, wanted: Wanted, makeup: dict[str
 
 
 def find_damaged(
-    source: Source, places: np.ndarray, allowed: int | None, makeup: dict[str, Any]
+    source: ImageDataset, places: np.ndarray, allowed: int | None, makeup: dict[str, Any]
 ) -> list[int]:
     """Decode images and return the places of those that cannot be, after they have been named.
 
     Raises:
         DataError: more of them than allowed.
     """
-    if not isinstance(source, ImageSource):
+    if source.is_drawn:
         return []
-    seen = _survey(source, places, f"looking for damaged images in {source.name}", decode=True)
+    seen = _inspect(source, places, f"looking for damaged images in {source.name}", decode=True)
     tolerate([(name, reason) for _, name, reason in seen.unread], source.name, allowed, makeup)
     return [place for place, _, _ in seen.unread]
 
 
-def _survey(source: ImageSource, places: np.ndarray, doing: str, *, decode: bool) -> Survey:
+def _inspect(source: ImageDataset, places: np.ndarray, doing: str, *, decode: bool) -> Inspection:
     with console.progress(doing) as update:
-        return survey(
+        return inspect_images(
             source,
             places,
             decode=decode,

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from gtool import console
-from gtool.data.lazy import in_order
-from gtool.data.open import Source, open_source
+from gtool.data.dataset import ImageDataset
+from gtool.data.open import open_dataset
 from gtool.data.pixel_cache import load_images
+from gtool.data.threads import in_order
 from gtool.errors import DataError, printable
 from gtool.eval.image_checks import find_damaged, look_at, look_beside, tolerate
 from gtool.io.image import UnreadableImage, quiet_pillow
@@ -69,7 +70,7 @@ class Generated:
 class NativeImages:
     """The images of a source at the size they have."""
 
-    def __init__(self, source: Source, places: np.ndarray) -> None:
+    def __init__(self, source: ImageDataset, places: np.ndarray) -> None:
         """Read from `source` the images at `places` (N,)."""
         self.source = source
         self.places = places
@@ -168,7 +169,7 @@ def open_stored(wanted: Wanted, num: int | None, seed: int) -> Stored:
         DataError: nothing there, more unreadable images than tolerated, images that are not square.
     """
     image, label, segmentation = wanted.columns
-    source = open_source(
+    source = open_dataset(
         wanted.dataset,
         split=wanted.split,
         image_column=image,
@@ -203,7 +204,7 @@ def open_stored(wanted: Wanted, num: int | None, seed: int) -> Stored:
     return Stored(short_name(wanted), images, chosen, key, makeup)
 
 
-def _load(source: Source, wanted: Wanted, makeup: dict[str, Any]) -> tuple[Any, np.ndarray]:
+def _load(source: ImageDataset, wanted: Wanted, makeup: dict[str, Any]) -> tuple[Any, np.ndarray]:
     """Return the pixels of one resolution, and which images of the source they are."""
     assert wanted.resolution is not None
     with console.progress(f"reading {source.name}") as update:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from gtool.data.open import Source
+    from gtool.data.dataset import ImageDataset
     from gtool.eval.options import Request
     from gtool.runtime.device import Compute
 
@@ -27,14 +27,14 @@ PICTURE = "paired.png"
 class Pairs:
     """Two sets of images and which of one belongs to which of the other."""
 
-    made: Source
-    real: Source
+    made: ImageDataset
+    real: ImageDataset
     partners: list[tuple[str, int, int]]  # name, place in `made`, place in `real`
     resolution: int | None
     crop: str = "center"
 
     @property
-    def sides(self) -> dict[str, Source]:
+    def sides(self) -> dict[str, ImageDataset]:
         """The two sets by their names in a record."""
         return {"fake": self.made, "real": self.real}
 
@@ -57,7 +57,7 @@ class Pairs:
                 find_damaged(source, self.places(side), 0, {})
             raise
 
-    def _read(self, source: Source, place: int) -> Tensor:
+    def _read(self, source: ImageDataset, place: int) -> Tensor:
         import numpy as np
         import torch
 
@@ -142,9 +142,9 @@ def find_pairs(made: str, real: str, resolution: int | None) -> Pairs:
     Raises:
         DataError: one has no partner, or two have one name.
     """
-    from gtool.data.open import open_source
+    from gtool.data.open import open_dataset
 
-    sources = [open_source(spec, split="train", resolution=resolution, arrays=True) for spec in (made, real)]
+    sources = [open_dataset(spec, split="train", resolution=resolution, arrays=True) for spec in (made, real)]
     ours, theirs = (_places(source) for source in sources)
     for names, others, where in ((ours, theirs, real), (theirs, ours, made)):
         if alone := sorted(names.keys() - others.keys()):
@@ -193,7 +193,7 @@ def _look(pairs: Pairs, folder: str, request: Request) -> tuple[Pairs, dict[str,
     return pairs, about | ({"pairs_left_out": left_out} if left_out else {})
 
 
-def _places(source: Source) -> dict[str, int]:
+def _places(source: ImageDataset) -> dict[str, int]:
     places: dict[str, int] = {}
     for index in range(len(source)):
         name = str(PurePosixPath(source.name_of(index)).with_suffix(""))

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from gtool.errors import DataError
 from gtool.io.files import atomic_write
-from gtool.io.image import UnreadableImage, open_image, quiet_pillow, to_rgb_or_rgba, upright
+from gtool.io.image import UnreadableImage, open_image, quiet_pillow, read_rgb, to_rgb_or_rgba, upright
 from gtool.io.image_files import FORMATS, check_size, file_problem
 
 Pixels = NDArray[np.uint8]
@@ -98,6 +99,24 @@ def read_photo(path: Path, at_most: int | None = None) -> Photo:
             alpha = np.array(layer.getchannel("A"))
             alpha = None if alpha.min() == 255 else alpha
         return Photo(np.array(layer.convert("RGB")), alpha, icc, notes)
+
+
+def read_cropped(path: Path, size: tuple[int, int]) -> Pixels:
+    """Return the largest part (3, H, W) in the middle of a photo that has the shape of `size`, brought to that size.
+
+    Raises:
+        DataError: one line: no such file, no photo.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    with quiet_pillow():
+        photo = read_rgb(path, str(path))
+    (height, width), scale = size, min(photo.height / size[0], photo.width / size[1])
+    left, top = (photo.width - scale * width) / 2, (photo.height - scale * height) / 2
+    box = (left, top, left + scale * width, top + scale * height)
+    if photo.size != (width, height):
+        photo = photo.resize((width, height), Image.Resampling.LANCZOS, box=box)
+    return np.ascontiguousarray(np.asarray(photo).transpose(2, 0, 1))
 
 
 def _notes(image: Image.Image) -> tuple[str, ...]:

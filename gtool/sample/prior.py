@@ -165,10 +165,10 @@ def _refuse_too_many(plan: Plan, conditions: Conditions) -> None:
 
 
 def _read_photo(plan: Plan, conditions: Conditions) -> Pixels | None:
-    from gtool.data.given_maps import read_photo
+    from gtool.io.photo import read_cropped
 
     path = plan.job.request.complete
-    return None if path is None else read_photo(path.expanduser(), conditions.size)
+    return None if path is None else read_cropped(path.expanduser(), conditions.size)
 
 
 # A grid.

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gtool.data.label_map_picture import legend
-from gtool.data.label_text import colours_of
-from gtool.data.open import Source as DataSource
+from gtool.data.dataset import ImageDataset
+from gtool.data.label_colours import colours_of, legend
 from gtool.errors import GToolError
 from gtool.io.picture import BACKGROUND, Pixels
 from gtool.io.sheet import Column, Row, fit, image_cell, sheet
@@ -64,7 +63,7 @@ def _label_names(source: Source) -> tuple[str, ...] | None:
     if source.plan.recipe is None:
         return None
     try:
-        opened: DataSource = open_images(source.plan.recipe)
+        opened: ImageDataset = open_images(source.plan.recipe)
         return opened.maps_of("segmentation").names
     except GToolError:
         return None

@@ -151,8 +151,7 @@ class Trainer:
         import numpy as np
 
         if self.held_out.maps is not None:
-            from gtool.data.label_map_picture import colour_maps
-            from gtool.data.label_text import colours_of
+            from gtool.data.label_colours import colour_maps, colours_of
 
             colours = colours_of(self.recipe.data.dataset, self.images.num_labels)
             pictures = [colour_maps(self.held_out.maps, colours), *pictures]

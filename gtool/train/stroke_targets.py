@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gtool.config.recipe import Recipe
-from gtool.data.random_crops import cut_squares, shrink
+from gtool.data.random_crops import random_crops, shrink
 from gtool.data.synthetic.dead_leaves import draw_leaves
 from gtool.data.synthetic.scenes import draw_scenes
 from gtool.losses.strokes import mean_color, paint_in_turn, select_by_gain
@@ -64,12 +64,12 @@ def cut_pictures(images: Any, recipe: Recipe) -> Pictures:
     apart = min(HELD_OUT, len(images) // 8) if len(images) >= FEW else 0
     held_out, learned = (order[:apart], order[apart:]) if apart else (order[:HELD_OUT], order)
     num_drawn = round(strokes.pictures * strokes.drawn_share)
-    cut = cut_squares(images, _in_turn(learned, strokes.pictures - num_drawn), PICTURE, random)
+    cut = random_crops(images, _in_turn(learned, strokes.pictures - num_drawn), PICTURE, random)
     drawn = draw_pictures(num_drawn, strokes.scenes_share, seed)
     shown = [shrink(torch.from_numpy(images[[number]]), PICTURE) for number in held_out[: recipe.sample.num]]
     return Pictures(
         lessons=torch.cat([cut, drawn]),
-        held_out=cut_squares(images, _in_turn(held_out, HELD_OUT), PICTURE, random),
+        held_out=random_crops(images, _in_turn(held_out, HELD_OUT), PICTURE, random),
         shown=torch.cat(shown),
     )
 

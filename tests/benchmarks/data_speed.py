@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from gtool.data.loader import Batches
-from gtool.data.open import open_source
+from gtool.data.open import open_dataset
 from gtool.data.pixel_cache import load_images
 from gtool.data.synthetic.scenes import draw_scenes
 
@@ -54,7 +54,7 @@ def main() -> None:
                 draw_scenes(np.arange(count), resolution, seed=0)
         if len(sys.argv) < 2:
             make_zip(Path(folder, "made.zip"))
-        source = open_source(sys.argv[1] if len(sys.argv) > 1 else str(Path(folder, "made.zip")))
+        source = open_dataset(sys.argv[1] if len(sys.argv) > 1 else str(Path(folder, "made.zip")))
         with timed(f"decode {Path(source.name).name} to 32", len(source)):
             images = load_images(source, 32)
         for flip in (False, True):

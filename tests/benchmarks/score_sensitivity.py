@@ -20,7 +20,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from gtool.data.open import Source, open_source
+from gtool.data.dataset import ImageDataset
+from gtool.data.open import open_dataset
 from gtool.metrics.weight_free import Yardstick
 from tests.distortions import CHANGES
 
@@ -59,7 +60,9 @@ PHOTOGRAPHS = ("noise 20", "upside down", "blocks shuffled", "repeated", "unifor
 Scores = dict[str, dict[str, float]]
 
 
-def draw(source: Source, num: int, random: np.random.RandomState, classes: int | None = None) -> np.ndarray:
+def draw(
+    source: ImageDataset, num: int, random: np.random.RandomState, classes: int | None = None
+) -> np.ndarray:
     """Return squares of images drawn at random, of labelled sets equally many of each of the first classes."""
     if source.labels is None:
         places = random.permutation(len(source))[:num]
@@ -71,7 +74,7 @@ def draw(source: Source, num: int, random: np.random.RandomState, classes: int |
     return np.stack(source.read_squares(places.tolist(), 32, "center"))
 
 
-def score(real: Source, fake: Source, num: int, seed: int) -> Scores:
+def score(real: ImageDataset, fake: ImageDataset, num: int, seed: int) -> Scores:
     """Score all candidates against one draw of the reference."""
     random = np.random.RandomState(seed)
     yardstick = Yardstick.build(torch.from_numpy(draw(real, 2 * num, random)), num=num, seed=seed)
@@ -85,7 +88,7 @@ def score(real: Source, fake: Source, num: int, seed: int) -> Scores:
 
 
 def check(data: str, num: int, draws: int) -> bool:
-    real, fake = (open_source(data, split=split, resolution=32) for split in ("train", "test"))
+    real, fake = (open_dataset(data, split=split, resolution=32) for split in ("train", "test"))
     drawn = [score(real, fake, num, seed) for seed in range(draws)]
     scores = {
         name: {metric: float(np.mean([one[name][metric] for one in drawn])) for metric in found}

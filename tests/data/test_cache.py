@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gtool.data import entries
-from gtool.data.lazy import LazyImages
-from gtool.data.open import ImageSource, open_source
-from gtool.data.pixel_cache import load_images
+from gtool.data import cache
+from gtool.data.dataset import ImageDataset
+from gtool.data.open import open_dataset
+from gtool.data.pixel_cache import DecodedOnAccess, load_images
 from gtool.errors import DataError
 from tests import odd_images as odd
 
 
 def load(path="pictures", resolution=8, **options):
-    return load_images(open_source(str(path)), resolution, **options)
+    return load_images(open_dataset(str(path)), resolution, **options)
 
 
 def cached_files():
@@ -41,7 +41,7 @@ def test_images_come_in_the_order_of_their_names(pictures):
 
 def test_second_load_decodes_nothing(pictures, monkeypatch):
     first = load(pictures)
-    monkeypatch.setattr(ImageSource, "read_squares", None)
+    monkeypatch.setattr(ImageDataset, "read_squares", None)
     again = load(pictures)
     assert np.array_equal(again.images, first.images)
     assert again.fingerprint == first.fingerprint
@@ -119,19 +119,11 @@ def test_nothing_readable_names_the_first_file(tmp_path):
 
 def test_images_on_access_equal_those_of_the_cache(pictures):
     stored, lazy = load(pictures).images, load(pictures, budget_gb=0.0).images
-    assert isinstance(lazy, LazyImages)
+    assert isinstance(lazy, DecodedOnAccess)
     assert lazy.shape == stored.shape
     for key in (0, -1, slice(1, 4), np.array([3, 0, 3]), [2, 1], np.arange(5) > 2):
         assert np.array_equal(lazy[key], stored[key])
     assert np.array_equal(np.asarray(lazy), stored)
-
-
-def test_prefetched_images_are_those_asked_for(pictures):
-    lazy = load(pictures, budget_gb=0.0).images
-    lazy.prefetch(np.array([1, 2]))
-    assert lazy[np.array([4, 0])][:, 0, 0, 0].tolist() == [40, 0]
-    lazy.prefetch(np.array([1, 2]))
-    assert lazy[np.array([1, 2])][:, 0, 0, 0].tolist() == [10, 20]
 
 
 def test_image_that_vanishes_later_is_named(pictures):
@@ -144,7 +136,7 @@ def test_image_that_vanishes_later_is_named(pictures):
 def test_scenes_are_cached_as_they_are_drawn():
     from gtool.data.synthetic.scenes import draw_scenes
 
-    source = open_source("scenes", num_images=300)
+    source = open_dataset("scenes", num_images=300)
     expected = draw_scenes(np.arange(300), 16).images
     assert np.array_equal(load_images(source, 16).images, expected)
     assert np.array_equal(load_images(source, 16, budget_gb=0.0).images[:], expected)
@@ -173,7 +165,7 @@ def test_failed_write_is_one_line_and_leaves_nothing(pictures, monkeypatch):
         self._file.write(b"some")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(entries.Rows, "append", full)
+    monkeypatch.setattr(cache.RowWriter, "append", full)
     with pytest.raises(DataError, match=r"No space left on device.*GTOOL_CACHE") as caught:
         load(pictures)
     assert "\n" not in str(caught.value)
@@ -181,8 +173,8 @@ def test_failed_write_is_one_line_and_leaves_nothing(pictures, monkeypatch):
 
 
 def test_too_small_a_disk_is_said_before_anything_is_decoded(pictures, monkeypatch):
-    monkeypatch.setattr(entries.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100}))
-    monkeypatch.setattr(ImageSource, "read_squares", None)
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100}))
+    monkeypatch.setattr(ImageDataset, "read_squares", None)
     with pytest.raises(DataError, match=r"need 0\.0 GB and 0\.0 GB are free.*GTOOL_CACHE"):
         load(pictures)
 
@@ -206,10 +198,10 @@ def test_leftovers_of_a_killed_process_are_removed(pictures):
 
 def test_processes_that_start_together_build_an_entry_once(pictures, tmp_path):
     code = (
-        "import sys; from gtool.data import pixel_cache as cache; from gtool.data.open import open_source\n"
-        "build = cache._PixelEntry._build\n"
-        "cache._PixelEntry._build = lambda *a: (open(sys.argv[2], 'a').write('built\\n'), build(*a))[1]\n"
-        "print(cache.load_images(open_source(sys.argv[1]), 8).images.sum())"
+        "import sys; from gtool.data import pixel_cache as cache; from gtool.data.open import open_dataset\n"
+        "build = cache._Squares._build\n"
+        "cache._Squares._build = lambda *a: (open(sys.argv[2], 'a').write('built\\n'), build(*a))[1]\n"
+        "print(cache.load_images(open_dataset(sys.argv[1]), 8).images.sum())"
     )
     log = tmp_path / "log"
     command = [sys.executable, "-c", code, str(pictures), str(log)]

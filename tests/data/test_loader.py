@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gtool.data.loader import Batches
-from gtool.data.open import open_source
+from gtool.data.open import open_dataset
 from gtool.data.pixel_cache import ImageSet, load_images
 from gtool.errors import DataError
 from gtool.nn.ranges import to_pm1, to_uint8
@@ -122,7 +122,7 @@ def test_served_images_can_be_changed_without_harm():
 
 
 def test_images_on_access_are_served_in_the_same_order(tmp_path):
-    source = open_source(str(odd.folder(tmp_path / "set", 7)))
+    source = open_dataset(str(odd.folder(tmp_path / "set", 7)))
     stored, lazy = (Batches(load_images(source, 4, budget_gb=b), seed=3, flip=True) for b in (1.0, 0.0))
     for _ in range(6):
         assert torch.equal(stored.next(4), lazy.next(4))

@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from gtool.data.lazy import LazyImages
+from gtool.data.dataset import ImageDataset
 from gtool.data.loader import Batches, read_conditions, read_images
-from gtool.data.open import ImageSource, open_source
-from gtool.data.pixel_cache import load_images
+from gtool.data.open import open_dataset
+from gtool.data.pixel_cache import DecodedOnAccess, load_images
 from gtool.data.synthetic.scenes import CLASSES, draw_scenes
 from gtool.errors import DataError
 from tests import odd_images as odd
@@ -38,7 +38,7 @@ def pair_folder(root, count=5, images="images", maps="segmentations", suffix=".p
 
 
 def load(path="set", condition="segmentation", *, resolution=SIDE, split="train", **options):
-    return load_images(open_source(str(path), split=split), resolution, condition=condition, **options)
+    return load_images(open_dataset(str(path), split=split), resolution, condition=condition, **options)
 
 
 def agree(images, maps):
@@ -80,7 +80,7 @@ def test_zip_of_pairs_is_read_like_its_folder(tmp_path):
 
 def test_photos_of_a_pair_folder_are_a_set_without_maps_too(tmp_path):
     pair_folder(tmp_path / "set")
-    source = open_source("./set")
+    source = open_dataset("./set")
     assert (len(source), source.labels) == (5, None)
     assert load("./set", "none").segmentations is None
 
@@ -88,23 +88,23 @@ def test_photos_of_a_pair_folder_are_a_set_without_maps_too(tmp_path):
 def test_class_folders_below_images_stay_classes(tmp_path):
     for name in ("cat", "dog"):
         pair_folder(tmp_path / "set", images=f"images/{name}", maps=f"masks/{name}", count=2)
-    assert open_source("./set").labels.tolist() == [0, 0, 1, 1]
+    assert open_dataset("./set").labels.tolist() == [0, 0, 1, 1]
     assert agree(load("./set").images, load("./set").segmentations)
 
 
 def test_classes_called_as_folders_of_pairs_stay_classes(tmp_path):
     for name in ("masks/1", "photos/2", "cats/3"):
         odd.plain(tmp_path / "set" / f"{name}.png")
-    assert open_source("./set").class_names == ("cats", "masks", "photos")
+    assert open_dataset("./set").class_names == ("cats", "masks", "photos")
     shutil.rmtree(tmp_path / "set" / "cats")  # and now without equal names
-    assert open_source("./set").class_names == ("masks", "photos")
+    assert open_dataset("./set").class_names == ("masks", "photos")
 
 
 def test_pictures_beside_the_pairs_are_left_out_with_a_note(tmp_path):
     root = pair_folder(tmp_path / "set")
     odd.plain(root / "preview.png")
     odd.plain(root / "colours" / "00.png")
-    source = open_source("./set")
+    source = open_dataset("./set")
     assert len(source) == 5
     assert "2 images that are not in its folders of images and maps are left out" in source.note
     assert agree(load("./set").images, load("./set").segmentations)
@@ -143,7 +143,7 @@ def next_pair(batches, count):
 def test_pairs_on_access_equal_those_of_the_cache(tmp_path, flip):
     pair_folder(tmp_path / "set")
     stored, lazy = load("./set"), load("./set", budget_gb=0.0)
-    assert isinstance(lazy.segmentations, LazyImages)
+    assert isinstance(lazy.segmentations, DecodedOnAccess)
     assert lazy.segmentations.shape == stored.segmentations.shape
     one, other = (Batches(s, seed=1, flip=flip) for s in (stored, lazy))
     for _ in range(4):
@@ -154,7 +154,7 @@ def test_pairs_on_access_equal_those_of_the_cache(tmp_path, flip):
 def test_a_second_load_decodes_nothing(tmp_path, monkeypatch):
     pair_folder(tmp_path / "set")
     first = load("./set")
-    monkeypatch.setattr(ImageSource, "read_maps", None)
+    monkeypatch.setattr(ImageDataset, "read_maps", None)
     again = load("./set")
     assert isinstance(again.segmentations, np.memmap)
     assert np.array_equal(again.segmentations, first.segmentations)
@@ -242,7 +242,7 @@ def test_names_of_labels_are_read_and_counted(tmp_path):
 
 
 def test_scenes_have_exact_maps():
-    source = open_source("scenes", num_images=40)
+    source = open_dataset("scenes", num_images=40)
     drawn = draw_scenes(np.arange(40), 16)
     for budget_gb in (1.0, 0.0):
         loaded = load_images(source, 16, condition="segmentation", budget_gb=budget_gb)
@@ -310,13 +310,13 @@ def test_a_class_means_the_same_in_every_split(tmp_path):
         odd.plain(tmp_path / "set" / f"{name}.png")
     odd.plain(tmp_path / "set" / "val" / "emu" / "6.png")
     odd.plain(tmp_path / "set" / "val" / "emu" / "7.png")
-    labels = {split: open_source("./set", split=split).labels.tolist() for split in ("train", "test", "val")}
+    labels = {split: open_dataset("./set", split=split).labels.tolist() for split in ("train", "test", "val")}
     assert labels == {"train": [0, 1, 2], "test": [1, 2], "val": [2, 2]}
-    assert open_source("./set", split="val").class_names == ("cat", "dog", "emu")
+    assert open_dataset("./set", split="val").class_names == ("cat", "dog", "emu")
 
 
 def test_without_a_condition_there_is_one_id():
-    loaded = load_images(open_source("scenes", num_images=4), 8)
+    loaded = load_images(open_dataset("scenes", num_images=4), 8)
     assert loaded.condition_size == 1
     assert next_pair(Batches(loaded, seed=0, flip=True), 4)[1].tolist() == [0] * 4
 
@@ -325,4 +325,4 @@ def test_unknown_condition_is_refused():
     with pytest.raises(
         DataError, match="condition `map` is unknown; use one of none, class, segmentation, depth"
     ):
-        load_images(open_source("scenes", num_images=4), 8, condition="map")
+        load_images(open_dataset("scenes", num_images=4), 8, condition="map")

@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from gtool.data.names import SHORT_NAMES, find_dataset
-from gtool.data.open import UnreadableImage, open_source
+from gtool.data.open import open_dataset
 from gtool.errors import DataError, NetworkError
 from gtool.io import hub
+from gtool.io.image import UnreadableImage
 from tests import odd_images as odd
 
 
@@ -23,18 +24,21 @@ def greys(source):
     return [int(source.read(index)[0, 0, 0]) for index in range(len(source))]
 
 
+def names(source):
+    return [source.name_of(index) for index in range(len(source))]
+
+
 # Names
 
 
 def test_scenes_are_built_in():
-    source = open_source("scenes", num_images=5, resolution=24)
+    source = open_dataset("scenes", num_images=5, resolution=24)
     assert (source.kind, len(source)) == ("scenes", 5)
     assert source.read(3).shape == (24, 24, 3)
-    assert source.read_segmentation(3).shape == (24, 24)
 
 
 def test_scenes_are_20000_and_their_test_split_is_drawn_apart():
-    train, test = open_source("scenes"), open_source("scenes", split="test")
+    train, test = open_dataset("scenes"), open_dataset("scenes", split="test")
     assert (len(train), len(test)) == (20_000, 2_000)
     assert not np.array_equal(train.read(0), test.read(0))
     assert train.fingerprint != test.fingerprint
@@ -44,13 +48,13 @@ def test_data_folders_are_searched_first(tmp_path, monkeypatch):
     odd.folder(tmp_path / "other" / "cifar10", 3)
     monkeypatch.setenv("GTOOL_DATA", os.pathsep.join([str(tmp_path / "none"), str(tmp_path / "other")]))
     for name in ("cifar10", "uoft-cs/cifar10"):
-        assert greys(open_source(name)) == [0, 10, 20]
+        assert greys(open_dataset(name)) == [0, 10, 20]
 
 
 def test_data_folders_may_hold_a_zip(tmp_path, monkeypatch):
     zip_of(odd.folder(tmp_path / "a", 3), tmp_path / "mine.zip")
     monkeypatch.setenv("GTOOL_DATA", str(tmp_path))
-    assert open_source("mine").kind == "zip"
+    assert open_dataset("mine").kind == "zip"
 
 
 @pytest.mark.parametrize("name", ["mine/photos/", "mine/photos", "photos/"])
@@ -60,7 +64,7 @@ def test_folder_here_is_not_mistaken_for_one_in_the_data_folders(name, tmp_path,
         odd.folder(tmp_path / where, 3)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GTOOL_DATA", "data")
-    assert len(open_source(name)) == 3
+    assert len(open_dataset(name)) == 3
 
 
 def test_short_name_becomes_a_hub_id():
@@ -90,7 +94,7 @@ def test_wrong_name_is_one_line_and_asks_no_network(name, monkeypatch):
     monkeypatch.setattr(hub, "is_reachable", None)
     monkeypatch.setenv("GTOOL_DATA", ".")
     with pytest.raises(DataError) as caught:
-        open_source(name)
+        open_dataset(name)
     assert WRONG[name] in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -98,7 +102,7 @@ def test_wrong_name_is_one_line_and_asks_no_network(name, monkeypatch):
 def test_misspelt_path_names_the_nearest(tmp_path):
     odd.folder(tmp_path / "flowers")
     with pytest.raises(DataError, match="did you mean `flowers`"):
-        open_source("./flower")
+        open_dataset("./flower")
 
 
 @pytest.mark.parametrize("name", ["./photo.png", "./table.csv"])
@@ -106,7 +110,7 @@ def test_file_that_is_no_set_is_refused(name, tmp_path):
     odd.plain(tmp_path / "photo.png")
     (tmp_path / "table.csv").write_text("a,b")
     with pytest.raises(DataError, match=r"give a folder of images, a \.zip of them or a \.parquet file"):
-        open_source(name)
+        open_dataset(name)
 
 
 # Folders
@@ -126,14 +130,14 @@ def test_folder_is_searched_deeply_and_in_order(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         kind = {".jpeg": "JPEG", ".webp": "WEBP"}.get(path.suffix.lower(), "PNG")
         Image.new("RGB", (4, 4)).save(path, kind)
-    assert list(open_source("./set").items.names) == ["a/c.Jpeg", "a/deep/x.webp", "b.PNG"]
+    assert names(open_dataset("./set")) == ["a/c.Jpeg", "a/deep/x.webp", "b.PNG"]
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "avif"])
 def test_every_promised_format_is_read(suffix, tmp_path):
     for index in range(2):
         odd.plain(tmp_path / "set" / f"{index}.{suffix}")
-    red, green, blue = open_source("./set").read(1)[5, 5]
+    red, green, blue = open_dataset("./set").read(1)[5, 5]
     assert red > 200
     assert max(green, blue) < 60
 
@@ -144,8 +148,8 @@ def test_links_are_followed_once(tmp_path):
     odd.folder(tmp_path / "elsewhere", 1)
     (tmp_path / "set" / "more").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "set" / "broken.png").symlink_to(tmp_path / "gone.png")
-    source = open_source("./set")
-    assert list(source.items.names) == ["00.png", "01.png", "broken.png", "more/00.png"]
+    source = open_dataset("./set")
+    assert names(source) == ["00.png", "01.png", "broken.png", "more/00.png"]
     with pytest.raises(UnreadableImage, match=r"broken\.png: .*No such file"):
         source.read(2)
 
@@ -153,67 +157,66 @@ def test_links_are_followed_once(tmp_path):
 def test_class_folders_are_labels(tmp_path):
     for name in ("dog/1", "cat/2", "dog/3"):
         odd.plain(tmp_path / "set" / f"{name}.png")
-    source = open_source("./set")
+    source = open_dataset("./set")
     assert source.class_names == ("cat", "dog")
-    assert [source.label(index) for index in range(3)] == [0, 1, 1]
+    assert source.labels.tolist() == [0, 1, 1]
 
 
 @pytest.mark.parametrize("names", [("a/1", "2"), ("a/x/1", "b/2"), ("a/1", "a/2")])
 def test_other_folders_are_no_labels(names, tmp_path):
     for name in names:
         odd.plain(tmp_path / "set" / f"{name}.png")
-    source = open_source("./set")
+    source = open_dataset("./set")
     assert source.labels is None
-    assert source.label(0) is None
 
 
 def test_split_folders_are_splits_with_labels_inside(tmp_path):
     for name in ("train/cat/1", "train/dog/2", "val/cat/3", "val/dog/4", "val/dog/5"):
         odd.plain(tmp_path / "set" / f"{name}.png")
-    assert len(open_source("./set")) == 2
-    validation = open_source("./set", split="validation")
+    assert len(open_dataset("./set")) == 2
+    validation = open_dataset("./set", split="validation")
     assert validation.labels.tolist() == [0, 1, 1]
     with pytest.raises(DataError, match="no split `test`; it has train, val"):
-        open_source("./set", split="test")
+        open_dataset("./set", split="test")
 
 
 def test_only_split_is_used_with_a_note(tmp_path):
     for index in range(2):
         odd.plain(tmp_path / "set" / "test" / f"{index}.png")
-    assert "its only one, `test`, is used" in open_source("./set").note
+    assert "its only one, `test`, is used" in open_dataset("./set").note
 
 
 def test_empty_folder_says_what_was_looked_for(tmp_path):
     (tmp_path / "set").mkdir()
     with pytest.raises(DataError, match=r"no images found \(looked for avif bmp gif"):
-        open_source("./set")
+        open_dataset("./set")
 
 
 def test_single_image_is_not_enough(tmp_path):
     odd.folder(tmp_path / "set", 1)
     with pytest.raises(DataError, match="1 images found; at least 2 are needed"):
-        open_source("./set")
+        open_dataset("./set")
 
 
 def test_folder_has_no_columns(tmp_path):
     odd.folder(tmp_path / "set")
     with pytest.raises(DataError, match="has no columns, so none named `photo`"):
-        open_source("./set", image_column="photo")
+        open_dataset("./set", image_column="photo")
 
 
 def test_folder_has_no_configurations(tmp_path):
     odd.folder(tmp_path / "set")
     with pytest.raises(DataError, match="has no configurations, so none named `large`"):
-        open_source("./set:large")
+        open_dataset("./set:large")
 
 
 def test_num_images_is_a_seeded_choice(tmp_path):
     odd.folder(tmp_path / "set", 9)
-    first, again, other = (open_source("./set", num_images=4, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (open_dataset("./set", num_images=4, seed=seed) for seed in (0, 0, 1))
     assert greys(first) == greys(again) == sorted(greys(first))
     assert greys(first) != greys(other)
     assert first.fingerprint == again.fingerprint != other.fingerprint
-    assert "9 images, not 20" in open_source("./set", num_images=20).note
+    assert "9 images, not 20" in open_dataset("./set", num_images=20).note
 
 
 # Zips
@@ -229,7 +232,7 @@ def zip_of(folder, path):
 def test_zip_is_read_like_its_folder(tmp_path):
     for name, grey in (("cat/1", 10), ("dog/2", 20), ("dog/3", 30)):
         odd.plain(tmp_path / "set" / f"{name}.png", (grey,) * 3)
-    source = open_source(str(zip_of(tmp_path / "set", tmp_path / "set.zip")))
+    source = open_dataset(str(zip_of(tmp_path / "set", tmp_path / "set.zip")))
     assert greys(source) == [10, 20, 30]
     assert source.labels.tolist() == [0, 1, 1]
 
@@ -240,13 +243,13 @@ def test_zip_with_damage_names_the_file(tmp_path):
     content[60] ^= 255  # inside the first file
     path.write_bytes(content)
     with pytest.raises(UnreadableImage, match=r"set/00\.png: damaged"):
-        open_source("./set.zip").read(0)
+        open_dataset("./set.zip").read(0)
 
 
 def test_file_that_is_no_zip_is_one_line(tmp_path):
     (tmp_path / "set.zip").write_bytes(b"text")
     with pytest.raises(DataError, match="no zip that can be read"):
-        open_source("./set.zip")
+        open_dataset("./set.zip")
 
 
 # The hub
@@ -267,7 +270,7 @@ def test_unreachable_hub_is_one_line_within_three_seconds(online, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     started = time.monotonic()
     with pytest.raises(NetworkError) as caught:
-        open_source("uoft-cs/cifar10")
+        open_dataset("uoft-cs/cifar10")
     assert time.monotonic() - started < 3
     for word in (
         "`uoft-cs/cifar10`",
@@ -281,7 +284,7 @@ def test_unreachable_hub_is_one_line_within_three_seconds(online, monkeypatch):
 def test_offline_asks_nothing(online, monkeypatch):
     monkeypatch.setattr(hub, "is_reachable", None)
     with pytest.raises(NetworkError, match="not in the local cache, and offline"):
-        open_source("uoft-cs/cifar10", offline=True)
+        open_dataset("uoft-cs/cifar10", offline=True)
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -317,7 +320,7 @@ def test_misspelt_hub_id_is_one_line(answering):
     with pytest.raises(
         DataError, match="none of this name on the hub; did you mean `uoft-cs/cifar10`"
     ) as caught:
-        open_source("uoft-cs/cifra10")
+        open_dataset("uoft-cs/cifra10")
     assert "\n" not in str(caught.value)
 
 
@@ -325,14 +328,14 @@ def test_gated_set_says_how_to_get_it(answering):
     answering.setattr(Hub, "status", 403)
     answering.setattr(Hub, "code", "GatedRepo")
     with pytest.raises(DataError, match="hf auth login"):
-        open_source("owner/name")
+        open_dataset("owner/name")
 
 
 @pytest.mark.parametrize("status", [0, 500])
 def test_hub_that_does_not_answer_is_one_line(answering, status):
     answering.setattr(Hub, "status", status)
     answering.setattr(Hub, "code", "")
-    answering.setattr("gtool.data.table_files.HUB_SECONDS", 0.3)
+    answering.setattr("gtool.data.tables.HUB_SECONDS", 0.3)
     with pytest.raises(NetworkError, match="does not answer") as caught:
-        open_source("owner/name")
+        open_dataset("owner/name")
     assert "\n" not in str(caught.value)

@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from gtool.data.open import UnreadableImage, open_source
+from gtool.data.open import open_dataset
 from gtool.data.pixel_cache import load_images
 from gtool.errors import DataError
 from gtool.io import hub
+from gtool.io.image import UnreadableImage
 from tests import odd_images as odd
 
 
@@ -62,7 +63,7 @@ def greys(source):
 
 
 def test_parquet_with_image_and_class_columns(tmp_path):
-    source = open_source(typed(tmp_path / "set.parquet"))
+    source = open_dataset(typed(tmp_path / "set.parquet"))
     assert source.kind == "parquet"
     assert greys(source) == [0, 1, 2, 3]
     assert source.labels.tolist() == [0, 1, 0, 1]
@@ -72,7 +73,7 @@ def test_parquet_with_image_and_class_columns(tmp_path):
 @pytest.mark.parametrize("kind", ["bytes", "records"])
 def test_encoded_bytes_without_image_type_are_found(kind, tmp_path):
     values = [png(k) for k in (5, 6)] if kind == "bytes" else records((5, 6))
-    source = open_source(write(tmp_path / "x.parquet", {"n": [1, 2], "jpg": values}))
+    source = open_dataset(write(tmp_path / "x.parquet", {"n": [1, 2], "jpg": values}))
     assert greys(source) == [5, 6]
     assert source.labels is None
 
@@ -80,24 +81,24 @@ def test_encoded_bytes_without_image_type_are_found(kind, tmp_path):
 def test_table_without_images_lists_its_columns(tmp_path):
     path = write(tmp_path / "x.parquet", {"text": ["a", "b"], "n": [1, 2]})
     with pytest.raises(DataError, match=r"no column of images; columns: text \(string\), n \(int64\)"):
-        open_source(path)
+        open_dataset(path)
 
 
 def test_named_columns_are_used_or_refused(tmp_path):
     path = typed(tmp_path / "x.parquet", other=records((7, 8, 9, 10)))
-    assert greys(open_source(path)) == [0, 1, 2, 3]
-    assert greys(open_source(path, image_column="other")) == [7, 8, 9, 10]
+    assert greys(open_dataset(path)) == [0, 1, 2, 3]
+    assert greys(open_dataset(path, image_column="other")) == [7, 8, 9, 10]
     with pytest.raises(DataError, match="no column `picture`; columns: id"):
-        open_source(path, image_column="picture")
+        open_dataset(path, image_column="picture")
     with pytest.raises(DataError, match="column `id` holds no images"):
-        open_source(path, image_column="id")
+        open_dataset(path, image_column="id")
     with pytest.raises(DataError, match="column `img` holds no labels"):
-        open_source(path, label_column="img")
+        open_dataset(path, label_column="img")
 
 
 def test_text_labels_are_numbered_in_order(tmp_path):
     columns = {"image": records((1, 2, 3)), "label": ["dog", "cat", None]}
-    source = open_source(write(tmp_path / "x.parquet", columns))
+    source = open_dataset(write(tmp_path / "x.parquet", columns))
     assert source.labels.tolist() == [1, 0, -1]
     assert source.class_names == ("cat", "dog")
 
@@ -105,7 +106,7 @@ def test_text_labels_are_numbered_in_order(tmp_path):
 def test_text_labels_mean_the_same_in_every_split(tmp_path):
     for split, names in (("train", ["ant", "bee", "cat"]), ("test", ["cat", "bee"])):
         write(tmp_path / "set" / f"{split}.parquet", {"image": records(range(len(names))), "label": names})
-    labels = [open_source("./set", split=split).labels.tolist() for split in ("train", "test")]
+    labels = [open_dataset("./set", split=split).labels.tolist() for split in ("train", "test")]
     assert labels == [[0, 1, 2], [2, 1]]
 
 
@@ -114,15 +115,16 @@ def test_label_maps_are_read_raw(tmp_path):
         {"bytes": odd.encode(Image.fromarray(np.full((8, 8), 200 + k, np.uint8))), "path": None}
         for k in range(4)
     ]
-    source = open_source(typed(tmp_path / "x.parquet", annotation=maps))
-    assert source.read_segmentation(2).tolist() == [[202] * 8] * 8
+    source = open_dataset(typed(tmp_path / "x.parquet", annotation=maps))
+    (square,) = source.read_maps([2], 8, "center", "segmentation")
+    assert square.values.tolist() == [[202] * 8] * 8
     with pytest.raises(DataError, match="no label maps"):
-        open_source(typed(tmp_path / "y.parquet")).read_segmentation(0)
+        open_dataset(typed(tmp_path / "y.parquet")).maps_of("segmentation")
 
 
 def test_bad_rows_are_named_and_left_out(tmp_path):
     values = [*records((1, 2)), {"bytes": b"text", "path": None}, None, {"bytes": None, "path": "/gone.png"}]
-    source = open_source(write(tmp_path / "x.parquet", {"image": values}))
+    source = open_dataset(write(tmp_path / "x.parquet", {"image": values}))
     with pytest.raises(UnreadableImage, match="row 2: no image of a known format"):
         source.read(2)
     loaded = load_images(source, 4)
@@ -155,30 +157,30 @@ def hub_folder(tmp_path):
 
 def test_folder_in_the_layout_of_the_hub(hub_folder, monkeypatch):
     monkeypatch.setattr(hub, "is_reachable", None)
-    assert len(open_source("./set")) == 7
-    assert len(open_source("./set", split="test")) == 2
-    assert len(open_source("./set:tiny")) == 2
+    assert len(open_dataset("./set")) == 7
+    assert len(open_dataset("./set", split="test")) == 2
+    assert len(open_dataset("./set:tiny")) == 2
     with pytest.raises(DataError, match="no split `validation`; it has test, train"):
-        open_source("./set", split="validation")
+        open_dataset("./set", split="validation")
     with pytest.raises(DataError, match=r"cannot be read: .*huge"):
-        open_source("./set:huge")
+        open_dataset("./set:huge")
 
 
 def test_table_is_found_under_its_hub_name_in_a_data_folder(hub_folder, monkeypatch):
     monkeypatch.setenv("GTOOL_DATA", str(hub_folder.parent))
-    assert len(open_source("owner/set:tiny")) == 2
+    assert len(open_dataset("owner/set:tiny")) == 2
 
 
 def test_folder_of_parquet_files_without_readme(hub_folder):
     (hub_folder / "README.md").unlink()
     shutil.rmtree(hub_folder / "tiny")
     (hub_folder / "logo.png").write_bytes(png(1))
-    assert len(open_source("./set")) == 7
-    assert len(open_source("./set/small/train-*.parquet")) == 7
+    assert len(open_dataset("./set")) == 7
+    assert len(open_dataset("./set/small/train-*.parquet")) == 7
 
 
 def test_only_split_of_a_table_is_used_with_a_note(tmp_path):
-    source = open_source(typed(tmp_path / "x.parquet"), split="test")
+    source = open_dataset(typed(tmp_path / "x.parquet"), split="test")
     assert "no split `test`; its only one, `train`, is used" in source.note
 
 
@@ -189,22 +191,22 @@ def test_saved_set_is_read(tmp_path):
     load_dataset(
         "parquet", data_files=str(tmp_path / "x.parquet"), cache_dir=str(tmp_path / "c")
     ).save_to_disk("saved")
-    assert greys(open_source("./saved")) == [0, 1, 2, 3]
+    assert greys(open_dataset("./saved")) == [0, 1, 2, 3]
 
 
 def test_damaged_parquet_is_one_line(tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"PAR1 this is text")
     with pytest.raises(DataError, match=r"x\.parquet: cannot be read: ") as caught:
-        open_source("./x.parquet")
+        open_dataset("./x.parquet")
     assert "\n" not in str(caught.value)
 
 
 def test_fingerprint_changes_with_the_file_the_split_and_the_column(hub_folder):
-    first = open_source("./set").fingerprint
-    assert open_source("./set").fingerprint == first
-    assert open_source("./set", split="test").fingerprint != first
+    first = open_dataset("./set").fingerprint
+    assert open_dataset("./set").fingerprint == first
+    assert open_dataset("./set", split="test").fingerprint != first
     typed(hub_folder / "small" / "train-1.parquet", 5)
-    assert open_source("./set").fingerprint != first
+    assert open_dataset("./set").fingerprint != first
 
 
 def test_cached_hub_set_is_used_offline(tmp_path, monkeypatch):
@@ -213,18 +215,18 @@ def test_cached_hub_set_is_used_offline(tmp_path, monkeypatch):
     typed(tmp_path / "name" / "train.parquet")
     load_dataset(str(tmp_path / "name"), cache_dir=str(tmp_path / "library"))
     (tmp_path / "library" / "name").rename(tmp_path / "library" / "owner___name")
-    assert greys(open_source("owner/name")) == [0, 1, 2, 3]
+    assert greys(open_dataset("owner/name")) == [0, 1, 2, 3]
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setattr(hub, "is_reachable", lambda: False)
-    assert "its copy in the local cache is used" in open_source("owner/name").note
+    assert "its copy in the local cache is used" in open_dataset("owner/name").note
 
 
 def test_library_stays_quiet_and_as_it_was(tmp_path, capfd):
     import datasets
 
     datasets.enable_progress_bars()
-    open_source(typed(tmp_path / "x.parquet"))
+    open_dataset(typed(tmp_path / "x.parquet"))
     capfd.readouterr()
-    open_source(typed(tmp_path / "y.parquet", 5))
+    open_dataset(typed(tmp_path / "y.parquet", 5))
     assert not datasets.are_progress_bars_disabled()
     assert "Generating" not in capfd.readouterr().err

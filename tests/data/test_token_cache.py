@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from gtool.data import entries
+from gtool.data import cache
 from gtool.data.pixel_cache import ImageSet
 from gtool.data.token_cache import load_codes
 from gtool.errors import DataError
@@ -108,7 +108,7 @@ def test_interrupted_encoding_leaves_nothing():
 
 
 def test_too_small_a_disk_is_one_line(monkeypatch):
-    monkeypatch.setattr(entries.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
     with pytest.raises(DataError, match=r"the codes need 0\.0 GB.*GTOOL_CACHE"):
         load(Encoder())
 

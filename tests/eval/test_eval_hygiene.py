@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from gtool.cli import run
-from gtool.data import lazy
+from gtool.data import threads
 from gtool.eval.options import Request
 from gtool.eval.run import evaluate as evaluate_request
 from gtool.metrics.features.resize import MODES
@@ -346,13 +346,13 @@ def test_a_mode_that_does_not_exist_is_found_out_at_once(fake, real, refusal):
 
 def test_pictures_are_decoded_by_no_more_threads_than_cores(fake, real, answer, monkeypatch):
     seen = []
-    plain = lazy.ThreadPoolExecutor
+    plain = threads.ThreadPoolExecutor
 
     def pool(workers, *rest, **named):
         seen.append(workers)
         return plain(workers, *rest, **named)
 
-    monkeypatch.setattr(lazy, "ThreadPoolExecutor", pool)
+    monkeypatch.setattr(threads, "ThreadPoolExecutor", pool)
     before = threading.active_count()
     answer(fake, real)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gtool.data.open import open_source
+from gtool.data.open import open_dataset
 from gtool.metrics.weight_free import Yardstick
 from tests.distortions import CHANGES
 
@@ -27,7 +27,7 @@ ORDERS = [
 
 @pytest.fixture(scope="module")
 def scores():
-    real, fake = (open_source("scenes", split=split, resolution=32) for split in ("train", "test"))
+    real, fake = (open_dataset("scenes", split=split, resolution=32) for split in ("train", "test"))
     squares = np.stack(real.read_squares(list(range(2 * COUNT)), 32, "center"))
     yardstick = Yardstick.build(torch.from_numpy(squares), num=COUNT)
     images = np.stack(fake.read_squares(list(range(COUNT)), 32, "center"))

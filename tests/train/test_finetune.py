@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from gtool.cli import run
 from gtool.config.recipe import find_recipe, make_recipe, read_table, to_toml
-from gtool.data.random_crops import cut_squares
+from gtool.data.random_crops import random_crops
 from gtool.io import run_folder
 from gtool.io.run_folder import find_weights
 from gtool.train.stroke_targets import cut_pictures
@@ -210,7 +210,7 @@ def test_squares_are_cut_at_all_sizes_and_places():
     ramp = np.linspace(0, 255, 256).astype(np.uint8)
     image = np.stack([np.broadcast_to(ramp, (256, 256)), np.broadcast_to(ramp[:, None], (256, 256))])
     images = np.concatenate([image, image[:1] * 0 + 7])[None]  # red is the column, green the row
-    cut = cut_squares(
+    cut = random_crops(
         images, torch.zeros(200, dtype=torch.long), 64, torch.Generator().manual_seed(0)
     ).float()
     assert cut.shape == (200, 3, 64, 64)

@@ -34,7 +34,7 @@ def score(path: Path, request: Request, compute: Compute) -> dict[str, Any]:
     """
     import numpy as np
 
-    from gtool.data.label_text import colours_of
+    from gtool.data.label_colours import colours_of
     from gtool.data.synthetic.scenes import CLASSES
     from gtool.metrics.map_agreement import NAME, NUM_CLASSES, PROTOCOL, compare_maps, others, read_maps
     from gtool.metrics.segmenter import shipped_segmenter
@@ -162,7 +162,7 @@ def _write_sheet(
 ) -> Path:
     """Draw maps, pictures of them, what these show, and the originals."""
     from gtool import __version__
-    from gtool.data.label_map_picture import colour_maps
+    from gtool.data.label_colours import colour_maps
     from gtool.io.picture import save_png
     from gtool.io.sheet import Column, Row, fit, image_cell, sheet
 

@@ -2,7 +2,7 @@
 
 An entry is `<name>-<key>.npy` with a `.json` of notes beside it; the key is a hash of everything that the arrays
 depend on. Rows are written one after another to a temporary file that is renamed, under a lock, so that parallel
-processes make an entry once and a full disk leaves nothing behind.
+processes make an entry once and a full disk leaves nothing behind. A complete entry may lie in a read-only folder.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 from filelock import FileLock
@@ -22,8 +22,10 @@ from filelock import FileLock
 from gtool.errors import CheckpointError, DataError
 from gtool.io.files import atomic_write, cache_dir
 
+Found = TypeVar("Found")
 
-class Entry:
+
+class CacheEntry:
     """The files of one entry in `<cache>/<room>/`."""
 
     def __init__(self, room: str, name: str, size: str, depends_on: tuple[str, ...]) -> None:
@@ -34,19 +36,47 @@ class Entry:
         self.stem = f"{slug}-{size}-{self.key}"
         self.notes = self.folder / f"{self.stem}.json"
 
+    def get(self, read: Callable[[], Found | None], make: Callable[[], None]) -> Found:
+        """Return what `read` finds; where that is None, let one process `make` it first.
+
+        Raises:
+            DataError: the folder cannot be written.
+        """
+        if (found := read()) is None:
+            with self._locked():
+                # Another process may have made it while this one waited.
+                if (found := read()) is None:
+                    make()
+                    found = read()
+        if found is None:
+            raise DataError(f"{self.array()}: was written and cannot be read back; is the disk sound?")
+        return found
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Be the only process that makes this entry; remove what one that was killed has left."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / f"{self.stem}.lock"):
+                for stale in self.folder.glob(f".{self.stem}.*.tmp.*"):
+                    stale.unlink()
+                yield
+        except (OSError, CheckpointError) as bad:
+            reason = bad.strerror if isinstance(bad, OSError) and bad.strerror else str(bad)
+            raise DataError(
+                f"cache folder {self.folder}: {reason}; set $GTOOL_CACHE to another folder"
+            ) from None
+
     def array(self, part: str = "") -> Path:
         """Return the file of an array; an entry of several gives each of the others a name."""
         return self.folder / (f"{self.stem}.{part}.npy" if part else f"{self.stem}.npy")
 
-    def open_array(self, shape: tuple[int, ...], kinds: tuple[Any, ...], part: str = "") -> np.ndarray | None:
+    def open_array(self, shape: tuple[int, ...], *kinds: Any, part: str = "") -> np.ndarray | None:
         """Map an array of this shape and one of these types; None where there is none such."""
         try:
             array: np.ndarray = np.load(self.array(part), mmap_mode="r")
-        except (
-            ValueError,
-            EOFError,
-            OSError,
-        ):  # not there, or cut off by hand or by a broken disk: made again
+        # Not there, or cut off by hand or by a broken disk: made again.
+        except (ValueError, EOFError, OSError):
             return None
         return array if array.shape == shape and array.dtype in [np.dtype(kind) for kind in kinds] else None
 
@@ -70,27 +100,8 @@ class Entry:
         with atomic_write(self.notes) as temporary:
             temporary.write_text(json.dumps(notes), encoding="utf-8")
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Be the only process that makes this entry; remove what one that was killed has left.
 
-        Raises:
-            DataError: the folder cannot be written.
-        """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / f"{self.stem}.lock"):
-                for stale in self.folder.glob(f".{self.stem}.*.tmp.*"):
-                    stale.unlink()
-                yield
-        except (OSError, CheckpointError) as bad:
-            reason = bad.strerror if isinstance(bad, OSError) and bad.strerror else str(bad)
-            raise DataError(
-                f"cache folder {self.folder}: {reason}; set $GTOOL_CACHE to another folder"
-            ) from None
-
-
-class Rows:
+class RowWriter:
     """An .npy file that grows row by row; how many there are is written at the end."""
 
     def __init__(self, file: IO[bytes], shape: tuple[int, ...], dtype: Any) -> None:
@@ -98,7 +109,7 @@ class Rows:
         self._file = file
         self.shape = shape
         self.dtype = np.dtype(dtype)
-        self._start = self._write_header()
+        self._start = self.write_header()
 
     def append(self, rows: np.ndarray) -> None:
         """Write rows (n, *shape). They are written, not mapped: a full disk is an error, not the end of the process."""
@@ -106,7 +117,7 @@ class Rows:
         self._file.write(np.ascontiguousarray(rows).tobytes())
         self.count += len(rows)
 
-    def convert(self, change: Any, dtype: Any) -> None:
+    def convert(self, change: Callable[[np.ndarray], np.ndarray], dtype: Any) -> None:
         """Replace all values by `change(values)` of a type that is no larger, in place."""
         size, old, self.dtype = int(np.prod(self.shape)), self.dtype, np.dtype(dtype)
         step = max(1, (1 << 22) // size)
@@ -118,21 +129,18 @@ class Rows:
             self._file.write(change(values).astype(self.dtype).tobytes())
         self._file.truncate(self._start + self.count * size * self.dtype.itemsize)
 
-    def finish(self) -> None:
-        assert self._write_header() == self._start  # its length does not depend on the count
-
-    def _write_header(self) -> int:
-        shape = (self.count, *self.shape)
+    def write_header(self) -> int:
+        """Write how many rows there are; returns its length, which does not depend on the count."""
+        header = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.count, *self.shape)}
         self._file.seek(0)
-        header = {"descr": self.dtype.str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._file, header)
         return self._file.tell()
 
 
 @contextmanager
-def write_rows(path: Path, shape: tuple[int, ...], dtype: Any) -> Iterator[Rows]:
+def write_rows(path: Path, shape: tuple[int, ...], dtype: Any) -> Iterator[RowWriter]:
     """Write an .npy file (count, *shape), whole or not at all."""
     with atomic_write(path) as temporary, temporary.open("w+b") as file:
-        rows = Rows(file, shape, dtype)
+        rows = RowWriter(file, shape, dtype)
         yield rows
-        rows.finish()
+        rows.write_header()

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageDraw
 
+from gtool.data.synthetic.scenes import CLASS_COLOURS
 from gtool.io.picture import Pixels
 from gtool.io.text import SUPERSAMPLING, canvas, finish, width_of, write
 
@@ -33,6 +34,11 @@ def palette(num_labels: int, colours: Sequence[tuple[int, int, int]] = ()) -> Pi
     made = _far_apart(tuple(colours), min(max(num_labels, len(colours)), DISTINCT + len(colours)))
     repeated = made[np.arange(num_labels) % len(made)] if num_labels else made[:0]
     return np.concatenate([repeated, np.array([NO_LABEL], np.uint8)])
+
+
+def colours_of(dataset: str, num_labels: int | None) -> Pixels:
+    """Return the palette of a data set's labels, uint8 (num_labels + 1, 3): the built-in scenes have their own."""
+    return palette(num_labels or 1, CLASS_COLOURS if dataset == "scenes" else ())
 
 
 @cache
@@ -81,7 +87,8 @@ def colour_maps(maps: NDArray[np.integer], colours: Pixels) -> Pixels:
 def legend(maps: NDArray[np.integer], colours: Pixels, names: Sequence[str] | None, width: int) -> Pixels:
     """Return the colours and names of the labels that are in some maps, in lines of this width: uint8 (H, width, 3)."""
     present = np.unique(maps).tolist()
-    words = [(label, _name(label, names, len(colours) - 1)) for label in present]
+    known = dict(enumerate(names or ())) | {len(colours) - 1: "no label"}
+    words = [(label, known.get(label, f"label {label}")) for label in present]
     measure = ImageDraw.Draw(canvas(1, 1))
     places, x, line = [], 0.0, 0
     for label, word in words:
@@ -98,9 +105,3 @@ def legend(maps: NDArray[np.integer], colours: Pixels, names: Sequence[str] | No
         pen.rectangle(box, fill=tuple(int(value) for value in colours[label]))
         write(pen, (x + _SWATCH + 5, line * _LINE + _LINE / 2), word, "lm")
     return finish(drawn)
-
-
-def _name(label: int, names: Sequence[str] | None, num_labels: int) -> str:
-    if label == num_labels:
-        return "no label"
-    return names[label] if names and label < len(names) else f"label {label}"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gtool.data.given_maps import read_map
-from gtool.data.label_map_picture import NO_LABEL, colour_maps, legend, palette
+from gtool.data.label_colours import NO_LABEL, colour_maps, legend, palette
+from gtool.data.label_maps import read_label_map_file
 from gtool.data.synthetic.scenes import CLASS_COLOURS, draw_scenes
 from gtool.errors import DataError
 
@@ -26,15 +26,15 @@ def scene(side=32):
 
 
 def test_grey_values_are_labels():
-    assert (read_map(save(scene()), 8, cell=4) == scene()).all()
-    assert read_map(save(scene().astype(np.uint16)), 8).tolist() == scene().tolist()
+    assert (read_label_map_file(save(scene()), 8, cell=4) == scene()).all()
+    assert read_label_map_file(save(scene().astype(np.uint16)), 8).tolist() == scene().tolist()
 
 
 def test_255_is_no_label():
     labels = scene()
     labels[0] = 255
-    assert (read_map(save(labels), 8)[0] == 8).all()
-    assert (read_map(save(labels), 150)[0] == 150).all()
+    assert (read_label_map_file(save(labels), 8)[0] == 8).all()
+    assert (read_label_map_file(save(labels), 150)[0] == 150).all()
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
@@ -44,7 +44,7 @@ def test_map_painted_in_the_colours_of_the_set_is_understood(mode):
     painted = Image.fromarray(np.moveaxis(colour_maps(labels, COLOURS), 0, 2))
     painted = painted.quantize(16) if mode == "P" else painted.convert(mode)
     painted.save("map.png")
-    assert (read_map(Path("map.png"), 8, colours=COLOURS) == labels).all()
+    assert (read_label_map_file(Path("map.png"), 8, colours=COLOURS) == labels).all()
 
 
 def test_palette_of_other_colours_gives_its_indices():
@@ -52,14 +52,14 @@ def test_palette_of_other_colours_gives_its_indices():
     picture.putdata(scene().ravel().tolist())
     picture.putpalette([value for k in range(256) for value in (k, 255 - k, 9)])
     picture.save("map.png")
-    assert (read_map(Path("map.png"), 8, colours=COLOURS) == scene()).all()
+    assert (read_label_map_file(Path("map.png"), 8, colours=COLOURS) == scene()).all()
 
 
 def test_map_of_the_same_shape_is_brought_to_the_wanted_size():
     large = scene().repeat(8, 0).repeat(8, 1)
-    assert (read_map(save(large), 8, (32, 32)) == scene()).all()
+    assert (read_label_map_file(save(large), 8, (32, 32)) == scene()).all()
     wide = np.concatenate([large, large], axis=1)
-    assert read_map(save(wide), 8, (32, 64)).shape == (32, 64)
+    assert read_label_map_file(save(wide), 8, (32, 64)).shape == (32, 64)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_map_of_the_same_shape_is_brought_to_the_wanted_size():
 )
 def test_what_cannot_be_used_is_one_line(values, options, message):
     with pytest.raises(DataError) as caught:
-        read_map(save(values), 8, **options)
+        read_label_map_file(save(values), 8, **options)
     assert message in str(caught.value)
     assert str(caught.value).startswith("map.png: ")
     assert "\n" not in str(caught.value)
@@ -96,10 +96,10 @@ def test_what_cannot_be_used_is_one_line(values, options, message):
 
 def test_missing_and_damaged_files_are_one_line(tmp_path):
     with pytest.raises(DataError, match=r"none\.png: no such file"):
-        read_map(Path("none.png"), 8)
+        read_label_map_file(Path("none.png"), 8)
     (tmp_path / "text.png").write_text("text")
     with pytest.raises(DataError, match=r"text\.png: no image of a known format"):
-        read_map(Path("text.png"), 8, colours=COLOURS)
+        read_label_map_file(Path("text.png"), 8, colours=COLOURS)
 
 
 def test_palette_keeps_the_colours_of_the_set_and_ends_grey():

@@ -1,0 +1,191 @@
+"""A set of images: how many, what they are called, their pixels, labels and maps.
+
+Nothing is decoded before it is asked for. Images that cannot be read raise UnreadableImage when asked for one by
+one, and come back in the place of their pixels in blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from gtool.data.label_maps import MapSquare, map_square
+from gtool.data.synthetic.scenes import CLASSES, Scenes, draw_scenes
+from gtool.data.synthetic.scenes import VERSION as SCENES_VERSION
+from gtool.errors import DataError
+from gtool.io.image import Encoded, UnreadableImage, read_rgb, read_size, to_square
+from gtool.runtime.random import derive_seed
+
+_WHERE_MAPS_ARE = {
+    "segmentation": "a column `segmentation`, `annotation`, `mask` or `label_map`, or the folders images/ and "
+    "segmentations/ with equal file names",
+    "depth": "a column `depth`, or the folders images/ and depth/ with equal file names",
+}
+
+
+@dataclass(frozen=True)
+class EncodedFiles:
+    """Encoded images or maps by number: files of a folder or a zip, rows of a table."""
+
+    count: int
+    name: Callable[[int], str]  # what errors call one
+    load: Callable[[Sequence[int]], list[Encoded]]
+
+    def take(self, numbers: Sequence[int]) -> EncodedFiles:
+        """Return the files of these numbers alone."""
+        return EncodedFiles(
+            len(numbers),
+            lambda index: self.name(numbers[index]),
+            lambda indices: self.load([numbers[index] for index in indices]),
+        )
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Maps of one kind (`segmentation`, `depth`) that belong to the images of a set."""
+
+    fingerprint: str  # changes when the maps do, and may stay when images do
+    files: EncodedFiles | None = None  # one for each image; None where maps are drawn
+    label_names: tuple[str, ...] | None = None  # of labels, from the first
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageDataset:
+    """Images with labels and maps, from `gtool.data.open.open_dataset`.
+
+    kind: `folder`, `zip`, `parquet`, `arrow`, `hub` or `scenes`.
+    fingerprint: changes when the images do.
+    labels: int64 (N,), -1 where unknown; None where there are none.
+    note: one line about what was taken in place of what was asked for.
+    """
+
+    name: str
+    kind: str
+    fingerprint: str
+    files: EncodedFiles
+    labels: np.ndarray | None = None
+    class_names: tuple[str, ...] | None = None
+    maps: Mapping[str, Maps] = field(default_factory=dict)  # by kind
+    note: str | None = None
+
+    def __len__(self) -> int:
+        return self.files.count
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the images are drawn on access, and therefore always readable."""
+        return self.kind == "scenes"
+
+    def name_of(self, index: int, kind: str | None = None) -> str:
+        """Return the name of the file or row of an image, or of its map of a kind."""
+        return self._map_files(kind).name(index) if kind else self.files.name(index)
+
+    def maps_of(self, kind: str) -> Maps:
+        """Return the maps of a kind; raise DataError where there are none."""
+        if kind not in self.maps:
+            what = "label maps" if kind == "segmentation" else f"{kind} maps"
+            where = (
+                "scenes have label maps"
+                if self.is_drawn
+                else f"they are looked for in {_WHERE_MAPS_ARE[kind]}"
+            )
+            raise DataError(f"{self.name}: no {what}; {where}")
+        return self.maps[kind]
+
+    def _map_files(self, kind: str) -> EncodedFiles:
+        return self.maps_of(kind).files or self.files  # scenes are named as their maps
+
+    def read(self, index: int) -> np.ndarray:
+        """Return image `index` as uint8 (H, W, 3) RGB at its native size.
+
+        Raises:
+            UnreadableImage: with the name of the file or row and the reason.
+        """
+        return np.asarray(read_rgb(self.files.load([index])[0], self.files.name(index)))
+
+    def read_squares(
+        self, indices: Sequence[int], resolution: int, crop: str
+    ) -> list[np.ndarray | UnreadableImage]:
+        """Return images as uint8 (3, R, R), or the reason why one has no pixels."""
+        squares: list[np.ndarray | UnreadableImage] = []
+        for index, encoded in zip(indices, self.files.load(indices), strict=True):
+            try:
+                image = read_rgb(encoded, self.files.name(index), at_least=resolution)
+                squares.append(to_square(image, resolution, crop))
+            except UnreadableImage as unreadable:
+                squares.append(unreadable)
+        return squares
+
+    def read_maps(
+        self, indices: Sequence[int], resolution: int, crop: str, kind: str
+    ) -> list[MapSquare | UnreadableImage]:
+        """Return the maps of these images' squares, or the reason why one cannot be used."""
+        files, squares = self._map_files(kind), list[MapSquare | UnreadableImage]()
+        for index, image, encoded in zip(indices, self.files.load(indices), files.load(indices), strict=True):
+            try:
+                size = read_size(image, self.files.name(index))
+                squares.append(map_square(kind, encoded, files.name(index), size, resolution, crop))
+            except UnreadableImage as unreadable:
+                squares.append(unreadable)
+        return squares
+
+    def subset(self, count: int, seed: int) -> ImageDataset:
+        """Return a seeded choice of `count` images in their order; all, with a note, when there are fewer."""
+        if count >= len(self):
+            note = f"{self.name}: {len(self):,} images, not {count:,}; all are used"
+            return replace(self, note=self.note or note) if count > len(self) else self
+        random = np.random.Generator(np.random.Philox(derive_seed(seed, "subset")))
+        chosen = np.sort(random.permutation(len(self))[:count])
+        numbers = chosen.tolist()
+        return replace(
+            self,
+            files=self.files.take(numbers),
+            labels=None if self.labels is None else self.labels[chosen],
+            maps={k: replace(m, files=m.files and m.files.take(numbers)) for k, m in self.maps.items()},
+            fingerprint=f"{self.fingerprint}-{count}-{seed}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneDataset(ImageDataset):
+    """The built-in scenes with their label maps: image i is a function of (seed, i)."""
+
+    seed: int
+    resolution: int  # of single reads; squares are drawn at theirs
+
+    def read(self, index: int) -> np.ndarray:
+        return np.moveaxis(self._draw([index], self.resolution).images[0], 0, 2)
+
+    def read_squares(
+        self, indices: Sequence[int], resolution: int, crop: str
+    ) -> list[np.ndarray | UnreadableImage]:
+        return list(self._draw(indices, resolution).images)
+
+    def read_maps(
+        self, indices: Sequence[int], resolution: int, crop: str, kind: str
+    ) -> list[MapSquare | UnreadableImage]:
+        self.maps_of(kind)
+        maps = self._draw(indices, resolution).segmentation.astype(np.uint16)
+        return [MapSquare(values, len(CLASSES) - 1) for values in maps]
+
+    def _draw(self, indices: Sequence[int], resolution: int) -> Scenes:
+        return draw_scenes(np.asarray(indices, np.int64), resolution, self.seed)
+
+
+def scenes(split: str, num_images: int | None, resolution: int | None, seed: int) -> SceneDataset:
+    """Return 20,000 training scenes; the other splits are drawn from seeds of their own, 2,000 each."""
+    training = split == "train"
+    seed = seed if training else derive_seed(seed, "scenes", split)
+    count = num_images or (20_000 if training else 2_000)
+    fingerprint = f"scenes-{SCENES_VERSION}-{seed}-{count}"
+    return SceneDataset(
+        name="scenes",
+        kind="scenes",
+        fingerprint=fingerprint,
+        files=EncodedFiles(count, "scene {}".format, lambda indices: [None] * len(indices)),
+        maps={"segmentation": Maps(fingerprint, label_names=CLASSES)},
+        seed=seed,
+        resolution=resolution or 256,
+    )
