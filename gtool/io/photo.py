@@ -90,7 +90,8 @@ def read_photo(path: Path, at_most: int | None = None) -> Photo:
         if at_most and image.format in ("JPEG", "MPO") and max(image.size) > 2 * at_most:
             # Decoded at 1/2, 1/4 or 1/8 of its size, the longer side not below twice the wanted one.
             share = 2 * at_most / max(image.size)
-            image.draft("", tuple(max(1, round(side * share)) for side in image.size))
+            width, height = (max(1, round(side * share)) for side in image.size)
+            image.draft("", (width, height))
         layer = to_rgb_or_rgba(upright(image), name)
         if at_most:
             layer = _resize(layer, at_most)
