@@ -30,7 +30,6 @@ EXCEPTIONS = {
     "data -> models",
     "data -> sample",
     "eval -> sample",
-    "eval -> train",
     "models -> data",
 }
 

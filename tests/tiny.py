@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gtool.config.recipe import Recipe, make_recipe, to_toml
+from gtool.config.recipe import make_recipe, to_toml
+from gtool.config.schema import Recipe
 
 MODEL: dict[str, Any] = {
     "resolution": 16,
@@ -29,7 +30,7 @@ TABLE: dict[str, Any] = {
     "model": MODEL,
     "data": {"dataset": "scenes", "resolution": 16, "num_images": 64, "flip": True},
     "augment": {"policy": "translation,cutout,color"},
-    "optim": {"learning_rate": 1e-3, "clip_norm": 5.0},
+    "optim": {"learning_rate": 1e-3, "clip_grad_norm": 5.0},
     "loss": {"kind": "wgan-eps", "gradient_penalty": 10.0, "drift": 1e-3},
     "train": {
         "batch_size": 8,
@@ -54,7 +55,7 @@ STROKES: dict[str, Any] = {
     "schema": 1,
     "model_name": "paint-transformer",
     "model": {"width": 32, "heads": 2, "depth": 1, "stem_width": 8},
-    "optim": {"kind": "adamw", "learning_rate": 2e-3, "betas": [0.9, 0.99], "clip_norm": 2.0},
+    "optim": {"kind": "adamw", "learning_rate": 2e-3, "betas": [0.9, 0.99], "clip_grad_norm": 2.0},
     "train": {
         "batch_size": 10,
         "kimg": 0.08,
@@ -64,7 +65,7 @@ STROKES: dict[str, Any] = {
         "metric_images": 16,
         "precision": "fp32",
     },
-    "strokes": {"pictures": 16, "count": 4, "scenes_share": 0.25},
+    "strokes": {"num_pictures": 16, "count": 4, "scenes_share": 0.25},
     "sample": {"num": 1},
 }
 
@@ -150,7 +151,7 @@ PRIOR: dict[str, Any] = {
     "model": {"prior": {"layers": 2, "heads": 2, "width": 16}},
     "data": {"dataset": "scenes", "resolution": 16, "num_images": 64, "condition": "segmentation"},
     "optim": {"kind": "adamw", "learning_rate": 3e-3, "betas": [0.9, 0.95], "weight_decay": 0.01},
-    "prior": {"flips": True},
+    "prior": {"encode_flipped": True},
     "train": {
         "batch_size": 8,
         "kimg": 0.16,

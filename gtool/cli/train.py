@@ -10,6 +10,7 @@ import typer
 from gtool.cli.options import Device, Json, Setting
 from gtool.models.registry import MODELS
 
+DATA, RUN, DEVICE, OUTPUT = "Data", "Run", "Device", "Output"  # panels of the help page
 EXAMPLES = """Examples:
 
 `gtool train transgan` : built-in scenes, no download
@@ -20,9 +21,9 @@ EXAMPLES = """Examples:
 
 `gtool train gansformer --set model.attention=simplex` : or duplex, centroid, none (StyleGAN2)
 
-`gtool train transgan --resume auto` : go on with the newest run
+`gtool train transgan --resume auto` : resume the newest run
 
-`gtool train paint-transformer --finetune ./my-photos` : go on from trained weights with photos of yours
+`gtool train paint-transformer --finetune ./my-photos` : fine-tune the shipped weights on your photos
 
 `gtool train transgan --dataset cifar10 --recipe cifar10 --dry-run`"""
 
@@ -30,46 +31,74 @@ EXAMPLES = """Examples:
 def train(
     model: Annotated[str, typer.Argument(help=f"Which model: {', '.join(MODELS)}.")],
     dataset: Annotated[
-        str | None, typer.Option(help="A built-in name, a folder, zip or parquet of images, or a hub id.")
+        str | None,
+        typer.Option(
+            help="A built-in name, a folder, zip or parquet of images, or a hub id.", rich_help_panel=DATA
+        ),
     ] = None,
     finetune: Annotated[
         str | None,
-        typer.Option(metavar="DATASET", help="Go on from trained weights with these (paint-transformer)."),
+        typer.Option(
+            metavar="DATASET",
+            help="Fine-tune trained weights on these images (paint-transformer).",
+            rich_help_panel=DATA,
+        ),
     ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
-            help="Begin with these: a run, a file or a hub id; with --finetune default those of the package."
+            help="Initial weights: a run, a file or a hub id; with --finetune the shipped ones by default.",
+            rich_help_panel=DATA,
         ),
     ] = None,
     tokenizer: Annotated[
         str | None,
         typer.Option(
-            help="Whose codes a prior learns: a run, a file or a hub id; default the newest of the data set."
+            help="Tokenizer whose codes a prior learns: a run, a file or a hub id; by default the newest "
+            "of the data set.",
+            rich_help_panel=DATA,
         ),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="A name from `gtool recipes ls`, or a TOML file.")
+        str | None, typer.Option(help="A name from `gtool recipes ls`, or a TOML file.", rich_help_panel=RUN)
     ] = None,
     settings: Setting = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Run folder to make; default `runs/<model>-<dataset>-NNN`.")
+    resume: Annotated[
+        str | None, typer.Option(help="`auto` for the newest run, or a run folder.", rich_help_panel=RUN)
     ] = None,
-    resume: Annotated[str | None, typer.Option(help="`auto` for the newest run, or a run folder.")] = None,
-    kimg: Annotated[float | None, typer.Option(help="Stop after so many thousand real images.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes of training.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per step, over all processes.")] = None,
-    seed: Annotated[int | None, typer.Option(help="One number that all randomness follows from.")] = None,
+    kimg: Annotated[
+        float | None, typer.Option(help="Stop after so many thousand images.", rich_help_panel=RUN)
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Stop after so many minutes of training.", rich_help_panel=RUN)
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images per step, over all processes.", rich_help_panel=RUN)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed.", rich_help_panel=RUN)] = None,
     device: Device = "auto",
-    precision: Annotated[str | None, typer.Option(help="`auto`, `bf16` or `fp32`.")] = None,
-    num_processes: Annotated[int | None, typer.Option(min=1, help="Train on so many processes.")] = None,
-    tracker: Annotated[str | None, typer.Option(help="Also log to `tensorboard`.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, and stop.")] = False,
+    precision: Annotated[
+        str | None, typer.Option(help="`auto`, `bf16` or `fp32`.", rich_help_panel=DEVICE)
+    ] = None,
+    num_processes: Annotated[
+        int | None, typer.Option(min=1, help="Number of processes to train on.", rich_help_panel=DEVICE)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run folder to make; default `runs/<model>-<dataset>-NNN`.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    tracker: Annotated[
+        str | None, typer.Option(help="Also log to `tensorboard`.", rich_help_panel=OUTPUT)
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would run, and stop.", rich_help_panel=OUTPUT)
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train a model; ends with weights, a grid, an animation of the run, and curves."""
-    from gtool.train.options import Request
-    from gtool.train.run import train as run_train
+    from gtool.train.options import TrainOptions, resolve
 
     flags = {
         "data.dataset": dataset,
@@ -81,10 +110,10 @@ def train(
         "train.seed": seed,
         "train.precision": precision,
     }
-    request = Request(
+    options = TrainOptions(
         model=model,
         recipe=recipe,
-        settings=settings or [],
+        settings=tuple(settings or ()),
         flags={key: value for key, value in flags.items() if value is not None},
         finetune=finetune,
         out=out,
@@ -95,4 +124,7 @@ def train(
         dry_run=dry_run,
         as_json=as_json,
     )
-    run_train(request)
+    resolved = resolve(options)  # before torch is imported
+    from gtool.train.run import run
+
+    run(options, *resolved)

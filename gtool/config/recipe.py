@@ -1,285 +1,24 @@
-"""Recipes: TOML files that say everything about a run, read into frozen, strictly typed sections.
+"""Recipes: TOML files that say everything about a run.
 
-Order of authority: model defaults < recipe file < `--set a.b=value` < dedicated flags. The `[model]` table stays
-a plain mapping here: its schema belongs to the model (`gtool.models`), and this module knows no model.
+Order of authority: model defaults < recipe file < `--set a.b=value` < dedicated flags. What a recipe can say is in
+`gtool.config.schema`.
 """
 
 from __future__ import annotations
 
+import copy
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+import tomli_w
+from pydantic import BaseModel, ValidationError
 
+from gtool.config.schema import Recipe
 from gtool.errors import RecipeError, did_you_mean
 
 SCHEMA = 1
-
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    """A table of a recipe: unknown keys and values of another type are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class DataRecipe(Section):
-    """Which images, and how they become squares of `resolution` pixels."""
-
-    dataset: str = "scenes"
-    split: str = "train"
-    resolution: Annotated[int, Field(ge=8, le=1024)] = 32
-    image_column: str | None = None
-    label_column: str | None = None
-    segmentation_column: str | None = None
-    depth_column: str | None = None
-    condition: Literal["none", "class", "segmentation", "depth"] = "none"  # what images are generated from
-    num_labels: Annotated[int, Field(ge=1, le=65534)] | None = (
-        None  # of classes or label maps; none counts them
-    )
-    crop: Literal["center", "fit"] = "center"
-    flip: bool = False
-    num_images: Count | None = None
-    cache_gb: NonNegative = 4.0
-
-    @model_validator(mode="after")
-    def _labels_are_of_a_condition(self) -> DataRecipe:
-        if self.num_labels is not None and self.condition not in ("class", "segmentation"):
-            raise ValueError('data.num_labels belongs to data.condition = "class" or "segmentation"')
-        return self
-
-
-class AugmentRecipe(Section):
-    """Differentiable augmentation of real and generated images before the discriminator."""
-
-    policy: str = ""
-    p: Share = 1.0  # share of images that an operation of the policy is applied to
-    target: Share | None = (
-        None  # E[sign D(real)] towards which p is moved, beginning at 0; none leaves p fixed
-    )
-    kimg: Positive = 500.0  # in which p can go from 0 to 1
-
-    @model_validator(mode="after")
-    def _moves_or_stays(self) -> AugmentRecipe:
-        if self.target is not None and self.p != 1.0:
-            raise ValueError("augment.target moves the probability, augment.p fixes it; leave one out")
-        if self.target is not None and self.policy.strip().lower() in ("", "none"):
-            raise ValueError("augment.target needs operations in augment.policy, as `ada`")
-        return self
-
-
-class OptimRecipe(Section):
-    """Adam for both networks; warm-up in steps, decay over the last part of the run."""
-
-    kind: Literal["adam", "adamw"] = "adam"
-    learning_rate: Positive = 1e-4
-    discriminator_learning_rate: Positive | None = None
-    betas: Annotated[tuple[float, float], Field(strict=False)] = (0.0, 0.99)
-    eps: Positive = 1e-8
-    weight_decay: NonNegative = 0.0
-    # For a regulariser that is due every i > 1 steps: learning rate times i / (i + 1), betas to that power.
-    lazy_rescale: bool = False
-    # The i of the generator; none takes loss.path_length_interval, and no rescaling where there is no path length.
-    generator_interval: Count | None = None
-    clip_norm: Positive | None = None
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    decay: Literal["none", "linear", "cosine"] = "none"
-    decay_start: Share = 0.6
-    decay_to: Share = 0.0
-
-
-class LossRecipe(Section):
-    """Adversarial loss, penalties on the discriminator's input gradient, regularisers of the generator."""
-
-    kind: Literal["wgan-eps", "wgan", "hinge", "lsgan", "non-saturating", "relativistic"] = "wgan-eps"
-    gradient_penalty: NonNegative = 0.0
-    gradient_penalty_target: Positive = 1.0
-    drift: NonNegative = 0.0
-    r1_gamma: NonNegative = 0.0
-    r2_gamma: NonNegative = 0.0
-    gamma_decay: Positive = 1.0
-    penalty_interval: Count = 1
-    penalty_method: Literal["exact", "finite-difference"] = "exact"
-    difference_step: Positive = 0.05
-    path_length: NonNegative = 0.0
-    path_length_interval: Count = 4
-    path_length_decay: Share = 0.01
-    path_length_shrink: Count = 2  # one in so many images of the generator's batch
-    style_mixing: Share = 0.0  # probability, per image, that its later layers have other latents
-    component_mixing: Share = 0.0  # and that its later components have
-    mode_seeking: NonNegative = 0.0
-    super_resolution: NonNegative = 0.0
-    super_resolution_kimg: NonNegative = 0.0
-
-    @model_validator(mode="after")
-    def _drift_belongs_to_wgan_eps(self) -> LossRecipe:
-        if self.drift and self.kind != "wgan-eps":
-            raise ValueError(f"loss.drift is a term of `wgan-eps`, not of `{self.kind}`")
-        return self
-
-
-class StrokesRecipe(Section):
-    """How a stroke predictor learns: from strokes that are known, then from what its strokes gain on pictures."""
-
-    count: Annotated[int, Field(ge=1, le=64)] = 8  # strokes painted on a patch
-    brush: str = "flat"
-    known_until: Share = 0.1  # share of the run on patches of known strokes alone
-    known_share: Share = 0.3  # share of patches of known strokes after that
-    known_weight: NonNegative = 0.3  # and their weight then
-    sides: NonNegative = 5.0  # L1 over x, y, width, height
-    angle: NonNegative = 1.0
-    wasserstein: NonNegative = 5.0
-    decision: NonNegative = 1.0
-    positive_weight: Positive = 2.0  # of strokes that are there, in the decision's cross-entropy
-    pixel: NonNegative = 0.0  # L1 of patches of known strokes, painted by decision
-    gain_decision: NonNegative = 1.0  # of the cross-entropy that teaches which strokes gain most
-    # Power of the decision's probability that gains are multiplied by in training. Among proposals that gain alike
-    # those are chosen that were chosen before, so that there is something to be learned about which.
-    habit: NonNegative = 1.0
-    explore: Share = (
-        0.5  # share of patches on which half of the proposals cannot be chosen, so that all learn
-    )
-    soft: Positive = 0.02  # added to a patch's error, in [0, 1], by which its reward is divided
-    pictures: Annotated[int, Field(ge=16)] = 2048  # drawn at the start
-    scenes_share: Share = 0.3  # of them built-in scenes; the rest are dead leaves
-    drawn_share: Share = 0.0  # of the pictures that are drawn where data.dataset gives others
-
-
-class ReconstructionRecipe(Section):
-    """How a tokenizer learns: to give back its images, and later to look real to a discriminator of patches."""
-
-    l1: NonNegative = 1.0
-    perceptual: NonNegative = 1.0
-    # gradients: differences of neighbouring pixels at three scales; it needs no weights, and is no LPIPS.
-    perceptual_kind: Literal["gradients", "lpips"] = "gradients"
-    lpips_vgg: str | None = None  # VGG16 by torchvision's names, .pth or .safetensors
-    lpips_heads: str | None = None  # the linear heads of LPIPS
-    feature_matching: NonNegative = (
-        0.0  # of the discriminator's features, as long as the decoder listens to it
-    )
-    codebook: NonNegative = 1.0
-    restart_interval: Annotated[int, Field(ge=0)] = (
-        20  # steps between two looks for unused codes; 0 keeps them
-    )
-    restart_until: Share = 0.8  # share of the run; after it the codes stay what they are
-    adversarial: NonNegative = 0.8
-    adaptive: bool = True  # the adversarial term is weighed by the ratio of gradients at the last layer
-    # Of that ratio. The release allows 10000: a discriminator that can tell nothing has no gradient, and the ratio
-    # then makes of its noise the strongest voice of all.
-    adaptive_most: Positive = 0.2
-    # Shares of the run: when the discriminator begins to learn, alone; when the decoder begins to listen; in which
-    # share after that its term has grown to its full weight.
-    discriminator_start: Share = 0.45
-    adversarial_start: Share = 0.5
-    adversarial_ramp: Share = 0.1
-
-    @model_validator(mode="after")
-    def _discriminator_is_there_first(self) -> ReconstructionRecipe:
-        if self.adversarial and self.discriminator_start > self.adversarial_start:
-            raise ValueError(
-                f"reconstruction.discriminator_start = {self.discriminator_start:g} comes after "
-                f"reconstruction.adversarial_start = {self.adversarial_start:g}"
-            )
-        if self.perceptual_kind == "lpips" and not (self.lpips_vgg and self.lpips_heads):
-            raise ValueError(
-                "reconstruction.perceptual_kind = 'lpips' needs two files: reconstruction.lpips_vgg, the weights of "
-                "VGG16, and reconstruction.lpips_heads, the linear heads; 'gradients' needs none"
-            )
-        return self
-
-
-class PriorRecipe(Section):
-    """What a prior learns from beside its images: the tokenizer, and how its inputs are made."""
-
-    tokenizer: str | None = None  # a run, a weights file, a hub id; none takes the newest of the data set
-    keep: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the codes it reads; the others are drawn at random
-    flips: bool = False  # codes of the mirrored images, too
-    untold: Share = (
-        0.0  # of the images whose condition is not said, so that it may be left out in sampling, too
-    )
-    preview_top_k: Count | None = None  # of the pictures that a run shows of itself
-
-
-class TrainRecipe(Section):
-    """Length, batches, averaging, cadence. One kimg is a thousand real images shown to the discriminator."""
-
-    weights: str | None = None  # to begin with: a run, a weights file, a hub id, or `shipped`
-    kimg: Positive = 1000.0
-    minutes: Positive | None = None
-    batch_size: Count = 64
-    generator_batch_size: Count | None = None
-    micro_batch: Count | None = None
-    n_critic: Count = 1
-    share_fakes: bool = False
-    ema_kimg: NonNegative = 500.0
-    ema_rampup: NonNegative = 0.1
-    ema_decay: Share | None = None
-    locality: Annotated[
-        tuple[Annotated[tuple[float, int], Field(strict=False)], ...], Field(strict=False)
-    ] = ()
-    tick_kimg: Positive = 4.0
-    snapshot_kimg: Positive = 200.0
-    keep: Count = 3
-    metrics: Annotated[tuple[Literal["rfd", "swd"], ...], Field(strict=False)] = ("rfd", "swd")
-    metric_images: Annotated[int, Field(ge=16)] = 2000
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    penalty_precision: Literal["fp32", "auto"] = "fp32"
-    compile: bool = False
-    seed: Annotated[int, Field(ge=0)] = 0
-
-    @model_validator(mode="after")
-    def _batches_fit(self) -> TrainRecipe:
-        generator = self.generator_batch_size or self.batch_size
-        for name, batch in (("batch_size", self.batch_size), ("generator_batch_size", generator)):
-            if self.micro_batch and batch % min(self.micro_batch, batch):
-                raise ValueError(
-                    f"train.{name} = {batch} is not a multiple of train.micro_batch = {self.micro_batch}"
-                )
-        if self.share_fakes and (
-            generator != self.batch_size or (self.micro_batch or self.batch_size) < self.batch_size
-        ):
-            raise ValueError(
-                "train.share_fakes needs equal batch sizes of both networks and no train.micro_batch"
-            )
-        return self
-
-
-class SampleRecipe(Section):
-    """The picture that a run shows of itself."""
-
-    num: Count = 64
-    columns: Count | None = None
-    fps: Positive = 8.0
-
-
-class Recipe(Section):
-    """A whole recipe; `model` is checked by the model it names."""
-
-    schema_version: Literal[1] = Field(default=1, alias="schema")
-    model_name: str
-    model: dict[str, Any] = Field(default_factory=dict)
-    data: DataRecipe = DataRecipe()
-    augment: AugmentRecipe = AugmentRecipe()
-    optim: OptimRecipe = OptimRecipe()
-    loss: LossRecipe = LossRecipe()
-    strokes: StrokesRecipe = StrokesRecipe()
-    reconstruction: ReconstructionRecipe = ReconstructionRecipe()
-    prior: PriorRecipe = PriorRecipe()
-    train: TrainRecipe = TrainRecipe()
-    sample: SampleRecipe = SampleRecipe()
-
-    @model_validator(mode="after")
-    def _shared_fakes_are_the_only_ones(self) -> Recipe:
-        if self.train.share_fakes and self.loss.path_length:
-            raise ValueError("train.share_fakes and loss.path_length exclude each other")
-        return self
-
 
 SectionType = TypeVar("SectionType", bound=BaseModel)
 
@@ -389,7 +128,7 @@ def read_table(path: Path) -> dict[str, Any]:
 
 
 def parse_setting(text: str) -> tuple[list[str], Any]:
-    """Split `a.b=value`; the value is read as TOML and taken as text when it is none.
+    """Split `a.b=value`; the value is read as TOML, or taken as text when it is not valid TOML.
 
     Raises:
         RecipeError: no key or no `=`.
@@ -408,7 +147,7 @@ def overlay(values: dict[str, Any], path: list[str], value: Any) -> None:
     """Set a nested value in place, making tables on the way; list items are addressed by number.
 
     Raises:
-        RecipeError: the path runs through something that is no table.
+        RecipeError: the path runs through something that is not a table.
     """
     here: Any = values
     for depth, part in enumerate(path):
@@ -416,10 +155,10 @@ def overlay(values: dict[str, Any], path: list[str], value: Any) -> None:
         key: Any = part
         if isinstance(here, list):
             if not part.isdigit() or int(part) >= len(here):
-                raise RecipeError(f"`{'.'.join(path)}`: `{part}` is no item of a list of {len(here)}")
+                raise RecipeError(f"`{'.'.join(path)}`: `{part}` is not an item of a list of {len(here)}")
             key = int(part)
         elif not isinstance(here, dict):
-            raise RecipeError(f"`{'.'.join(path)}`: `{'.'.join(path[:depth])}` is no table")
+            raise RecipeError(f"`{'.'.join(path)}`: `{'.'.join(path[:depth])}` is not a table")
         if last:
             here[key] = value
         else:
@@ -432,43 +171,26 @@ def make_recipe(values: Mapping[str, Any], settings: Iterable[str] = (), *, wher
     Raises:
         RecipeError: unknown key, wrong type, impossible combination.
     """
-    import copy
-
     merged = copy.deepcopy(dict(values))
     for setting in settings:
         overlay(merged, *parse_setting(setting))
     return validate(Recipe, merged, where)
 
 
-def to_toml(recipe: Recipe, comment: str = "") -> str:
-    """Write a recipe as TOML that `read_table` reads back to the same recipe; None is left out."""
-    values = recipe.model_dump(by_alias=True, exclude_none=True)
+def to_toml(recipe: Recipe, comment: str = "", leave_out: Collection[str] = ()) -> str:
+    """Write a recipe as TOML that `read_table` reads back to the same recipe.
+
+    Args:
+        recipe: keys without a value are left out.
+        comment: lines of text to begin with.
+        leave_out: sections that mean nothing for the recipe's model.
+    """
     lines = [f"# {line}".rstrip() for line in comment.splitlines()]
-    lines += _toml_table(values, [])
-    return "\n".join(lines) + "\n"
+    values = recipe.model_dump(by_alias=True, exclude_none=True, exclude=set(leave_out))
+    return "\n".join([*lines, tomli_w.dumps(_without_none(values))])
 
 
-def _toml_table(values: Mapping[str, Any], path: list[str]) -> list[str]:
-    plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
-    lines = [f"{key} = {_toml_value(value)}" for key, value in plain.items() if value is not None]
-    if path and (lines or not values):
-        lines = ["", f"[{'.'.join(path)}]", *lines]
-    for key, value in values.items():
-        if isinstance(value, dict):
-            lines += _toml_table(value, [*path, key])
-    return lines
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        import json
-
-        return json.dumps(value, ensure_ascii=False)
+def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
-        inner = ", ".join(f"{key} = {_toml_value(item)}" for key, item in value.items() if item is not None)
-        return f"{{ {inner} }}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(_toml_value(item) for item in value)}]"
-    return repr(value)
+        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
+    return [_without_none(inner) for inner in value] if isinstance(value, list) else value

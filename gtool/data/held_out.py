@@ -9,7 +9,7 @@ from gtool import console
 if TYPE_CHECKING:
     import numpy as np
 
-    from gtool.config.recipe import Recipe
+    from gtool.config.schema import Recipe
     from gtool.data.loader import Batches
     from gtool.data.pixel_cache import ImageSet
     from gtool.runtime.device import Compute

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gtool.config.recipe import Recipe
+from gtool.config.schema import Recipe
 from gtool.errors import CheckpointError
 from gtool.models import registry
 from gtool.models.trained import open_trained

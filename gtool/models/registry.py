@@ -23,7 +23,8 @@ class Model:
     network: (
         str  # module:class of what a weights file holds; the module's `build` makes all networks of training
     )
-    trainer: str  # module of what the family adds to `gtool train`
+    trainer: str  # module:class of the `gtool.train.trainer.Trainer` of the family
+    sections: tuple[str, ...]  # of a recipe that are of this family, beside data, optim, train, sample
     released: str  # module of `rename_released`, which reads checkpoints of the original code
     exports: str  # module:function from (network, metadata) to the parts to export, by name
     next_command: str  # what a user types with weights of it
@@ -43,7 +44,8 @@ MODELS = {
     "transgan": Model(
         config="gtool.models.transgan.config:TransGANConfig",
         network="gtool.models.transgan.network:Generator",
-        trainer="gtool.train.gan_trainer",
+        trainer="gtool.train.gan:GANTrainer",
+        sections=("augment", "loss"),
         released="gtool.models.transgan.released",
         exports="gtool.export.onnx:of_generator",
         next_command="gtool sample {path}",
@@ -53,7 +55,8 @@ MODELS = {
     "gansformer": Model(
         config="gtool.models.gansformer.config:GANsformerConfig",
         network="gtool.models.gansformer.network:Generator",
-        trainer="gtool.train.gan_trainer",
+        trainer="gtool.train.gan:GANTrainer",
+        sections=("augment", "loss"),
         released="gtool.models.gansformer.released",
         exports="gtool.export.onnx:of_generator",
         next_command="gtool sample {path}",
@@ -66,7 +69,8 @@ MODELS = {
     "paint-transformer": Model(
         config="gtool.models.paint_transformer.config:PaintTransformerConfig",
         network="gtool.models.paint_transformer.network:build_predictor",
-        trainer="gtool.train.strokes_trainer",
+        trainer="gtool.train.strokes:StrokesTrainer",
+        sections=("strokes",),
         released="gtool.models.paint_transformer.released",
         exports="gtool.export.onnx:of_predictor",
         next_command="gtool paint photo.jpg --weights {path}",
@@ -76,7 +80,8 @@ MODELS = {
     "vqgan": Model(
         config="gtool.models.vqgan.config:VQGANConfig",
         network="gtool.models.vqgan.network:make_tokenizer",
-        trainer="gtool.train.tokenizer_trainer",
+        trainer="gtool.train.tokenizer:TokenizerTrainer",
+        sections=("reconstruction",),
         released="gtool.models.vqgan.released",
         exports="gtool.export.onnx_codes:of_tokenizer",
         next_command="gtool train prior --tokenizer {path}",
@@ -85,7 +90,8 @@ MODELS = {
     "prior": Model(
         config="gtool.models.prior.composer_config:ComposerConfig",
         network="gtool.models.prior.composer:Composer",
-        trainer="gtool.train.prior_trainer",
+        trainer="gtool.train.prior:PriorTrainer",
+        sections=("prior",),
         released="gtool.models.prior.released",
         exports="gtool.export.onnx_codes:of_composer",
         next_command="gtool sample {path}",
@@ -132,9 +138,14 @@ def networks(name: str) -> ModuleType:
     return import_module(find_model(name).network.partition(":")[0])
 
 
-def trainer(name: str) -> ModuleType:
-    """Import and return what a model's family adds to `gtool train`: open_inputs, check, step_flops, Trainer."""
-    return import_module(find_model(name).trainer)
+def trainer(name: str) -> Any:
+    """Return the class that trains a model, a subclass of `gtool.train.trainer.Trainer`."""
+    return _named(find_model(name).trainer)
+
+
+def foreign_sections(name: str) -> set[str]:
+    """Return the sections of recipes that mean nothing for a model, and something for others."""
+    return {section for row in MODELS.values() for section in row.sections} - set(find_model(name).sections)
 
 
 def released(name: str) -> ModuleType:

@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gtool.config.recipe import Recipe, validate
+from gtool.config.recipe import validate
+from gtool.config.schema import Recipe
 from gtool.errors import CheckpointError, RecipeError
 from gtool.io.run_folder import read_meta
 from gtool.models import registry
@@ -77,7 +78,7 @@ class Plan:
         """Whether the prior has learned to compose from a condition that says nothing."""
         recipe = self.meta.get("recipe")
         prior = recipe.get("prior") if isinstance(recipe, dict) else None
-        return isinstance(prior, dict) and prior.get("untold", 0.0) != 0
+        return isinstance(prior, dict) and prior.get("condition_dropout", 0.0) != 0
 
     @property
     def is_untold(self) -> bool:

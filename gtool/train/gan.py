@@ -1,13 +1,12 @@
-"""Adversarial training of a generator and a discriminator: init_state, step.
+"""Training of a GAN: the step, and the trainer. TransGAN and GANsformer differ in networks and recipes only.
 
 One `step` is n_critic discriminator updates and one generator update. The order inside it is what the released
 TransGAN code gets wrong and this module gets right: all micro-batches of the discriminator, its update, all
 micro-batches of the generator, its update; the discriminator is frozen while the generator learns, so that no
 gradient of the generator's loss is left in it.
 
-`adversarial_state` holds what changes, `draws` the random numbers, `regularization` the terms beside the adversarial
-loss, `adaptive` the strength of augmentation. One engine trains every family: networks of another contract are told
-apart by what they have, as `num_ws` latents for layers.
+`gan_state` holds what changes, `gan_random` the random numbers, `gan_losses` R1 and R2 weights, WGAN-GP, path length
+and the other terms beside the adversarial loss.
 
 Axis letters: N images of the global batch, n of one share; R resolution.
 """
@@ -15,208 +14,257 @@ Axis letters: N images of the global batch, n of one share; R resolution.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gtool.config.schema import Recipe
+from gtool.data.loader import Batches
+from gtool.io.run_folder import RunFolder
 from gtool.losses import adversarial as losses
+from gtool.losses import penalties
+from gtool.metrics.weight_free import Yardstick
+from gtool.models.generate import generate as generate_images
 from gtool.nn.ranges import to_pm1
-from gtool.train import regularization
-from gtool.train.augment import ada_controller as adaptive
+from gtool.runtime.random import derive_seed
+from gtool.train import gan_losses
 from gtool.train.augment.augment import augment
-from gtool.train.gan_state import Batches, State, check_networks, init_state, learning_rates
-from gtool.train.optim import average, clip_and_step, set_rate
-from gtool.train.random_draws import Latents, View, generate, judge, look, parts_of, take
-from gtool.train.regularization import Share
-from gtool.train.schedules import ema_beta, gammas, rate_factor
+from gtool.train.gan_random import (
+    Latents,
+    View,
+    augment_and_discriminate,
+    discriminate,
+    generate,
+    micro_batches,
+    take,
+)
+from gtool.train.gan_state import GANState, check_networks, init_state, learning_rates
+from gtool.train.optim import clip_and_step, ema_beta, ema_update, rate_factor, set_rate
+from gtool.train.trainer import Trainer
 
-__all__ = ["Batches", "State", "check_networks", "init_state", "step"]
+ADAPT_STEPS = 4  # between two changes of the probability of augmentation
+Reused = tuple[Tensor, Tensor]  # images (n, 3, R, R) with their graph, and detached logits (n,) of the reals
 
 
-def step(state: State) -> dict[str, Tensor]:
+def step(state: GANState) -> dict[str, Tensor]:
     """Update the discriminator n_critic times and the generator once; returns scalar statistics on the device."""
-    train = state.recipe.train
-    _set_learning_rates(state)
-    _set_locality(state)
+    recipe = state.recipe
+    factor = rate_factor(recipe, state.steps, state.progress)
+    for optimizer, rate in zip(
+        (state.generator_optimizer, state.discriminator_optimizer), learning_rates(recipe), strict=True
+    ):
+        set_rate(optimizer, rate * factor)
+    if recipe.train.locality:  # attention neighbourhoods of TransGAN's version 1 widen on a schedule
+        widths = (width for until, width in recipe.train.locality if state.nimg < 1000 * until)
+        state.bare("generator").set_locality(next(widths, None))
     stats: dict[str, Tensor] = {}
-    shared = None
-    for critic in range(train.n_critic):
-        shared, seen = _discriminator_step(state, critic)
+    reused = None
+    for critic in range(recipe.train.n_critic):
+        reused, seen = _discriminator_step(state, critic)
         stats |= seen
-        state.nimg += train.batch_size
-    stats |= _generator_step(state, shared)
-    _update_ema(state)
+        state.nimg += recipe.train.batch_size
+    stats |= _generator_step(state, reused)
+    ema_update(state.ema, state.bare("generator"), ema_beta(recipe, state.nimg), buffers="copy")
     state.steps += 1
-    if state.recipe.augment.target is not None:
+    if recipe.augment.target is not None:
         stats["augment_p"] = torch.tensor(state.augment_p)
-        adaptive.adjust(state)
+        _adapt_augmentation(state, recipe.augment.target)
     return stats
 
 
-@dataclass(frozen=True)
-class Shared:
-    """What the generator step takes over from the discriminator step when `train.share_fakes` is set."""
-
-    fake: Tensor  # (n, 3, R, R) with its graph
-    real_logits: Tensor  # (n,), detached
-
-
-def _discriminator_step(state: State, critic: int) -> tuple[Shared | None, dict[str, Tensor]]:
+def _discriminator_step(state: GANState, critic: int) -> tuple[Reused | None, dict[str, Tensor]]:
+    """Update the discriminator; returns what the generator step reuses with `train.share_fakes`, and statistics."""
     recipe, optimizer = state.recipe, state.discriminator_optimizer
     batch = recipe.train.batch_size
     real = to_pm1(state.batches.next(batch).to(state.compute.device, non_blocking=True))
     latents = Latents.draw(state, batch, f"discriminator-{critic}")
-    seen = ("real", "fake", "mix") if recipe.loss.gradient_penalty else ("real", "fake")
-    views = [View.draw(state, batch, what, critic) for what in seen]
-    parts = parts_of(state, batch)
-    batch_mean = regularization.mean_real_logit(state, real, views[0], parts)
-    state.bare_discriminator.requires_grad_(True)
+    purposes = ("real", "fake", "mix") if recipe.loss.gradient_penalty else ("real", "fake")
+    views = [View.draw(state, batch, purpose, critic) for purpose in purposes]
+    parts = micro_batches(state, batch)
+    mean_logit = gan_losses.mean_real_logit(state, real, views[0], parts)
+    state.bare("discriminator").requires_grad_(True)
     optimizer.zero_grad(set_to_none=True)
-    shared = None
+    reused = None
     sums: dict[str, Tensor] = {}
     for position, part in enumerate(parts):
-        share = Share(state, part, critic, [view.of(part, real.device) for view in views])
-        fake = _fakes(state, latents, part)
+        seen = [view.of(part, real.device) for view in views]
+        chunk, fake = take(real, part, parts), _fakes(state, latents, part)
         with _no_sync(state, state.discriminator, last=position == len(parts) - 1):
-            loss, stats, logits = _discriminator_loss(
-                share, take(real, part, parts), fake.detach(), batch_mean
-            )
+            loss, logits, stats = _discriminator_loss(state, chunk, fake.detach(), seen[:2], mean_logit)
+            if recipe.loss.gradient_penalty and state.steps % recipe.loss.penalty_interval == 0:
+                penalty = gan_losses.gradient_penalty(state, chunk, fake.detach(), seen[2], part, critic)
+                stats["penalty"] = stats["penalty"] + penalty if "penalty" in stats else penalty
+            if "penalty" in stats:
+                loss = loss + recipe.loss.penalty_interval * stats["penalty"]
             state.compute.accelerator.backward(loss / len(parts))
         if recipe.train.share_fakes:
-            shared = Shared(fake, logits.detach())
+            reused = (fake, logits.detach())
         for name, value in stats.items():
             sums[name] = sums.get(name, 0.0) + value.detach() / len(parts)
     if recipe.augment.target is not None:
-        adaptive.watch(state, sums["real_sign"])
-    sums["discriminator_grad_norm"] = _clip_and_step(state, state.discriminator, optimizer)
-    return shared, sums
+        state.real_sign += state.compute.mean(sums["real_sign"])
+    limit = recipe.optim.clip_grad_norm
+    sums["discriminator_grad_norm"] = clip_and_step(state.compute, state.discriminator, optimizer, limit)
+    return reused, sums
 
 
 def _discriminator_loss(
-    share: Share, real: Tensor, fake: Tensor, batch_mean: Tensor | None
-) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-    """Loss of one share, its statistics, and the logits of the reals."""
-    state, recipe, views = share.state, share.state.recipe, share.views[:2]
-    is_due = state.steps % recipe.loss.penalty_interval == 0
-    weights = gammas(recipe, state.progress) if is_due else (0.0, 0.0)
-    zero_centred = any(weights)
-    differenced = zero_centred and recipe.loss.penalty_method == "finite-difference"
-    exact = zero_centred and not differenced
-    inputs = [
-        images.detach().requires_grad_(exact and weight > 0)
-        for images, weight in zip((real, fake), weights, strict=True)
-    ]
-    images = [augment(chunk, view.draws) for chunk, view in zip(inputs, views, strict=True)]
-    if differenced:
-        shifted = regularization.shifted(share, images)
-        images, views = images + list(shifted.values()), views + [views[place] for place in shifted]
-    with state.compute.autocast(enabled=not (exact and regularization.in_full_precision(recipe))):
-        if exact and not all(weights):
+    state: GANState, real: Tensor, fake: Tensor, views: list[View], mean_logit: Tensor | None
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Return the adversarial loss with drift, the logits of the reals (n,), and statistics with R1 + R2 (`penalty`)."""
+    recipe = state.recipe
+    gammas = gan_losses.gammas(state)
+    penalized = [place for place, gamma in enumerate(gammas) if gamma]
+    inputs = [x.detach().requires_grad_(gamma > 0) for x, gamma in zip((real, fake), gammas, strict=True)]
+    images = [augment(x, view.draws) for x, view in zip(inputs, views, strict=True)]
+    with state.compute.autocast(enabled=not penalized or gan_losses.penalties_autocast(state)):
+        if len(penalized) == 1:
             # A second derivative is half the work of all: what needs none goes by itself.
             alone = zip(images, views, strict=True)
-            logits = tuple(judge(state.discriminator, [chunk], [view])[0] for chunk, view in alone)
+            logits = tuple(discriminate(state.discriminator, [x], [view])[0] for x, view in alone)
         else:
-            logits = judge(state.discriminator, images, views)
+            logits = discriminate(state.discriminator, images, views)
     loss = losses.discriminator_loss(recipe.loss.kind, logits[0], logits[1])
     stats = {"discriminator_loss": loss, "real_logit": logits[0].mean(), "fake_logit": logits[1].mean()}
     if recipe.augment.target is not None:
         stats["real_sign"] = logits[0].sign().mean()
     if recipe.loss.drift:
-        mean = logits[0].mean().detach() if batch_mean is None else batch_mean
+        mean = logits[0].mean().detach() if mean_logit is None else mean_logit
         loss = loss + recipe.loss.drift * losses.drift(logits[0], mean)
-    terms = []
-    if zero_centred:
-        slopes = (
-            regularization.differences(recipe, logits)
-            if differenced
-            else regularization.exact_slopes(logits, inputs)
-        )
-        terms += [gamma / 2 * slope for gamma, slope in zip(weights, slopes, strict=True) if gamma]
-    if is_due and recipe.loss.gradient_penalty:
-        terms.append(regularization.gradient_penalty(share, real, fake))
-    if terms:
+    if penalized:  # R1 on reals, R2 on fakes: gamma / 2 E[|grad D|^2]
+        slopes = penalties.zero_centred([logits[i] for i in penalized], [inputs[i] for i in penalized])
+        terms = [gammas[place] / 2 * slope for place, slope in zip(penalized, slopes, strict=True)]
         stats["penalty"] = torch.stack(terms).sum()
-        loss = loss + recipe.loss.penalty_interval * stats["penalty"]
-    return loss, stats, logits[0]
+    return loss, logits[0], stats
 
 
-def _generator_step(state: State, shared: Shared | None) -> dict[str, Tensor]:
+def _generator_step(state: GANState, reused: Reused | None) -> dict[str, Tensor]:
     recipe, optimizer = state.recipe, state.generator_optimizer
     batch = recipe.train.generator_batch_size or recipe.train.batch_size
-    network = state.bare_discriminator
-    network.requires_grad_(False)
+    compares = losses.needs_real_in_generator(recipe.loss.kind)
+    state.bare("discriminator").requires_grad_(False)
     optimizer.zero_grad(set_to_none=True)
-    sums = regularization.add_path_length(state, batch)
+    sums = gan_losses.add_path_length(state, batch)
     latents = Latents.draw(state, batch, "generator")
     view = View.draw(state, batch, "generated")
-    real = _real_for_generator(state, batch) if shared is None else None
-    parts = parts_of(state, batch)
+    real = None  # for losses that look at reals; they are not counted in nimg
+    if reused is None and (compares or recipe.loss.super_resolution):
+        real = to_pm1(state.batches.next(batch).to(state.compute.device, non_blocking=True))
+    parts = micro_batches(state, batch)
     for position, part in enumerate(parts):
         seen = view.of(part, state.compute.device)
         with _no_sync(state, state.generator, last=position == len(parts) - 1):
-            fake = shared.fake if shared else _fakes(state, latents, part, with_graph=True)
-            real_logits = shared.real_logits if shared else None
-            if real is not None and losses.needs_real_in_generator(recipe.loss.kind):
+            fake, real_logits = reused or (_fakes(state, latents, part, with_graph=True), None)
+            chunk = None if real is None else take(real, part, parts)
+            if chunk is not None and compares:
                 with torch.no_grad():
-                    real_logits = look(state, network, take(real, part, parts), seen)
-            logits = look(state, network, fake, seen)
+                    real_logits = augment_and_discriminate(state, chunk, seen)
+            logits = augment_and_discriminate(state, fake, seen)
             loss = losses.generator_loss(recipe.loss.kind, logits, real_logits)
             stats = {"generator_loss": loss, "fake_std": fake.detach().std(dim=0).mean()}
-            seen_real = None if real is None else take(real, part, parts)
-            loss = loss + regularization.auxiliary(state, latents, part, fake, seen_real)
+            loss = loss + gan_losses.auxiliary(state, latents, part, fake, chunk)
             state.compute.accelerator.backward(loss / len(parts))
         for name, value in stats.items():
             sums[name] = sums.get(name, 0.0) + value.detach() / len(parts)
-    sums["generator_grad_norm"] = _clip_and_step(state, state.generator, optimizer)
+    limit = recipe.optim.clip_grad_norm
+    sums["generator_grad_norm"] = clip_and_step(state.compute, state.generator, optimizer, limit)
     return sums
 
 
-def _real_for_generator(state: State, batch: int) -> Tensor | None:
-    """Reals for losses and auxiliary tasks of the generator that look at them; they are not counted in nimg."""
-    loss = state.recipe.loss
-    if not (losses.needs_real_in_generator(loss.kind) or loss.super_resolution):
-        return None
-    return to_pm1(state.batches.next(batch).to(state.compute.device, non_blocking=True))
-
-
-def _fakes(state: State, latents: Latents, part: slice, with_graph: bool = False) -> Tensor:
-    """Generate the images of a part; the graph is kept only for those who will use it."""
+def _fakes(state: GANState, latents: Latents, part: slice, with_graph: bool = False) -> Tensor:
+    """Generate a slice of the batch in fp32; the graph is kept only where it will be used."""
     keep = with_graph or state.recipe.train.share_fakes
     with nullcontext() if keep else torch.no_grad(), state.compute.autocast():
         images: Tensor = generate(state, latents, part)
     return images.float()
 
 
-def _no_sync(state: State, network: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
+def _no_sync(state: GANState, network: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
     return nullcontext() if last else state.compute.accelerator.no_sync(network)
 
 
-def _clip_and_step(state: State, network: nn.Module, optimizer: Any) -> Tensor:
-    return clip_and_step(state.compute, network, optimizer, state.recipe.optim.clip_norm)
+def _adapt_augmentation(state: GANState, target: float) -> None:
+    """Steer the probability of augmentation (Karras et al. 2020, StyleGAN2-ADA, section 3).
+
+    The discriminator overfits where r = E[sign D(x)] over augmented reals is above the target: then the probability
+    rises, else it falls, by the images of the last ADAPT_STEPS steps over `augment.kimg`.
+    """
+    if state.steps % ADAPT_STEPS:
+        return
+    train = state.recipe.train
+    r = float(state.real_sign) / (ADAPT_STEPS * train.n_critic)
+    images = ADAPT_STEPS * train.n_critic * train.batch_size
+    direction = (r > target) - (r < target)
+    change = direction * images / (1000 * state.recipe.augment.kimg)
+    state.augment_p = min(1.0, max(0.0, state.augment_p + change))
+    state.real_sign.zero_()
 
 
-def _set_learning_rates(state: State) -> None:
-    factor = rate_factor(state.recipe, state.steps, state.progress)
-    optimizers = (state.generator_optimizer, state.discriminator_optimizer)
-    for optimizer, rate in zip(optimizers, learning_rates(state.recipe), strict=True):
-        set_rate(optimizer, rate * factor)
+class GANTrainer(Trainer):
+    """A generator and a discriminator in training, shown as grids of samples, scored by rfd and swd."""
 
+    ranked_by = "rfd"
+    check = staticmethod(check_networks)
+    step = staticmethod(step)
+    scorer: Yardstick | None = None
 
-def _set_locality(state: State) -> None:
-    """Widen the attention neighbourhood of version 1 on its schedule of (until kimg, width); then none."""
-    schedule = state.recipe.train.locality
-    if schedule:
-        width = next((width for until, width in schedule if state.nimg < 1000 * until), None)
-        state.bare_generator.set_locality(width)
+    @staticmethod
+    def step_flops(recipe: Recipe, forward: dict[str, float]) -> float:
+        """Return the floating-point operations of training per real image, from those of the two forwards.
 
+        A forward with its backward costs three forwards; a penalty costs about 6.3 forwards of the discriminator
+        (counted for the CIFAR-10 networks), the path length as many of the generator, as often as they are due.
+        """
+        generator, discriminator = forward["generator"], forward["discriminator"]
+        loss, train = recipe.loss, recipe.train
+        penalty = 6.3 * sum(1 for weight in (loss.gradient_penalty, loss.r1_gamma, loss.r2_gamma) if weight)
+        path = 6.3 / (loss.path_length_batch_shrink * loss.path_length_interval) if loss.path_length else 0.0
+        ratio = (train.generator_batch_size or train.batch_size) / (train.n_critic * train.batch_size)
+        fakes = 0.0 if train.share_fakes else generator
+        for_discriminator = fakes + (6.0 + penalty / loss.penalty_interval) * discriminator
+        return for_discriminator + ratio * (3.0 * (generator + discriminator) + path * generator)
 
-@torch.no_grad()
-def _update_ema(state: State) -> None:
-    trained = state.bare_generator
-    average(state.ema, trained, ema_beta(state.recipe, state.nimg))
-    # Buffers are copied: what counts or remembers is no weight. One that the average lacks belongs to training alone.
-    buffers = dict(trained.named_buffers())
-    for name, averaged in state.ema.named_buffers():
-        averaged.copy_(buffers[name])
+    def prepare(self, inputs: Any) -> None:
+        """Read the images and build the networks."""
+        recipe, compute = self.recipe, self.compute
+        self.images = self.load_images(inputs)
+        batches = Batches(
+            self.images,
+            seed=recipe.train.seed,
+            flip=recipe.data.flip,
+            rank=compute.rank,
+            world_size=compute.world_size,
+        )
+        self.state = init_state(recipe, self.config, batches, compute)
+
+    def open_reports(self, run: RunFolder) -> None:
+        """Save a grid of real images, and measure what scores are compared with."""
+        super().open_reports(run)
+        train = self.recipe.train
+        if train.metrics and len(self.images) >= 4:
+            self.scorer = Yardstick.build(
+                self.images.images, num=train.metric_images, device=self.compute.device
+            )
+
+    def real_images(self) -> np.ndarray:
+        """Return the first images of the data set."""
+        return np.asarray(self.images.images[np.arange(min(self.recipe.sample.num, len(self.images)))])
+
+    def preview(self) -> np.ndarray:
+        """Generate from the fixed latents."""
+        return self._generate(self.recipe.sample.num, self.recipe.train.seed)
+
+    def measure(self) -> dict[str, float]:
+        """Score fresh images of the averaged generator; their seed is never one that a user samples with by chance."""
+        if self.scorer is None:
+            return {}
+        train = self.recipe.train
+        scores = self.scorer.score(self._generate(train.metric_images, derive_seed("metrics", train.seed)))
+        wanted = tuple(train.metrics)
+        return {name: value for name, value in scores.items() if name.startswith(wanted) or name == "rfd"}
+
+    def _generate(self, count: int, seed: int) -> np.ndarray:
+        chunks = generate_images(self.state.ema, seed, torch.arange(count), self.compute)
+        return torch.cat(list(chunks)).numpy()

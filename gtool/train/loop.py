@@ -10,15 +10,14 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+import torch
+from torch import Tensor
+
+from gtool.config.schema import TrainRecipe
 from gtool.errors import DivergedError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from gtool.config.recipe import TrainRecipe
-    from gtool.runtime.device import Compute
+from gtool.runtime.device import Compute
 
 
 class Progress(Protocol):
@@ -99,8 +98,6 @@ def _agree(compute: Compute, seconds: float, signum: int | None) -> tuple[float,
     """Take the slowest clock and any signal of all processes, so that all of them stop at the same step."""
     if compute.world_size == 1:
         return seconds, signum
-    import torch
-
     mine = torch.tensor([seconds, float(signum or 0)], dtype=torch.float64, device=compute.device)
     if compute.device.type == "mps":
         mine = mine.float()

@@ -1,41 +1,45 @@
-"""What a `gtool train` command line asks for, worked out before anything heavy is imported or written."""
+"""What a `gtool train` command line asks for, decided before anything heavy is imported or written."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from gtool.config.recipe import (
-    Recipe,
     find_recipe,
     first_reason,
     make_recipe,
     overlay,
+    parse_setting,
     read_table,
     shipped_recipes,
     validate,
 )
+from gtool.config.schema import Recipe
 from gtool.data.names import find_dataset
 from gtool.errors import CheckpointError, GToolError, RecipeError
-from gtool.io.run_folder import RunFolder, find_start, newest_run, open_run
+from gtool.io.run_folder import RunFolder, find_start, newest_run, open_run, read_meta
 from gtool.models import registry
 from gtool.runtime.processes import has_gpu
+from gtool.train.augment.policies import parse_policy
+from gtool.train.prior_tokenizer import find_tokenizer
 
-FINETUNE = "finetune"  # the recipe of models that can go on from trained weights
+FINETUNE = "finetune"  # the recipe of models that can be fine-tuned
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class TrainOptions:
     """The command line of `gtool train`, as typed."""
 
     model: str
     recipe: str | None = None  # a shipped name or a TOML file
-    settings: list[str]  # --set a.b=value, in order
+    settings: tuple[str, ...] = ()  # --set a.b=value, in order
     flags: Mapping[str, Any]  # recipe key -> value, from the dedicated flags
-    finetune: str | None = None  # pictures to go on with from trained weights: a data set's name
+    finetune: str | None = None  # images to fine-tune trained weights on: a data set's name
     out: Path | None = None
     resume: str | None = None  # "auto" or a run folder
     device: str = "auto"
@@ -45,163 +49,169 @@ class Request:
     as_json: bool = False
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What will run."""
+def resolve(options: TrainOptions) -> tuple[Recipe, Any, str, RunFolder | None]:
+    """Decide what runs: model defaults < recipe < `--set` < flags, or the recipe of a run that is resumed.
 
-    recipe: Recipe  # resolved: its `model` table is complete
-    config: Any  # the model's own config
-    name: str  # of the recipe
-    run: RunFolder | None  # to go on with
-
-
-def make_plan(request: Request) -> Plan:
-    """Resolve recipe, overrides and the run to resume.
+    Returns:
+        the recipe with a complete `model` table, the model's own config, the name of the recipe, and the run to resume.
 
     Raises:
         RecipeError: unknown model, recipe, key; wrong type; impossible combination.
         DataError: the data set's name leads nowhere.
-        CheckpointError: the run to resume is not there.
+        CheckpointError: the run to resume, or weights that are needed, are not there.
     """
-    learns_from = registry.find_model(request.model).learns_from
-    _refuse_unknown_tracker(request.tracker)
-    if request.finetune is not None:
-        _refuse_finetune(request)
-        request = replace(request, flags={**request.flags, "data.dataset": request.finetune})
-    run = _run_to_resume(request)
-    if run is not None and request.recipe and request.resume != "auto":
-        raise RecipeError("--recipe cannot change a run that is resumed; its own recipe.toml is used")
+    row, flags = registry.find_model(options.model), dict(options.flags)
+    _check_tracker(options.tracker)
+    if options.finetune is not None:
+        _check_finetune(options)
+        flags["data.dataset"] = options.finetune
+    run = _run_to_resume(options)
     if run is not None:
-        _read_recipe(run.recipe, request.model)  # before anything is looked for on its behalf
-    tokenizer = None
-    if learns_from is not None:
-        from gtool.train.prior_tokenizer import with_tokenizer
-
-        request, tokenizer = with_tokenizer(request, run)
-    name, path = ("resumed", run.recipe) if run else _choose_recipe(request)
-    table = _read_recipe(path, request.model)
-    if tokenizer is not None and run is None:
-        overlay(table, ["data", "resolution"], tokenizer.resolution)
-        overlay(table, ["model", "tokenizer"], dict(tokenizer.config))
+        if options.recipe and options.resume != "auto":
+            raise RecipeError("--recipe cannot change a run that is resumed; its own recipe.toml is used")
+        table = _read_recipe(run.recipe, options.model)
+        if row.learns_from is not None:
+            _keep_tokenizer(options, flags, table)
+        name, path = "resumed", run.recipe
+    else:
+        tokenizer = None if row.learns_from is None else _choose_tokenizer(options, flags, row.learns_from)
+        name, path = _choose_recipe(options, flags)
+        table = _read_recipe(path, options.model)
+        if tokenizer is not None:
+            overlay(table, ["data", "resolution"], tokenizer.resolution)
+            overlay(table, ["model", "tokenizer"], dict(tokenizer.config))
     original = make_recipe(table, where=str(path))
-    if "train.kimg" in request.flags and isinstance(table.get("train"), dict):
+    if "train.kimg" in flags and isinstance(table.get("train"), dict):
         # A length asked for in images replaces one in minutes: schedules then never look at the clock, and a run that
         # is killed and resumed ends with the same bits.
         table["train"].pop("minutes", None)
-    for key, value in request.flags.items():
+    for key, value in flags.items():
         overlay(table, key.split("."), value)
-    settings = [setting for setting in request.settings if setting.partition("=")[0] not in request.flags]
+    settings = [setting for setting in options.settings if setting.partition("=")[0] not in flags]
     recipe = make_recipe(table, settings, where=str(path))
     find_dataset(recipe.data.dataset)  # raises when the name leads nowhere
     if recipe.train.weights is not None and run is None:
-        _refuse_weights(recipe)
-        recipe = _with_network_of_weights(recipe, table, settings, path)
-    if tokenizer is not None:
-        # What a prior is told of an image, and what it learns images from, are one thing.
+        table["model"] = _network_of_weights(recipe)
+        recipe = make_recipe(table, settings, where=str(path))
+        if recipe.model != table["model"]:
+            other = next(key for key in recipe.model if recipe.model[key] != table["model"].get(key))
+            raise RecipeError(f"model.{other}: the network is that of {recipe.train.weights}; leave it out")
+    if row.learns_from is not None:
+        # The condition of a prior is what its images are read with.
         overlay(recipe.model, ["prior", "condition"], recipe.data.condition)
     config = _configure(recipe, original.data.resolution, path)
     resolved = recipe.model_copy(update={"model": config.model_dump(mode="json", exclude_none=True)})
-    _check_batches(resolved, request.num_processes or 1)
-    _check_policy(resolved)
+    _check_batches(resolved, options.num_processes or 1)
+    try:
+        parse_policy(resolved.augment.policy)
+    except ValueError as bad:
+        raise RecipeError(f"augment.policy: {bad}") from None
     if run:
         _check_same_networks(original, resolved, run)
-    return Plan(resolved, config, name, run)
+    return resolved, config, name, run
 
 
 def _read_recipe(path: Path, model: str) -> dict[str, Any]:
-    """Return the tables of a recipe file.
-
-    Raises:
-        RecipeError: of another model.
-    """
+    """Return the tables of a recipe file for a model."""
     table = read_table(path)
     if table.get("model_name") != model:
         raise RecipeError(f"recipe {path}: is for the model {table.get('model_name')!r}, not for `{model}`")
     return table
 
 
-def _refuse_finetune(request: Request) -> None:
-    if not _can_finetune(request.model):
-        raise RecipeError(
-            f"--finetune is for paint-transformer; {request.model} learns from pictures of yours by "
-            f"--dataset {request.finetune}"
-        )
-    if "data.dataset" in request.flags:
-        raise RecipeError("--finetune names the pictures already; leave --dataset out")
-
-
-def _can_finetune(model: str) -> bool:
-    return f"{model}/{FINETUNE}" in shipped_recipes(model)
-
-
-def _refuse_weights(recipe: Recipe) -> None:
-    if not _can_finetune(recipe.model_name):
-        raise RecipeError(
-            f"--weights: {recipe.model_name} cannot begin with weights, which hold one of its networks alone; "
-            "go on with a whole run by --resume"
-        )
-
-
-def _with_network_of_weights(
-    recipe: Recipe, table: dict[str, Any], settings: list[str], path: Path
-) -> Recipe:
-    """Take the network of the weights that training begins with, whatever the recipe's own would be.
-
-    Raises:
-        CheckpointError: the weights cannot be used.
-        RecipeError: a setting asks for another network.
-    """
-    weights = find_start(str(recipe.train.weights), recipe.model_name)
-    from gtool.models.trained import open_trained
-
-    trained = open_trained(weights)
-    if trained.model != recipe.model_name:
-        raise CheckpointError(f"{weights}: weights of {trained.model}, not of {recipe.model_name}")
-    found = trained.config.model_dump(mode="json", exclude_none=True)
-    table["model"] = found
-    recipe = make_recipe(table, settings, where=str(path))
-    if recipe.model != found:
-        other = next(key for key in recipe.model if recipe.model[key] != found.get(key))
-        raise RecipeError(f"model.{other}: the network is that of {weights}; leave it out")
-    return recipe
-
-
-def _refuse_unknown_tracker(tracker: str | None) -> None:
-    from importlib.util import find_spec
-
+def _check_tracker(tracker: str | None) -> None:
     if tracker not in (None, "tensorboard"):
         raise RecipeError(f"--tracker {tracker}: only tensorboard is known")
     if tracker and find_spec("tensorboard") is None:
         raise GToolError("--tracker tensorboard: not installed; run `pip install 'gtool[tensorboard]'`")
 
 
-def _run_to_resume(request: Request) -> RunFolder | None:
-    if request.resume is None:
+def _check_finetune(options: TrainOptions) -> None:
+    if not registry.find_model(options.model).finetunes:
+        models = ", ".join(registry.models_that(finetunes=True))
+        raise RecipeError(
+            f"--finetune is for {models}; {options.model} learns from your images by --dataset {options.finetune}"
+        )
+    if "data.dataset" in options.flags:
+        raise RecipeError("--finetune names the images already; leave --dataset out")
+
+
+def _run_to_resume(options: TrainOptions) -> RunFolder | None:
+    if options.resume is None:
         return None
-    if request.resume != "auto":
-        return open_run(Path(request.resume).expanduser())
-    if request.out is not None:
-        return open_run(request.out) if (request.out / "recipe.toml").is_file() else None
-    return newest_run(request.model, with_weights=False)
+    if options.resume != "auto":
+        return open_run(Path(options.resume).expanduser())
+    if options.out is not None:
+        return open_run(options.out) if (options.out / "recipe.toml").is_file() else None
+    return newest_run(options.model, with_weights=False)
 
 
-def _choose_recipe(request: Request) -> tuple[str, Path]:
+def _choose_recipe(options: TrainOptions, flags: Mapping[str, Any]) -> tuple[str, Path]:
     """Take the recipe asked for, or the data set's; without a GPU its -cpu sibling where there is one."""
-    if request.recipe or request.finetune is not None:
-        path = find_recipe(request.recipe or FINETUNE, request.model)
+    if options.recipe or options.finetune is not None:
+        path = find_recipe(options.recipe or FINETUNE, options.model)
         return path.stem, path
-    known = [name.partition("/")[2] for name in shipped_recipes(request.model)]
-    dataset = str(request.flags.get("data.dataset", "scenes"))
+    known = [name.partition("/")[2] for name in shipped_recipes(options.model)]
+    dataset = str(flags.get("data.dataset", "scenes"))
     short = Path(dataset).name.lower()
     near = [name for name in known if re.fullmatch(rf"{re.escape(short)}(-\d+)?", name)]
     near.sort(key=lambda name: name != short)  # the data set's own name before those with a resolution
-    exists = Path(dataset).expanduser().exists()
     any_data = "folder" if "folder" in known else "default"
-    name = near[0] if near and not exists else any_data
-    on_cpu = request.device == "cpu" or (request.device == "auto" and not has_gpu())
+    name = near[0] if near and not Path(dataset).expanduser().exists() else any_data
+    on_cpu = options.device == "cpu" or (options.device == "auto" and not has_gpu())
     if on_cpu and f"{name}-cpu" in known:
         name = f"{name}-cpu"
-    return name, find_recipe(name, request.model)
+    return name, find_recipe(name, options.model)
+
+
+def _choose_tokenizer(options: TrainOptions, flags: dict[str, Any], kind: str) -> Any:
+    """Find the tokenizer of a new prior; where no data set is named, it is the tokenizer's."""
+    asked, dataset = (_asked(options, flags, key) for key in ("prior.tokenizer", "data.dataset"))
+    found = find_tokenizer(kind, asked, dataset)
+    flags["prior.tokenizer"] = str(found.path)
+    if dataset is None and found.dataset is not None:
+        flags["data.dataset"] = found.dataset
+    return found
+
+
+def _keep_tokenizer(options: TrainOptions, flags: dict[str, Any], table: Mapping[str, Any]) -> None:
+    """Let a prior that is resumed have the tokenizer that it began with."""
+    if _asked(options, flags, "prior.tokenizer") is not None and options.resume != "auto":
+        raise RecipeError(
+            "--tokenizer cannot change a run that is resumed; it goes on with the codes that it has learned"
+        )
+    flags["prior.tokenizer"] = str(table.get("prior", {}).get("tokenizer", ""))
+
+
+def _asked(options: TrainOptions, flags: Mapping[str, Any], key: str) -> str | None:
+    """Return what a flag, a setting or a recipe file of the user's own says of a key, or None.
+
+    Recipes that come with gtool are for any data: the data set that they name is only a default.
+    """
+    settings = [parse_setting(setting) for setting in options.settings]
+    found = [flags.get(key), *(value for path, value in reversed(settings) if ".".join(path) == key)]
+    if options.recipe is not None and options.recipe.endswith(".toml"):
+        section, _, name = key.partition(".")
+        table = read_table(find_recipe(options.recipe, options.model)).get(section)
+        found.append(table.get(name) if isinstance(table, dict) else None)
+    return next((str(value) for value in found if value is not None), None)
+
+
+def _network_of_weights(recipe: Recipe) -> dict[str, Any]:
+    """Return the `[model]` table of the weights that training begins with, which replaces the recipe's."""
+    model = recipe.model_name
+    if not registry.find_model(model).finetunes:
+        raise RecipeError(
+            f"--weights: {model} cannot begin with weights, which hold one of its networks alone; "
+            "go on with a whole run by --resume"
+        )
+    path = find_start(str(recipe.train.weights), model)
+    meta = read_meta(path)
+    if meta.get("model") != model or not isinstance(meta.get("config"), dict):
+        raise CheckpointError(f"{path}: weights of {meta.get('model')}, not of {model}")
+    config = validate(registry.config_class(model), meta["config"], str(path), "config.")
+    table: dict[str, Any] = config.model_dump(mode="json", exclude_none=True)
+    return table
 
 
 def _configure(recipe: Recipe, made_for: int, path: Path) -> Any:
@@ -222,12 +232,12 @@ def _check_batches(recipe: Recipe, processes: int) -> None:
     generated = train.generator_batch_size or train.batch_size
     batches = {"train.batch_size": train.batch_size, "train.generator_batch_size": generated}
     if loss.path_length:
-        if generated % loss.path_length_shrink:
+        if generated % loss.path_length_batch_shrink:
             raise RecipeError(
-                f"loss.path_length_shrink = {loss.path_length_shrink} does not divide the generator's batch "
-                f"of {generated}"
+                f"loss.path_length_batch_shrink = {loss.path_length_batch_shrink} does not divide the generator's "
+                f"batch of {generated}"
             )
-        batches["loss.path_length_shrink: the batch"] = generated // loss.path_length_shrink
+        batches["loss.path_length_batch_shrink: the batch"] = generated // loss.path_length_batch_shrink
     for name, batch in batches.items():
         if batch % processes:
             raise RecipeError(f"{name} = {batch} cannot be divided by {processes} processes")
@@ -242,15 +252,6 @@ def _check_batches(recipe: Recipe, processes: int) -> None:
             "loss.mode_seeking compares two images of one micro-batch: train.micro_batch and the share of a "
             "process must be 2 or more"
         )
-
-
-def _check_policy(recipe: Recipe) -> None:
-    from gtool.train.augment.policies import parse_policy
-
-    try:
-        parse_policy(recipe.augment.policy)
-    except ValueError as bad:
-        raise RecipeError(f"augment.policy: {bad}") from None
 
 
 def _check_same_networks(original: Recipe, resolved: Recipe, run: RunFolder) -> None:

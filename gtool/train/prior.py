@@ -1,4 +1,4 @@
-"""Training of a prior over the codes of a tokenizer: init_state, step, measure.
+"""Training of an autoregressive prior over the codes of a tokenizer: state, step, trainer.
 
 Esser, Rombach and Ommer 2020, "Taming Transformers", section 3.2: maximum likelihood of the next code, given those
 before it and a condition. The tokenizer is frozen; the codes of all images are computed once, before training.
@@ -9,74 +9,59 @@ Axis letters: N images of the global batch, n of one share; L codes of an image,
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gtool.config.recipe import Recipe
+from gtool import console
+from gtool.config.schema import Recipe
+from gtool.data.conditions import CodeBatches, condition_size, read_ids
+from gtool.data.held_out import hold_out, open_images
+from gtool.data.label_colours import colour_maps, colours_of
 from gtool.data.loader import read_images
 from gtool.data.pixel_cache import ImageSet
-from gtool.models import registry
+from gtool.data.token_cache import load_codes
+from gtool.errors import CheckpointError, RecipeError
+from gtool.io.run_folder import RunFolder
+from gtool.io.weights import load_weights
 from gtool.models.prior.autoregressive import Choice, Request, compose
 from gtool.models.prior.config import SPATIAL
 from gtool.models.prior.network import decay_groups
 from gtool.nn.ranges import to_pm1, to_uint8
 from gtool.runtime.device import Compute
 from gtool.runtime.random import derive_seed, hashed_uniform
-from gtool.runtime.torch_random import make_generator
-from gtool.train.optim import average, clip_and_step, make_optimizer, set_rate
-from gtool.train.resume import TrainingState
-from gtool.train.schedules import ema_beta, rate_factor
+from gtool.train.optim import clip_and_step, ema_beta, ema_update, make_optimizer, rate_factor, set_rate
+from gtool.train.prior_tokenizer import PREFIX
+from gtool.train.reports import save_grid
+from gtool.train.trainer import Trainer, TrainingState, build_networks
 
-CHUNK = 64  # sequences that are measured at a time
-
-
-class Sequences(Protocol):
-    """Endless shares of global batches of codes with their conditions, in an order that is a function of the seed."""
-
-    position: int
-
-    def next(self, batch_size: int) -> tuple[Tensor, Tensor]:
-        """Return this process's share of the next batch: codes (n, h, w) and conditions (n, M), int64."""
-        ...
+CHUNK = 64  # sequences or images that are measured at a time
 
 
 @dataclass(kw_only=True)
-class State(TrainingState):
-    """Everything that training changes; `prior` is wrapped when there are processes.
+class PriorState(TrainingState):
+    """The prior with its optimizer; `ema` holds the averaged prior and the tokenizer: what is saved as weights."""
 
-    `ema` holds the averaged prior and the tokenizer: what is saved as weights, and samples.
-    """
+    in_training = ("prior",)
 
-    batches: Any = None  # Sequences: they are made of codes, and codes by `ema`, so they are set after it
     prior: nn.Module
-    ema: Any
     optimizer: Any
 
-    @property
-    def networks(self) -> dict[str, nn.Module]:
-        """The bare networks by the names they are saved under."""
-        return {"prior": self.bare(self.prior), "ema": self.ema}
 
-    @property
-    def optimizers(self) -> dict[str, tuple[nn.Module, Any]]:
-        """The optimizer with its network, by the name it is saved under."""
-        return {"optimizer": (self.networks["prior"], self.optimizer)}
+def init_state(recipe: Recipe, config: Any, tokenizer: Mapping[str, Tensor], compute: Compute) -> PriorState:
+    """Build the prior, its average beside the tokenizer, and the optimizer, at step 0.
 
-
-def init_state(recipe: Recipe, config: Any, tokenizer: Mapping[str, Tensor], compute: Compute) -> State:
-    """Build the prior (a function of the seed alone), its average beside the tokenizer, and the optimizer.
-
-    tokenizer: the tensors of its weights file.
+    tokenizer: the tensors of its weights file. `batches` are set later, as they are made of codes, and codes by `ema`.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(make_generator(recipe.train.seed, "init").initial_seed())
-        (composer,) = registry.networks(recipe.model_name).build(config)
+    (composer,) = build_networks(recipe, config)
     composer.tokenizer.load_state_dict(dict(tokenizer))
     ema = composer.to(compute.device).eval().requires_grad_(False)
     prior = copy.deepcopy(ema.prior).train().requires_grad_(True)
@@ -84,23 +69,18 @@ def init_state(recipe: Recipe, config: Any, tokenizer: Mapping[str, Tensor], com
         prior.compile()
     optimizer = make_optimizer(recipe.optim, decay_groups(prior, recipe.optim.weight_decay))
     prepare = compute.accelerator.prepare
-    return State(
-        recipe=recipe,
-        compute=compute,
-        prior=prepare(prior),
-        ema=ema,
-        optimizer=prepare(optimizer),
+    return PriorState(
+        recipe=recipe, compute=compute, ema=ema, prior=prepare(prior), optimizer=prepare(optimizer)
     )
 
 
-def step(state: State) -> dict[str, Tensor]:
+def step(state: PriorState) -> dict[str, Tensor]:
     """Update the prior once; returns scalar statistics on the device."""
     recipe, compute = state.recipe, state.compute
-    factor = rate_factor(recipe, state.steps, state.progress)
-    set_rate(state.optimizer, recipe.optim.learning_rate * factor)
-    first = state.position  # of the batch, in the order of all sequences
+    set_rate(state.optimizer, recipe.optim.learning_rate * rate_factor(recipe, state.steps, state.progress))
+    first = state.position + compute.rank * (recipe.train.batch_size // compute.world_size)
     codes, conditions = (x.to(compute.device) for x in state.batches.next(recipe.train.batch_size))
-    read, conditions = _replaced(state, codes, first), _told(state, conditions, first)
+    read, conditions = _replace_codes(state, codes, first), _drop_conditions(state, conditions, first)
     state.optimizer.zero_grad(set_to_none=True)
     share = len(codes)
     size = min(recipe.train.micro_batch or share, share)
@@ -108,60 +88,49 @@ def step(state: State) -> dict[str, Tensor]:
     for start in range(0, share, size):
         part = slice(start, start + size)
         is_last = start + size >= share
-        with _sync(state, is_last):
+        with nullcontext() if is_last else compute.accelerator.no_sync(state.prior):
             with compute.autocast():
                 logits = state.prior(conditions[part], read[part])
             loss = cross_entropy(state, logits, codes[part])
             compute.accelerator.backward(loss * (len(codes[part]) / share))
         losses.append(loss.detach())
-    norm = clip_and_step(compute, state.prior, state.optimizer, recipe.optim.clip_norm)
+    norm = clip_and_step(compute, state.prior, state.optimizer, recipe.optim.clip_grad_norm)
     state.nimg += recipe.train.batch_size
-    average(state.ema.prior, state.networks["prior"], ema_beta(recipe, state.nimg))
+    ema_update(state.ema.prior, state.bare("prior"), ema_beta(recipe, state.nimg))
     state.steps += 1
     return {"nll": torch.stack(losses).mean(), "grad_norm": norm}
 
 
-def cross_entropy(state: State, logits: Tensor, codes: Tensor) -> Tensor:
+def cross_entropy(state: PriorState, logits: Tensor, codes: Tensor) -> Tensor:
     """Return the mean of -log p in nats of codes (n, h, w), of logits (n, L, K) in the prior's order."""
     wanted = state.ema.prior.in_order(codes)  # (n, L)
     return F.cross_entropy(logits.float().flatten(0, 1), wanted.flatten())
 
 
-def _sync(state: State, is_last: bool) -> Any:
-    from contextlib import nullcontext
+def _replace_codes(state: PriorState, codes: Tensor, first: int) -> Tensor:
+    """Return input codes of which some are replaced at random (`pkeep` of the release); targets stay what they are.
 
-    return nullcontext() if is_last else state.compute.accelerator.no_sync(state.prior)
-
-
-def _replaced(state: State, codes: Tensor, first: int) -> Tensor:
-    """Return codes of which some are others at random: what the prior reads, not what it is to say (`pkeep`).
-
-    Each is a function of the seed and of the place of its sequence in the order of all, whatever process has it.
+    Each is a function of the seed and of the place of its sequence in the order of all, `first` for the first one.
     """
-    keep = state.recipe.prior.keep
+    keep = state.recipe.prior.token_keep_prob
     if keep == 1:
         return codes
-    n, length = len(codes), codes[0].numel()
-    start = first + state.compute.rank * n
-    hashed = hashed_uniform(state.recipe.train.seed, np.arange(start, start + n), 2 * length, "keep")
+    length, places = codes[0].numel(), np.arange(first, first + len(codes))
+    hashed = hashed_uniform(state.recipe.train.seed, places, 2 * length, "keep")
     random = torch.from_numpy(hashed).to(codes.device)
     others = (random[:, :length] * state.ema.tokenizer.codebook_size).long().view_as(codes)
     return torch.where((random[:, length:] < keep).view_as(codes), codes, others)
 
 
-def _told(state: State, conditions: Tensor, first: int) -> Tensor:
-    """Return conditions (n, M) of which some say nothing: the last id, everywhere; chosen as in `_replaced`."""
-    untold, size = state.recipe.prior.untold, state.ema.prior.config.condition_size
-    if not untold or size == 1:
+def _drop_conditions(state: PriorState, conditions: Tensor, first: int) -> Tensor:
+    """Return conditions (n, M) of which some are dropped: the last id, everywhere; chosen as in `_replace_codes`."""
+    dropout, size = state.recipe.prior.condition_dropout, state.ema.prior.config.condition_size
+    if not dropout or size == 1:
         return conditions
-    n = len(conditions)
-    start = first + state.compute.rank * n
-    hashed = hashed_uniform(state.recipe.train.seed, np.arange(start, start + n), 1, "told")
-    is_untold = torch.from_numpy(hashed < untold).to(conditions.device)  # (n, 1)
-    return conditions.masked_fill(is_untold, size - 1)
-
-
-# The progress metric.
+    places = np.arange(first, first + len(conditions))
+    hashed = hashed_uniform(state.recipe.train.seed, places, 1, "told")
+    is_dropped = torch.from_numpy(hashed < dropout).to(conditions.device)  # (n, 1)
+    return conditions.masked_fill(is_dropped, size - 1)
 
 
 @dataclass(frozen=True)
@@ -175,11 +144,11 @@ class HeldOut:
 
 
 @torch.no_grad()
-def measure(state: State, held_out: HeldOut) -> dict[str, float]:
-    """Return nats a code of held-out images: of the prior, with the conditions of other images, and without context.
+def measure(state: PriorState, held_out: HeldOut) -> dict[str, float]:
+    """Return the mean negative log-likelihood of held-out codes, in nats per code.
 
-    `nll_shuffled` is there where conditions differ; `unigram` is the entropy of the codes by themselves, which a
-    prior that has learned nothing of their order comes down to.
+    nll: of the prior. nll_shuffled: with the conditions of other images, where conditions differ. unigram: the entropy
+    of the codes by themselves, which a prior that ignores all context has.
     """
     codes, conditions = held_out.codes, held_out.conditions
     found = {"nll": _mean_nll(state, codes, conditions)}
@@ -191,7 +160,7 @@ def measure(state: State, held_out: HeldOut) -> dict[str, float]:
     return found
 
 
-def _mean_nll(state: State, codes: Tensor, conditions: Tensor) -> float:
+def _mean_nll(state: PriorState, codes: Tensor, conditions: Tensor) -> float:
     total, device = 0.0, state.compute.device
     for start in range(0, len(codes), CHUNK):
         part = slice(start, start + CHUNK)
@@ -202,43 +171,179 @@ def _mean_nll(state: State, codes: Tensor, conditions: Tensor) -> float:
     return total / len(codes)
 
 
-# Pictures.
-
-
 def encode_all(tokenizer: Any, images: ImageSet, compute: Compute, *, flips: bool) -> Iterator[Tensor]:
-    """Yield the codes (n, h, w) of all images, then, with `flips`, of all of them mirrored."""
-    for mirrored in (False, True) if flips else (False,):
+    """Yield the codes (n, h, w) of all images, then, with `flips`, of all of them flipped horizontally."""
+    for flipped in (False, True) if flips else (False,):
         for start in range(0, len(images), CHUNK):
             indices = np.arange(start, min(start + CHUNK, len(images)))
-            read = read_images(images, indices, np.full(len(indices), mirrored))
+            pixels = read_images(images, indices, np.full(len(indices), flipped))
             with torch.no_grad(), compute.autocast():
-                yield tokenizer.encode(to_pm1(read.to(compute.device))).cpu()
+                yield tokenizer.encode(to_pm1(pixels.to(compute.device))).cpu()
 
 
 @torch.no_grad()
 def decode(composer: Any, codes: Tensor, compute: Compute) -> Tensor:
     """Return the images, uint8 (N, 3, H, W) on the CPU, of codes (N, h, w)."""
-    made = []
+    images = []
     for start in range(0, len(codes), CHUNK):
         part = codes[start : start + CHUNK].to(compute.device)
         with compute.autocast():
-            made.append(to_uint8(composer.tokenizer.decode(part)).cpu())
-    return torch.cat(made)
+            images.append(to_uint8(composer.tokenizer.decode(part)).cpu())
+    return torch.cat(images)
 
 
-def preview(state: State, held_out: HeldOut) -> Tensor:
-    """Compose pictures of the conditions of the first held-out images, always with the same chances: uint8."""
+def preview(state: PriorState, held_out: HeldOut) -> Tensor:
+    """Sample images of the conditions of the first held-out images, always with the same random numbers: uint8."""
     count, prior = len(held_out.images), state.ema.prior
+    condition = held_out.conditions[:count]  # (n, M)
+    if prior.config.condition in SPATIAL:
+        condition = condition.view(-1, *prior.config.grid)
     request = Request(
-        condition=given(prior, held_out.conditions[:count]),
+        condition=condition,
         indices=torch.arange(count),
         seed=derive_seed("preview", state.recipe.train.seed),
         choice=Choice(top_k=state.recipe.prior.preview_top_k),
     )
-    codes = compose(prior, request, state.compute)
-    return decode(state.ema, codes, state.compute)
+    return decode(state.ema, compose(prior, request, state.compute), state.compute)
 
 
-def given(prior: Any, ids: Tensor) -> Tensor:
-    """Return ids (N, M) as `compose` takes them: (N, 1), or (N, h, w) where each cell has one."""
-    return ids.view(-1, *prior.config.grid) if prior.config.condition in SPATIAL else ids
+class PriorTrainer(Trainer):
+    """A prior in training over the codes of a frozen tokenizer, shown by samples, scored by held-out likelihood."""
+
+    ranked_by = "nll"
+    step = staticmethod(step)
+
+    @staticmethod
+    def open_inputs(recipe: Recipe, resumed: RunFolder | None) -> tuple[Any, Path]:
+        """Find the images, and the tokenizer: in the weights of a run that is resumed, else the recipe's."""
+        own = resumed.weights() if resumed else []
+        path = own[-1] if own else Path(str(recipe.prior.tokenizer))
+        if not path.is_file():
+            raise CheckpointError(f"{path}: the tokenizer is not there; name it by --tokenizer")
+        return open_images(recipe), path
+
+    @staticmethod
+    def check(recipe: Recipe, config: Any, processes: int) -> None:
+        """Refuse what cannot be trained."""
+        if recipe.data.flip:
+            raise RecipeError(
+                "data.flip: codes are computed before training; set prior.encode_flipped = true"
+            )
+
+    @staticmethod
+    def step_flops(recipe: Recipe, forward: dict[str, float]) -> float:
+        """Return the floating-point operations of training per image: a forward and a backward of the prior."""
+        return 3.0 * forward["prior"]
+
+    def prepare(self, inputs: tuple[Any, Path]) -> None:
+        """Read images and tokenizer, build the prior, and compute the codes of all images."""
+        source, tokenizer = inputs
+        self.images = self.load_images(source)
+        self._fill_in_labels()
+        tensors, digest = tokenizer_tensors(tokenizer, self.config.tokenizer)
+        self.state = init_state(self.recipe, self.config, tensors, self.compute)
+        recipe, images, grid = self.recipe, self.images, self.config.prior.grid
+        flips = recipe.prior.encode_flipped
+        batches, kept = hold_out(images, recipe, self.compute, flip=flips)
+        codes = self._codes(digest, flips)
+        none = np.zeros(len(images), bool)
+        ids = torch.cat(
+            [
+                read_ids(images, np.arange(len(images)), grid, flipped)
+                for flipped in (none, ~none)[: 1 + flips]
+            ]
+        )
+        self.state.batches = CodeBatches(batches, codes, ids)
+        kept = kept[: recipe.train.metric_images]
+        shown, maps = kept[: recipe.sample.num], images.segmentations
+        self.held_out = HeldOut(
+            codes=torch.from_numpy(codes[kept].astype(np.int64)),
+            conditions=ids[torch.from_numpy(kept)],
+            images=read_images(images, shown),
+            maps=None if maps is None else np.asarray(maps[shown]),
+        )
+
+    def _fill_in_labels(self) -> None:
+        """Set how many condition ids there are, which the data decide."""
+        found, configured = condition_size(self.images), self.config.prior.condition_size
+        if configured not in (1, found):
+            raise RecipeError(
+                f"data: {found} labels, including the one for no label; this prior has {configured} "
+                "(model.prior.condition_size)"
+            )
+        prior = self.config.prior.model_copy(update={"condition_size": found})
+        values = self.config.model_dump() | {"prior": prior.model_dump()}
+        self.config = type(self.config).model_validate(values)
+        model = self.config.model_dump(mode="json", exclude_none=True)
+        self.recipe = self.recipe.model_copy(update={"model": model})
+
+    def _codes(self, tokenizer_digest: str, flips: bool) -> np.ndarray:
+        tokenizer = self.state.ema.tokenizer
+        # Codes depend on the precision that they were computed in, where two entries are about as near.
+        made_by = f"{tokenizer_digest} {self.compute.precision}"
+        with console.progress("encoding the images") as update:
+            return load_codes(
+                self.images,
+                made_by,
+                self.config.prior.grid,
+                tokenizer.codebook_size,
+                lambda: encode_all(tokenizer, self.images, self.compute, flips=flips),
+                flip=flips,
+                progress=lambda done, total: update(done, total, f"{done:,} of {total:,} images"),
+            )
+
+    def describe_data(self) -> str:
+        """Return the data set with its size, and what images are generated from."""
+        condition = self.recipe.data.condition
+        each = "" if condition == "none" else f", each with its {condition}"
+        return f"{super().describe_data()}{each}, {len(self.held_out.codes):,} of them held out for scores"
+
+    def open_reports(self, run: RunFolder) -> None:
+        """Save the held-out images whose conditions the previews have, beside these and their reconstructions."""
+        columns = self._columns(2)
+        save_grid(run, "real", self.real_images(), columns, {"dataset": self.recipe.data.dataset})
+
+    def real_images(self) -> np.ndarray:
+        """Return label maps where there are any, held-out images and their reconstructions in turn."""
+        shown = self.held_out.images.numpy()
+        again = decode(self.state.ema, self.held_out.codes[: len(shown)], self.compute).numpy()
+        return self._beside_maps(shown, again)
+
+    def preview(self) -> np.ndarray:
+        """Sample images of the same conditions, each beside its label map where there is one."""
+        return self._beside_maps(preview(self.state, self.held_out).numpy())
+
+    @property
+    def preview_columns(self) -> int | None:  # type: ignore[override]
+        """Images per row of a preview."""
+        return self._columns(1)
+
+    def _beside_maps(self, *pictures: np.ndarray) -> np.ndarray:
+        """Return label maps and pictures (N, 3, R, R) in turn: (k N, 3, R, R)."""
+        if self.held_out.maps is not None:
+            colours = colours_of(self.recipe.data.dataset, self.images.num_labels)
+            pictures = (colour_maps(self.held_out.maps, colours), *pictures)
+        return np.stack(pictures, axis=1).reshape(-1, *pictures[0].shape[1:])
+
+    def _columns(self, pictures: int) -> int | None:
+        each = pictures + (self.held_out.maps is not None)
+        return None if each == 1 else each * max(1, round((len(self.held_out.images) / each) ** 0.5))
+
+    def measure(self) -> dict[str, float]:
+        """Return the negative log-likelihood of held-out codes."""
+        return measure(self.state, self.held_out)
+
+
+def tokenizer_tensors(path: Path, config: Any) -> tuple[dict[str, Tensor], str]:
+    """Return the tensors of a tokenizer, from its own file or that of a prior that holds it, and a digest of them.
+
+    Raises:
+        CheckpointError: damaged.
+    """
+    tensors = load_weights(path).tensors
+    if any(name.startswith(PREFIX) for name in tensors):
+        tensors = {n.removeprefix(PREFIX): t for n, t in tensors.items() if n.startswith(PREFIX)}
+    digest = hashlib.blake2b(config.model_dump_json().encode(), digest_size=16)
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].contiguous().numpy().tobytes())
+    return tensors, digest.hexdigest()

@@ -5,17 +5,29 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+from PIL import Image
+
+from gtool.io.animation import save_animation
 from gtool.io.files import atomic_write
+from gtool.io.picture import grid, save_png
 from gtool.io.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from gtool.train.loop import Tick
+from gtool.train.loop import Tick
 
 ANIMATION_FRAMES = 100  # at most: a long run is thinned out
+# Titles of the panels of curves.png, and the records that each shows; a trailing * stands for any ending.
+PANELS = {
+    "losses": ["discriminator_loss", "generator_loss", "reward", "known_decision", "gain_decision"],
+    "logits": ["real_logit", "fake_logit"],
+    "augmentation": ["augment_p"],
+    "rfd": ["rfd", "rfd_floor"],
+    "error left": ["left", "left_*"],
+    "swd": ["swd_*"],
+    "PSNR of reconstructions (dB)": ["psnr"],
+    "negative log-likelihood (nats per code)": ["nll", "nll_shuffled", "unigram"],
+}
 
 
 class Log:
@@ -28,6 +40,7 @@ class Log:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
     def add(self, record: Mapping[str, Any]) -> None:
+        """Append a record."""
         with self._path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(record) + "\n")
 
@@ -80,60 +93,49 @@ def score_note(scores: Mapping[str, float]) -> str:
 
 def save_grid(
     run: RunFolder, name: str, images: np.ndarray, columns: int | None, text: Mapping[str, str]
-) -> Path:
-    """Write uint8 (N, 3, R, R) as one picture in the run's samples folder."""
-    from gtool.io.picture import grid, save_png
-
-    path = run.samples / f"{name}.png"
-    save_png(path, grid(images, columns=columns), dict(text))
-    return path
+) -> None:
+    """Write uint8 (N, 3, R, R) as one picture in the run's samples folder, with texts in its metadata."""
+    save_png(run.samples / f"{name}.png", grid(images, columns=columns), dict(text))
 
 
 def save_animation_of_run(run: RunFolder, fps: float) -> Path | None:
     """Write training.webp from the grids of the run, first to last; None when there are fewer than two."""
-    import numpy as np
-    from PIL import Image
-
-    from gtool.io.animation import save_animation
-
     grids = sorted(run.samples.glob("[0-9]*.png"))
     if len(grids) < 2:
         return None
     stride = -(-len(grids) // ANIMATION_FRAMES)
     chosen = [*grids[:-1:stride], grids[-1]]
-    path = run.path / "training.webp"
 
     def frames() -> Iterable[np.ndarray]:
-        for number, grid in enumerate(chosen):
-            with Image.open(grid) as opened:
+        for path in chosen:
+            with Image.open(path) as opened:
                 frame = np.asarray(opened.convert("RGB"))
             # The result stays long enough to be looked at.
-            yield from [frame] * (1 if number < len(chosen) - 1 else max(1, round(2 * fps)))
+            yield from [frame] * (1 if path is not chosen[-1] else max(1, round(2 * fps)))
 
-    save_animation(path, frames(), fps)
-    return path
+    save_animation(run.path / "training.webp", frames(), fps)
+    return run.path / "training.webp"
 
 
-def save_curves(run: RunFolder) -> Path | None:
-    """Write curves.png: whatever of losses, logits and scores the run has; None when nothing has been logged."""
-    from gtool.train.curves import curves
+def save_curves_of_run(run: RunFolder) -> Path | None:
+    """Write curves.png: losses, logits and scores, as far as the run has any; None when nothing has been logged."""
+    from gtool.train.curves import save_curves  # matplotlib takes half a second, and most of a run needs none
 
     records = read_log(run)
-    if not records:
+    panels = {}
+    for title, patterns in PANELS.items():
+        names = [name for pattern in patterns for name in _matching(records, pattern)]
+        if lines := {name: _line(records, name) for name in names}:
+            panels[title] = lines
+    if not panels:
         return None
-    panels = {
-        "losses": ["discriminator_loss", "generator_loss", "reward", "known_decision", "gain_decision"],
-        "logits": ["real_logit", "fake_logit"],
-        "augmentation": ["augment_p"],
-        "rfd": ["rfd", "rfd_floor"],
-        "error left": ["left", *(name for name in records[-1] if name.startswith("left_"))],
-        "swd": [name for name in records[-1] if name.startswith("swd_")],
-    }
-    series = {title: {name: _line(records, name) for name in names} for title, names in panels.items()}
-    series = {title: {n: line for n, line in lines.items() if line[0]} for title, lines in series.items()}
-    path = run.path / "curves.png"
-    curves(path, {t: lines for t, lines in series.items() if lines}, x_label="kimg", log=("rfd", "swd"))
-    return path
+    save_curves(run.path / "curves.png", panels, x_label="kimg", log=("rfd", "swd"))
+    return run.path / "curves.png"
+
+
+def _matching(records: list[dict[str, Any]], pattern: str) -> list[str]:
+    names = dict.fromkeys(name for record in records for name in record)
+    return [n for n in names if n == pattern or (pattern[-1] == "*" and n.startswith(pattern[:-1]))]
 
 
 def _line(records: list[dict[str, Any]], name: str) -> tuple[list[float], list[float]]:

@@ -1,71 +1,29 @@
-"""Saving a training state and going on from it: the same for every family.
+"""How a run is resumed: `gtool train MODEL --resume RUN` (or `auto`, the newest) ends with the bits of a run that
+never stopped.
 
-A state has named networks, named optimizers with the network they belong to, counters, and a place in its data. No
-state of a random generator is saved, because every random number is a function of the seed and the step.
+1. Every snapshot writes `state-<kimg>/` beside the weights (`gtool.train.run`): all networks and optimizers as
+   safetensors, and counters as JSON; `state_tensors` and `state_info` below are what goes into it.
+2. A signal (Ctrl-C, SIGTERM) ends the step that runs, then a snapshot is written; a crash loses what came after the
+   newest snapshot.
+3. `--resume` finds the run folder and takes its recipe.toml in place of any other (`gtool.train.options`); networks,
+   seed and batch size cannot change, length and cadence may be set anew.
+4. The data are read as before, networks are built as before, then `restore_state` puts the newest state back, and the
+   log drops the lines after it.
+
+No state of a random generator is saved, because every random number is a function of the seed and the step; nor is the
+order of the data, which is a function of the seed and the `position`.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from gtool.config.recipe import Recipe
 from gtool.errors import CheckpointError
 from gtool.io.weights import restore
 from gtool.models.trained import Trained
-from gtool.runtime.device import Compute
-
-
-@dataclass(kw_only=True)
-class TrainingState(ABC):
-    """What the families' states share: counters, a place in the data, and names for everything that is saved.
-
-    Networks are wrapped when there are processes; `batches` has the place, and is None for families that draw by step.
-    """
-
-    recipe: Recipe
-    compute: Compute
-    batches: Any = None
-    nimg: int = 0
-    steps: int = 0
-    seconds: float = 0.0
-    progress: float = 0.0
-
-    @property
-    @abstractmethod
-    def networks(self) -> dict[str, nn.Module]:
-        """The bare networks by the names they are saved under."""
-
-    @property
-    @abstractmethod
-    def optimizers(self) -> dict[str, tuple[nn.Module, Any]]:
-        """The optimizers with their bare networks, by the names they are saved under."""
-
-    @property
-    def numbers(self) -> dict[str, float]:
-        """What training remembers beside networks and counters, the same in every process."""
-        return {}
-
-    @numbers.setter  # noqa: B027 - most have nothing to put back
-    def numbers(self, numbers: dict[str, float]) -> None:
-        """Put back what was remembered."""
-
-    @property
-    def position(self) -> int:
-        """Images drawn from the data so far, 0 for families that do not draw in turn."""
-        return 0 if self.batches is None else int(self.batches.position)
-
-    @position.setter
-    def position(self, position: int) -> None:
-        if self.batches is not None:
-            self.batches.position = position
-
-    def bare(self, network: nn.Module) -> Any:
-        """Return a network without what wraps it when there are processes."""
-        return self.compute.accelerator.unwrap_model(network)
+from gtool.train.trainer import TrainingState
 
 
 def state_tensors(state: TrainingState) -> dict[str, dict[str, Tensor]]:
@@ -84,14 +42,8 @@ def state_tensors(state: TrainingState) -> dict[str, dict[str, Tensor]]:
 
 def state_info(state: TrainingState) -> dict[str, Any]:
     """Return the counters and other numbers that a resume needs."""
-    return {
-        "nimg": state.nimg,
-        "steps": state.steps,
-        "seconds": state.seconds,
-        "progress": state.progress,
-        "position": state.position,
-        "numbers": state.numbers,
-    }
+    keys = ("nimg", "steps", "seconds", "progress", "position", "numbers")
+    return {key: getattr(state, key) for key in keys}
 
 
 def restore_state(
@@ -115,11 +67,11 @@ def restore_state(
         state.position = int(info["position"])
         state.numbers = {str(name): float(value) for name, value in info["numbers"].items()}
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise CheckpointError(f"{where}/state.json: a counter is missing or no number") from None
+        raise CheckpointError(f"{where}/state.json: a counter is missing or not a number") from None
 
 
 def begin_with(state: TrainingState, trained: Trained) -> None:
-    """Put trained weights into every network of a state at step 0: all are of the kind that the weights are.
+    """Put trained weights into every network of a state at step 0 (`--weights`): all are of the weights' kind.
 
     Raises:
         CheckpointError: a tensor is missing or of another shape.

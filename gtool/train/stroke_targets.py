@@ -1,4 +1,4 @@
-"""What a stroke predictor learns from: patches of strokes that are known, and patches of pictures half painted.
+"""What a stroke predictor learns from: patches painted with known strokes, and patches of half-painted pictures.
 
 Strokes are drawn at random; pictures are dead leaves and built-in scenes, or cut out of a user's images. All random
 numbers come from the generator that is passed.
@@ -12,11 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gtool.config.recipe import Recipe
+from gtool.config.schema import Recipe
 from gtool.data.random_crops import random_crops, shrink
 from gtool.data.synthetic.dead_leaves import draw_leaves
 from gtool.data.synthetic.scenes import draw_scenes
@@ -30,7 +31,7 @@ from gtool.strokes.renderer import render_on_patches
 PICTURE = 128  # pixels a side of the pictures that crops come from
 HELD_OUT = 64  # pictures that are scored
 FEW = 16  # images of which none is spared for scoring
-BURIED = 0.75  # share of an earlier stroke that a later one may not hide (released code)
+MAX_HIDDEN = 0.75  # share of an earlier stroke that a later one may not hide (released code)
 Predict = Callable[[Tensor, Tensor], Proposals]
 
 
@@ -38,16 +39,16 @@ Predict = Callable[[Tensor, Tensor], Proposals]
 class Pictures:
     """Pictures of a run, uint8 (N, 3, 128, 128) each."""
 
-    lessons: Tensor
+    training: Tensor
     held_out: Tensor  # whose crops are scored
     shown: Tensor  # that previews are painted after
 
 
-def drawn_pictures(recipe: Recipe) -> Pictures:
+def synthetic_pictures(recipe: Recipe) -> Pictures:
     """Draw all pictures of a run; only those learned from depend on its seed."""
     strokes = recipe.strokes
     return Pictures(
-        lessons=draw_pictures(strokes.pictures, strokes.scenes_share, recipe.train.seed),
+        training=draw_pictures(strokes.num_pictures, strokes.scenes_share, recipe.train.seed),
         held_out=draw_pictures(HELD_OUT, strokes.scenes_share, seed=10_007),
         shown=draw_pictures(recipe.sample.num, strokes.scenes_share, seed=10_009),
     )
@@ -63,12 +64,12 @@ def cut_pictures(images: Any, recipe: Recipe) -> Pictures:
     order = torch.randperm(len(images), generator=random)
     apart = min(HELD_OUT, len(images) // 8) if len(images) >= FEW else 0
     held_out, learned = (order[:apart], order[apart:]) if apart else (order[:HELD_OUT], order)
-    num_drawn = round(strokes.pictures * strokes.drawn_share)
-    cut = random_crops(images, _in_turn(learned, strokes.pictures - num_drawn), PICTURE, random)
+    num_drawn = round(strokes.num_pictures * strokes.synthetic_share)
+    cut = random_crops(images, _in_turn(learned, strokes.num_pictures - num_drawn), PICTURE, random)
     drawn = draw_pictures(num_drawn, strokes.scenes_share, seed)
     shown = [shrink(torch.from_numpy(images[[number]]), PICTURE) for number in held_out[: recipe.sample.num]]
     return Pictures(
-        lessons=torch.cat([cut, drawn]),
+        training=torch.cat([cut, drawn]),
         held_out=random_crops(images, _in_turn(held_out, HELD_OUT), PICTURE, random),
         shown=torch.cat(shown),
     )
@@ -81,8 +82,6 @@ def _in_turn(numbers: Tensor, count: int) -> Tensor:
 
 def draw_pictures(count: int, scenes_share: float, seed: int) -> Tensor:
     """Draw the pictures of a run, uint8 (N, 3, 128, 128), a function of the seed alone."""
-    import numpy as np
-
     num_scenes = round(count * scenes_share)
     leaves = draw_leaves(count - num_scenes, PICTURE, make_generator(seed, "leaves"))
     if not num_scenes:
@@ -129,7 +128,7 @@ def known_strokes(
     canvas = quarters(ground.view(grounds, 3, 2 * PATCH, 2 * PATCH))[:count]
     shapes = _random_shapes(uniform, count, strokes)
     mask, shaded = render_on_patches(brush, shapes, PATCH)
-    valid = _unburied(mask)
+    valid = _visible(mask)
     target = paint_in_turn(mask, shaded, colors, canvas.flatten(2), valid)[-1].view_as(canvas)
     return Known(target.clamp(0, 1), canvas.clamp(0, 1), shapes, valid)
 
@@ -142,15 +141,15 @@ def _random_shapes(uniform: Callable[..., Tensor], count: int, strokes: int) -> 
     return torch.cat([centres, sides, uniform(count, strokes, 1)], dim=-1)
 
 
-def _unburied(mask: Tensor) -> Tensor:
-    """Keep strokes that hide less than BURIED of every earlier one that is kept: (N, G, P) -> (N, G) bool."""
+def _visible(mask: Tensor) -> Tensor:
+    """Keep strokes that hide less than MAX_HIDDEN of every earlier one that is kept: (N, G, P) -> (N, G) bool."""
     ink = (mask > 0.5).to(mask.dtype)
     area = ink.sum(-1)  # (N, G)
     hidden = ink @ ink.transpose(1, 2) / area.clamp(min=1)[:, None]  # [n, i, j]: share of j under i
     valid = area > 0
     for i in range(1, mask.shape[1]):
-        buries = ((hidden[:, i, :i] >= BURIED) & valid[:, :i]).any(dim=1)
-        valid[:, i] &= ~buries
+        hides = ((hidden[:, i, :i] >= MAX_HIDDEN) & valid[:, :i]).any(dim=1)
+        valid[:, i] &= ~hides
     return valid
 
 
@@ -190,7 +189,7 @@ def crops(pictures: Tensor, count: int, random: torch.Generator, device: torch.d
 def half_painted(
     predict: Predict, brush: Brush, images: Tensor, strokes: int, random: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Turn crops (N, 3, 64, 64) into 5 N lessons: each crop from an empty canvas, its quarters from its painting.
+    """Turn crops (N, 3, 64, 64) into 5 N: each crop with an empty canvas, its quarters with its painting.
 
     Returns:
         targets and canvases, (5 N, 3, 32, 32) each.

@@ -1,9 +1,9 @@
-"""Training of a stroke predictor, which needs no photograph but can have some: init_state, step, measure.
+"""Training of a stroke predictor, which needs no photographs but can use some: state, step, trainer.
 
-First on patches of known strokes, matched with what is proposed (Paint Transformer, section 3.3). Then on pictures
-half painted: the proposals that would lower the error most are painted one after the other, each is rewarded for
-the error it takes away, and the decision learns which ones those are. So the decision comes to rank proposals as
-trying them all would, which painting by decision alone then profits from.
+First it is supervised: on patches painted with random strokes, matched with the proposals (Paint Transformer, section
+3.3). Then it also sees half-painted pictures: the proposals that would lower the error most are painted one after the
+other, each is rewarded for the error that it takes away, and the decision learns which ones those are. So the decision
+comes to rank proposals as trying them all would, which painting by decision alone then profits from.
 
 Axis letters: N patches, S proposals, K strokes painted on a patch, P pixels of a patch.
 """
@@ -15,14 +15,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gtool.config.recipe import Recipe
+from gtool.config.schema import Recipe
+from gtool.data.held_out import open_images
 from gtool.errors import RecipeError
+from gtool.io.run_folder import RunFolder
 from gtool.losses import strokes as losses
-from gtool.models import registry
 from gtool.models.paint_transformer.config import PATCH
 from gtool.models.paint_transformer.network import Proposals
 from gtool.models.paint_transformer.proposals import predictor_of
@@ -33,43 +35,37 @@ from gtool.strokes.painting import deepest_level, paint
 from gtool.strokes.proposals import SELECTION_SIZE
 from gtool.strokes.renderer import render_on_patches
 from gtool.strokes.settings import PaintSettings
-from gtool.train.optim import clip_and_step, make_optimizer, set_rate
-from gtool.train.resume import TrainingState
-from gtool.train.schedules import ema_beta, rate_factor
+from gtool.train.optim import clip_and_step, ema_beta, ema_update, make_optimizer, rate_factor, set_rate
 from gtool.train.stroke_targets import (
     PICTURE,
     Known,
     Pictures,
     crops,
-    drawn_pictures,
+    cut_pictures,
     half_painted,
     known_strokes,
+    synthetic_pictures,
 )
+from gtool.train.trainer import Trainer, TrainingState, build_networks
+
+BUILT_IN = "scenes"  # the data set's name that stands for synthetic pictures: dead leaves and scenes
+USER_RESOLUTION = 512  # a user's images are read at this size: crops go down to a quarter of their side
 
 
 @dataclass(kw_only=True)
-class State(TrainingState):
-    """Everything that training changes; `predictor` is wrapped when there are processes."""
+class StrokesState(TrainingState):
+    """The predictor with its optimizer, the brush, and the pictures it learns from."""
+
+    in_training = ("predictor",)
 
     predictor: nn.Module
-    ema: nn.Module
     optimizer: Any
     brush: Brush
     pictures: Pictures
 
-    @property
-    def networks(self) -> dict[str, nn.Module]:
-        """The bare networks by the names they are saved under."""
-        return {"predictor": self.bare(self.predictor), "ema": self.ema}
 
-    @property
-    def optimizers(self) -> dict[str, tuple[nn.Module, Any]]:
-        """The optimizer with its network, by the name it is saved under."""
-        return {"optimizer": (self.networks["predictor"], self.optimizer)}
-
-
-def init_state(recipe: Recipe, config: Any, pictures: Pictures | None, compute: Compute) -> State:
-    """Build network (a function of the seed alone), average and optimizer at step 0.
+def init_state(recipe: Recipe, config: Any, pictures: Pictures | None, compute: Compute) -> StrokesState:
+    """Build network, average and optimizer at step 0.
 
     pictures: of the user's; None draws the recipe's own.
 
@@ -77,30 +73,25 @@ def init_state(recipe: Recipe, config: Any, pictures: Pictures | None, compute: 
         RecipeError: a process has too few patches for one crop of a picture, which is five.
     """
     require_crops(recipe, compute.world_size)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(make_generator(recipe.train.seed, "init").initial_seed())
-        (predictor,) = registry.networks(recipe.model_name).build(config)
+    (predictor,) = build_networks(recipe, config)
     predictor = predictor.to(compute.device)
     ema = copy.deepcopy(predictor).eval().requires_grad_(False)
-    optimizer = make_optimizer(recipe.optim, predictor.parameters())
-    strokes = recipe.strokes
     prepare = compute.accelerator.prepare
-    return State(
+    return StrokesState(
         recipe=recipe,
         compute=compute,
         predictor=prepare(predictor),
         ema=ema,
-        optimizer=prepare(optimizer),
-        brush=load_brush(strokes.brush).to(compute.device),
-        pictures=pictures or drawn_pictures(recipe),
+        optimizer=prepare(make_optimizer(recipe.optim, predictor.parameters())),
+        brush=load_brush(recipe.strokes.brush).to(compute.device),
+        pictures=pictures or synthetic_pictures(recipe),
     )
 
 
-def step(state: State) -> dict[str, Tensor]:
+def step(state: StrokesState) -> dict[str, Tensor]:
     """Update the predictor once; returns scalar statistics on the device."""
     recipe, device = state.recipe, state.compute.device
-    factor = rate_factor(recipe, state.steps, state.progress)
-    set_rate(state.optimizer, recipe.optim.learning_rate * factor)
+    set_rate(state.optimizer, recipe.optim.learning_rate * rate_factor(recipe, state.steps, state.progress))
     share = recipe.train.batch_size // state.compute.world_size
     num_pictures = _num_crops(recipe, share, state.progress)
     num_known = share - 5 * num_pictures
@@ -109,7 +100,7 @@ def step(state: State) -> dict[str, Tensor]:
     targets = [known.target] if known else []
     canvases = [known.canvas] if known else []
     if num_pictures:
-        images = crops(state.pictures.lessons, num_pictures, random, device)
+        images = crops(state.pictures.training, num_pictures, random, device)
         target, canvas = half_painted(
             predictor_of(state.ema, state.compute), state.brush, images, recipe.strokes.count, random
         )
@@ -121,25 +112,21 @@ def step(state: State) -> dict[str, Tensor]:
     stats: dict[str, Tensor] = {}
     loss = proposals.logits.new_zeros(())
     if known:
-        term, seen = _known_loss(state, known, _part(proposals, 0, num_known))
-        loss = loss + term * (recipe.strokes.known_weight if num_pictures else 1.0)
+        term, seen = _supervised_loss(state, known, Proposals(*(x[:num_known] for x in proposals)))
+        loss = loss + term * (recipe.strokes.supervised_weight if num_pictures else 1.0)
         stats |= seen
     if num_pictures:
-        term, seen = _picture_loss(state, target, canvas, _part(proposals, num_known, share), random)
+        term, seen = _picture_loss(
+            state, target, canvas, Proposals(*(x[num_known:] for x in proposals)), random
+        )
         loss = loss + term
         stats |= seen
     state.compute.accelerator.backward(loss)
-    stats["grad_norm"] = clip_and_step(
-        state.compute, state.predictor, state.optimizer, recipe.optim.clip_norm
-    )
+    limit = recipe.optim.clip_grad_norm
+    stats["grad_norm"] = clip_and_step(state.compute, state.predictor, state.optimizer, limit)
     state.nimg += recipe.train.batch_size
     beta = ema_beta(recipe, state.nimg)
-    with torch.no_grad():
-        for kind in ("parameters", "buffers"):
-            mine, theirs = (list(getattr(net, kind)()) for net in (state.ema, state.networks["predictor"]))
-            floats = [(a, b) for a, b in zip(mine, theirs, strict=True) if a.is_floating_point()]
-            if floats:
-                torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], 1.0 - beta)
+    ema_update(state.ema, state.bare("predictor"), beta, buffers="average")
     state.steps += 1
     return {name: value.detach() for name, value in stats.items()}
 
@@ -151,26 +138,24 @@ def require_crops(recipe: Recipe, processes: int) -> None:
         RecipeError: they are too small.
     """
     share = recipe.train.batch_size // processes
-    if recipe.strokes.known_until < 1 and _num_crops(recipe, share, 1.0) == 0:
+    if recipe.strokes.supervised_until < 1 and _num_crops(recipe, share, 1.0) == 0:
         raise RecipeError(
-            f"train.batch_size = {recipe.train.batch_size}, {share} a process, and strokes.known_share = "
-            f"{recipe.strokes.known_share:g} leave no room for a crop of a picture, which is five patches"
+            f"train.batch_size = {recipe.train.batch_size}, {share} a process, and strokes.supervised_share = "
+            f"{recipe.strokes.supervised_share:g} leave no room for a crop of a picture, which is five patches"
         )
 
 
 def _num_crops(recipe: Recipe, share: int, progress: float) -> int:
     """Crops of a step; each is five patches."""
     strokes = recipe.strokes
-    if progress < strokes.known_until:
+    if progress < strokes.supervised_until:
         return 0
-    return min(round(share * (1 - strokes.known_share) / 5), share // 5)
+    return min(round(share * (1 - strokes.supervised_share) / 5), share // 5)
 
 
-def _part(proposals: Proposals, start: int, stop: int) -> Proposals:
-    return Proposals(proposals.shape_params[start:stop], proposals.logits[start:stop])
-
-
-def _known_loss(state: State, known: Known, proposals: Proposals) -> tuple[Tensor, dict[str, Tensor]]:
+def _supervised_loss(
+    state: StrokesState, known: Known, proposals: Proposals
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of proposals against the strokes that the patch was made of."""
     weights, shape_params = state.recipe.strokes, proposals.shape_params
     patch, place, number = losses.match(shape_params, proposals.logits, known.strokes, known.valid)
@@ -179,18 +164,18 @@ def _known_loss(state: State, known: Known, proposals: Proposals) -> tuple[Tenso
     apart = losses.wasserstein(mine, given)
     wanted = torch.zeros_like(proposals.logits)
     wanted[patch, place] = 1.0
-    positive = proposals.logits.new_tensor(weights.positive_weight)
+    positive = proposals.logits.new_tensor(weights.decision_pos_weight)
     decision = F.binary_cross_entropy_with_logits(proposals.logits, wanted, pos_weight=positive)
-    loss = weights.sides * sides.mean() / 4 + weights.angle * angle.mean()
+    loss = weights.l1 * sides.mean() / 4 + weights.angle * angle.mean()
     loss = loss + weights.wasserstein * apart.mean() + weights.decision * decision
     stats = {"known_sides": sides.mean() / 4, "known_wasserstein": apart.mean(), "known_decision": decision}
     if weights.pixel:
-        stats["known_pixel"] = _known_pixel(state, known, proposals)
+        stats["known_pixel"] = _supervised_pixel_loss(state, known, proposals)
         loss = loss + weights.pixel * stats["known_pixel"]
     return loss, stats
 
 
-def _known_pixel(state: State, known: Known, proposals: Proposals) -> Tensor:
+def _supervised_pixel_loss(state: StrokesState, known: Known, proposals: Proposals) -> Tensor:
     """L1 of patches painted by decision: a step forward, the slope of its probability backward (released code)."""
     count = min(state.recipe.strokes.count, proposals.logits.shape[1])
     logits, chosen = proposals.logits.topk(count, dim=1, sorted=True)
@@ -210,22 +195,22 @@ def _known_pixel(state: State, known: Known, proposals: Proposals) -> Tensor:
 
 
 def _picture_loss(
-    state: State, target: Tensor, canvas: Tensor, proposals: Proposals, random: torch.Generator
+    state: StrokesState, target: Tensor, canvas: Tensor, proposals: Proposals, random: torch.Generator
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Reward for the error that the chosen strokes take away; the decision learns which were chosen."""
+    """Reward the chosen strokes for the error that they take away; the decision learns which were chosen."""
     strokes, shape_params = state.recipe.strokes, proposals.shape_params
     n, num_proposals = proposals.logits.shape
     count = min(strokes.count, num_proposals)
     with torch.no_grad():
         small, _ = render_on_patches(state.brush, shape_params, SELECTION_SIZE)
         near = [F.avg_pool2d(x, PATCH // SELECTION_SIZE).flatten(2) for x in (target, canvas)]
-        weight = proposals.logits.sigmoid() ** strokes.habit if strokes.habit else None
+        weight = proposals.logits.sigmoid() ** strokes.confidence_power if strokes.confidence_power else None
         best, gains = losses.select_by_gain(small, near[0], near[1], count, weight)
         wanted = torch.zeros_like(proposals.logits)
         wanted.scatter_(1, best, (gains > 0).to(wanted.dtype))
         # On some patches half of the proposals are out, so that those never chosen go on learning.
         hidden = torch.rand(n, num_proposals, generator=random) < 0.5
-        hidden &= torch.rand(n, 1, generator=random) < strokes.explore
+        hidden &= torch.rand(n, 1, generator=random) < strokes.proposal_dropout
         small = small * (~hidden).to(small)[..., None]
         chosen, gains = losses.select_by_gain(small, near[0], near[1], count, weight)
     picked = shape_params.gather(1, chosen[..., None].expand(-1, -1, 5))
@@ -238,20 +223,17 @@ def _picture_loss(
     # What a stroke takes away is its own doing; what those before it left is not.
     steps = [after - before.detach() for before, after in pairwise(errors)]
     # Each patch by its own error, or nobody would learn what to do with one that is nearly right.
-    reward = ((torch.stack(steps).sum(0) + errors[-1]) / (errors[0] + strokes.soft)).mean()
-    positive = wanted.new_tensor(strokes.positive_weight)
+    reward = ((torch.stack(steps).sum(0) + errors[-1]) / (errors[0] + strokes.reward_eps)).mean()
+    positive = wanted.new_tensor(strokes.decision_pos_weight)
     decision = F.binary_cross_entropy_with_logits(proposals.logits, wanted, pos_weight=positive)
     left = errors[-1].mean() / errors[0].mean().clamp(min=1e-4)
     stats = {"reward": reward, "left": left, "gain_decision": decision}
-    return reward + strokes.gain_decision * decision, stats
-
-
-# The progress metric.
+    return reward + strokes.picture_decision * decision, stats
 
 
 @torch.no_grad()
-def measure(state: State, count: int = 256) -> dict[str, float]:
-    """Return the share of the error that is left after the strokes of one look at held-out crops.
+def measure(state: StrokesState, count: int = 256) -> dict[str, float]:
+    """Return the share of the error that is left after the strokes of one forward on held-out crops.
 
     `left_gain` with the proposals that gain most, `left_decision` with those of the highest decision; canvases
     begin as the mean colour, then (`_blurred`) as the crop's blur. Lower is better; greedy choice among 64 random
@@ -283,10 +265,7 @@ def measure(state: State, count: int = 256) -> dict[str, float]:
     return found
 
 
-# Pictures of progress.
-
-
-def preview(state: State) -> Tensor:
+def preview(state: StrokesState) -> Tensor:
     """Paint the pictures to show with the averaged network: uint8 (N, 3, 128, 128)."""
     device = state.compute.device
     settings = PaintSettings(
@@ -298,3 +277,57 @@ def preview(state: State) -> Tensor:
         painting = paint(target.to(device).float() / 255, settings, state.brush, predict)
         painted.append(painting.render(PICTURE, PICTURE).permute(2, 0, 1).cpu())
     return torch.stack(painted)
+
+
+class StrokesTrainer(Trainer):
+    """A stroke predictor in training, shown by paintings, scored by the error that its strokes leave."""
+
+    ranked_by = "left_gain"
+    step = staticmethod(step)
+    num_images: int | None = None  # of the user
+
+    @staticmethod
+    def open_inputs(recipe: Recipe, resumed: RunFolder | None) -> Any:
+        """Find the user's images; None where pictures are synthetic."""
+        return None if recipe.data.dataset == BUILT_IN else open_images(recipe)
+
+    @staticmethod
+    def check(recipe: Recipe, config: Any, processes: int) -> None:
+        """Refuse batches that are too small."""
+        require_crops(recipe, processes)
+
+    @staticmethod
+    def step_flops(recipe: Recipe, forward: dict[str, float]) -> float:
+        """Return the floating-point operations of training per patch: forward and backward, and painting ahead."""
+        # One patch in five of those of pictures is the whole of four others, painted by the average beforehand.
+        return (3.0 + 0.2 * (1 - recipe.strokes.supervised_share)) * forward["predictor"]
+
+    def prepare(self, inputs: Any) -> None:
+        """Read or draw the pictures, and build the network."""
+        pictures = None
+        if inputs is not None:
+            images = self.load_images(inputs, USER_RESOLUTION)
+            self.num_images = len(images)
+            pictures = cut_pictures(images.images, self.recipe)
+        self.state = init_state(self.recipe, self.config, pictures, self.compute)
+
+    def describe_data(self) -> str:
+        """Return what pictures there are."""
+        pictures = f"{len(self.state.pictures.training):,} pictures"
+        if self.num_images is None:
+            return f"strokes and {pictures} drawn at the start"
+        share = self.recipe.strokes.synthetic_share
+        synthetic = f", {100 * share:.0f} % of them synthetic" if share else ""
+        return f"strokes and {pictures} of {self.recipe.data.dataset}, {self.num_images:,} images{synthetic}"
+
+    def real_images(self) -> np.ndarray:
+        """Return the pictures that the previews are paintings of."""
+        return self.state.pictures.shown.numpy()
+
+    def preview(self) -> np.ndarray:
+        """Paint the same pictures."""
+        return preview(self.state).numpy()
+
+    def measure(self) -> dict[str, float]:
+        """Return the share of the error that the strokes of one forward leave."""
+        return measure(self.state, min(self.recipe.train.metric_images, 256))

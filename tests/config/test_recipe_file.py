@@ -78,7 +78,7 @@ def test_a_written_recipe_reads_back_as_itself(tmp_path):
     path = tmp_path / "recipe.toml"
     model = {"generator": {"stages": [{"side": 8, "channels": 64}], "norm": "ln"}, "resolution": 32}
     recipe = make_recipe(
-        MINIMAL | {"model": model}, ['data.dataset=my "photos"', "optim.clip_norm=5.0"], where="x"
+        MINIMAL | {"model": model}, ['data.dataset=my "photos"', "optim.clip_grad_norm=5.0"], where="x"
     )
     path.write_text(to_toml(recipe, comment="two\nlines"), encoding="utf-8")
     assert make_recipe(read_table(path), where="y") == recipe
@@ -94,14 +94,14 @@ def test_a_file_that_is_no_recipe_is_refused_by_name(tmp_path, text):
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_every_shipped_recipe_resolves_to_networks(name, tmp_path):
-    from gtool.train.options import Request, make_plan
+    from gtool.train.options import TrainOptions, resolve
 
     model, _, recipe = name.partition("/")
     flags = {}
     if model == "prior":  # which learns the codes of a tokenizer
         flags["prior.tokenizer"] = str(save_tokenizer(tmp_path / "tokenizer.safetensors"))
-    plan = make_plan(Request(model=model, recipe=recipe, settings=[], flags=flags))
-    assert plan.config.resolution == plan.recipe.data.resolution
+    resolved, config, _, _ = resolve(TrainOptions(model=model, recipe=recipe, flags=flags))
+    assert config.resolution == resolved.data.resolution
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -115,10 +115,12 @@ def test_every_shipped_recipe_says_how_it_is_run_and_what_it_gives(name):
 
 
 def test_a_length_in_images_replaces_one_in_minutes():
-    from gtool.train.options import Request, make_plan
+    from gtool.train.options import TrainOptions, resolve
 
-    request = {"model": "transgan", "recipe": "scenes", "settings": []}
-    assert make_plan(Request(**request, flags={})).recipe.train.minutes is not None
-    assert make_plan(Request(**request, flags={"train.kimg": 2.0})).recipe.train.minutes is None
-    both = {"train.kimg": 2.0, "train.minutes": 3.0}
-    assert make_plan(Request(**request, flags=both)).recipe.train.minutes == 3.0
+    def minutes(**flags):
+        flags = {f"train.{key}": value for key, value in flags.items()}
+        return resolve(TrainOptions(model="transgan", recipe="scenes", flags=flags))[0].train.minutes
+
+    assert minutes() is not None
+    assert minutes(kimg=2.0) is None
+    assert minutes(kimg=2.0, minutes=3.0) == 3.0

@@ -62,7 +62,7 @@ def test_what_only_says_something_ends_well(arguments, capsys):
 def test_diverging_has_its_status():
     settings = [
         "optim.learning_rate=1e20",
-        "optim.clip_norm=1e9",
+        "optim.clip_grad_norm=1e9",
         "loss.gradient_penalty=0.0",
         "train.kimg=1",
     ]

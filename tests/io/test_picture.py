@@ -7,9 +7,9 @@ import pytest
 from PIL import Image, ImageSequence
 
 from gtool.errors import CheckpointError, GToolError
+from gtool.eval.report import axis as axis_module
 from gtool.io import animation, picture
 from gtool.io import image_folder as folder
-from gtool.train import curves
 
 
 def numbered(count: int, side: int = 4) -> np.ndarray:
@@ -173,41 +173,7 @@ def test_an_animation_that_fails_leaves_no_file(tmp_path, suffix):
     assert list((tmp_path / "out").iterdir()) == []
 
 
-# Charts.
-
-
-def drawn(path, colour: str) -> np.ndarray:
-    """Where a chart has nearly this colour: bool (H, W)."""
-    wanted = np.array([int(colour[start : start + 2], 16) for start in (1, 3, 5)])
-    with Image.open(path) as opened:
-        return np.abs(np.asarray(opened).astype(int) - wanted).max(axis=2) < 12
-
-
-def test_a_chart_stacks_its_panels_and_draws_every_line(tmp_path):
-    xs = list(range(20))
-    panels = {"losses": {"a": (xs, xs), "b": (xs, xs[::-1])}, "rfd": {"rfd": (xs, [2.0] * 20)}}
-    curves.curves(tmp_path / "c.png", panels, x_label="kimg")
-    line = drawn(tmp_path / "c.png", curves.COLOURS[0])
-    assert line.shape == (2 * curves.PANEL_HEIGHT + curves.FOOT, curves.WIDTH)
-    plots = [slice(top + curves.TOP, top + curves.PANEL_HEIGHT) for top in (0, curves.PANEL_HEIGHT)]
-    assert [int(line[plot].sum()) > 500 for plot in plots] == [True, True]
-    assert drawn(tmp_path / "c.png", curves.COLOURS[1])[plots[0]].sum() > 500
-
-
-def test_a_line_is_interrupted_where_values_are_not_finite(tmp_path):
-    xs = [float(x) for x in range(101)]
-    ys = [float("nan") if 40 < x < 60 else 1.0 for x in xs]
-    curves.curves(tmp_path / "c.png", {"loss": {"a": (xs, ys)}})
-    columns = drawn(tmp_path / "c.png", curves.COLOURS[0])[curves.TOP :].any(axis=0)
-    middle = (curves.LEFT + curves.WIDTH - curves.RIGHT) // 2
-    assert not columns[middle - 60 : middle + 60].any()
-    assert columns[middle - 200]
-    assert columns[middle + 200]
-
-
-def test_a_single_point_and_an_empty_line_can_be_drawn(tmp_path):
-    curves.curves(tmp_path / "c.png", {"one": {"a": ([3.0], [0.5])}, "none": {"b": ([], [])}})
-    assert drawn(tmp_path / "c.png", curves.COLOURS[0])[curves.TOP : curves.PANEL_HEIGHT].sum() > 10
+# Axes of charts.
 
 
 @pytest.mark.parametrize(
@@ -221,10 +187,10 @@ def test_a_single_point_and_an_empty_line_can_be_drawn(tmp_path):
     ],
 )
 def test_ticks_are_round_numbers_within_the_values(values, labels):
-    assert curves.tick_labels(curves.axis_of(values, steps=5)) == labels
+    assert axis_module.tick_labels(axis_module.axis_of(values, steps=5)) == labels
 
 
 def test_logarithmic_ticks_are_1_2_5_and_equal_ratios_equal_lengths():
-    axis = curves.axis_of([1, 100, 0, -5], steps=5, is_log=True)
-    assert curves.tick_labels(axis) == ["1", "2", "5", "10", "20", "50", "100"]
+    axis = axis_module.axis_of([1, 100, 0, -5], steps=5, is_log=True)
+    assert axis_module.tick_labels(axis) == ["1", "2", "5", "10", "20", "50", "100"]
     assert axis.share(10) == pytest.approx(0.5)

@@ -88,7 +88,7 @@ def test_a_discriminator_that_can_tell_nothing_is_not_made_the_loudest():
     state.progress = 0.9
     heard = engine.step(state)["adversarial_weight"]
     assert float(heard) == pytest.approx(
-        recipe.reconstruction.adversarial * recipe.reconstruction.adaptive_most
+        recipe.reconstruction.adversarial * recipe.reconstruction.adaptive_weight_max
     )
     assert float(heard) < 1
 

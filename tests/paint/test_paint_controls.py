@@ -26,8 +26,13 @@ from gtool.strokes.settings import PaintSettings
 from gtool.train import strokes as engine
 from tests.tiny import tiny_strokes
 
-SETTINGS = ["train.kimg=100", "strokes.known_until=0.0", "strokes.known_share=0.2", "strokes.count=8"]
-SETTINGS += ["strokes.pictures=256", "model.width=64", "model.depth=2", "model.grid=4"]
+SETTINGS = [
+    "train.kimg=100",
+    "strokes.supervised_until=0.0",
+    "strokes.supervised_share=0.2",
+    "strokes.count=8",
+]
+SETTINGS += ["strokes.num_pictures=256", "model.width=64", "model.depth=2", "model.grid=4"]
 
 
 class Constant(nn.Module):

@@ -238,7 +238,7 @@ def test_a_prior_that_was_not_always_told_completes_and_goes_wide_without_being_
     tmp_path, maps, condition, size
 ):
     path = save_prior(
-        tmp_path / "w.safetensors", "prior.untold=0.1", condition=condition, condition_size=size
+        tmp_path / "w.safetensors", "prior.condition_dropout=0.1", condition=condition, condition_size=size
     )
     assert sample(path, "--complete", "photo.png", "-n", 2, "-o", "half/") == 0
     assert text("half/000000.png")["condition"] == "nothing said"

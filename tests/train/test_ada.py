@@ -219,9 +219,9 @@ def test_words_that_follow_each_other_become_one_sampling(monkeypatch):
     calls = []
     sample = torch.nn.functional.grid_sample
     monkeypatch.setattr(ada.F, "grid_sample", lambda *a, **k: calls.append(1) or sample(*a, **k))
-    augment(_images(), _draws("ada-blit,ada-geometric,ada-colour"))
+    augment(_images(), _draws("ada-blit,ada-geometric,ada-color"))
     assert calls == [1]
-    assert [drawn.name for drawn in _draws("ada-blit,ada-colour,cutout:1,ada").operations] == [
+    assert [drawn.name for drawn in _draws("ada-blit,ada-color,cutout:1,ada").operations] == [
         "ada",
         "cutout",
         "ada",
@@ -241,7 +241,7 @@ def test_blits_come_before_geometry(monkeypatch):
 def test_one_word_is_the_three_in_a_row():
     images = _images()
     assert torch.equal(
-        augment(images, _draws("ada")), augment(images, _draws("ada-blit,ada-geometric,ada-colour"))
+        augment(images, _draws("ada")), augment(images, _draws("ada-blit,ada-geometric,ada-color"))
     )
 
 

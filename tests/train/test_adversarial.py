@@ -10,8 +10,8 @@ from gtool.models import registry
 from gtool.models.generate import generate
 from gtool.runtime.device import make_compute
 from gtool.train import gan as engine
-from gtool.train import schedules
-from gtool.train.gan_trainer import step_flops
+from gtool.train.gan import GANTrainer
+from gtool.train.optim import ema_beta, rate_factor
 from gtool.train.resume import restore_state, state_info, state_tensors
 from tests.tiny import tiny_recipe
 
@@ -56,7 +56,6 @@ LOSSES = [
         "loss.kind=relativistic",
         "loss.r1_gamma=1.0",
         "loss.r2_gamma=1.0",
-        "loss.penalty_method=finite-difference",
         "loss.penalty_interval=2",
         "train.n_critic=1",
         "train.share_fakes=true",
@@ -162,19 +161,19 @@ def test_the_average_halves_in_its_half_life(n_critic):
     """The release's half-life is n_critic times longer than stated."""
     recipe = tiny_recipe("train.ema_kimg=1.6", "train.ema_rampup=0.0", f"train.n_critic={n_critic}")
     steps = 1600 // (recipe.train.batch_size * n_critic)
-    assert schedules.ema_beta(recipe, 10**6) ** steps == pytest.approx(0.5)
+    assert ema_beta(recipe, 10**6) ** steps == pytest.approx(0.5)
 
 
 def test_the_average_is_the_weights_at_first_and_lags_later():
     recipe = tiny_recipe("train.ema_rampup=0.1")
-    assert schedules.ema_beta(recipe, 80) < 0.3 < schedules.ema_beta(recipe, 10**6)
+    assert ema_beta(recipe, 80) < 0.3 < ema_beta(recipe, 10**6)
 
 
 @pytest.mark.parametrize(("progress", "expected"), [(0.0, 1.0), (0.6, 1.0), (0.8, 0.5), (1.0, 0.0)])
 def test_linear_decay_arrives_at_its_end(progress, expected):
     """The release never writes the learning rate at or past the end step (sheet 4.1, defect 5)."""
     recipe = tiny_recipe("optim.decay=linear")
-    assert schedules.rate_factor(recipe, 100, progress) == pytest.approx(expected)
+    assert rate_factor(recipe, 100, progress) == pytest.approx(expected)
 
 
 def test_each_network_has_its_own_learning_rate():
@@ -208,7 +207,7 @@ def test_the_wgan_eps_penalty_of_a_step_has_its_analytic_value():
 
 def test_the_estimated_work_follows_lazy_penalties_and_path_length():
     def flops(*settings):
-        return step_flops(
+        return GANTrainer.step_flops(
             tiny_recipe("train.n_critic=1", *settings), {"generator": 2.0, "discriminator": 1.0}
         )
 
@@ -217,7 +216,7 @@ def test_the_estimated_work_follows_lazy_penalties_and_path_length():
     assert flops() - flops("loss.gradient_penalty=0.0") == pytest.approx(6.3)
     lazy = flops("loss.penalty_interval=16") - flops("loss.gradient_penalty=0.0")
     assert lazy == pytest.approx(6.3 / 16)
-    path = ["loss.path_length=2.0", "loss.path_length_interval=4", "loss.path_length_shrink=2"]
+    path = ["loss.path_length=2.0", "loss.path_length_interval=4", "loss.path_length_batch_shrink=2"]
     assert flops(*path) - flops() == pytest.approx(2 * 6.3 / 8)
     assert flops(*path, "train.generator_batch_size=16") - flops(
         "train.generator_batch_size=16"

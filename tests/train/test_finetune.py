@@ -26,7 +26,7 @@ from tests.painted import draw_photo
 from tests.tiny import STROKES, tiny_strokes
 
 SMALL = ["train.batch_size=10", "train.kimg=0.04", "train.snapshot_kimg=0.02", "train.metric_images=16"]
-SMALL += ["strokes.pictures=16", "strokes.count=4", "sample.num=1", "train.precision=fp32"]
+SMALL += ["strokes.num_pictures=16", "strokes.count=4", "sample.num=1", "train.precision=fp32"]
 
 
 def finetune(data, *more) -> int:
@@ -103,7 +103,7 @@ def test_the_recipe_says_all_and_runs_again_to_the_same_weights(start, photos):
     assert finetune(photos, "--weights", start, "--out", "first") == 0
     recipe = make_recipe(read_table(Path("first/recipe.toml")), where="first")
     assert (recipe.data.dataset, recipe.train.weights) == (photos, start)
-    assert (recipe.model["width"], recipe.strokes.known_until) == (STROKES["model"]["width"], 0.0)
+    assert (recipe.model["width"], recipe.strokes.supervised_until) == (STROKES["model"]["width"], 0.0)
     assert runs.train("paint-transformer", "first/recipe.toml", "second") == 0
     runs.assert_same_state("first", "second")
 
@@ -230,24 +230,24 @@ def numbered(count):
 
 @pytest.mark.parametrize("count", [16, 40, 200])
 def test_held_out_images_are_not_learned_from(count):
-    made = cut_pictures(numbered(count), tiny_strokes("strokes.pictures=100", "sample.num=4"))
-    seen, scored, shown = (set(x[:, 0, 0, 0].tolist()) for x in (made.lessons, made.held_out, made.shown))
+    made = cut_pictures(numbered(count), tiny_strokes("strokes.num_pictures=100", "sample.num=4"))
+    seen, scored, shown = (set(x[:, 0, 0, 0].tolist()) for x in (made.training, made.held_out, made.shown))
     assert not seen & scored
     assert shown <= scored
     assert len(scored) == count // 8
     assert len(seen) == min(100, count - count // 8)
-    assert (len(made.lessons), len(made.held_out)) == (100, 64)
+    assert (len(made.training), len(made.held_out)) == (100, 64)
 
 
 def test_all_of_few_images_are_learned_from_and_scored():
     made = cut_pictures(numbered(5), tiny_strokes())
-    for pictures in (made.lessons, made.held_out):
+    for pictures in (made.training, made.held_out):
         assert set(pictures[:, 0, 0, 0].tolist()) == set(range(5))
 
 
 def test_a_share_of_the_pictures_can_be_drawn():
-    made = cut_pictures(numbered(5), tiny_strokes("strokes.drawn_share=0.25"))
-    flat = made.lessons.flatten(1).float().std(1) == 0
+    made = cut_pictures(numbered(5), tiny_strokes("strokes.synthetic_share=0.25"))
+    flat = made.training.flatten(1).float().std(1) == 0
     assert flat.tolist() == [True] * 12 + [False] * 4
 
 
@@ -257,5 +257,5 @@ def test_the_recipe_is_gentler_than_that_from_scratch():
         for name in ("finetune", "default")
     )
     assert ours.optim.learning_rate < scratch.optim.learning_rate
-    assert ours.strokes.known_until == 0
+    assert ours.strokes.supervised_until == 0
     assert ours.train.weights == "shipped"

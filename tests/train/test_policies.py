@@ -47,7 +47,7 @@ def test_wrong_policies_are_refused_with_a_reason(text, message):
 
 def test_policies_are_checked_without_torch():
     code = (
-        "import sys; from gtool.data import policies; policies.parse_policy('hue'); "
+        "import sys; from gtool.train.augment import policies; policies.parse_policy('hue'); "
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -59,13 +59,13 @@ def test_known_strokes_paint_the_target_on_the_canvas():
 
 def test_a_stroke_that_would_bury_an_earlier_one_is_left_out():
     """The released code rejects what hides three quarters of an earlier stroke (sheet 3.1)."""
-    from gtool.train.stroke_targets import _unburied
+    from gtool.train.stroke_targets import _visible
 
     mask = torch.zeros(1, 3, 10)
     mask[0, 0, :4] = 1
     mask[0, 1, :3] = 1  # hides 75 % of the first
     mask[0, 2, 2:6] = 1  # hides half of it
-    assert _unburied(mask).tolist() == [[True, False, True]]
+    assert _visible(mask).tolist() == [[True, False, True]]
 
 
 def test_quarters_are_cut_in_reading_order():
@@ -130,7 +130,7 @@ def straight(tmp_path_factory):
     """A recipe of four steps of known strokes and four with pictures, and a run of it that nothing disturbed."""
     folder = tmp_path_factory.mktemp("straight")
     recipe, run = folder / "tiny.toml", folder / "run"
-    recipe.write_text(to_toml(tiny_strokes("strokes.known_until=0.5")), encoding="utf-8")
+    recipe.write_text(to_toml(tiny_strokes("strokes.supervised_until=0.5")), encoding="utf-8")
     assert runs.train("paint-transformer", str(recipe), str(run)) == 0
     return str(recipe), str(run)
 
@@ -158,7 +158,7 @@ def test_the_seed_decides_everything():
 
 
 def test_training_lowers_the_error_that_is_left():
-    state = make_state("strokes.known_until=0.0", "train.batch_size=20", progress=0.01)
+    state = make_state("strokes.supervised_until=0.0", "train.batch_size=20", progress=0.01)
     before = engine.measure(state, 64)
     for _ in range(40):
         engine.step(state)
@@ -177,10 +177,10 @@ def test_previews_are_paintings_of_the_same_pictures():
 
 
 @pytest.mark.parametrize("batch_size", [5, 6, 9, 12])
-@pytest.mark.parametrize("known_share", [0.0, 0.3, 0.8])
-def test_small_batches_are_shared_between_known_strokes_and_pictures(batch_size, known_share):
-    settings = [f"train.batch_size={batch_size}", f"strokes.known_share={known_share}"]
-    if known_share == 0.8:
+@pytest.mark.parametrize("supervised_share", [0.0, 0.3, 0.8])
+def test_small_batches_are_shared_between_known_strokes_and_pictures(batch_size, supervised_share):
+    settings = [f"train.batch_size={batch_size}", f"strokes.supervised_share={supervised_share}"]
+    if supervised_share == 0.8:
         with pytest.raises(RecipeError, match="leave no room for a crop of a picture"):
             make_state(*settings)
         return

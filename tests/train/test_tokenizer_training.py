@@ -105,17 +105,17 @@ def test_the_autoencoder_runs_once_a_step(monkeypatch):
 
 
 def test_the_adversarial_weight_is_the_ratio_of_gradients_at_the_last_layer():
-    state = make_state("reconstruction.adaptive_most=10")
+    state = make_state("reconstruction.adaptive_weight_max=10")
     images = torch.zeros(2, 3, 16, 16)
     made = state.tokenizer(images).reconstruction
     slope = torch.randn(made.shape, generator=torch.Generator().manual_seed(0))
-    assert float(engine._balance(state, made, 3 * slope, -2 * slope)) == pytest.approx(1.5, rel=1e-3)
+    assert float(engine._adaptive_weight(state, made, 3 * slope, -2 * slope)) == pytest.approx(1.5, rel=1e-3)
 
 
 def test_the_step_is_that_of_the_sum_of_all_losses():
     """The same update as one backward pass of the paper's Eq. 5 to 7."""
     settings = ("reconstruction.adversarial_ramp=0.0", "reconstruction.restart_interval=0")
-    settings += ("reconstruction.adaptive_most=1e4",)
+    settings += ("reconstruction.adaptive_weight_max=1e4",)
     state, other = make_state(*settings), make_state(*settings)
     for one in (state, other):
         one.progress = 0.9

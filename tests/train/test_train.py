@@ -94,7 +94,7 @@ def test_a_killed_run_resumes_to_the_same_bits(recipe, moment):
 
 
 def test_a_resumed_run_keeps_the_augmentation_that_it_had_come_to(recipe):
-    adaptive = ["augment.policy=ada-blit,ada-colour", "augment.target=0.0", "augment.kimg=0.2"]
+    adaptive = ["augment.policy=ada-blit,ada-color", "augment.target=0.0", "augment.kimg=0.2"]
     text = recipe("train.metrics=[]", *adaptive)
     assert train(text, "straight") == 0
     assert train(text, "out", "--kimg", "0.112") == 0  # between two changes of it
@@ -135,7 +135,7 @@ def test_a_run_that_is_being_trained_is_refused(recipe, capsys):
 
 
 def test_diverging_exits_with_5_and_keeps_the_last_good_state(recipe, capsys):
-    text = recipe("optim.clip_norm=1e9", "loss.gradient_penalty=0.0", "train.kimg=2")
+    text = recipe("optim.clip_grad_norm=1e9", "loss.gradient_penalty=0.0", "train.kimg=2")
     assert train(text, "out", "--set", "train.snapshot_kimg=0.016", "--set", "optim.learning_rate=1e20") == 5
     assert "diverged" in capsys.readouterr().err.strip().splitlines()[-1]
     for file in Path("out").rglob("*.safetensors"):
@@ -208,7 +208,7 @@ def test_a_full_disk_is_one_line_and_the_last_state_stays(recipe):
                 "--set",
                 "loss.path_length=2.0",
                 "--set",
-                "loss.path_length_shrink=5",
+                "loss.path_length_batch_shrink=5",
             ],
             2,
             "does not divide the generator's batch",

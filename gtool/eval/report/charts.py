@@ -12,7 +12,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from gtool.train.curves import Axis, axis_of, tick_labels
+from gtool.eval.report.axis import Axis, axis_of, tick_labels
 
 Points = NDArray[np.float64]  # (N, 2)
 

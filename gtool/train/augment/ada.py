@@ -80,7 +80,7 @@ def draw(
             places = places @ blit(chances, resolution)
         if word in ("ada", "ada-geometric"):
             places = places @ geometric(chances, resolution)
-        if word in ("ada", "ada-colour"):
+        if word in ("ada", "ada-color"):
             colours = colour(chances) @ colours
     return _rows(places, colours), tuple(
         int((maps != torch.eye(maps.shape[-1], device=maps.device)).any()) for maps in (places, colours)

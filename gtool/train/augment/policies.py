@@ -38,10 +38,10 @@ OPERATIONS: dict[str, Operation] = {
     "rotate": Operation("probability that the whole batch is turned by 90, 180 or 270 degrees", 0.5),
     "ada-blit": Operation("probability, each, of mirroring, quarter turns, shifts by whole pixels", 1.0),
     "ada-geometric": Operation("probability, each, of scaling, turning, stretching, shifting", 1.0),
-    "ada-colour": Operation(
+    "ada-color": Operation(
         "probability, each, of other brightness, contrast, inverted luma, hue, saturation", 1.0
     ),
-    "ada": Operation("probability of each change of ada-blit, ada-geometric and ada-colour", 1.0),
+    "ada": Operation("probability of each change of ada-blit, ada-geometric and ada-color", 1.0),
 }
 
 

@@ -1,4 +1,4 @@
-"""What a step of adversarial training draws: latents, mixing, noise, augmentation; and how it is shared out.
+"""Random numbers of a GAN's training step: latents, style mixing, noise, augmentation; and their shares.
 
 Every random number is a function of (seed, purpose, step) and is drawn for the global batch, of which each process
 and micro-batch takes its share: results do not depend on how many there are. Dropout alone is drawn inside a network,
@@ -20,16 +20,16 @@ from torch import Tensor, nn
 from gtool.runtime.random import derive_seed
 from gtool.runtime.torch_random import make_generator
 from gtool.train.augment.augment import Draws, augment, draw
-from gtool.train.gan_state import State
+from gtool.train.gan_state import GANState
 
 
-def random_of(state: State, purpose: str, critic: int = 0) -> torch.Generator:
+def random_of(state: GANState, purpose: str, critic: int = 0) -> torch.Generator:
     """Return the random numbers of a purpose in this step."""
     return make_generator(state.recipe.train.seed, purpose, state.steps, critic)
 
 
-def parts_of(state: State, batch: int) -> list[slice]:
-    """Slices of the global batch that this process works through, one micro-batch each."""
+def micro_batches(state: GANState, batch: int) -> list[slice]:
+    """Return the slices of the global batch that this process works through."""
     share = batch // state.compute.world_size
     micro = min(state.recipe.train.micro_batch or share, share)
     first = state.compute.rank * share
@@ -37,27 +37,24 @@ def parts_of(state: State, batch: int) -> list[slice]:
 
 
 def take(local: Tensor, part: slice, parts: list[slice]) -> Tensor:
-    """Take a part, given in places of the global batch, out of this process's share."""
+    """Take a slice of the global batch out of this process's share."""
     return local[part.start - parts[0].start : part.stop - parts[0].start]
-
-
-# How the discriminator sees images.
 
 
 @dataclass(frozen=True)
 class View:
-    """How the discriminator sees N images: the draws of their augmentation and its own noise inputs."""
+    """How the discriminator sees N images: random numbers of their augmentation, and its own noise inputs."""
 
     draws: Draws
     noise: list[Tensor]  # (N, *shape) for every noise shape of the network
 
     @classmethod
-    def draw(cls, state: State, batch: int, purpose: str, critic: int = 0) -> View:
+    def draw(cls, state: GANState, batch: int, purpose: str, critic: int = 0) -> View:
         """Draw for a global batch."""
         random = random_of(state, purpose, critic)
         draws = draw(state.policy, batch, state.recipe.data.resolution, random, state.augment_p)
         random = random_of(state, f"noise-{purpose}", critic)
-        return cls(draws, _noise(state.bare_discriminator, batch, random))
+        return cls(draws, _noise(state.bare("discriminator"), batch, random))
 
     def of(self, part: slice, device: torch.device) -> View:
         """Return a share of it on the device."""
@@ -65,20 +62,17 @@ class View:
         return View(draws, [values[part].to(device) for values in self.noise])
 
 
-def judge(network: nn.Module, images: list[Tensor], views: list[View]) -> tuple[Tensor, ...]:
+def discriminate(network: nn.Module, images: list[Tensor], views: list[View]) -> tuple[Tensor, ...]:
     """Return the fp32 logits (n,) of every chunk of augmented images, from one call."""
     noise = [torch.cat(values) for values in zip(*(view.noise for view in views), strict=True)]
     logits: Tensor = network(torch.cat(images), noise or None).float()
     return torch.split(logits, [len(chunk) for chunk in images])
 
 
-def look(state: State, network: nn.Module, images: Tensor, view: View) -> Tensor:
-    """Return the fp32 logits (n,) of images that are augmented here."""
+def augment_and_discriminate(state: GANState, images: Tensor, view: View) -> Tensor:
+    """Return the fp32 logits (n,) of images that are augmented here, by the network that is not wrapped."""
     with state.compute.autocast():
-        return judge(network, [augment(images, view.draws)], [view])[0]
-
-
-# What the generator makes images of.
+        return discriminate(state.bare("discriminator"), [augment(images, view.draws)], [view])[0]
 
 
 @dataclass(frozen=True)
@@ -92,34 +86,27 @@ class Latents:
     mixing: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def draw(cls, state: State, batch: int, purpose: str) -> Latents:
+    def draw(cls, state: GANState, batch: int, purpose: str) -> Latents:
         """Draw for a global batch."""
-        network = state.bare_generator
+        network = state.bare("generator")
         random = random_of(state, f"z-{purpose}")
         z = torch.randn(batch, *network.z_shape, generator=random)
         return cls(z, _noise(network, batch, random), purpose, _mixing(state, batch, purpose))
 
-    def of(self, part: slice, device: torch.device) -> Latents:
-        """Return a share of them on the device."""
-        return Latents(
-            self.z[part].to(device),
-            [values[part].to(device) for values in self.noise],
-            self.purpose,
-            {name: values[part].to(device) for name, values in self.mixing.items()},
-        )
 
-
-def generate(state: State, latents: Latents, part: slice, **options: Any) -> Any:
-    """Return what the generator makes of a part of the latents."""
-    share = latents.of(part, state.compute.device)
+def generate(state: GANState, latents: Latents, part: slice, **options: Any) -> Any:
+    """Return what the generator makes of a slice of the latents."""
+    device = state.compute.device
+    noise = [values[part].to(device) for values in latents.noise]
+    mixing = {name: values[part].to(device) for name, values in latents.mixing.items()}
     with _dropout_stream(state, latents.purpose, part):
-        return state.generator(share.z, share.noise or None, **share.mixing, **options)
+        return state.generator(latents.z[part].to(device), noise or None, **mixing, **options)
 
 
 @contextmanager
-def _dropout_stream(state: State, purpose: str, part: slice) -> Iterator[None]:
+def _dropout_stream(state: GANState, purpose: str, part: slice) -> Iterator[None]:
     """Make dropout a function of seed, step and share: a run with it can be resumed, but not cut up otherwise."""
-    if not getattr(state.bare_generator, "dropout", 0.0):
+    if not getattr(state.bare("generator"), "dropout", 0.0):
         yield
         return
     devices = [state.compute.device] if state.compute.device.type == "cuda" else []
@@ -132,20 +119,20 @@ def _noise(network: Any, batch: int, random: torch.Generator) -> list[Tensor]:
     return [torch.randn(batch, *shape, generator=random) for shape in network.noise_shapes]
 
 
-def _mixing(state: State, batch: int, purpose: str) -> dict[str, Tensor]:
+def _mixing(state: GANState, batch: int, purpose: str) -> dict[str, Tensor]:
     """Draw second latents, and from which layer and which component on each image has them.
 
     A cut-off is uniform among those that leave something of either latent, with the recipe's probability for each
     image; else it is the number of layers, or of components, which leaves nothing of the second.
     """
-    loss, network = state.recipe.loss, state.bare_generator
+    loss, network = state.recipe.loss, state.bare("generator")
     random = random_of(state, f"mixing-{purpose}")
     drawn: dict[str, Tensor] = {}
-    for name, chance in (("from_layer", loss.style_mixing), ("from_component", loss.component_mixing)):
-        if chance:
+    for name, probability in (("from_layer", loss.style_mixing), ("from_component", loss.component_mixing)):
+        if probability:
             count = network.num_ws if name == "from_layer" else network.z_shape[0]
             cut_off = torch.randint(1, count, (batch,), generator=random)
-            is_mixed = torch.rand(batch, generator=random) < chance
+            is_mixed = torch.rand(batch, generator=random) < probability
             drawn[name] = torch.where(is_mixed, cut_off, count)
     if drawn:
         drawn["second"] = torch.randn(batch, *network.z_shape, generator=random)
