@@ -16,7 +16,7 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 
 from gtool.config.schema import Recipe
-from gtool.errors import RecipeError, did_you_mean
+from gtool.errors import CheckpointError, RecipeError, did_you_mean
 
 SCHEMA = 1
 
@@ -41,6 +41,26 @@ def validate(
         return section(**values)
     except ValidationError as invalid:
         raise RecipeError(f"{where}: {_explain(section, invalid, prefix)}") from None
+
+
+def recipe_of_weights(meta: Mapping[str, Any], path: Path) -> Recipe | None:
+    """Return the data and the seed that weights were trained with, where their file says it; nothing else of it.
+
+    So weights of a gtool whose recipes said other things can still be used.
+
+    Raises:
+        CheckpointError: data that make no sense.
+    """
+    table = meta.get("recipe")
+    if not isinstance(table, dict) or not isinstance(table.get("data"), dict):
+        return None
+    train = table.get("train")
+    seed = {"seed": train["seed"]} if isinstance(train, dict) and "seed" in train else {}
+    values = {"model_name": str(meta.get("model")), "data": table["data"], "train": seed}
+    try:
+        return validate(Recipe, values, str(path), "recipe.")
+    except RecipeError as bad:
+        raise CheckpointError(str(bad)) from None
 
 
 def _explain(section: type[BaseModel], invalid: ValidationError, prefix: str) -> str:

@@ -14,6 +14,7 @@ Axis letters: N images, h w grid of codes, R resolution.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ def condition_size(images: ImageSet) -> int:
     return DEPTH_LEVELS + 1 if images.condition == "depth" else images.condition_size
 
 
-def ids_of_maps(maps: np.ndarray, grid: tuple[int, int]) -> Tensor:
+def ids_of_maps(maps: Any, grid: tuple[int, int]) -> Tensor:
     """Return label maps (N, H, W) as int64 (N, h, w)."""
     return torch.from_numpy(majority(maps, grid).astype(np.int64))
 

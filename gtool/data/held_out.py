@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gtool import console
+from gtool.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,3 +101,19 @@ def hold_out(images: ImageSet, recipe: Recipe, compute: Compute, *, flip: bool) 
         shown=np.sort(order[number:]),
     )
     return batches, np.sort(order[:number] if number else order)
+
+
+def held_out_of(recipe: Recipe, compute: Compute, instead: str) -> tuple[ImageSet, np.ndarray]:
+    """Return the data set of a training with its conditions, and the places of what it has kept aside.
+
+    instead: what the user can type where the data set is not here.
+
+    Raises:
+        DataError: the data set is not here, or cannot be used.
+    """
+    try:
+        source = open_images(recipe)
+    except DataError as bad:
+        raise DataError(f"{bad}; it is what the weights were trained on: or add {instead}") from None
+    images = load_images(source, recipe, recipe.data.resolution, compute)
+    return images, hold_out(images, recipe, compute, flip=False)[1]

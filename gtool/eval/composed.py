@@ -1,107 +1,93 @@
-"""Pictures of a prior as a side of a comparison: composed from conditions of its own data set as they are asked for."""
+"""Images of a prior as the generated side of a comparison, from conditions of its own data set."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from gtool import console
-from gtool.data.conditions_for_sampling import held_out_of
+from gtool.config.recipe import recipe_of_weights
+from gtool.data.conditions import ids_of_depth, ids_of_maps
+from gtool.data.held_out import held_out_of
 from gtool.data.loader import read_conditions
 from gtool.errors import CheckpointError
 from gtool.metrics.images import permutation
-from gtool.models.prior.autoregressive import BATCH, Choice, Request
-from gtool.models.prior.conditional_generator import codes_of_depth, codes_of_labels, compose_pictures
-from gtool.runtime.device import Compute
+from gtool.models.generate import TrainedModel
+from gtool.models.prior.pipeline import encode_condition
+from gtool.models.prior.sampling import BATCH
 from gtool.runtime.random import derive_seed
-from gtool.sample.prior_options import TOP_K, recipe_of
-
-BLOCK = 256  # images whose conditions are held at a time
 
 
 @dataclass(frozen=True)
 class Composed:
-    """Pictures that a prior composes; picture i is a function of (seed, i).
+    """Images that a prior samples; image i is a function of (seed, i).
 
     images, places: the data set that conditions are taken from, and which of its images; None without conditions.
     """
 
-    composer: Any
-    compute: Compute
+    model: TrainedModel
     seed: int
     count: int
     images: Any = None
     places: np.ndarray | None = None
     taken_from: str = "nothing"
-    start: int = 0  # number of the first picture
+    start: int = 0  # number of the first image
 
     @property
     def grain(self) -> int:
-        """Parts begin at multiples of this: pictures are composed so many at a time."""
+        """Parts begin at multiples of this: images are sampled so many at a time."""
         return BATCH
 
     @property
-    def choice(self) -> Choice:
-        """How codes are drawn."""
-        return Choice(top_k=min(TOP_K, self.composer.tokenizer.codebook_size))
-
-    @property
     def about(self) -> dict[str, Any]:
-        """What a record says of these pictures."""
-        return {"sampling": {"top_k": self.choice.top_k, "conditions": self.taken_from}}
+        """What a record says of these images."""
+        return {"sampling": {"top_k": self.model.default_params.top_k, "conditions": self.taken_from}}
 
     def part(self, start: int, stop: int) -> Composed:
-        """Return pictures `start` to `stop` alone."""
+        """Return images `start` to `stop` alone."""
         return replace(self, start=self.start + start, count=stop - start)
 
     def batches(self, batch_size: int) -> Iterator[torch.Tensor]:
-        """Yield uint8 (b, 3, R, R); `batch_size` is not looked at, so that it changes no picture."""
-        last = self.start + self.count
-        for start in range(self.start, last, BLOCK):
-            indices = torch.arange(start, min(start + BLOCK, last))
-            request = Request(self._conditions(indices), indices, self.seed, self.choice)
-            for step in compose_pictures(self.composer, request, self.compute, BATCH):
-                if step.pictures is not None:
-                    yield step.pictures
+        """Yield uint8 (b, 3, R, R); `batch_size` is not looked at, so that it changes no image."""
+        indices = torch.arange(self.start, self.start + self.count)
+        condition = None if self.images is None else self._conditions
+        yield from self.model.batches(indices, self.seed, condition=condition)
 
     def _conditions(self, indices: torch.Tensor) -> torch.Tensor:
-        if self.images is None or self.places is None:
-            return torch.zeros(len(indices), 1, dtype=torch.int64)
+        assert self.places is not None
         found = read_conditions(self.images, self.places[indices.numpy() % len(self.places)])
-        if self.images.condition == "segmentation":
-            return codes_of_labels(self.composer, found.numpy(), self.compute)
-        if self.images.condition == "depth":
-            return codes_of_depth(self.composer, found, self.compute)
-        return found[:, None]
+        if self.images.condition == "class":
+            return found[:, None]
+        cell_ids = ids_of_maps if self.images.condition == "segmentation" else ids_of_depth
+        return encode_condition(self.model.network, found, self.model.compute, cell_ids)
 
 
-def open_composed(
-    composer: Any, meta: dict[str, Any], path: Path, request: Any, count: int, compute: Compute
-) -> Composed:
-    """Return pictures to score: of held-out conditions where there are enough of them, else of all, by the seed.
+def open_composed(model: TrainedModel, seed: int, count: int) -> Composed:
+    """Return images to score: of held-out conditions where there are enough of them, else of all, by the seed.
 
     Raises:
         CheckpointError: conditions are needed, and the weights do not say what they were trained on.
         DataError: that data set is not here.
     """
-    kind = composer.prior.config.condition
+    kind = model.network.prior.config.condition
     if kind == "none":
-        return Composed(composer, compute, request.seed, count)
-    recipe = recipe_of(meta, path)
+        return Composed(model, seed, count)
+    recipe = recipe_of_weights(model.meta, model.path)
     if recipe is None:
-        raise CheckpointError(f"{path}: does not say what it was trained on, and composes from its {kind}")
-    images, kept = held_out_of(recipe, compute, "another run")
+        raise CheckpointError(
+            f"{model.path}: does not say what it was trained on, and samples from its {kind}"
+        )
+    images, kept = held_out_of(recipe, model.compute, "another run")
     places, which = kept, "held-out"
     if count > len(kept):
         places, which = np.arange(len(images)), "all"
         console.notice(
             f"only {len(kept):,} images were kept aside: conditions of all {len(images):,} are used"
         )
-    order = permutation(len(places), derive_seed("eval-conditions", request.seed))
+    order = permutation(len(places), derive_seed("eval-conditions", seed))
     name = f"{kind} of {recipe.data.dataset}, {which}"
-    return Composed(composer, compute, request.seed, count, images, places[order], name)
+    return Composed(model, seed, count, images, places[order], name)

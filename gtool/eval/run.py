@@ -199,21 +199,14 @@ def _open_generated(request: Request, path: Path, compute: Compute) -> Sides:
     """A model is compared with the pixels it was trained on, or with others brought to its resolution."""
     from gtool.eval.image_sets import Generated
     from gtool.eval.reference import Nothing, open_reference
-    from gtool.models.generate import load_generator
+    from gtool.models.generate import load_model
 
-    model = read_meta(path).get("model")
-    composes = model == "prior"
-    if model == "vqgan":
+    if read_meta(path).get("model") == "vqgan":
         raise RecipeError(
             f"{path}: weights of vqgan, which makes no images by itself; score it by --reconstruction"
         )
-    if composes:
-        from gtool.eval.composed import open_composed
-        from gtool.models.prior.conditional_generator import load_composer
-
-        network, meta = load_composer(path, compute)
-    else:
-        network, meta = load_generator(path, compute)
+    model = load_model(path, compute=compute)
+    meta = model.meta
     few = set(request.metrics) <= set(WITHOUT_WEIGHTS)
     num = request.num or (NUM_GENERATED if few else NUM_GENERATED_FID)
     refuse_resolution(request, meta, path)
@@ -221,9 +214,11 @@ def _open_generated(request: Request, path: Path, compute: Compute) -> Sides:
     if request.needs_reference:
         real = open_reference(request, reference_of(request, meta, path), num)
     about = {"nimg": meta.get("nimg"), "precision": compute.precision}
-    if not composes:
-        return Generated(network, compute, request.seed, num), real, about
-    fake = open_composed(network, meta, path, request, num, compute)
+    if model.samples_from == "latents":
+        return Generated(model.network, compute, request.seed, num), real, about
+    from gtool.eval.composed import open_composed
+
+    fake = open_composed(model, request.seed, num)
     return fake, real, about | fake.about
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,24 +13,11 @@ from PIL import Image
 
 from gtool.errors import GToolError
 from gtool.io.files import atomic_write
+from gtool.io.outputs import check_animation
 from gtool.io.picture import Pixels
 
-SUFFIXES = (".gif", ".webp", ".mp4")
 WEBP_QUALITY = 85
 X264_CRF = "18"  # visually lossless
-
-
-def check_animation(path: Path) -> None:
-    """Refuse what `save_animation` could not write, before any work has been done for it.
-
-    Raises:
-        GToolError: an unknown suffix, or .mp4 without PyAV.
-    """
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise GToolError(f"{path}: an animation ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
-    if suffix == ".mp4" and find_spec("av") is None:
-        raise GToolError(f'{path}: .mp4 needs PyAV; run `pip install "gtool[video]"`, or write .webp or .gif')
 
 
 def save_animation(path: Path, frames: Iterable[Pixels], fps: float) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gtool.errors import CheckpointError
+from gtool.io.outputs import check_folder
 from gtool.io.picture import enlarge, write_png
 
 # Encoding leaves Python's lock, and flushing waits for the disk: more threads than cores pay off.
@@ -24,18 +25,6 @@ WORKERS = 4
 UNFINISHED = ".unfinished"
 BATCHES_AHEAD = 2  # handed over and not yet written, so that memory stays bounded
 _NUMBERED = re.compile(r"\d{6,}\.png")
-
-
-def check_folder(path: Path, overwrite: bool) -> None:
-    """Refuse a folder that cannot be filled, before anything is made for it.
-
-    Raises:
-        CheckpointError: a file of that name, or a folder with something in it and no `overwrite`.
-    """
-    if path.exists() and not path.is_dir():
-        raise CheckpointError(f"{path}: is a file; name a folder")
-    if not overwrite and path.is_dir() and any(not entry.name.startswith(".") for entry in path.iterdir()):
-        raise CheckpointError(f"{path}: exists and is not empty; choose another folder, or add --overwrite")
 
 
 @contextmanager

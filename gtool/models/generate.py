@@ -1,27 +1,220 @@
-"""A trained generator at work: from a weights file to images; the same for every adversarial family.
+"""Images from trained weights: latents or codes, the same for every family that makes images.
 
-Image i of a seed depends on (seed, i) alone: latents and noise inputs are functions of these two numbers.
+Image i of a seed depends on (seed, i), its condition and the sampling parameters alone: latents, noise inputs and the
+numbers that pick codes are functions of seed and image number.
+
+Axis letters: N images, b of them in a batch, K latent components, d their width, L layers that take a w, R resolution.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gtool.config.schema import Recipe
-from gtool.errors import CheckpointError
+from gtool.errors import CheckpointError, RecipeError
+from gtool.io.run_folder import find_weights
 from gtool.models import registry
+from gtool.models.prior.config import DEFAULT_TOP_K, SPATIAL, SamplingParams, drops_conditions
+from gtool.models.prior.network import for_sampling
+from gtool.models.prior.pipeline import decode
+from gtool.models.prior.sampling import BATCH, UNKNOWN, sample_codes, uniform_numbers
 from gtool.models.trained import open_trained
 from gtool.nn.ranges import to_uint8
-from gtool.runtime.device import Compute
+from gtool.runtime.device import Compute, make_compute
 from gtool.runtime.torch_random import hashed_normal
 
-WsOfRows = Callable[[Tensor], Tensor]
+WsOfRows = Callable[[Tensor], Tensor]  # rows (b,) of some image numbers -> ws (b, L, K, d) on the device
+MEAN_LATENTS = 4096  # that the mean w is taken over
+MEAN_CHUNK = 512
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained generator, or a prior with its tokenizer, in eval mode on its device.
+
+    network: a generator of latents, or a `PriorPipeline`.
+    meta: of the weights file: model, config, recipe, nimg.
+    """
+
+    path: Path
+    network: Any
+    meta: dict[str, Any]
+    compute: Compute
+
+    @property
+    def resolution(self) -> int:
+        """Pixels of a side, of the training."""
+        return int(self.meta["config"]["resolution"])
+
+    @property
+    def samples_from(self) -> str:
+        """`latents` or `codes`."""
+        return str(registry.find_model(self.meta["model"]).samples_from)
+
+    def sample(self, num: int = 1, seed: int = 0, **options: Any) -> np.ndarray:
+        """Return images 0 to num - 1 of a seed as uint8 (num, R, R, 3); options as of `batches`."""
+        images = torch.cat(list(self.batches(torch.arange(num), seed, **options)))
+        return images.permute(0, 2, 3, 1).contiguous().numpy()
+
+    def batches(
+        self,
+        indices: Tensor,
+        seed: int = 0,
+        *,
+        psi: float = 1.0,
+        condition: int | Tensor | Callable[[Tensor], Tensor] | None = None,
+        params: SamplingParams | None = None,
+        batch_size: int | None = None,
+    ) -> Iterator[Tensor]:
+        """Yield images uint8 (b, 3, R, R) on the CPU, batch after batch.
+
+        Args:
+            indices: int64 (N,) image numbers.
+            seed: with its number, all that an image depends on.
+            psi: truncation of w, 1 for none; of generators with a mapping network.
+            condition: of a prior: a class for all images, ids (N, 1) or (N, h, w), or a function from image numbers
+                (b,) to the ids of these images. None where it has no condition or was trained to do without.
+            params: how a prior samples codes; None for temperature 1 and the 100 most likely codes.
+            batch_size: images per forward.
+
+        Raises:
+            RecipeError: an option that the model does not have, a condition that is missing.
+            CheckpointError: the network makes values that are not finite.
+        """
+        if self.samples_from == "codes":
+            if psi != 1:
+                raise RecipeError("psi: a prior samples codes, and has no latents to truncate")
+            return self._from_codes(indices, seed, condition, params, batch_size or BATCH)
+        if condition is not None or params is not None:
+            raise RecipeError(f"{self.meta['model']} samples from latents, and takes no condition or params")
+        return self._from_latents(indices, seed, psi, batch_size or batch_of(self.resolution))
+
+    def _from_latents(self, indices: Tensor, seed: int, psi: float, batch_size: int) -> Iterator[Tensor]:
+        ws = None if psi == 1 else self.ws(indices, seed, psi)
+        done = 0
+        for images, _ in batches(self.network, seed, indices, self.compute, batch_size=batch_size, ws=ws):
+            if not torch.isfinite(images).all():
+                numbers = indices[done : done + len(images)].tolist()
+                raise CheckpointError(
+                    f"{self.path}: the generator makes values that are not finite "
+                    f"(images {numbers[0]} to {numbers[-1]})"
+                )
+            done += len(images)
+            yield to_uint8(images).cpu()
+
+    def _from_codes(
+        self, indices: Tensor, seed: int, condition: Any, params: SamplingParams | None, batch_size: int
+    ) -> Iterator[Tensor]:
+        config = self.network.config.prior
+        params = params or self.default_params
+        if condition is None:
+            condition = self.no_condition
+        for part in indices.split(batch_size):
+            if isinstance(condition, int):
+                ids = torch.full((len(part), 1), condition)
+            else:
+                ids = condition(part) if callable(condition) else condition[: len(part)]
+            if isinstance(condition, Tensor):
+                condition = condition[len(part) :]
+            codes = torch.full((len(part), *config.grid), UNKNOWN)
+            uniform = uniform_numbers(seed, part, config.grid)
+            codes = sample_codes(self.prior, ids, codes, uniform, params, batch_size=batch_size)
+            yield decode(self.network, codes, self.compute)
+
+    # Priors.
+
+    @cached_property
+    def prior(self) -> Any:
+        """The prior with its matrices in the precision that it computes in."""
+        return for_sampling(self.network.prior, torch.bfloat16 if self.compute.bf16 else torch.float32)
+
+    @property
+    def default_params(self) -> SamplingParams:
+        """Temperature 1, the 100 most likely codes."""
+        return SamplingParams(top_k=min(DEFAULT_TOP_K, self.network.config.prior.codebook_size))
+
+    def no_condition(self, indices: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        """Return the ids of images without a condition, int64 (N, 1) or (N, *grid).
+
+        Raises:
+            RecipeError: the prior was always given one in training.
+        """
+        config = self.network.config.prior
+        if config.condition == "none":
+            return torch.zeros(len(indices), 1, dtype=torch.int64)
+        if not drops_conditions(self.meta):
+            raise RecipeError(f"{self.path}: this prior needs a condition: {config.condition}")
+        cells = (grid or config.grid) if config.condition in SPATIAL else (1,)
+        return torch.full((len(indices), *cells), config.condition_size - 1)
+
+    # Generators with a mapping network.
+
+    @cached_property
+    def mean_w(self) -> Tensor:
+        """What truncation pulls to, (K, d)."""
+        return mean_w(self.network, self.compute)
+
+    def w(self, z: Tensor, psi: float | Tensor = 1.0) -> Tensor:
+        """z (N, K, d) -> truncated w (N, K, d) on the device; psi a number, or one for each image (N,)."""
+        w: Tensor = self.network.mapping(z.to(self.compute.device))
+        if isinstance(psi, Tensor) or psi != 1:
+            return truncate(w, self.mean_w, psi)
+        return w
+
+    def ws(self, indices: Tensor, seed: int, psi: float | Tensor = 1.0) -> WsOfRows:
+        """Return what makes the truncated ws of image numbers (N,), batch after batch."""
+
+        def ws(rows: Tensor) -> Tensor:
+            own = psi[rows] if isinstance(psi, Tensor) else psi
+            made: Tensor = self.network.broadcast(self.w(latents(self.network, seed, indices[rows]), own))
+            return made
+
+        return ws
+
+
+def load_model(
+    path: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    *,
+    compute: Compute | None = None,
+) -> TrainedModel:
+    """Load a run, a weights file or a hub id as a model that makes images; None for the newest run.
+
+    Args:
+        path: what to load.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        precision: `auto` (bf16 where it is fast), `bf16`, `fp32`.
+        compute: where to run, in place of device and precision.
+
+    Raises:
+        CheckpointError: no such weights, damaged ones, or of a model that makes no images.
+    """
+    trained = open_trained(find_weights(None if path is None else str(path)))
+    row = registry.find_model(trained.model)
+    if row.samples_from is None:
+        raise CheckpointError(
+            f"{trained.path}: weights of {trained.model}, which makes no images by itself; "
+            f"use `{row.next_command.format(path=trained.path)}`"
+        )
+    compute = compute or make_compute(device, precision)
+    network = trained.network()
+    network = network.to(compute.device).eval().requires_grad_(False)
+    return TrainedModel(trained.path, network, trained.meta, compute)
+
+
+def batch_of(resolution: int, most: int = 256) -> int:
+    """Return a batch size at which the pixels of a batch are about as many for every resolution."""
+    return max(4, min(most, 2**18 // resolution**2))
 
 
 def weights_meta(recipe: Recipe, config: Any, nimg: int) -> dict[str, Any]:
@@ -34,25 +227,26 @@ def weights_meta(recipe: Recipe, config: Any, nimg: int) -> dict[str, Any]:
     }
 
 
-def load_generator(path: Path, compute: Compute) -> tuple[nn.Module, dict[str, Any]]:
-    """Build the generator that a weights file describes, in eval mode on the device, with the file's metadata.
-
-    Raises:
-        CheckpointError: the file is damaged, of another kind, or does not fit the model it names.
-    """
-    trained = open_trained(path)
-    if registry.find_model(trained.model).samples_from != "latents":
-        use = registry.find_model(trained.model).next_command.format(path=path)
-        raise CheckpointError(
-            f"{path}: weights of {trained.model}, which makes no images by itself; use `{use}`"
-        )
-    generator = trained.network()
-    return generator.to(compute.device).eval().requires_grad_(False), trained.meta
-
-
 def latents(generator: Any, seed: int, indices: Tensor, stream: str = "z") -> Tensor:
     """Return z (n, *z_shape) for image numbers; row i depends on (seed, stream, indices[i]) alone."""
-    return _hashed(seed, indices, generator.z_shape, stream)
+    return _normal(seed, indices, generator.z_shape, stream)
+
+
+@torch.no_grad()
+def mean_w(generator: Any, compute: Compute) -> Tensor:
+    """Return the mean w (K, d) of always the same latents: it depends on the weights alone."""
+    total = torch.zeros(generator.z_shape, dtype=torch.float64)
+    for start in range(0, MEAN_LATENTS, MEAN_CHUNK):
+        numbers = torch.arange(start, start + MEAN_CHUNK)
+        w = generator.mapping(latents(generator, 0, numbers, "mean-w").to(compute.device))
+        total += w.cpu().double().sum(0)
+    return (total / MEAN_LATENTS).float().to(compute.device)
+
+
+def truncate(w: Tensor, mean: Tensor, psi: float | Tensor) -> Tensor:
+    """Pull each component of w (N, K, d) to its own mean (K, d); psi a number, or one for each image (N,)."""
+    share = torch.as_tensor(psi, dtype=w.dtype, device=w.device).view(-1, 1, 1)
+    return torch.lerp(mean.expand_as(w), w, share)  # exactly w at 1
 
 
 def generate(
@@ -95,12 +289,12 @@ def batches(
     """
     for start in range(0, len(indices), batch_size):
         count = min(batch_size, len(indices) - start)
-        # Every forward has the same size: matrix kernels of other sizes round otherwise, and an image would depend on
-        # how many are made with it.
+        # Every forward has the same size: matrix kernels of other sizes round differently, and an image would depend
+        # on how many are made with it.
         rows = torch.arange(start, start + batch_size).clamp(max=len(indices) - 1)
         chosen = indices[rows]
         drawn = [
-            _hashed(seed, chosen, shape, f"noise-{layer}").to(compute.device)  # (b, *shape)
+            _normal(seed, chosen, shape, f"noise-{layer}").to(compute.device)  # (b, *shape)
             for layer, shape in enumerate(generator.noise_shapes)
         ]
         noise = drawn or None
@@ -113,6 +307,6 @@ def batches(
         yield images[:count], tuple(layer[:count] for layer in maps)
 
 
-def _hashed(seed: int, indices: Tensor, shape: Sequence[int], stream: str) -> Tensor:
+def _normal(seed: int, indices: Tensor, shape: Sequence[int], stream: str) -> Tensor:
     """Return N(0, 1) numbers (n, *shape)."""
     return hashed_normal(seed, indices, math.prod(shape), stream).view(len(indices), *shape)

@@ -88,8 +88,8 @@ MODELS = {
         reconstructs=True,
     ),
     "prior": Model(
-        config="gtool.models.prior.composer_config:ComposerConfig",
-        network="gtool.models.prior.composer:Composer",
+        config="gtool.models.prior.config:PriorPipelineConfig",
+        network="gtool.models.prior.pipeline:PriorPipeline",
         trainer="gtool.train.prior:PriorTrainer",
         sections=("prior",),
         released="gtool.models.prior.released",

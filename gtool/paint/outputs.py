@@ -98,7 +98,7 @@ def check_outputs(outputs: Outputs) -> None:
         if flag == "-o" and suffix in clips.FORMATS:
             clips.require_av(Path(text))
         elif suffix == ".mp4":
-            from gtool.io.animation import check_animation
+            from gtool.io.outputs import check_animation
 
             check_animation(Path(text))
 

@@ -1,111 +1,124 @@
-"""Latent components at work: truncation, and images that take some components from others.
+"""Latents beyond sampling: interpolation between images, mixing of components and layers, the effect of noise.
 
-For generators with `mapping`, `broadcast`, `synthesis` and `num_ws`, as GANsformer's. Axis letters: N images, K
-components with the global one last, d width of a component, L layers that take a w.
+Generators with a mapping network (`mapping`, `broadcast`, `synthesis`, `num_ws`) turn z into w, and w into an image.
+Axis letters: N images, S key latents, K components with the global one last, d their width, L layers that take a w.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from gtool.models.generate import WsOfRows, latents
-from gtool.runtime.device import Compute
-from gtool.sample.latent_path import closed_walk
+from gtool.models.generate import TrainedModel, WsOfRows, batches, latents
+from gtool.runtime.random import derive_seed
 
-MEAN_LATENTS = 4096
-MEAN_CHUNK = 512
-MEAN_STREAM = "mean-w"
+NEARLY_PARALLEL = 1e-4  # radians
+
+
+def interpolate(keys: Tensor, steps: int, *, linear: bool = False) -> Tensor:
+    """Interpolate from each latent to the next, and from the last to the first.
+
+    Spherically, since Gaussian latents of many dimensions lie near a sphere, which the straight line between two of
+    them leaves (White 2016, "Sampling Generative Networks").
+
+    Args:
+        keys: (S, ..., d), S >= 2; each component of a latent is interpolated by itself.
+        steps: latents from a key, included, to the next, excluded.
+        linear: on straight lines: for what is not Gaussian, as w.
+
+    Returns:
+        (S x steps, ..., d); row s x steps is key s.
+    """
+    share = torch.arange(steps, dtype=keys.dtype, device=keys.device).div(steps)
+    share = share.view(1, -1, *[1] * (keys.ndim - 1))  # (1, steps, 1, ...)
+    start, end = keys.unsqueeze(1), keys.roll(-1, dims=0).unsqueeze(1)  # (S, 1, ..., d)
+    if linear:
+        return torch.lerp(start, end, share).flatten(0, 1)
+    unit_start, unit_end = (torch.nn.functional.normalize(z, dim=-1) for z in (start, end))
+    angle = (unit_start * unit_end).sum(-1, keepdim=True).clamp(-1, 1).acos()  # (S, 1, ..., 1)
+    is_flat = angle < NEARLY_PARALLEL
+    sine = torch.where(is_flat, torch.ones_like(angle), angle.sin())
+    from_start = torch.where(is_flat, 1 - share, ((1 - share) * angle).sin() / sine)
+    from_end = torch.where(is_flat, share, (share * angle).sin() / sine)
+    return (from_start * start + from_end * end).flatten(0, 1)
 
 
 @torch.no_grad()
-def mean_w(generator: Any, compute: Compute) -> Tensor:
-    """Return the mean w (K, d) of always the same latents: it depends on the weights alone."""
-    total = torch.zeros(generator.z_shape, dtype=torch.float64)
-    for start in range(0, MEAN_LATENTS, MEAN_CHUNK):
-        numbers = torch.arange(start, start + MEAN_CHUNK)
-        w = generator.mapping(latents(generator, 0, numbers, MEAN_STREAM).to(compute.device))
-        total += w.cpu().double().sum(0)
-    return (total / MEAN_LATENTS).float().to(compute.device)
+def interpolated_ws(
+    model: TrainedModel,
+    numbers: Tensor,
+    steps: int,
+    seed: int,
+    *,
+    psi: float = 1.0,
+    moving: Collection[int] | None = None,
+    space: str = "z",
+) -> WsOfRows:
+    """Return what makes the ws of an interpolation between images.
+
+    Args:
+        model: a generator with a mapping network.
+        numbers: of the images (S,).
+        steps: from one image to the next.
+        seed: of the images.
+        psi: truncation.
+        moving: components that move, the others stay those of the first image; None moves all.
+        space: `z` (spherical) or `w` (linear).
+    """
+    z = latents(model.network, seed, numbers)
+    first = model.w(z[:1], psi)
+    path = interpolate(model.w(z, psi), steps, linear=True) if space == "w" else interpolate(z, steps)
+    components = range(first.shape[1])
+    is_moving = torch.tensor([moving is None or one in moving for one in components], device=first.device)
+
+    def ws(rows: Tensor) -> Tensor:
+        w = path[rows.to(path.device)] if space == "w" else model.w(path[rows], psi)
+        # Components attend to each other in the mapping: one that moves in z alone would move the others in w.
+        made: Tensor = model.network.broadcast(torch.where(is_moving[:, None], w, first))
+        return made
+
+    return ws
 
 
-def truncate(w: Tensor, mean: Tensor, psi: float | Tensor) -> Tensor:
-    """Pull each component of w (N, K, d) to its own mean (K, d); psi a number, or one for each image (N,)."""
-    share = torch.as_tensor(psi, dtype=w.dtype, device=w.device).view(-1, 1, 1)
-    return torch.lerp(mean.expand_as(w), w, share)  # exactly w at 1
+def mixed_ws(
+    model: TrainedModel, targets: Tensor, sources: Tensor, taken: Tensor, seed: int, psi: float = 1.0
+) -> WsOfRows:
+    """Return what makes the ws of images `targets` (N,) with what `taken` (N, L, K) marks from `sources` (N,)."""
+    of_targets, of_sources = (model.ws(numbers, seed, psi) for numbers in (targets, sources))
+
+    def ws(rows: Tensor) -> Tensor:
+        kept = of_targets(rows)
+        return torch.where(taken[rows].to(kept.device)[..., None], of_sources(rows), kept)
+
+    return ws
 
 
-class Components:
-    """What images of a generator are made of where more than their numbers decides it."""
+def noise_variation(
+    model: TrainedModel, number: int, seed: int, *, psi: float = 1.0, draws: int, batch_size: int
+) -> tuple[Tensor, Tensor]:
+    """Make an image `draws` times with other noise inputs, never all of them in memory.
 
-    def __init__(self, generator: Any, compute: Compute, seed: int, psi: float = 1.0) -> None:
-        """Arguments as of `generation.batches`; `psi` 1 leaves w as the mapping makes it."""
-        self.generator = generator
-        self.compute = compute
-        self.seed = seed
-        self.psi = psi
+    Draw j depends on (seed, number, j) alone.
 
-    @cached_property
-    def mean(self) -> Tensor:
-        """What truncation pulls to (K, d)."""
-        return mean_w(self.generator, self.compute)
-
-    def w(self, z: Tensor, psi: Tensor | None = None) -> Tensor:
-        """z (N, K, d) -> w (N, K, d) on the device, truncated; psi (N,) takes the place of the one for all."""
-        w: Tensor = self.generator.mapping(z.to(self.compute.device))
-        if psi is None and self.psi == 1:
-            return w
-        return truncate(w, self.mean, self.psi if psi is None else psi)
-
-    def of(self, indices: Tensor, psi: Tensor | None = None) -> Tensor:
-        """Image numbers (N,) -> truncated w (N, K, d)."""
-        return self.w(latents(self.generator, self.seed, indices), psi)
-
-    def plain(self, indices: Tensor, psi: Tensor | None = None) -> WsOfRows:
-        """Make the images of these numbers; psi (N,) where each has its own."""
-        return lambda rows: self._broadcast(self.of(indices[rows], None if psi is None else psi[rows]))
-
-    def mixed(self, targets: Tensor, sources: Tensor, taken: Tensor) -> WsOfRows:
-        """Make the images of `targets` (N,) with what `taken` (N, L, K) marks from those of `sources` (N,)."""
-
-        def ws(rows: Tensor) -> Tensor:
-            kept, given = (self._broadcast(self.of(numbers[rows])) for numbers in (targets, sources))
-            return torch.where(taken[rows].to(kept.device)[..., None], given, kept)
-
-        return ws
-
-    def walk(
-        self, stations: Tensor, steps: int, *, moving: Collection[int] | None = None, in_w: bool = False
-    ) -> WsOfRows:
-        """Go from image to image and back, `steps` from one to the next, as `closed_walk`.
-
-        Args:
-            stations: image numbers (S,).
-            steps: images from a station, included, to the next, excluded.
-            moving: components that move, the others stay those of the first station; None moves all.
-            in_w: go straight between the w, in place of great circles between the z.
-        """
-        with torch.no_grad():
-            first = self.of(stations[:1])
-            if in_w:
-                path = closed_walk(self.of(stations), steps, straight=True)
-            else:
-                path = closed_walk(latents(self.generator, self.seed, stations), steps)
-        count = first.shape[1]
-        chosen = range(count) if moving is None else moving
-        is_moving = torch.tensor([place in chosen for place in range(count)], device=first.device)
-
-        def ws(rows: Tensor) -> Tensor:
-            w = path[rows.to(path.device)] if in_w else self.w(path[rows])
-            # Components attend to each other in the mapping: one that moves in z alone would move the others in w.
-            return self._broadcast(torch.where(is_moving[:, None], w, first))
-
-        return ws
-
-    def _broadcast(self, w: Tensor) -> Tensor:
-        ws: Tensor = self.generator.broadcast(w)
-        return ws
+    Returns:
+        The mean (3, R, R) and the standard deviation (R, R), root mean square over colours, in levels of 0 to 255.
+    """
+    same = torch.tensor([number]).expand(draws)
+    total = squares = torch.zeros((), dtype=torch.float64)
+    made = batches(
+        model.network,
+        derive_seed("noise-variation", seed, number),
+        torch.arange(draws),
+        model.compute,
+        batch_size=min(batch_size, draws),
+        z=latents(model.network, seed, same[:1]).expand(draws, *model.network.z_shape),
+        ws=None if psi == 1 else model.ws(same, seed, psi),
+    )
+    for images, _ in made:
+        levels = images.cpu().double().clamp(-1, 1).add(1).mul(127.5)
+        total, squares = total + levels.sum(0), squares + levels.square().sum(0)
+    mean = total / draws
+    variance = (squares / draws - mean.square()).clamp(min=0).mean(0)
+    return mean.float(), variance.sqrt().float()

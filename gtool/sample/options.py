@@ -1,4 +1,4 @@
-"""What `gtool sample` was asked for: read, checked and named without torch."""
+"""What `gtool sample` is asked for: every flag is read and checked here, without torch."""
 
 from __future__ import annotations
 
@@ -6,32 +6,71 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gtool import __version__
-from gtool.errors import RecipeError
+from gtool.config.recipe import recipe_of_weights, validate
+from gtool.errors import CheckpointError, RecipeError
+from gtool.io.outputs import check_animation, check_folder
+from gtool.io.run_folder import find_weights, newest_run, read_meta
+from gtool.models import registry
+from gtool.models.prior.config import DEFAULT_TOP_K, PriorPipelineConfig, SamplingParams, drops_conditions
 
-DEFAULT_NUM = {"sample": 64, "walk": 8, "psi": 8, "noise": 4, "attention": 4}
-DEFAULT_NUM_COMPOSED = 16  # codes are drawn one after the other
+DEFAULT_NUM = {"sample": 64, "interpolation": 8, "psi": 8, "noise": 4, "attention": 4}
+DEFAULT_NUM_CODES = 16  # codes are sampled one after the other
 DEFAULT_NUM_LARGE = 1  # of a --size, which takes as much longer as it is larger
+DEFAULT_KEEP = 0.5
 MAX_IMAGES = 10_000_000
 MAX_SHEETS = 64  # of attention, below each other in one picture
 GLOBAL = "global"  # the name of the last component
 FLAG_OF_KIND = {
-    "walk": "--interpolate or --animate",
+    "interpolation": "--interpolate or --animate",
     "psi": "--psi-sweep",
     "mix": "--mix",
     "noise": "--noise-variation",
     "attention": "--attention",
 }
+# Flags by what a family samples from.
+FLAGS_OF = {
+    "latents": [
+        "psi",
+        "psi_sweep",
+        "attention",
+        "mix",
+        "components",
+        "layers",
+        "space",
+        "noise_variation",
+        "interpolate",
+    ],
+    "codes": [
+        "of_class",
+        "segmentation",
+        "depth",
+        "complete",
+        "keep",
+        "size",
+        "temperature",
+        "top_k",
+        "top_p",
+    ],
+}
+CONDITION_FLAG = {"class": "--class 3", "segmentation": "--segmentation map.png", "depth": "--depth map.png"}
+CONDITION_NAME = {
+    "none": "no condition",
+    "class": "classes",
+    "segmentation": "label maps",
+    "depth": "depth maps",
+}
+Size = tuple[int, int]  # height and width in pixels
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """The command line of `gtool sample`, as typed."""
+class SampleOptions:
+    """The command line of `gtool sample`; what follows from it is found on first use."""
 
     target: str | None = None  # a run, weights, a hub id; None for the newest run
     num: int | None = None
@@ -39,12 +78,12 @@ class Request:
     seed: int = 0
     psi: float = 1.0
     psi_sweep: str | None = None  # 0,0.5,1
-    mix: str | None = None  # A,B or ROWS:COLUMNS
+    mix: str | None = None  # A,B or SOURCES:TARGETS
     components: str | None = None  # 0-4,global
     layers: str | None = None  # 0-3
-    interpolate: int | None = None  # steps from one image of a walk to the next
+    interpolate: int | None = None  # steps from one image to the next
     animate: Path | None = None
-    space: str = "z"  # of a walk
+    space: str = "z"  # of interpolation
     fps: float = 15.0
     noise_variation: bool = False
     attention: bool = False
@@ -65,22 +104,49 @@ class Request:
     device: str = "auto"
     precision: str = "auto"
     as_json: bool = False
-    model: str | None = None  # that the weights are of; filled in when they are found
 
-    @property
-    def composes(self) -> bool:
-        """Whether images are composed of codes, so that an animation shows that and no walk."""
-        return self.model == "prior"
+    @cached_property
+    def weights(self) -> Path:
+        """The weights file; CheckpointError where there is none."""
+        return find_weights(self.target)
+
+    @cached_property
+    def meta(self) -> dict[str, Any]:
+        """What the weights file says of itself."""
+        return read_meta(self.weights)
+
+    @cached_property
+    def samples_from(self) -> str:
+        """`latents` or `codes`.
+
+        Raises:
+            CheckpointError: weights of a model that makes no images, or of none of gtool.
+        """
+        model = str(self.meta.get("model"))
+        if model not in registry.MODELS:
+            raise CheckpointError(f"{self.weights}: weights of an unknown model {model!r}")
+        row = registry.find_model(model)
+        if row.samples_from is None:
+            learner = next(iter(registry.models_that(learns_from=model)), None)
+            newest = newest_run(learner) if learner else None
+            raise CheckpointError(
+                f"{self.weights}: weights of {model}, which makes no images by itself; use "
+                f"`{row.next_command.format(path=self.weights)}`"
+                + (f"; the newest {learner} is {newest.path}" if newest else "")
+            )
+        return row.samples_from
 
     @cached_property
     def kind(self) -> str:
-        """What is made: sample (a grid or a folder), walk, psi, mix, noise or attention.
+        """What is made: sample (a grid or a folder), interpolation, psi, mix, noise or attention.
 
         Raises:
             RecipeError: several of them at once.
         """
+        # An animation of codes shows how images are sampled, and no interpolation.
+        animates_latents = self.animate is not None and self.samples_from == "latents"
         wanted = {
-            "walk": self.interpolate is not None or (self.animate is not None and not self.composes),
+            "interpolation": self.interpolate is not None or animates_latents,
             "psi": self.psi_sweep is not None,
             "mix": self.mix is not None,
             "noise": self.noise_variation,
@@ -94,29 +160,150 @@ class Request:
             )
         return kinds[0] if kinds else "sample"
 
-    @property
-    def is_walk(self) -> bool:
-        return self.kind == "walk"
+    @cached_property
+    def numbers(self) -> Sequence[int]:
+        """The numbers of the images that are made, or shown by their parts; RecipeError for contradictions."""
+        if self.mix is not None:
+            if self.seeds is not None or self.num is not None:
+                raise RecipeError("--mix names its images itself; leave --seeds and --num out")
+            sources, targets, is_square = parse_mix(self.mix)
+            return sources if is_square else [*sources, *targets]
+        if self.seeds is not None:
+            if self.num is not None:
+                raise RecipeError("--num and --seeds exclude each other; --num 8 is --seeds 0-7")
+            return parse_numbers(self.seeds)
+        if self.size is not None:
+            return range(self.num or DEFAULT_NUM_LARGE)
+        default = DEFAULT_NUM_CODES if self.samples_from == "codes" else DEFAULT_NUM[self.kind]
+        return range(self.num or default)
 
     @property
-    def into_folder(self) -> bool:
-        return self.out is not None and _is_folder(self.out)
+    def numbers_as_text(self) -> str:
+        return self.mix or self.seeds or f"0-{len(self.numbers) - 1}"
+
+    # Where results go.
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder for separate files, None for a picture."""
+        if self.out is None:
+            return None
+        path, separators = Path(self.out).expanduser(), tuple(filter(None, (os.sep, os.altsep)))
+        is_folder = self.out.endswith(separators) or Path(self.out).is_dir() or path.suffix == ""
+        return path if is_folder else None
+
+    @property
+    def picture(self) -> Path:
+        """The picture: -o, or in the run's samples, or here when the weights stand alone."""
+        if self.out is not None:
+            return Path(self.out).expanduser()
+        parts = {
+            "psi": f"{self.psi:g}" if self.psi != 1 else self.psi_sweep,
+            "components": self.components,
+            "layers": self.layers,
+            "space": "w" if self.space == "w" else None,
+            "temperature": self.temperature,
+            "top_k": self.top_k,
+            "top_p": self.top_p,
+            "class": self.of_class,
+            "of": next((p.stem for p in (self.segmentation, self.depth, self.complete) if p), None),
+            "keep": self.keep,
+            "size": self.size,
+        }
+        how = "".join(f"-{key}{_in_name(str(value))}" for key, value in parts.items() if value is not None)
+        name = f"{self.kind}-{self.weights.stem.removeprefix('weights-')}-seed{self.seed}"
+        name += f"-{_in_name(self.numbers_as_text)}{how}.png"
+        run = self.weights.parent
+        return run / "samples" / name if (run / "recipe.toml").is_file() else Path(name)
+
+    def png_text(self, index: str, **more: str) -> dict[str, str]:
+        """Return text chunks that say how a picture was made, so that it can be made again."""
+        return {
+            "Software": f"gtool {__version__}",
+            "model": str(self.meta["model"]),
+            "weights": f"{self.weights.resolve().parent.name}/{self.weights.name}",
+            "kimg": kimg_of(self.meta),
+            "seed": str(self.seed),
+            "index": index,
+            **more,
+        }
+
+    # Of priors.
+
+    @cached_property
+    def config(self) -> PriorPipelineConfig:
+        """What a prior and its tokenizer are; CheckpointError where the file says it wrongly."""
+        try:
+            return validate(PriorPipelineConfig, self.meta.get("config") or {}, str(self.weights), "config.")
+        except RecipeError as bad:
+            raise CheckpointError(str(bad)) from None
+
+    @property
+    def condition(self) -> str:
+        """What the prior is conditioned on: none, class, segmentation or depth."""
+        return self.config.prior.condition
+
+    @property
+    def given_condition(self) -> Path | str | None:
+        """The condition that the user names."""
+        flags = {"class": self.of_class, "segmentation": self.segmentation, "depth": self.depth}
+        return flags.get(self.condition)
+
+    @property
+    def without_condition(self) -> bool:
+        """Whether a prior that was trained to do without its condition is to.
+
+        What is asked for has nothing to do with the images of its data set then.
+        """
+        asked = self.complete is not None or self.size is not None
+        return asked and self.given_condition is None and drops_conditions(self.meta)
+
+    @cached_property
+    def dataset(self) -> str:
+        """The data set that a prior was trained on, empty where its file does not say it."""
+        recipe = recipe_of_weights(self.meta, self.weights)
+        return recipe.data.dataset if recipe else ""
+
+    @property
+    def params(self) -> SamplingParams:
+        """How codes are sampled."""
+        codes = self.config.prior.codebook_size
+        top_k = min(DEFAULT_TOP_K, codes) if self.top_k is None else self.top_k
+        return SamplingParams(1.0 if self.temperature is None else self.temperature, top_k, self.top_p)
+
+    @property
+    def image_size(self) -> Size | None:
+        """Height and width that are asked for, None where they follow from a map or the training."""
+        return None if self.size is None else parse_size(self.size, self.config.tokenizer.down)
+
+    @property
+    def kept_share(self) -> float:
+        """The share of the rows of --complete that is kept."""
+        return DEFAULT_KEEP if self.keep is None else self.keep
+
+    def check(self) -> None:
+        """Find out what is wrong before torch is imported.
+
+        Raises:
+            RecipeError: flags out of range, that contradict each other, or that this model does not have.
+            CheckpointError: no such weights, damaged ones, a place that cannot be written.
+        """
+        _check_values(self)
+        _check_family(self)
+        _check_combinations(self)
+        if self.samples_from == "codes":
+            _check_codes(self)
+        if self.animate is not None:
+            check_animation(self.animate)
+        if self.folder is not None:
+            check_folder(self.folder, self.overwrite)
 
 
-def _is_folder(out: str) -> bool:
-    separators = tuple(filter(None, (os.sep, os.altsep)))
-    return out.endswith(separators) or Path(out).is_dir() or Path(out).suffix == ""
-
-
-# Numbers.
+# What is typed.
 
 
 def parse_numbers(text: str, flag: str = "--seeds") -> list[int]:
-    """Read numbers written as `0,1,4-6`, of images unless a flag says otherwise.
-
-    Raises:
-        RecipeError: anything else, or more numbers than could be meant.
-    """
+    """Read numbers written as `0,1,4-6`; RecipeError for anything else, or more numbers than could be meant."""
     numbers: list[int] = []
     for part in text.split(","):
         found = re.fullmatch(r"\s*(\d{1,18})\s*(?:-\s*(\d{1,18})\s*)?", part)
@@ -132,11 +319,7 @@ def parse_numbers(text: str, flag: str = "--seeds") -> list[int]:
 
 
 def parse_psis(text: str) -> list[float]:
-    """Read the values of --psi-sweep, written as `0,0.3,1`.
-
-    Raises:
-        RecipeError: not numbers from -2 to 2.
-    """
+    """Read the values of --psi-sweep, written as `0,0.3,1`; RecipeError for anything but numbers from -2 to 2."""
     values = []
     for part in text.split(","):
         try:
@@ -151,12 +334,13 @@ def parse_psis(text: str) -> list[float]:
     return values
 
 
-def parse_components(text: str, count: int) -> list[int]:
+def parse_components(text: str | None, count: int) -> list[int]:
     """Read components written as `0-4,global`: places of `count` local ones and the global one after them.
 
-    Raises:
-        RecipeError: something else, or one that the model does not have.
+    None is all of them. RecipeError for something else, or one that the model does not have.
     """
+    if text is None:
+        return list(range(count + 1))
     places: list[int] = []
     for part in text.split(","):
         if part.strip().lower() == GLOBAL:
@@ -170,225 +354,50 @@ def parse_components(text: str, count: int) -> list[int]:
     return sorted(set(places))
 
 
-def parse_layers(text: str, count: int) -> list[int]:
-    """Read layers written as `0-3`, of `count`.
-
-    Raises:
-        RecipeError: something else, or one that the model does not have.
-    """
-    layers = parse_numbers(text, "--layers")
+def parse_layers(text: str | None, count: int) -> list[int]:
+    """Read layers written as `0-3`, of `count`; None is all. RecipeError for one that the model does not have."""
+    layers = list(range(count)) if text is None else parse_numbers(text, "--layers")
     if max(layers) >= count:
         raise RecipeError(f"--layers {text}: no layer {max(layers)}; this model has 0 to {count - 1}")
     return sorted(set(layers))
 
 
-@dataclass(frozen=True)
-class Mix:
-    """The images of --mix."""
+class Mix(NamedTuple):
+    """The images of --mix: those that give, those that take, and whether both are the same."""
 
-    sources: list[int]  # give
-    targets: list[int]  # take
-    is_pair: bool  # A,B: each takes from the other
+    sources: list[int]
+    targets: list[int]
+    is_square: bool
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether two images swap parts."""
+        return self.is_square and len(self.sources) == 2
 
 
 def parse_mix(text: str) -> Mix:
-    """Read --mix: `A,B`, more numbers for each with each, or `SOURCES:TARGETS`.
-
-    Raises:
-        RecipeError: something else, or fewer than two images.
-    """
+    """Read --mix: `A,B`, more numbers for each with each, or `SOURCES:TARGETS`; RecipeError for anything else."""
     sources, colon, targets = text.partition(":")
     first = parse_numbers(sources, "--mix")
     if colon:
         return Mix(first, parse_numbers(targets, "--mix"), False)
     if len(set(first)) < 2:
         raise RecipeError(f"--mix {text}: mixing takes two images, as 3,8")
-    return Mix(first, first, len(first) == 2)
+    return Mix(first, first, True)
 
 
-def image_numbers(request: Request) -> Sequence[int]:
-    """Return the numbers of the images that are made, or shown by their parts.
-
-    Raises:
-        RecipeError: flags that contradict each other, or no numbers.
-    """
-    if request.mix is not None:
-        if request.seeds is not None or request.num is not None:
-            raise RecipeError("--mix names its images itself; leave --seeds and --num out")
-        mix = parse_mix(request.mix)
-        return mix.sources if mix.sources == mix.targets else [*mix.sources, *mix.targets]
-    if request.seeds is not None and request.num is not None:
-        raise RecipeError("--num and --seeds exclude each other; --num 8 is --seeds 0-7")
-    if request.seeds is not None:
-        return parse_numbers(request.seeds)
-    default = DEFAULT_NUM_COMPOSED if request.composes else DEFAULT_NUM[request.kind]
-    if request.size is not None:
-        default = DEFAULT_NUM_LARGE
-    return range(request.num or default)
-
-
-# What means nothing.
-
-
-def refuse_mixtures(request: Request, numbers: Sequence[int]) -> None:
-    """Refuse flags that mean nothing together, where the model is known.
-
-    Raises:
-        RecipeError: one line about the first of them.
-    """
-    out, kind = request.out, request.kind
-    if request.is_walk and len(numbers) < 2:
-        raise RecipeError("a walk goes between at least two images; give --seeds 0,1 or --num 2")
-    if request.is_walk and request.into_folder:
-        raise RecipeError(f"-o {out}: the sheet of a walk is one .png file; name that, or leave -o out")
-    if request.into_folder and kind not in ("sample", "attention"):
-        raise RecipeError(f"-o {out}: {FLAG_OF_KIND[kind]} makes one .png file; name that, or leave -o out")
-    if kind == "attention" and len(numbers) > MAX_SHEETS and not request.into_folder:
+def parse_size(text: str, down: int) -> Size:
+    """Read --size, written as WIDTHxHEIGHT; returns height and width, which are multiples of `down`."""
+    found = re.fullmatch(r"\s*(\d{1,6})\s*[xX]\s*(\d{1,6})\s*", text)
+    if found is None:
+        raise RecipeError(f"--size {text}: write WIDTHxHEIGHT in pixels, as 512x256")
+    width, height = int(found[1]), int(found[2])
+    if width % down or height % down:
+        near = [max(1, round(side / down)) * down for side in (width, height)]
         raise RecipeError(
-            f"--attention: {len(numbers):,} images are too many for one picture; write one for each with -o FOLDER/"
+            f"--size {text}: both sides must be multiples of {down}, the pixels of a code, as {near[0]}x{near[1]}"
         )
-    if request.composes and request.animate and request.into_folder:
-        raise RecipeError(
-            f"-o {out}: an animation is of the pictures of a grid; name a .png file, or leave -o out"
-        )
-    if request.columns and (kind != "sample" or request.into_folder):
-        raise RecipeError("--columns is for grids; a walk has one row for each image, a folder has none")
-    if request.scale and kind == "attention":
-        raise RecipeError("--scale enlarges images; the sheets of --attention have a size of their own")
-    if out is not None and not request.into_folder and Path(out).suffix.lower() != ".png":
-        raise RecipeError(f"-o {out}: a grid ends in .png, a folder in /; an animation is named by --animate")
-
-
-def refuse_strays(request: Request) -> None:
-    """Refuse flags that mean nothing to any model.
-
-    Raises:
-        RecipeError: one line about the first of them.
-    """
-    kind = request.kind
-    if not -2 <= request.psi <= 2:
-        raise RecipeError(f"--psi {request.psi}: a number from -2 to 2, where 1 changes nothing")
-    if kind == "psi" and request.psi != 1:
-        raise RecipeError("--psi and --psi-sweep exclude each other")
-    if request.components is not None and kind not in ("mix", "walk"):
-        raise RecipeError(
-            "--components says what --mix swaps or a walk moves; add --mix 3,8 or --interpolate 12"
-        )
-    if request.layers is not None and kind != "mix":
-        raise RecipeError("--layers says where --mix swaps components; add --mix 3,8")
-    if request.space not in ("z", "w"):
-        raise RecipeError(f"--space {request.space}: a walk goes through `z` or `w`")
-    if request.space == "w" and kind != "walk":
-        raise RecipeError("--space says where a walk goes; add --interpolate 12")
-    if kind == "psi":
-        parse_psis(request.psi_sweep or "")
-    says_what = request.components is not None or request.layers is not None
-    if kind == "mix" and not parse_mix(request.mix or "").is_pair and not says_what:
-        raise RecipeError("--mix of many images needs --components or --layers: what rows give to columns")
-
-
-OF_GENERATORS = (
-    "psi",
-    "psi_sweep",
-    "attention",
-    "mix",
-    "components",
-    "layers",
-    "space",
-    "noise_variation",
-    "interpolate",
-)
-OF_PRIORS = (
-    "of_class",
-    "segmentation",
-    "depth",
-    "complete",
-    "keep",
-    "size",
-    "temperature",
-    "top_k",
-    "top_p",
-)
-
-
-def refuse_foreign(request: Request, weights: Path) -> None:
-    """Refuse the flags of other kinds of models than the weights are of.
-
-    Raises:
-        RecipeError: one line about the first of them.
-    """
-    nothing = Request()
-    for name in OF_GENERATORS if request.composes else OF_PRIORS:
-        if getattr(request, name) != getattr(nothing, name):
-            flag = "--" + name.removeprefix("of_").replace("_", "-")
-            why = (
-                "composes pictures of codes, and has no latents"
-                if request.composes
-                else "makes images of latents"
-            )
-            hint = "" if request.composes else "; a prior composes them of codes: `gtool train prior`"
-            raise RecipeError(f"{flag}: {weights}: {request.model} {why}{hint}")
-
-
-# Names.
-
-
-@dataclass(frozen=True)
-class Job:
-    """A request with its image numbers and its weights file."""
-
-    request: Request
-    numbers: Sequence[int]
-    weights: Path
-
-    @property
-    def folder(self) -> Path | None:
-        out = self.request.out
-        return Path(out).expanduser() if out is not None and self.request.into_folder else None
-
-    @property
-    def picture(self) -> Path:
-        """The picture: -o, or in the run's samples, or here when the weights stand alone."""
-        if self.request.out is not None:
-            return Path(self.request.out).expanduser()
-        name = f"{self.request.kind}-{self.weights.stem.removeprefix('weights-')}-seed{self.request.seed}"
-        name += f"-{_in_name(self.numbers_as_text)}{self._how_in_name}.png"
-        run = self.weights.parent
-        return run / "samples" / name if (run / "recipe.toml").is_file() else Path(name)
-
-    @property
-    def numbers_as_text(self) -> str:
-        return self.request.mix or self.request.seeds or f"0-{len(self.numbers) - 1}"
-
-    def text(self, meta: Mapping[str, Any], numbers: str, **more: str) -> dict[str, str]:
-        """Return text chunks that say how a picture was made, so that it can be made again."""
-        return {
-            "Software": f"gtool {__version__}",
-            "model": str(meta["model"]),
-            "weights": f"{self.weights.resolve().parent.name}/{self.weights.name}",
-            "kimg": kimg_of(meta),
-            "seed": str(self.request.seed),
-            "index": numbers,
-            **more,
-        }
-
-    @property
-    def _how_in_name(self) -> str:
-        request = self.request
-        parts = {
-            "psi": f"{request.psi:g}" if request.psi != 1 else request.psi_sweep,
-            "components": request.components,
-            "layers": request.layers,
-            "space": "w" if request.space == "w" else None,
-            "temperature": request.temperature,
-            "top_k": request.top_k,
-            "top_p": request.top_p,
-            "class": request.of_class,
-            "of": next((p.stem for p in (request.segmentation, request.depth, request.complete) if p), None),
-            "keep": request.keep,
-            "size": request.size,
-        }
-        return "".join(f"-{key}{_in_name(str(value))}" for key, value in parts.items() if value is not None)
+    return height, width
 
 
 def kimg_of(meta: Mapping[str, Any]) -> str:
@@ -398,3 +407,118 @@ def kimg_of(meta: Mapping[str, Any]) -> str:
 
 def _in_name(text: str) -> str:
     return re.sub(r"\s*[,:/\\]\s*", "_", text.strip())[:60]
+
+
+# What is refused: each raises RecipeError with one line about the first mistake.
+
+
+def _check_values(options: SampleOptions) -> None:
+    """Refuse flags that mean nothing to any model."""
+    # --animate alone is not looked at here: what it means depends on the model.
+    is_mix, is_interpolation = options.mix is not None, options.interpolate or options.animate
+    says_what = options.components is not None or options.layers is not None
+    if not -2 <= options.psi <= 2:
+        raise RecipeError(f"--psi {options.psi}: a number from -2 to 2, where 1 changes nothing")
+    if options.psi_sweep is not None:
+        parse_psis(options.psi_sweep)
+        if options.psi != 1:
+            raise RecipeError("--psi and --psi-sweep exclude each other")
+    if options.components is not None and not (is_mix or is_interpolation):
+        raise RecipeError(
+            "--components says what --mix swaps or --interpolate changes; add --mix 3,8 or --interpolate 12"
+        )
+    if options.layers is not None and not is_mix:
+        raise RecipeError("--layers says where --mix swaps components; add --mix 3,8")
+    if options.space not in ("z", "w"):
+        raise RecipeError(f"--space {options.space}: interpolation is in `z` or `w`")
+    if options.space == "w" and not is_interpolation:
+        raise RecipeError("--space says where images are interpolated; add --interpolate 12")
+    if options.mix is not None and not parse_mix(options.mix).is_pair and not says_what:
+        raise RecipeError("--mix of many images needs --components or --layers: what rows give to columns")
+
+
+def _check_family(options: SampleOptions) -> None:
+    """Refuse the flags of other families than the weights are of."""
+    model, path = options.meta.get("model"), options.weights
+    defaults = {field.name: field.default for field in fields(options)}
+    foreign = FLAGS_OF["codes" if options.samples_from == "latents" else "latents"]
+    for name in (name for name in foreign if getattr(options, name) != defaults[name]):
+        flag = "--" + name.removeprefix("of_").replace("_", "-")
+        hint = "; `gtool train prior` trains one of codes" if options.samples_from == "latents" else ""
+        raise RecipeError(f"{flag}: {path}: {model} samples from {options.samples_from}{hint}")
+    row = registry.find_model(str(model))
+    of_mapping = {
+        "--psi": options.psi != 1,
+        "--psi-sweep": options.psi_sweep is not None,
+        "--mix": options.mix is not None,
+        "--components": options.components is not None,
+        "--space": options.space == "w",
+    }
+    asked = [flag for flag, is_asked in of_mapping.items() if is_asked]
+    if asked and not row.truncation:
+        raise RecipeError(f"{asked[0]}: {path}: {model} has no latent components and no mapping network")
+    if options.attention and not row.attention_maps:
+        raise RecipeError(f"--attention: {path}: {model} has no attention to latent components")
+
+
+def _check_combinations(options: SampleOptions) -> None:
+    """Refuse flags that mean nothing together, where the model is known."""
+    out, kind, into_folder = options.out, options.kind, options.folder is not None
+    count = len(options.numbers)
+    if kind == "interpolation" and count < 2:
+        raise RecipeError("interpolation is between at least two images; give --seeds 0,1 or --num 2")
+    if into_folder and kind not in ("sample", "attention"):
+        raise RecipeError(f"-o {out}: {FLAG_OF_KIND[kind]} makes one .png file; name that, or leave -o out")
+    if kind == "attention" and count > MAX_SHEETS and not into_folder:
+        raise RecipeError(
+            f"--attention: {count:,} images are too many for one picture; write one for each with -o FOLDER/"
+        )
+    if options.animate and into_folder:
+        raise RecipeError(
+            f"-o {out}: an animation is of the images of a grid; name a .png file, or leave -o out"
+        )
+    if options.columns and (kind != "sample" or into_folder):
+        raise RecipeError(
+            "--columns is for grids; an interpolation has one row for each image, a folder has none"
+        )
+    if options.scale and kind == "attention":
+        raise RecipeError("--scale enlarges images; the sheets of --attention have a size of their own")
+    if out is not None and not into_folder and Path(out).suffix.lower() != ".png":
+        raise RecipeError(f"-o {out}: a grid ends in .png, a folder in /; an animation is named by --animate")
+
+
+def _check_codes(options: SampleOptions) -> None:
+    """Refuse what this prior cannot do."""
+    if options.keep is not None and options.complete is None:
+        raise RecipeError("--keep says how much of an image is kept; add --complete photo.png")
+    if not 0 <= options.kept_share <= 1:
+        raise RecipeError(f"--keep {options.keep:g}: a share of the height from 0 to 1")
+    try:
+        options.params.check(options.config.prior.codebook_size)
+    except RecipeError as bad:
+        raise RecipeError(f"--{bad}") from None
+    needs, path = CONDITION_NAME[options.condition], options.weights
+    asked = {"class": options.of_class, "segmentation": options.segmentation, "depth": options.depth}
+    right = CONDITION_FLAG.get(options.condition)
+    for kind, value in asked.items():
+        if value is not None and kind != options.condition:
+            instead = f"; use {right}" if right else ""
+            raise RecipeError(f"--{kind}: {path}: this prior is conditioned on {needs}{instead}")
+    if right and options.given_condition is None and not options.without_condition:
+        named = next((flag for flag in ("complete", "size") if getattr(options, flag) is not None), None)
+        if named:
+            raise RecipeError(f"--{named}: {path}: this prior is conditioned on {needs}; add {right}")
+    if options.image_size is not None:
+        check_size(options.image_size, options.config, f"--size {options.size}")
+
+
+def check_size(size: Size, config: PriorPipelineConfig, where: str) -> None:
+    """Refuse a size smaller than that of the training, or a larger one in an order that cannot go on; names `where`."""
+    side, order = config.resolution, config.prior.order
+    if min(size) < side:
+        raise RecipeError(f"{where}: smaller than the {side}x{side} pixels that this prior was trained on")
+    if size != (side, side) and order != "raster":
+        raise RecipeError(
+            f"{where}: this prior predicts codes in the order `{order}`, which only fits {side}x{side} pixels; "
+            "larger images need the order `raster`"
+        )

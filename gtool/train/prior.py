@@ -32,10 +32,11 @@ from gtool.data.token_cache import load_codes
 from gtool.errors import CheckpointError, RecipeError
 from gtool.io.run_folder import RunFolder
 from gtool.io.weights import load_weights
-from gtool.models.prior.autoregressive import Choice, Request, compose
 from gtool.models.prior.config import SPATIAL
-from gtool.models.prior.network import decay_groups
-from gtool.nn.ranges import to_pm1, to_uint8
+from gtool.models.prior.network import decay_groups, for_sampling
+from gtool.models.prior.pipeline import decode
+from gtool.models.prior.sampling import UNKNOWN, SamplingParams, sample_codes, uniform_numbers
+from gtool.nn.ranges import to_pm1
 from gtool.runtime.device import Compute
 from gtool.runtime.random import derive_seed, hashed_uniform
 from gtool.train.optim import clip_and_step, ema_beta, ema_update, make_optimizer, rate_factor, set_rate
@@ -181,30 +182,21 @@ def encode_all(tokenizer: Any, images: ImageSet, compute: Compute, *, flips: boo
                 yield tokenizer.encode(to_pm1(pixels.to(compute.device))).cpu()
 
 
-@torch.no_grad()
-def decode(composer: Any, codes: Tensor, compute: Compute) -> Tensor:
-    """Return the images, uint8 (N, 3, H, W) on the CPU, of codes (N, h, w)."""
-    images = []
-    for start in range(0, len(codes), CHUNK):
-        part = codes[start : start + CHUNK].to(compute.device)
-        with compute.autocast():
-            images.append(to_uint8(composer.tokenizer.decode(part)).cpu())
-    return torch.cat(images)
-
-
 def preview(state: PriorState, held_out: HeldOut) -> Tensor:
     """Sample images of the conditions of the first held-out images, always with the same random numbers: uint8."""
     count, prior = len(held_out.images), state.ema.prior
     condition = held_out.conditions[:count]  # (n, M)
     if prior.config.condition in SPATIAL:
         condition = condition.view(-1, *prior.config.grid)
-    request = Request(
-        condition=condition,
-        indices=torch.arange(count),
-        seed=derive_seed("preview", state.recipe.train.seed),
-        choice=Choice(top_k=state.recipe.prior.preview_top_k),
+    seed = derive_seed("preview", state.recipe.train.seed)
+    codes = sample_codes(
+        for_sampling(prior, torch.bfloat16 if state.compute.bf16 else torch.float32),
+        condition,
+        torch.full((count, *prior.config.grid), UNKNOWN),
+        uniform_numbers(seed, torch.arange(count), prior.config.grid),
+        SamplingParams(top_k=state.recipe.prior.preview_top_k),
     )
-    return decode(state.ema, compose(prior, request, state.compute), state.compute)
+    return decode(state.ema, codes, state.compute)
 
 
 class PriorTrainer(Trainer):

@@ -24,15 +24,14 @@ import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import nn
 
-from gtool.models.prior.autoregressive import Choice, Request, compose
-from gtool.models.prior.config import MLP_RATIO, PriorConfig, span_flops
+from gtool.models.prior.config import MLP_RATIO, PriorConfig, prior_flops
 from gtool.models.prior.network import Prior, for_sampling
+from gtool.models.prior.sampling import UNKNOWN, SamplingParams, sample_codes, uniform_numbers
 from tests.benchmarks.prior_reference import load_module, ours, released
 
 LENGTHS = (1, 64, 128, 192, 256)
@@ -86,12 +85,13 @@ def summed(at: dict[int, Seconds]) -> Seconds:
     return total[0], total[1]
 
 
-def draw(prior: Prior, batch: int, bf16: bool) -> Seconds:
+def draw(prior: Prior, batch: int) -> Seconds:
     """Time ours."""
-    compute: Any = SimpleNamespace(device=torch.device("cpu"), bf16=bf16)
     condition = torch.zeros(batch, 1, dtype=torch.int64)
-    request = Request(condition, torch.arange(batch), choice=Choice(top_k=TOP_K))
-    return timed(lambda: compose(prior, request, compute, batch))
+    codes = torch.full((batch, *prior.config.grid), UNKNOWN)
+    uniform = uniform_numbers(0, torch.arange(batch), prior.config.grid)
+    params = SamplingParams(top_k=TOP_K)
+    return timed(lambda: sample_codes(prior, condition, codes, uniform, params, batch_size=batch))
 
 
 def read_speed() -> float:
@@ -129,10 +129,10 @@ def race(network: nn.Module, prior: Prior, batch: int, options: argparse.Namespa
     for _ in range(options.rounds):
         at = {length: forward(network, most, length) for length in LENGTHS}
         theirs.append(tuple(seconds / most for seconds in summed(at)))  # type: ignore[arg-type]
-        mine.append(tuple(seconds / batch for seconds in draw(prior, batch, half)))  # type: ignore[arg-type]
+        mine.append(tuple(seconds / batch for seconds in draw(prior, batch)))  # type: ignore[arg-type]
         floors.append(256 * step_bytes(prior.config, 2 if half else 4) / read_speed() / batch)
         (cpu, wall), (their_cpu, their_wall) = mine[-1], theirs[-1]
-        rate = span_flops(prior.config, 0, 256, 256) / cpu / 1e9
+        rate = prior_flops(prior.config) / cpu / 1e9
         print(
             f"batch {batch}, a picture: released {their_cpu:.1f} s ({their_wall:.1f}), ours {cpu:.2f} s ({wall:.2f}), "
             f"{their_cpu / cpu:.1f}x ({their_wall / wall:.1f}x); reading the weights {floors[-1]:.2f} s, "

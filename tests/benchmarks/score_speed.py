@@ -51,10 +51,10 @@ import sys, torch
 from pathlib import Path
 from PIL import Image
 from gtool.runtime.device import make_compute
-from gtool.models.generate import generate, load_generator
+from gtool.models.generate import generate, load_model
 run, folder, num = sys.argv[1:]
 compute = make_compute("cpu", "auto")
-network, _ = load_generator(next(Path(run).glob("weights-*.safetensors")), compute)
+network = load_model(next(Path(run).glob("weights-*.safetensors")), compute=compute).network
 number = 0
 for images in generate(network, 0, torch.arange(int(num)), compute, batch_size=32):
     for image in images.cpu().numpy():

@@ -166,9 +166,9 @@ def test_a_prior_without_condition_is_scored_too(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["{tokenizer}", "--map-agreement"], 1, "not of a prior; `gtool train prior` trains one"),
+        (["{tokenizer}", "--map-agreement"], 1, "makes no images by itself; use `gtool train prior"),
         (["{tokenizer}", "--rfd"], 2, "makes no images by itself; score it by --reconstruction"),
-        (["{plain}", "--map-agreement"], 2, "composes from none, not from label maps"),
+        (["{plain}", "--map-agreement"], 2, "conditioned on none, not on label maps"),
         (["./pictures", "--reconstruction"], 2, "--reconstruction looks into a model"),
         (["{tokenizer}", "--reconstruction", "--weights", "{tokenizer}"], 2, "needs no such network"),
         (["{tokenizer}", "--reconstruction", "--reference", "./nothing"], 1, "nothing"),

@@ -14,8 +14,7 @@ import torch
 from gtool.cli import run
 from gtool.export import onnx as exporting
 from gtool.export import run as command
-from gtool.models.generate import load_generator
-from gtool.runtime.device import make_compute
+from gtool.models.generate import load_model
 from gtool.runtime.torch_random import hashed_normal
 
 
@@ -24,7 +23,7 @@ def export(*arguments) -> int:
 
 
 def expected(weights, z: torch.Tensor) -> np.ndarray:
-    generator, _ = load_generator(weights, make_compute("cpu", "fp32"))
+    generator = load_model(weights, "cpu", "fp32").network
     return generator(z).clamp(-1, 1).numpy()
 
 
@@ -216,7 +215,8 @@ def test_a_released_checkpoint_becomes_weights_that_make_its_images(original, ca
     shown = capsys.readouterr()
     assert shown.out == "transgan.safetensors\n"
     assert "read `avg_gen_state_dict`: transgan at 16 px" in shown.err
-    imported, meta = load_generator(Path("transgan.safetensors"), make_compute("cpu", "fp32"))
+    model = load_model("transgan.safetensors", "cpu", "fp32")
+    imported, meta = model.network, model.meta
     assert torch.equal(imported(latents(3)), original(latents(3)))
     assert meta["source"] == "released.pth"
     assert run(["sample", "transgan.safetensors", "--num", "2", "-o", "grid.png"]) == 0

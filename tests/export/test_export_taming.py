@@ -11,8 +11,7 @@ import torch
 
 from gtool.cli import run
 from gtool.export import onnx as exporting
-from gtool.models.prior.conditional_generator import load_composer
-from gtool.runtime.device import make_compute
+from gtool.models.generate import load_model
 from tests.tiny import save_prior, save_tokenizer
 from tests.vqgans import pictures
 
@@ -69,7 +68,7 @@ def test_onnx_files_of_a_prior_make_pictures_without_torch(prior, capsys):
     shown = capsys.readouterr()
     assert shown.out.split() == ["scenes-prior.onnx", "scenes-encoder.onnx", "scenes-decoder.onnx"]
     assert "checked: largest error" in shown.err
-    composer, _ = load_composer(prior, make_compute("cpu", "fp32"))
+    composer = load_model(prior, "cpu", "fp32").network
     sessions = {
         part: onnxruntime.InferenceSession(f"scenes-{part}.onnx", providers=["CPUExecutionProvider"])
         for part in ("prior", "decoder")

@@ -8,7 +8,7 @@ from PIL import Image, ImageSequence
 
 from gtool.errors import CheckpointError, GToolError
 from gtool.eval.report import axis as axis_module
-from gtool.io import animation, picture
+from gtool.io import animation, outputs, picture
 from gtool.io import image_folder as folder
 
 
@@ -151,9 +151,9 @@ def test_a_film_has_even_sides_and_every_frame(tmp_path):
 
 
 def test_a_film_without_pyav_names_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setattr(animation, "find_spec", lambda name: None)
+    monkeypatch.setattr(outputs, "find_spec", lambda name: None)
     with pytest.raises(GToolError, match=r'pip install "gtool\[video\]"'):
-        animation.check_animation(tmp_path / "a.mp4")
+        outputs.check_animation(tmp_path / "a.mp4")
 
 
 def test_an_unknown_kind_of_animation_is_refused(tmp_path):

@@ -15,8 +15,7 @@ from torch import Tensor
 from gtool.cli import run
 from gtool.errors import CheckpointError
 from gtool.models.gansformer.released import read_file, rename_released
-from gtool.models.generate import load_generator
-from gtool.runtime.device import make_compute
+from gtool.models.generate import load_model
 from tests import released_pickles
 from tests.gansformer_formula import chirp, formula_noise, formula_weights
 from tests.io.test_pickles import Call
@@ -71,7 +70,8 @@ def test_a_released_file_becomes_weights_that_make_its_images(name, capsys):
     shown = capsys.readouterr()
     assert shown.out == "ours.safetensors\n"
     assert "read `Gs`: gansformer at 16 px" in shown.err
-    generator, meta = load_generator(Path("ours.safetensors"), make_compute("cpu", "fp32"))
+    model = load_model("ours.safetensors", "cpu", "fp32")
+    generator, meta = model.network, model.meta
     assert meta["source"] == "network-snapshot-000012.pkl"
     images = generator(chirp((2, *generator.z_shape), 0), formula_noise(generator.noise_shapes, 2))
     made = summary(images)

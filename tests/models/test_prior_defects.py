@@ -7,11 +7,11 @@ import torch
 
 from gtool.config.recipe import validate
 from gtool.errors import RecipeError
-from gtool.models.prior.autoregressive import Choice, Request, composing, draw
-from gtool.models.prior.config import PriorConfig
+from gtool.models.prior.config import PriorConfig, SamplingParams
 from gtool.models.prior.orders import cells_in_order
-from tests.models.test_composing import CPU, compose
+from gtool.models.prior.sampling import draw
 from tests.models.test_prior import SMALL, inputs, make
+from tests.models.test_prior_sampling import sample
 
 
 def test_conditions_have_ids_of_their_own():
@@ -32,7 +32,7 @@ def test_top_p_works_without_top_k():
     """Released: ignored where top_k is None."""
     logits = torch.tensor([[0.0, 1.0, -1.0, 2.0]]).expand(1000, -1)
     chance = torch.linspace(0, 1, 1000)
-    assert set(draw(logits, chance, Choice(top_p=0.6)).tolist()) == {3}
+    assert set(draw(logits, chance, SamplingParams(top_p=0.6)).tolist()) == {3}
 
 
 def test_the_cache_is_taken_once_and_never_copied():
@@ -47,32 +47,28 @@ def test_the_cache_is_taken_once_and_never_copied():
 
 
 @pytest.mark.parametrize("condition", ["class", "segmentation", "depth"])
-def test_every_kind_of_condition_is_drawn_with_a_cache(condition, monkeypatch):
+def test_every_kind_of_condition_is_sampled_with_a_cache(condition):
     """Released: a cache for unconditional and class-conditional networks alone."""
     prior = make(condition=condition, condition_size=5)
     lengths = []
     for block in prior.blocks:
         block.register_forward_pre_hook(lambda _, given: lengths.append(given[0].shape[1]))
-    monkeypatch.setattr("gtool.models.prior.autoregressive.for_sampling", lambda prior, _: prior)
     given = torch.zeros((2, 1) if condition == "class" else (2, 3, 4), dtype=torch.int64)
-    compose(prior, given, 0, torch.arange(2), CPU, batch_size=2)
+    sample(prior, given, 0, torch.arange(2), batch_size=2)
     first = prior.config.condition_length
     assert lengths == 2 * [first] + 11 * 2 * [1]
 
 
-def test_more_than_all_codes_are_refused_before_anything_is_drawn():
+def test_more_than_all_codes_are_refused_before_anything_is_sampled():
     """Released: an error of the tensor library, after the first forward pass."""
-    request = Request(torch.zeros(1, 1, dtype=torch.int64), torch.arange(1), choice=Choice(top_k=12))
     with pytest.raises(RecipeError, match="top-k 12: the codebook has 11 codes; use 1 to 11"):
-        composing(make(), request, CPU)
+        sample(make(), torch.zeros(1, 1, dtype=torch.int64), 0, torch.arange(1), SamplingParams(top_k=12))
 
 
 def test_other_orders_than_rows_are_refused_for_larger_pictures():
     """Released: windows of permuted codes, which mean nothing."""
-    with pytest.raises(RecipeError, match="larger pictures need the order `raster`"):
-        compose(
-            make(order="z-curve"), torch.zeros(1, 1, dtype=torch.int64), 0, torch.arange(1), CPU, size=(6, 8)
-        )
+    with pytest.raises(RecipeError, match="larger images need the order `raster`"):
+        sample(make(order="z-curve"), torch.zeros(1, 1, dtype=torch.int64), 0, torch.arange(1), size=(6, 8))
 
 
 @pytest.mark.parametrize("order", ["spiral-out", "spiral-in", "z-curve", "subsample"])
@@ -88,9 +84,9 @@ def test_codes_that_would_see_what_they_are_to_predict_are_refused():
         validate(PriorConfig, SMALL | {"unmasked_prefix": 5}, "recipe")
 
 
-def test_pictures_do_not_depend_on_what_is_drawn_with_them():
+def test_images_do_not_depend_on_what_is_sampled_with_them():
     """Released: one stream of random numbers for a batch."""
     prior = make()
     condition = torch.zeros(6, 1, dtype=torch.int64)
-    whole = compose(prior, condition, 1, torch.arange(6), CPU)
-    assert torch.equal(whole[4:], compose(prior, condition[4:], 1, torch.tensor([4, 5]), CPU))
+    whole = sample(prior, condition, 1, torch.arange(6))
+    assert torch.equal(whole[4:], sample(prior, condition[4:], 1, torch.tensor([4, 5])))

@@ -118,17 +118,17 @@ def test_a_file_becomes_weights_of_a_prior_with_its_tokenizers(monkeypatch, caps
     lightning_files.write("last.ckpt", tensors)
     assert run(["export", "last.ckpt", "--from", "taming", "-o", "ours.safetensors"]) == 0
     assert "prior at 16 px" in capsys.readouterr().err
-    composer: Any = open_trained(Path("ours.safetensors")).network()
-    assert composer.config.prior.condition == "segmentation"
+    pipeline: Any = open_trained(Path("ours.safetensors")).network()
+    assert pipeline.config.prior.condition == "segmentation"
     image = torch.linspace(-1, 1, 3 * 256).view(1, 3, 16, 16)
     maps = torch.eye(5)[torch.arange(256).view(1, 16, 16) % 5].permute(0, 3, 1, 2)
     with torch.no_grad():
-        codes, condition = composer.tokenizer.encode(image), composer.condition_tokenizer.encode(maps)
-        logits = composer.eval().prior(condition, codes)
+        codes, condition = pipeline.tokenizer.encode(image), pipeline.condition_tokenizer.encode(maps)
+        logits = pipeline.eval().prior(condition, codes)
     tokens = torch.cat([condition.flatten(1), codes.flatten(1)], dim=1)[:, :-1]
     expected = released_priors.logits(tensors, tokens, HEADS)[:, 63:]
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
-    assert composer.config.prior == read_file(Path("last.ckpt"))[1].prior
+    assert pipeline.config.prior == read_file(Path("last.ckpt"))[1].prior
 
 
 def test_a_prior_that_does_not_fit_its_tokenizer_is_refused(monkeypatch, capsys):

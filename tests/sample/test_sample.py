@@ -1,4 +1,4 @@
-"""`gtool sample` from the command line: grids, folders, walks, and weights that nobody should trust."""
+"""`gtool sample` from the command line: grids, folders, interpolation, and weights that nobody should trust."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gtool.cli import run
 from gtool.errors import RecipeError
 from gtool.io.run_folder import METADATA_KEY
 from gtool.io.weights import load_weights, save_weights
-from gtool.sample.latent_path import closed_walk
+from gtool.sample.latents import interpolate
 from gtool.sample.options import parse_numbers
 
 
@@ -116,20 +116,20 @@ def test_a_folder_is_not_filled_twice_unless_asked(tiny_weights, capsys):
     assert sorted(os.listdir("samples")) == ["000000.png", "000001.png"]
 
 
-# Walks.
+# Interpolation.
 
 
-def test_a_walk_is_a_sheet_and_an_animation(tiny_weights, capsys):
-    walk = ("--seeds", "0,1,4", "--interpolate", 4, "--animate", "walk.webp")
-    assert sample(tiny_weights, *walk, "--scale", 1, "-o", "sheet.png") == 0
-    assert capsys.readouterr().out.split() == ["sheet.png", "walk.webp"]
+def test_interpolation_is_a_sheet_and_an_animation(tiny_weights, capsys):
+    arguments = ("--seeds", "0,1,4", "--interpolate", 4, "--animate", "loop.webp")
+    assert sample(tiny_weights, *arguments, "--scale", 1, "-o", "sheet.png") == 0
+    assert capsys.readouterr().out.split() == ["sheet.png", "loop.webp"]
     assert pixels("sheet.png").shape == (3 * 18 + 2, 4 * 18 + 2, 3)
-    with Image.open("walk.webp") as opened:
+    with Image.open("loop.webp") as opened:
         assert opened.n_frames == 12
         assert [frame.size for frame in ImageSequence.Iterator(opened)] == [(16, 16)] * 12
 
 
-def test_the_rows_of_a_walk_begin_with_its_images(tiny_weights):
+def test_the_rows_of_an_interpolation_begin_with_its_images(tiny_weights):
     assert sample(tiny_weights, "--seeds", "2,5", "--interpolate", 3, "--scale", 1, "-o", "sheet.png") == 0
     assert sample(tiny_weights, "--seeds", "2,5", "-o", "images/") == 0
     sheet = pixels("sheet.png")
@@ -138,17 +138,17 @@ def test_the_rows_of_a_walk_begin_with_its_images(tiny_weights):
         assert np.abs(station - pixels(f"images/{number:06d}.png")).max() <= 1
 
 
-def test_a_walk_goes_round_on_the_sphere_in_equal_steps():
+def test_interpolation_goes_round_on_the_sphere_in_equal_steps():
     stations = torch.nn.functional.normalize(torch.randn(3, 32, generator=torch.manual_seed(0)), dim=1)
-    walk = closed_walk(stations, 5)
-    assert torch.allclose(walk[::5], stations)
-    assert torch.allclose(walk.norm(dim=1), torch.ones(15), atol=1e-5)
-    steps = (walk - walk.roll(-1, 0)).norm(dim=1).view(3, 5)
+    path = interpolate(stations, 5)
+    assert torch.allclose(path[::5], stations)
+    assert torch.allclose(path.norm(dim=1), torch.ones(15), atol=1e-5)
+    steps = (path - path.roll(-1, 0)).norm(dim=1).view(3, 5)
     assert torch.allclose(steps, steps[:, :1].expand(3, 5), atol=1e-5)
 
 
-def test_a_walk_between_equal_latents_stands_still():
-    assert torch.equal(closed_walk(torch.ones(2, 4), 3), torch.ones(6, 4))
+def test_interpolation_between_equal_latents_stands_still():
+    assert torch.equal(interpolate(torch.ones(2, 4), 3), torch.ones(6, 4))
 
 
 # Flags.
@@ -175,10 +175,10 @@ def test_image_numbers_that_make_no_sense_are_refused(text):
         (["--num", "-5"], "--num"),
         (["--num", "2", "--seeds", "1"], "exclude each other"),
         (["--seeds", "3", "--interpolate", "4"], "at least two images"),
-        (["--interpolate", "4", "-o", "walk/"], "one .png file"),
+        (["--interpolate", "4", "-o", "folder/"], "one .png file"),
         (["--interpolate", "4", "--columns", "3"], "--columns is for grids"),
         (["-o", "grid.jpg"], "a grid ends in .png"),
-        (["-o", "walk.webp"], "named by --animate"),
+        (["-o", "loop.webp"], "named by --animate"),
         (["--precision", "fp8"], "precision `fp8` does not exist"),
     ],
 )

@@ -1,4 +1,4 @@
-"""`gtool sample` of models with latent components: truncation, mixing, walks of one component, attention, noise."""
+"""`gtool sample` of models with latent components: truncation, mixing, interpolation, attention, noise."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from gtool.errors import RecipeError
 from gtool.io.sheet import HEAD, LABEL, PAD, TITLE_HEIGHT, image_cell
 from gtool.io.weights import save_weights
 from gtool.models import registry
-from gtool.models.generate import batches, generate, latents, load_generator, weights_meta
+from gtool.models.generate import TrainedModel, batches, generate, latents, load_model, mean_w, weights_meta
 from gtool.runtime.device import make_compute
-from gtool.sample.latents import Components, mean_w
-from gtool.sample.noise_sensitivity import noise_variation
+from gtool.sample.latents import interpolated_ws, mixed_ws, noise_variation
 from gtool.sample.options import parse_components, parse_mix, parse_psis
 from tests.tiny import tiny_gansformer
 
@@ -84,8 +83,17 @@ def compute():
 
 
 @pytest.fixture(scope="module")
-def generator(weights, compute):
-    return load_generator(weights, compute)[0]
+def model(weights, compute) -> TrainedModel:
+    return load_model(weights, compute=compute)
+
+
+@pytest.fixture(scope="module")
+def generator(model):
+    return model.network
+
+
+def w(model, numbers, seed, psi=1.0) -> torch.Tensor:
+    return model.w(latents(model.network, seed, numbers), psi)
 
 
 # What an image depends on.
@@ -106,16 +114,15 @@ def test_an_image_depends_on_its_number_and_the_seed_alone(weights, psi):
 # Truncation.
 
 
-def test_each_component_is_pulled_to_its_own_mean(generator, compute):
+def test_each_component_is_pulled_to_its_own_mean(model, generator, compute):
     numbers = torch.arange(5)
-    w = Components(generator, compute, 7).of(numbers)
+    full, half = w(model, numbers, 7), w(model, numbers, 7, psi=0.5)
     mean = mean_w(generator, compute)
-    half = Components(generator, compute, 7, psi=0.5).of(numbers)
-    torch.testing.assert_close(half, mean + 0.5 * (w - mean))
+    torch.testing.assert_close(half, mean + 0.5 * (full - mean))
     assert mean.shape == (K + 1, 8)
     assert (mean[0] - mean[1]).abs().max() > 1e-4  # one mean for all components would be another truncation
     many = generator.mapping(torch.randn(4096, K + 1, 8, generator=torch.manual_seed(0))).mean(0)
-    assert (many - mean).norm() < 0.2 * w.std(0).norm()
+    assert (many - mean).norm() < 0.2 * full.std(0).norm()
 
 
 def test_psi_1_is_off_and_psi_0_leaves_one_image(noiseless):
@@ -142,14 +149,13 @@ def test_a_sweep_shows_every_image_at_every_psi(weights):
 # Mixing.
 
 
-def test_mixed_images_take_what_is_marked_and_nothing_else(generator, compute):
-    parts = Components(generator, compute, 0)
+def test_mixed_images_take_what_is_marked_and_nothing_else(model):
     a, b, rows = torch.tensor([3]), torch.tensor([8]), torch.tensor([0])
     taken = torch.zeros(1, LAYERS, K + 1, dtype=torch.bool)
     taken[:, 2:4, 1] = True
-    ws = parts.mixed(a, b, taken)(rows)
-    assert torch.equal(ws[taken], parts.plain(b)(rows)[taken])
-    assert torch.equal(ws[~taken], parts.plain(a)(rows)[~taken])
+    ws = mixed_ws(model, a, b, taken, 0)(rows)
+    assert torch.equal(ws[taken], model.ws(b, 0)(rows)[taken])
+    assert torch.equal(ws[~taken], model.ws(a, 0)(rows)[~taken])
 
 
 def test_two_images_swap_components_together_and_one_by_one(weights, noiseless):
@@ -189,32 +195,32 @@ def test_cells_are_whole_blocks_and_sheets_stay_small():
     assert (image_cell(256, 2), image_cell(256, 18), image_cell(256, 18, scale=1)) == (256, 128, 256)
 
 
-# Walks.
+# Interpolation.
 
 
-@pytest.mark.parametrize("in_w", [False, True])
-def test_only_the_named_component_moves(generator, compute, in_w):
-    parts, numbers, rows = Components(generator, compute, 0), torch.tensor([3, 5]), torch.arange(8)
-    ws = parts.walk(numbers, 4, moving=[1], in_w=in_w)(rows)
-    first = parts.plain(numbers[:1])(rows[:1])
+@pytest.mark.parametrize("space", ["z", "w"])
+def test_only_the_named_component_moves(model, space):
+    numbers, rows = torch.tensor([3, 5]), torch.arange(8)
+    ws = interpolated_ws(model, numbers, 4, 0, moving=[1], space=space)(rows)
+    first = model.ws(numbers[:1], 0)(rows[:1])
     others = torch.tensor([0, 2, 3])
     assert torch.equal(ws[:, :, others], first[:, :, others].expand(8, -1, -1, -1))
     torch.testing.assert_close(ws[0], first[0])
     assert (ws[1:, 0, 1] - ws[:-1, 0, 1]).norm(dim=-1).min() > 1e-3
 
 
-def test_a_walk_in_w_goes_straight_from_image_to_image(generator, compute):
-    parts, numbers = Components(generator, compute, 0, psi=0.6), torch.tensor([3, 5])
-    ws = parts.walk(numbers, 4, in_w=True)(torch.arange(8))
-    start, end = parts.plain(numbers)(torch.arange(2))
+def test_interpolation_in_w_goes_straight_from_image_to_image(model):
+    numbers = torch.tensor([3, 5])
+    ws = interpolated_ws(model, numbers, 4, 0, psi=0.6, space="w")(torch.arange(8))
+    start, end = model.ws(numbers, 0, psi=0.6)(torch.arange(2))
     torch.testing.assert_close(ws[3], 0.25 * start + 0.75 * end)
 
 
-def test_a_walk_of_one_component_is_a_sheet_and_an_animation(weights, capsys):
-    walk = ("--seeds", "1,2", "--interpolate", 3, "--animate", "walk.webp", "--component", 1, "--psi", 0.8)
-    assert sample(weights, *walk, "--scale", 6, "-o", "sheet.png") == 0
-    assert capsys.readouterr().out.split() == ["sheet.png", "walk.webp"]
-    with Image.open("walk.webp") as opened:
+def test_interpolation_of_one_component_is_a_sheet_and_an_animation(weights, capsys):
+    arguments = ("--seeds", "1,2", "--interpolate", 3, "--animate", "loop.webp", "--component", 1)
+    assert sample(weights, *arguments, "--psi", 0.8, "--scale", 6, "-o", "sheet.png") == 0
+    assert capsys.readouterr().out.split() == ["sheet.png", "loop.webp"]
+    with Image.open("loop.webp") as opened:
         assert opened.n_frames == 6
     assert sample(weights, "--seeds", "1", "--psi", 0.8, "-o", "images/") == 0
     sheet = pixels("sheet.png")
@@ -227,18 +233,19 @@ def test_a_walk_of_one_component_is_a_sheet_and_an_animation(weights, capsys):
 
 
 def test_noise_variation_is_the_spread_over_noise_alone(weights, compute):
-    generator, _ = load_generator(weights, compute)
+    model = load_model(weights, compute=compute)
+    generator = model.network
     z = latents(generator, 0, torch.tensor([4])).expand(12, -1, -1)
-    found, again = (noise_variation(generator, 0, 4, compute, draws=12, batch_size=size) for size in (12, 5))
-    assert found.spread.shape == (16, 16)
-    assert found.spread.min() > 0
-    torch.testing.assert_close(found.spread, again.spread, rtol=1e-3, atol=1e-2)
+    (_, found), (_, again) = (noise_variation(model, 4, 0, draws=12, batch_size=size) for size in (12, 5))
+    assert found.shape == (16, 16)
+    assert found.min() > 0
+    torch.testing.assert_close(found, again, rtol=1e-3, atol=1e-2)
     images = torch.cat(list(generate(generator, 99, torch.arange(12), compute, z=z))).float()
-    assert found.spread.mean() == pytest.approx(images.std(0).mean().item(), rel=0.3)
+    assert found.mean() == pytest.approx(images.std(0).mean().item(), rel=0.3)
     for name, values in generator.named_parameters():
         if name.endswith("noise_strength"):
             values.fill_(0)
-    assert noise_variation(generator, 0, 4, compute, draws=4, batch_size=4).spread.max() < 1e-3
+    assert noise_variation(model, 4, 0, draws=4, batch_size=4)[1].max() < 1e-3
 
 
 def test_noise_variation_is_a_picture(weights):
@@ -252,17 +259,17 @@ def test_noise_variation_is_a_picture(weights):
 # Attention.
 
 
-def test_maps_belong_to_the_images_of_their_numbers(generator, compute):
+def test_maps_belong_to_the_images_of_their_numbers(model, generator, compute):
     numbers = torch.tensor([2, 9, 4])
-    plain = Components(generator, compute, 0).plain(numbers)
-    made = list(batches(generator, 0, numbers, compute, batch_size=2, ws=plain, with_maps=True))
+    ws = model.ws(numbers, 0)
+    made = list(batches(generator, 0, numbers, compute, batch_size=2, ws=ws, with_maps=True))
     assert [len(images) for images, _ in made] == [2, 1]
     maps = [torch.cat(layer) for layer in zip(*(own for _, own in made), strict=True)]
     assert [tuple(layer.shape) for layer in maps] == [(3, 2, K, side, side) for side in (4, 8, 8, 16, 16)]
     for layer in maps:
         torch.testing.assert_close(layer.sum(2), torch.ones_like(layer.sum(2)))
-    plain = Components(generator, compute, 0).plain(numbers[1:2])
-    _, alone = next(batches(generator, 0, numbers[1:2], compute, batch_size=2, ws=plain, with_maps=True))
+    ws = model.ws(numbers[1:2], 0)
+    _, alone = next(batches(generator, 0, numbers[1:2], compute, batch_size=2, ws=ws, with_maps=True))
     torch.testing.assert_close(alone[-1][0], maps[-1][1], rtol=1e-3, atol=1e-4)
 
 

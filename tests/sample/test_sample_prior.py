@@ -299,7 +299,7 @@ REFUSED = {
     "size without map": (["--size", "32x32"], 2, "add --segmentation map.png"),
     "photo without map": (["--complete", "photo.png"], 2, "add --segmentation map.png"),
     "class": (["--class", "3"], 2, "--class: "),
-    "depth": (["--depth", "depth.png"], 2, "composes from label maps; use --segmentation"),
+    "depth": (["--depth", "depth.png"], 2, "conditioned on label maps; use --segmentation"),
     "keep alone": (["--keep", "0.5"], 2, "add --complete"),
     "keep beyond": (
         ["--segmentation", "map.png", "--complete", "photo.png", "--keep", "1.5"],
@@ -307,21 +307,21 @@ REFUSED = {
         "from 0 to 1",
     ),
     "no photo": (["--segmentation", "map.png", "--complete", "none.png"], 1, "none.png: no such file"),
-    "temperature": (["--temperature", "-1"], 2, "--temperature -1 means nothing"),
-    "endless temperature": (["--temperature", "nan"], 2, "--temperature nan means nothing"),
+    "temperature": (["--temperature", "-1"], 2, "--temperature -1: must be 0"),
+    "endless temperature": (["--temperature", "nan"], 2, "--temperature nan: must be 0"),
     "top-k": (["--top-k", "33"], 2, "--top-k 33: the codebook has 32 codes"),
     "no top-k": (["--top-k", "0"], 2, "--top-k 0"),
     "top-p": (["--top-p", "1.5"], 2, "--top-p 1.5"),
     "no top-p": (["--top-p", "0"], 2, "--top-p 0"),
     "latents": (["--psi", "0.5"], 2, "--psi: "),
-    "walk": (["--interpolate", "4"], 2, "--interpolate: "),
+    "interpolation": (["--interpolate", "4"], 2, "--interpolate: "),
     "animation of files": (
         ["--animate", "film.webp", "-o", "files/"],
         2,
-        "an animation is of the pictures of a grid",
+        "an animation is of the images of a grid",
     ),
     "animation of no kind": (["--animate", "film.txt"], 1, "an animation ends in"),
-    "too many": (["--num", "2000000"], 2, "too many for one file"),
+    "too many": (["--num", "2000000"], 2, "too many for one picture"),
 }
 
 
@@ -365,14 +365,14 @@ def test_flags_of_priors_mean_nothing_to_generators(tiny_weights, capsys):
     assert sample(tiny_weights, "--temperature", 1) == 2
     assert "--temperature: " in capsys.readouterr().err
     assert sample(tiny_weights, "--class", 1) == 2
-    assert "transgan makes images of latents" in capsys.readouterr().err
+    assert "transgan samples from latents" in capsys.readouterr().err
 
 
 def test_a_tokenizer_is_answered_with_what_is_needed(by_map, capsys):
     path = save_tokenizer(Path("runs/vqgan-scenes-000/weights-000001.safetensors"))
     assert sample(path) == 1
     shown = capsys.readouterr().err
-    assert "weights of vqgan, a tokenizer, which makes no images by itself" in shown
+    assert "weights of vqgan, which makes no images by itself" in shown
     assert f"`gtool train prior --tokenizer {path}`" in shown
     assert "the newest prior is runs/prior-scenes-000" in shown
 
@@ -407,5 +407,5 @@ def test_data_that_make_no_sense_are_one_line(by_map, capsys):
 def test_orders_but_raster_have_one_size(tmp_path, capsys):
     path = save_prior(tmp_path / "spiral.safetensors", order="spiral-in")
     assert sample(path, "-n", 2, "--size", "32x16", "-o", "grid.png") == 2
-    assert "larger pictures need the order `raster`" in capsys.readouterr().err
+    assert "larger images need the order `raster`" in capsys.readouterr().err
     assert not Path("grid.png").exists()

@@ -16,7 +16,7 @@ from gtool.errors import CheckpointError, RecipeError
 from gtool.export import onnx as exporting
 from gtool.models import registry
 from gtool.models.generate import generate, latents
-from gtool.sample.latent_path import closed_walk
+from gtool.sample.latents import interpolate
 from gtool.train import gan as engine
 from gtool.train.gan_losses import add_path_length
 from gtool.train.gan_random import random_of
@@ -103,9 +103,9 @@ def test_images_of_components_depend_on_seed_and_number_alone():
 
 def test_a_walk_takes_each_component_along_its_own_great_circle():
     stations = torch.randn(3, COMPONENTS, WIDTH, generator=torch.Generator().manual_seed(0))
-    walk = closed_walk(stations, 4)
+    walk = interpolate(stations, 4)
     assert walk.shape == (12, COMPONENTS, WIDTH)
-    alone = [closed_walk(stations[:, component], 4) for component in range(COMPONENTS)]
+    alone = [interpolate(stations[:, component], 4) for component in range(COMPONENTS)]
     torch.testing.assert_close(walk, torch.stack(alone, dim=1))
     torch.testing.assert_close(walk[::4], stations)
 

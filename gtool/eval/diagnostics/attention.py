@@ -63,9 +63,10 @@ def score(path: Path, request: Request, compute: Compute) -> dict[str, Any]:
     from gtool.metrics.attention import score_attention
     from gtool.metrics.segmenter import PROTOCOL as SEGMENTER
     from gtool.metrics.segmenter import find_objects
-    from gtool.models.generate import load_generator
+    from gtool.models.generate import load_model
 
-    generator, meta = load_generator(path, compute)
+    model = load_model(path, compute=compute)
+    generator, meta = model.network, model.meta
     _require_objects(path, meta)
     subject = Subject(path, generator, meta, compute)
     count = _count(subject, request.num)
@@ -172,9 +173,9 @@ def _look(
 
 def _write_sheet(subject: Subject, images: Any, objects: Any, maps: Maps, record: dict[str, Any]) -> Path:
     from gtool import __version__
+    from gtool.io.attention_pictures import score_sheet
     from gtool.io.picture import save_png
     from gtool.metrics.partitions import grid_cells, kmeans_cells
-    from gtool.sample.attention_pictures import score_sheet
 
     best = record["picked"]["ari"]["attention"]
     shown = images[:ROWS]

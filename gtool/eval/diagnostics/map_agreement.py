@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gtool import console
-from gtool.errors import RecipeError
+from gtool.errors import CheckpointError, RecipeError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from gtool.eval.options import Request
     from gtool.metrics.map_agreement import Agreement
+    from gtool.models.generate import TrainedModel
     from gtool.runtime.device import Compute
 
 NUM_IMAGES = 256
@@ -38,19 +39,21 @@ def score(path: Path, request: Request, compute: Compute) -> dict[str, Any]:
     from gtool.data.synthetic.scenes import CLASSES
     from gtool.metrics.map_agreement import NAME, NUM_CLASSES, PROTOCOL, compare_maps, others, read_maps
     from gtool.metrics.segmenter import shipped_segmenter
-    from gtool.models.prior.conditional_generator import codes_of_images, decode, load_composer
+    from gtool.models.generate import load_model
+    from gtool.models.prior.pipeline import decode, encode_images
 
     shipped_segmenter(NAME, NUM_CLASSES)  # before the work, should it not be there
-    composer, meta = load_composer(path, compute)
-    _require_maps(path, composer, meta)
-    images, kept = _held_out(path, meta, request, compute)
+    model = load_model(path, compute=compute)
+    _require_maps(model)
+    images, kept = _held_out(model, request)
     maps, real = np.asarray(images.segmentations[kept]), np.asarray(images.images[kept])
-    made = _compose(composer, maps, request, compute)
+    made = _sample(model, maps, request.seed)
     with console.progress("reading maps off pictures") as update:
         update(0, 3)
         import torch
 
-        again = decode(composer, codes_of_images(composer, torch.from_numpy(real), compute), compute).numpy()
+        codes = encode_images(model.network, torch.from_numpy(real), compute)
+        again = decode(model.network, codes, compute).numpy()
         seen = {}
         for done, (name, pictures) in enumerate(
             (("samples", made), ("reconstructions", again), ("real", real)), start=1
@@ -74,58 +77,58 @@ def score(path: Path, request: Request, compute: Compute) -> dict[str, Any]:
 
 def sampling_text() -> str:
     """Return how codes are drawn for scores."""
-    from gtool.sample.prior_options import TOP_K
+    from gtool.models.prior.config import DEFAULT_TOP_K
 
-    return f"top-k {TOP_K}"
+    return f"top-k {DEFAULT_TOP_K}"
 
 
-def _require_maps(path: Path, composer: Any, meta: dict[str, Any]) -> None:
-    kind = composer.prior.config.condition
+def _require_maps(model: TrainedModel) -> None:
+    if model.samples_from != "codes":
+        raise CheckpointError(f"{model.path}: weights of {model.meta['model']}, not of a prior")
+    kind = model.network.prior.config.condition
     if kind != "segmentation":
-        raise RecipeError(f"{path}: --map-agreement: this prior composes from {kind}, not from label maps")
-    dataset = meta.get("recipe", {}).get("data", {}).get("dataset")
+        raise RecipeError(
+            f"{model.path}: --map-agreement: this prior is conditioned on {kind}, not on label maps"
+        )
+    dataset = model.meta.get("recipe", {}).get("data", {}).get("dataset")
     if dataset != KNOWN:
         raise RecipeError(
-            f"{path}: --map-agreement: the segmenter of the package knows the built-in scenes alone, and this prior "
-            f"was trained on {dataset or 'something that its file does not name'}"
+            f"{model.path}: --map-agreement: the segmenter of the package knows the built-in scenes alone, and this "
+            f"prior was trained on {dataset or 'something that its file does not name'}"
         )
 
 
-def _held_out(path: Path, meta: dict[str, Any], request: Request, compute: Compute) -> tuple[Any, np.ndarray]:
+def _held_out(model: TrainedModel, request: Request) -> tuple[Any, np.ndarray]:
     import numpy as np
 
-    from gtool.data.conditions_for_sampling import held_out_of
+    from gtool.config.recipe import recipe_of_weights
+    from gtool.data.held_out import held_out_of
     from gtool.metrics.images import permutation
     from gtool.runtime.random import derive_seed
-    from gtool.sample.prior_options import recipe_of
 
-    images, kept = held_out_of(recipe_of(meta, path), compute, "another run")
+    recipe = recipe_of_weights(model.meta, model.path)
+    assert recipe is not None  # _require_maps has seen its data set
+    images, kept = held_out_of(recipe, model.compute, "another run")
     num = min(len(kept), request.num or NUM_IMAGES)
     return images, np.sort(kept[permutation(len(kept), derive_seed("eval", request.seed))[:num]])
 
 
-def _compose(composer: Any, maps: np.ndarray, request: Request, compute: Compute) -> np.ndarray:
-    """Return a picture uint8 (n, 3, H, W) of each map."""
+def _sample(model: TrainedModel, maps: np.ndarray, seed: int) -> np.ndarray:
+    """Return an image uint8 (n, 3, H, W) of each map."""
     import numpy as np
     import torch
 
-    from gtool.models.prior.autoregressive import BATCH, Choice
-    from gtool.models.prior.autoregressive import Request as Drawing
-    from gtool.models.prior.conditional_generator import codes_of_labels, compose_pictures
-    from gtool.sample.prior_options import TOP_K
+    from gtool.data.conditions import ids_of_maps
+    from gtool.models.prior.pipeline import encode_condition
 
-    drawing = Drawing(
-        condition=codes_of_labels(composer, maps, compute),
-        indices=torch.arange(len(maps)),
-        seed=request.seed,
-        choice=Choice(top_k=min(TOP_K, composer.tokenizer.codebook_size)),
-    )
-    made = []
-    with console.progress("composing") as update:
-        for step in compose_pictures(composer, drawing, compute, BATCH):
-            if step.pictures is not None:
-                made.append(step.pictures.numpy())
-            update(step.done, step.total, f"{sum(map(len, made)):,} of {len(maps):,} images")
+    labels = torch.from_numpy(maps.astype(np.int64))
+    condition = encode_condition(model.network, labels, model.compute, ids_of_maps)
+    made: list[np.ndarray] = []
+    with console.progress("sampling") as update:
+        for images in model.batches(torch.arange(len(maps)), seed, condition=condition):
+            made.append(images.numpy())
+            done = sum(map(len, made))
+            update(done, len(maps), f"{done:,} of {len(maps):,} images")
     return np.concatenate(made)
 
 

@@ -96,15 +96,15 @@ def open_real(
     """
     import numpy as np
 
-    from gtool.data.conditions_for_sampling import held_out_of
+    from gtool.config.recipe import recipe_of_weights
+    from gtool.data.held_out import held_out_of
     from gtool.eval.image_sets import open_stored
     from gtool.eval.run import reference_of, refuse_resolution
     from gtool.metrics.images import permutation
     from gtool.runtime.random import derive_seed
-    from gtool.sample.prior_options import recipe_of
 
     refuse_resolution(request, meta, path)
-    num, recipe = request.num or NUM_IMAGES, recipe_of(meta, path)
+    num, recipe = request.num or NUM_IMAGES, recipe_of_weights(meta, path)
     if request.reference is not None or request.split is not None:
         stored = open_stored(reference_of(request, meta, path), num, request.seed)
         return stored.images, stored.chosen, stored.name

@@ -8,9 +8,15 @@ Letters: h w grid of codes, L = h w codes of an image, M condition tokens before
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from gtool.errors import RecipeError
+from gtool.models.vqgan.config import VQGANConfig
 
 Count = Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=1, le=1024)]
@@ -18,6 +24,7 @@ Vocabulary = Annotated[int, Field(ge=1, le=2**20)]
 Order = Literal["raster", "subsample", "z-curve", "spiral-out", "spiral-in", "alternate", "random"]
 Condition = Literal["none", "class", "segmentation", "depth"]
 
+DEFAULT_TOP_K = 100  # most likely codes that are sampled from, unless the user says otherwise
 SPATIAL = ("segmentation", "depth")  # one token for each cell of the grid
 MLP_RATIO = 4
 
@@ -86,27 +93,104 @@ class PriorConfig(BaseModel):
         return self.condition_length + self.length - 1
 
 
-def num_parameters(config: PriorConfig) -> int:
-    """Return how many numbers the prior learns."""
-    width, biased = config.width, config.kind == "gpt"
-    norm = width * (2 if biased else 1)
-    block = (4 + 2 * MLP_RATIO) * width**2 + 2 * norm + (biased and (5 + MLP_RATIO) * width)
-    conditions = 0 if config.shared_embedding else config.condition_size
-    embeddings = (conditions + config.codebook_size + (config.positions or config.tokens)) * width
-    return config.layers * block + norm + embeddings + config.codebook_size * width
+class PriorPipelineConfig(BaseModel):
+    """A prior and its tokenizer, for square images of one resolution.
 
-
-def flops(config: PriorConfig) -> dict[str, float]:
-    """Return the floating-point operations of one image, forward only, as in training (matrix products).
-
-    A causal score is counted for every pair that can be seen.
+    condition_tokenizer: turns maps into the prior's condition, where that is not a label for each cell (released
+    weights for label maps and depth).
     """
-    return {"prior": span_flops(config, 0, config.tokens, config.length)}
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    resolution: Annotated[int, Field(ge=8, le=4096)] = 256
+    tokenizer: VQGANConfig = VQGANConfig()
+    condition_tokenizer: VQGANConfig | None = None
+    prior: PriorConfig = PriorConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: Any) -> Any:
+        """Let codebook and grid be those of the tokenizer where nothing is said of them."""
+        if not isinstance(values, dict) or isinstance(values.get("prior"), PriorConfig):
+            return values
+        tokenizer = values.get("tokenizer", {})
+        if isinstance(tokenizer, dict):
+            tokenizer = VQGANConfig.model_validate(tokenizer)
+        side = int(values.get("resolution", tokenizer.resolution)) // tokenizer.down
+        known = {"codebook_size": tokenizer.codebook_size, "grid": (side, side)}
+        return {**values, "prior": known | dict(values.get("prior", {}))}
+
+    @model_validator(mode="after")
+    def _fits(self) -> PriorPipelineConfig:
+        down = self.tokenizer.down
+        if self.resolution % down:
+            raise ValueError(
+                f"resolution {self.resolution} is no multiple of {down}, the pixels a side of the tokenizer's cells"
+            )
+        side = self.resolution // down
+        if self.prior.grid != (side, side):
+            raise ValueError(
+                f"prior.grid = {list(self.prior.grid)}: the tokenizer makes {side} x {side} codes of "
+                f"{self.resolution} px"
+            )
+        if self.prior.codebook_size != self.tokenizer.codebook_size:
+            raise ValueError(
+                f"prior.codebook_size = {self.prior.codebook_size}: the tokenizer has {self.tokenizer.codebook_size}"
+            )
+        return self
+
+    def at_resolution(self, resolution: int) -> PriorPipelineConfig:
+        """Return the same networks over the grid of another resolution.
+
+        Raises:
+            ValueError: no multiple of the cells' side.
+        """
+        values = self.model_dump()
+        del values["prior"]["grid"]
+        return PriorPipelineConfig.model_validate(values | {"resolution": resolution})
 
 
-def span_flops(config: PriorConfig, before: int, tokens: int, predicted: int) -> float:
-    """Return the operations of running `tokens` tokens after `before` cached ones, with logits of `predicted` codes."""
-    width = config.width
-    linear = tokens * (4 + 2 * MLP_RATIO) * width**2
-    seen = tokens * before + tokens * (tokens + 1) / 2
-    return 2.0 * (config.layers * (linear + 2 * seen * width) + predicted * width * config.codebook_size)
+@dataclass(frozen=True)
+class SamplingParams:
+    """How a code is sampled from logits.
+
+    temperature: logits are divided by it; 0 takes the most likely code, so that images of one condition are equal.
+    top_k: only the k most likely codes can be sampled.
+    top_p: nucleus sampling (Holtzman et al. 2020): only the fewest most likely codes whose probabilities, after
+        top_k, sum to p or more.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+    def check(self, codebook_size: int) -> None:
+        """Raise RecipeError for values outside of their range, or a top_k above `codebook_size`."""
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise RecipeError(f"temperature {self.temperature:g}: must be 0 (the most likely code) or more")
+        if self.top_k is not None and not 1 <= self.top_k <= codebook_size:
+            raise RecipeError(
+                f"top-k {self.top_k}: the codebook has {codebook_size} codes; use 1 to {codebook_size}"
+            )
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise RecipeError(f"top-p {self.top_p:g}: must be above 0 and at most 1")
+
+
+def drops_conditions(meta: Mapping[str, Any]) -> bool:
+    """Say whether the prior of a weights file was trained to do without its condition, at times."""
+    recipe = meta.get("recipe")
+    prior = recipe.get("prior") if isinstance(recipe, dict) else None
+    return isinstance(prior, dict) and prior.get("condition_dropout", 0.0) != 0
+
+
+def flops(config: PriorPipelineConfig) -> dict[str, float]:
+    """Return the floating-point operations of one image, forward only: of the prior, since codes are computed once."""
+    return {"prior": prior_flops(config.prior)}
+
+
+def prior_flops(config: PriorConfig) -> float:
+    """Return the operations of reading all tokens once, in matrix products; a causal score for each visible pair."""
+    linear = config.tokens * (4 + 2 * MLP_RATIO) * config.width**2
+    scores = config.tokens * (config.tokens + 1) * config.width
+    head = config.length * config.width * config.codebook_size
+    return 2.0 * (config.layers * (linear + scores) + head)

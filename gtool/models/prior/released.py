@@ -21,8 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from gtool.errors import CheckpointError
-from gtool.models.prior.composer_config import ComposerConfig
-from gtool.models.prior.config import PriorConfig
+from gtool.models.prior.config import PriorConfig, PriorPipelineConfig
 from gtool.models.prior.orders import cells_in_order
 from gtool.models.vqgan import released as vqgan_import
 from gtool.models.vqgan.config import VQGANConfig
@@ -70,7 +69,7 @@ def read_file(path: Path) -> tuple[str, Any, Tensors]:
         raise CheckpointError(f"{path}: {bad}") from None
 
 
-def rename_released(tensors: Mapping[str, Tensor]) -> tuple[ComposerConfig, Tensors]:
+def rename_released(tensors: Mapping[str, Tensor]) -> tuple[PriorPipelineConfig, Tensors]:
     """Return the config of a released prior with its tokenizers, and the tensors of all by our names.
 
     Raises:
@@ -80,7 +79,7 @@ def rename_released(tensors: Mapping[str, Tensor]) -> tuple[ComposerConfig, Tens
     parts = {name: part for name, part in found._asdict().items() if part is not None}
     described = {name: config.model_dump() for name, (config, _) in parts.items()}
     try:
-        config = ComposerConfig.model_validate(described | {"resolution": found.tokenizer[0].resolution})
+        config = PriorPipelineConfig.model_validate(described | {"resolution": found.tokenizer[0].resolution})
     except ValueError as bad:
         raise CheckpointError(f"no released prior: {_reason(bad)}") from None
     return config, {f"{name}.{key}": value for name, (_, own) in parts.items() for key, value in own.items()}

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from gtool.io import attention_pictures as attention
 from gtool.io import sheet as layout
 from gtool.metrics.segmentation_agreement import to_image_size
-from gtool.sample import attention_pictures as attention
 from tests import pictures
 
 COUNT = 8

@@ -1,0 +1,97 @@
+"""A prior with the tokenizer whose codes it predicts: what a weights file of a prior holds, and what makes images.
+
+Axis letters: N images, P Q their height and width in pixels, H W in codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gtool.models.prior.config import PriorPipelineConfig
+from gtool.models.prior.network import Prior
+from gtool.models.vqgan.network import make_tokenizer
+from gtool.nn.ranges import to_pm1, to_uint8
+from gtool.runtime.device import Compute
+
+PIXELS_AT_ONCE = 2**18  # that are decoded or encoded
+
+
+class PriorPipeline(nn.Module):
+    """`prior`, `tokenizer` and, where maps are encoded by one, `condition_tokenizer`; no forward of its own."""
+
+    def __init__(self, config: PriorPipelineConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.prior = Prior(config.prior)
+        self.tokenizer = make_tokenizer(config.tokenizer)
+        own = config.condition_tokenizer
+        self.condition_tokenizer = None if own is None else make_tokenizer(own)
+
+
+def build(config: PriorPipelineConfig) -> tuple[PriorPipeline]:
+    """Build all networks from torch's current random stream: one, of two or three parts."""
+    return (PriorPipeline(config),)
+
+
+def encode_images(pipeline: Any, images: Tensor, compute: Compute) -> Tensor:
+    """Return the codes int64 (N, H, W), on the CPU, of images uint8 (N, 3, P, Q)."""
+    return _encode(pipeline.tokenizer, images, to_pm1, compute)
+
+
+def encode_condition(
+    pipeline: Any,
+    values: Tensor,
+    compute: Compute,
+    cell_ids: Callable[[Tensor, tuple[int, int]], Tensor],
+) -> Tensor:
+    """Return the condition ids int64 (N, H, W) of label maps (N, P, Q), or of depth (N, 1, P, Q) in [-1, 1].
+
+    cell_ids: from values and (H, W) to ids, for priors that have no tokenizer of their conditions
+        (gtool.data.conditions: `ids_of_maps`, `ids_of_depth`).
+    """
+    tokenizer, down = pipeline.condition_tokenizer, pipeline.tokenizer.down
+    if tokenizer is None:
+        return cell_ids(values, (values.shape[-2] // down, values.shape[-1] // down))
+    channels = tokenizer.image_channels
+
+    def one_hot(labels: Tensor) -> Tensor:
+        # What has no label is one more than the last, and none of the channels.
+        return F.one_hot(labels.long(), channels + 1)[..., :channels].movedim(-1, 1).float()
+
+    is_labels = pipeline.config.prior.condition == "segmentation"
+    return _encode(tokenizer, values, one_hot if is_labels else torch.Tensor.float, compute)
+
+
+@torch.no_grad()
+def _encode(tokenizer: Any, pixels: Tensor, prepare: Callable[[Tensor], Tensor], compute: Compute) -> Tensor:
+    made = []
+    for part, count in _equal_parts(pixels, pixels.shape[-1] * pixels.shape[-2]):
+        with compute.autocast():
+            made.append(tokenizer.encode(prepare(part).to(compute.device))[:count].cpu())
+    return torch.cat(made)
+
+
+@torch.no_grad()
+def decode(pipeline: Any, codes: Tensor, compute: Compute) -> Tensor:
+    """Return images uint8 (N, 3, P, Q), on the CPU, of codes (N, H, W)."""
+    made = []
+    for part, count in _equal_parts(codes, codes[0].numel() * pipeline.tokenizer.down**2):
+        with compute.autocast():
+            made.append(to_uint8(pipeline.tokenizer.decode(part.to(compute.device))[:count]).cpu())
+    return torch.cat(made)
+
+
+def _equal_parts(tensor: Tensor, pixels: int) -> Iterator[tuple[Tensor, int]]:
+    """Yield parts of one size, the last filled up, with how many rows of each count.
+
+    Kernels of other sizes round differently, and an image would depend on how many are decoded with it.
+    """
+    size = max(1, min(64, PIXELS_AT_ONCE // pixels))
+    for start in range(0, len(tensor), size):
+        rows = torch.arange(start, start + size).clamp(max=len(tensor) - 1)
+        yield tensor[rows.to(tensor.device)], min(size, len(tensor) - start)

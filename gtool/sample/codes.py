@@ -1,0 +1,181 @@
+"""Pictures of what a prior samples: grids beside their conditions and photos, and animations code by code.
+
+Images are uint8 (3, P, Q), pictures uint8 (H, W, 3); codes are int64 (N, h, w).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gtool import console
+from gtool.data.label_colours import legend
+from gtool.io.animation import save_animation
+from gtool.io.picture import BACKGROUND, Pixels, comfortable_scale, default_columns, grid
+from gtool.io.sheet import Column, Row, fit, image_cell, sheet
+from gtool.models.generate import TrainedModel
+from gtool.models.prior.config import SamplingParams
+from gtool.models.prior.pipeline import decode, encode_images
+from gtool.models.prior.sampling import BATCH, UNKNOWN, sample_codes, uniform_numbers
+from gtool.sample.conditions import ConditionBatch
+
+MARGIN = 8  # of a legend, in pixels
+MOST_GROUPS = 3  # in a row, where groups have names
+MOST_FRAMES = 96
+HOLD_SECONDS = 1.5  # that the finished images stay
+FRAME_WIDTH = 512  # pixels that a frame comes near to
+GREY = 128  # of what is not sampled yet
+
+
+def start_codes(model: TrainedModel, size: tuple[int, int], photo: Pixels | None, share: float) -> Tensor:
+    """Return the codes (1, h, w) that images of a size in pixels begin with.
+
+    All are UNKNOWN but for the upper rows of a photo (3, *size), where there is one: this share of them.
+    """
+    down = model.network.tokenizer.down
+    codes = torch.full((1, size[0] // down, size[1] // down), UNKNOWN)
+    if photo is not None:
+        rows = round(share * codes.shape[1])
+        encoded = encode_images(model.network, torch.from_numpy(photo)[None], model.compute)
+        codes[:, :rows] = encoded[:, :rows]
+    return codes
+
+
+def sample_numbers(
+    model: TrainedModel,
+    numbers: Sequence[int],
+    condition: Tensor,
+    start: Tensor,
+    seed: int,
+    params: SamplingParams,
+    batch_size: int | None = None,
+) -> tuple[Tensor, list[Tensor]]:
+    """Sample images by their numbers, with progress.
+
+    Args:
+        model: a prior with its tokenizer.
+        numbers: of the images.
+        condition: ids, one row for each image.
+        start: codes (1, h, w) that all begin with.
+        seed: of the images.
+        params: how a code is sampled.
+        batch_size: images at once.
+
+    Returns:
+        Codes (n, h, w), and which of them the first batch had after every step, bool (h, w) each.
+    """
+    size = batch_size or BATCH
+    codes = start.expand(len(numbers), -1, -1)
+    uniform = uniform_numbers(seed, torch.tensor(numbers), (start.shape[1], start.shape[2]))
+    steps: list[Tensor] = []
+    with console.progress("sampling codes") as update:
+
+        def callback(done: int, total: int, decided: Tensor) -> None:
+            if not steps or not steps[-1].all():
+                steps.append(decided.clone())
+            update(done, total, f"{done // start.numel():,} of {len(numbers):,} images")
+
+        sampled = sample_codes(
+            model.prior, condition, codes, uniform, params, batch_size=size, callback=callback
+        )
+    return sampled, steps or [start[0] >= 0]
+
+
+def lay_out(
+    images: Pixels,
+    numbers: Sequence[int],
+    given: ConditionBatch,
+    shared: Sequence[Pixels],
+    title: str,
+    *,
+    columns: int | None = None,
+    scale: int | None = None,
+) -> Pixels:
+    """Return a grid of images after what all are conditioned on, or beside the map and the photo of each."""
+    if given.photos is None:
+        return grid(np.stack([*shared, *images]), columns=columns, scale=scale)
+    kinds = [("map", given.maps), ("sample", images), ("photo", given.photos)]
+    shown = [(head, pictures) for head, pictures in kinds if pictures is not None]
+    groups = columns or max(1, round((len(images) / len(shown)) ** 0.5))
+    if given.classes and not columns:
+        groups = min(groups, MOST_GROUPS)
+    cell = image_cell(images.shape[-1], groups * len(shown), scale)
+    names = given.classes or [f"image {number}" for number in numbers]
+    rows = []
+    for start in range(0, len(images), groups):
+        places = range(start, min(start + groups, len(images)))
+        cells = [fit(pictures[place], cell) for place in places for _, pictures in shown]
+        rows.append(Row("\n".join(names[place] for place in places), cells))
+    heads = [Column(head) for head, _ in shown] * groups
+    return sheet(rows, heads, cell, "" if groups * len(shown) < 4 else f"from the {title}")
+
+
+def with_legend(picture: Pixels, labels: np.ndarray, colours: Pixels, names: Sequence[str] | None) -> Pixels:
+    """Add the colours and names of the labels of some maps under a picture (H, W, 3)."""
+    height, width = picture.shape[:2]
+    drawn = legend(labels, colours, names, max(width - 2 * MARGIN, 120))
+    size = (height + drawn.shape[0] + MARGIN, max(width, drawn.shape[1] + 2 * MARGIN), 3)
+    joined = np.full(size, BACKGROUND, np.uint8)
+    joined[:height, :width] = picture
+    joined[height + MARGIN // 2 :][: drawn.shape[0], MARGIN : MARGIN + drawn.shape[1]] = drawn
+    return joined
+
+
+def animate(
+    model: TrainedModel,
+    codes: Tensor,
+    steps: Sequence[Tensor],
+    path: Path,
+    *,
+    shared: Sequence[Pixels] = (),
+    maps: Pixels | None = None,
+    fps: float = 15.0,
+    layout: tuple[int | None, int | None] = (None, None),
+) -> None:
+    """Write how images were sampled, code by code: what is not sampled yet is grey.
+
+    Args:
+        model: a prior with its tokenizer.
+        codes: of the finished images (n, h, w).
+        steps: which codes there were after every step, bool (h, w) each.
+        path: of the animation.
+        shared: images (3, P, Q) that come first.
+        maps: an image for each, which it stands beside.
+        fps: frames a second.
+        layout: columns of the grid, scale of its pixels.
+    """
+    known, total = int(steps[0].sum()), steps[-1].numel()
+    first = 0 if len(steps) == 1 else known - 1
+    wanted = set(np.linspace(first, total, min(MOST_FRAMES, total - first + 1)).round().astype(int).tolist())
+    chosen = [step for step in steps if int(step.sum()) in wanted]
+    down = model.network.tokenizer.down
+    columns, scale = layout
+
+    def frames() -> Iterator[Pixels]:
+        with console.progress("animating") as update:
+            for done, step in enumerate(chosen, start=1):
+                images = decode(model.network, torch.where(step, codes, 0), model.compute).numpy()
+                seen = step.repeat_interleave(down, 0).repeat_interleave(down, 1).numpy()
+                frame = _frame(np.where(seen, images, np.uint8(GREY)), shared, maps, columns, scale)
+                update(done, len(chosen), f"{done} of {len(chosen)} frames")
+                yield frame
+        yield from repeat(frame, round(HOLD_SECONDS * fps))
+
+    save_animation(path, frames(), fps)
+
+
+def _frame(
+    images: Pixels, shared: Sequence[Pixels], maps: Pixels | None, columns: int | None, scale: int | None
+) -> Pixels:
+    tiles = np.stack([*shared, *images])
+    across = columns or default_columns(len(tiles))
+    if maps is not None:
+        tiles = np.stack([maps, images], axis=1).reshape(-1, *images.shape[1:])
+        across = 2 * (columns or default_columns(max(1, len(images) // 2)))
+    scale = scale or comfortable_scale(min(across, len(tiles)) * images.shape[-1], FRAME_WIDTH)
+    return grid(tiles, columns=across, scale=scale)

@@ -1,0 +1,310 @@
+"""Pictures of what latents make: grids, sheets that compare images, interpolations.
+
+Images are uint8 (3, R, R), pictures uint8 (H, W, 3). Every function can be called from a notebook with a model of
+`gtool.models.generate.load_model`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gtool import console
+from gtool.errors import RecipeError
+from gtool.io.animation import save_animation
+from gtool.io.attention_pictures import COLOURS, layers_sheet
+from gtool.io.colormap import heat
+from gtool.io.picture import Pixels, comfortable_scale, enlarge
+from gtool.io.sheet import Column, Row, fit, image_cell, sheet
+from gtool.models.generate import TrainedModel, WsOfRows, batch_of, batches, generate
+from gtool.nn.ranges import to_uint8
+from gtool.sample.latents import mixed_ws, noise_variation
+
+MAX_PIXELS = 200_000_000  # of one picture
+NOISE_DRAWS = 100
+SHEET_BATCH = 32  # sheets show few images
+SHEET_COLUMNS = 16  # at most, of an interpolation
+FRAME_WIDTH = 384  # pixels that a frame of an animation comes near to
+
+
+def check_pixels(count: int, height: int, width: int, scale: int | None) -> None:
+    """Raise RecipeError for a picture of so many images that nobody could open it."""
+    if count * height * width * (scale or 1) ** 2 > MAX_PIXELS:
+        raise RecipeError(
+            f"{count:,} images of {width}x{height} pixels are too many for one picture; "
+            "ask for fewer or smaller ones, or write separate files with -o FOLDER/"
+        )
+
+
+def draw(
+    model: TrainedModel,
+    numbers: Tensor,
+    seed: int,
+    *,
+    z: Tensor | None = None,
+    ws: WsOfRows | None = None,
+    batch_size: int | None = None,
+) -> Iterator[Pixels]:
+    """Yield images (3, R, R) one by one, with progress; arguments as of `gtool.models.generate.generate`."""
+    size = batch_size or batch_of(model.resolution)
+    done, total = 0, len(numbers)
+    with console.progress("sampling") as update:
+        for batch in generate(model.network, seed, numbers, model.compute, batch_size=size, z=z, ws=ws):
+            done += len(batch)
+            update(done, total, f"{done:,} of {total:,} images")
+            yield from batch.numpy()
+
+
+def _draw_all(
+    model: TrainedModel,
+    numbers: Tensor,
+    seed: int,
+    ws: WsOfRows | None,
+    scale: int | None,
+    batch_size: int | None,
+) -> Pixels:
+    """Return all images of a sheet (n, 3, R, R)."""
+    check_pixels(len(numbers), model.resolution, model.resolution, scale)
+    size = batch_size or batch_of(model.resolution, SHEET_BATCH)
+    return np.stack(list(draw(model, numbers, seed, ws=ws, batch_size=size)))
+
+
+def psi_sheet(
+    model: TrainedModel,
+    numbers: Sequence[int],
+    psis: Sequence[float],
+    seed: int = 0,
+    *,
+    scale: int | None = None,
+    batch_size: int | None = None,
+) -> Pixels:
+    """Draw a row for each image, a column for each truncation psi."""
+    indices = torch.tensor(numbers).repeat_interleave(len(psis))
+    ws = model.ws(indices, seed, torch.tensor(psis).repeat(len(numbers)))
+    made = _draw_all(model, indices, seed, ws, scale, batch_size)
+    cell = image_cell(model.resolution, len(psis), scale)
+    cells = [fit(image, cell) for image in made]
+    rows = [
+        Row(f"image {number}", cells[place * len(psis) :][: len(psis)])
+        for place, number in enumerate(numbers)
+    ]
+    return sheet(rows, [Column(f"psi {psi:g}") for psi in psis], cell, "truncation")
+
+
+class Swap(NamedTuple):
+    """What an image takes from another: these components at these layers, and the head of its column."""
+
+    name: str
+    components: Sequence[int]
+    layers: Sequence[int]
+    colour: str | None = None  # of a local component alone
+
+    def mask(self, network: Any) -> Tensor:
+        """Return (L, K), true for what is taken."""
+        taken = torch.zeros(network.num_ws, network.z_shape[0], dtype=torch.bool)
+        taken[torch.tensor(self.layers)[:, None], torch.tensor(self.components)] = True
+        return taken
+
+
+def single_swaps(network: Any, layers: Sequence[int]) -> list[Swap]:
+    """Return each component alone at these layers; without local components, each layer alone."""
+    count = network.z_shape[0] - 1
+    if not count:
+        return [Swap(f"layer {layer}", (0,), (layer,)) for layer in layers]
+    local = [Swap(str(one), (one,), layers, COLOURS[one % len(COLOURS)]) for one in range(count)]
+    return [*local, Swap("global", (count,), layers)]
+
+
+def swap_sheet(
+    model: TrainedModel,
+    pair: tuple[int, int],
+    swaps: Sequence[Swap],
+    seed: int = 0,
+    *,
+    psi: float = 1.0,
+    scale: int | None = None,
+    batch_size: int | None = None,
+) -> Pixels:
+    """Draw two images, a row each: the image, what it becomes with each part of the other, and what changes."""
+    first, second = pair
+    width = 1 + len(swaps)
+    masks = [swap.mask(model.network) for swap in swaps]
+    taken = torch.stack([torch.zeros_like(masks[0]), *masks]).repeat(2, 1, 1)
+    targets = torch.tensor([first] * width + [second] * width)
+    sources = torch.tensor([second] * width + [first] * width)
+    ws = mixed_ws(model, targets, sources, taken, seed, psi)
+    rows = np.split(_draw_all(model, targets, seed, ws, scale, batch_size), 2)
+    changes = [np.abs(images.astype(np.float32) - images[:1]).mean(axis=1) for images in rows]
+    # The global component changes everything: on its scale nobody would see what the others do.
+    local = slice(1, -1) if model.network.z_shape[0] > 1 else slice(1, None)
+    largest = max(1.0, *(float(change[local].max()) for change in changes))
+    cell = image_cell(model.resolution, width, scale)
+    shown = []
+    for number, images, change in zip(pair, rows, changes, strict=True):
+        shown.append(Row(f"image {number}", [fit(image, cell) for image in images]))
+        shown.append(Row("change", [None, *(fit(heat(one, largest), cell) for one in change[1:])]))
+    return sheet(
+        shown,
+        [Column("image"), *(Column(swap.name, swap.colour) for swap in swaps)],
+        cell,
+        _with_psi(f"images {first} and {second}: each with parts of the other", psi),
+        f"change: black 0, white {largest:.0f} of 255 or more",
+    )
+
+
+def mix_table(
+    model: TrainedModel,
+    sources: Sequence[int],
+    targets: Sequence[int],
+    swap: Swap,
+    seed: int = 0,
+    *,
+    psi: float = 1.0,
+    scale: int | None = None,
+    batch_size: int | None = None,
+) -> Pixels:
+    """Draw sources down the side, targets along the top, and between them targets with parts of sources."""
+    check_pixels((len(sources) + 1) * (len(targets) + 1), model.resolution, model.resolution, scale)
+    rows, columns = torch.tensor(sources), torch.tensor(targets)
+    giving = torch.cat([rows, columns, rows.repeat_interleave(len(columns))])
+    taking = torch.cat([rows, columns, columns.repeat(len(rows))])
+    taken = swap.mask(model.network).expand(len(taking), -1, -1)
+    ws = mixed_ws(model, taking, giving, taken, seed, psi)
+    cell = image_cell(model.resolution, len(columns) + 1, scale)
+    cells = [fit(image, cell) for image in _draw_all(model, taking, seed, ws, scale, batch_size)]
+    mixed = cells[len(rows) + len(columns) :]
+    shown = [Row("", [None, *cells[len(rows) :][: len(columns)]])]
+    for place, number in enumerate(sources):
+        shown.append(Row(f"image {number}", [cells[place], *mixed[place * len(columns) :][: len(columns)]]))
+    heads = [Column(""), *(Column(f"image {number}") for number in targets)]
+    return sheet(shown, heads, cell, _with_psi(f"columns with {swap.name} of rows", psi))
+
+
+def noise_sheet(
+    model: TrainedModel,
+    numbers: Sequence[int],
+    seed: int = 0,
+    *,
+    psi: float = 1.0,
+    scale: int | None = None,
+    batch_size: int | None = None,
+) -> Pixels:
+    """Draw a row for each image: as it is, the mean over other noise inputs, and how much these change."""
+    check_pixels(3 * len(numbers), model.resolution, model.resolution, scale)
+    size = batch_size or batch_of(model.resolution, SHEET_BATCH)
+    indices = torch.tensor(numbers)
+    ws = None if psi == 1 else model.ws(indices, seed, psi)
+    images = _draw_all(model, indices, seed, ws, scale, batch_size)
+    found = []
+    with console.progress("sampling noise") as update:
+        for number in numbers:
+            found.append(noise_variation(model, number, seed, psi=psi, draws=NOISE_DRAWS, batch_size=size))
+            update(len(found), len(numbers), f"{len(found)} of {len(numbers)} images")
+    largest = max(float(deviation.max()) for _, deviation in found)
+    cell = image_cell(model.resolution, 3, scale)
+    rows = []
+    for number, image, (mean, deviation) in zip(numbers, images, found, strict=True):
+        shown = (image, mean.round().to(torch.uint8).numpy(), heat(deviation.numpy(), largest))
+        rows.append(Row(f"image {number}", [fit(picture, cell) for picture in shown]))
+    columns = [Column("image"), Column(f"mean of {NOISE_DRAWS}"), Column("deviation")]
+    note = f"deviation: black 0, white {largest:.1f} of 255"
+    return sheet(rows, columns, cell, _with_psi("noise drawn anew", psi), note)
+
+
+def attention_sheets(
+    model: TrainedModel,
+    numbers: Sequence[int],
+    seed: int = 0,
+    *,
+    psi: float = 1.0,
+    batch_size: int | None = None,
+) -> Iterator[Pixels]:
+    """Yield for each image a sheet of every component's attention at each layer and head."""
+    indices, names = torch.tensor(numbers), model.network.attention_layers
+    made = batches(
+        model.network,
+        seed,
+        indices,
+        model.compute,
+        batch_size=batch_size or batch_of(model.resolution, SHEET_BATCH),
+        ws=model.ws(indices, seed, psi),
+        with_maps=True,
+    )
+    done = 0
+    with console.progress("drawing attention") as update:
+        for images, maps in made:
+            pictures, layers = to_uint8(images).cpu().numpy(), [one.float().cpu().numpy() for one in maps]
+            for place, picture in enumerate(pictures):
+                own = {name: layer[place] for name, layer in zip(names, layers, strict=True)}
+                title = _with_psi(f"image {numbers[done]}: attention", psi)
+                done += 1
+                update(done, len(numbers), f"{done} of {len(numbers)} images")
+                yield layers_sheet(picture, own, title=title)
+
+
+def interpolation_sheet(
+    images: Pixels, numbers: Sequence[int], components: str, *, scale: int | None, psi: float = 1.0
+) -> Pixels:
+    """Lay out an interpolation of some components (n, 3, R, R): a row from each image, and what it changes."""
+    columns = len(images) // len(numbers)
+    change = np.abs(images.astype(np.float32) - images[:1]).mean(axis=1)  # (n, R, R), from the first image
+    change = change.reshape(-1, columns, *change.shape[1:]).mean(axis=1)  # of a row
+    largest = max(1.0, float(change.max()))
+    cell = image_cell(images.shape[-1], columns + 1, scale)
+    cells = [fit(image, cell) for image in images]
+    rows = [
+        Row(
+            f"as image {number}",
+            [*cells[place * columns :][:columns], fit(heat(change[place], largest), cell)],
+        )
+        for place, number in enumerate(numbers)
+    ]
+    title = _with_psi(f"component {components} moves, all else stays as in image {numbers[0]}", psi)
+    heads = [Column("")] * columns + [Column("change")]
+    return sheet(rows, heads, cell, title, f"change: black 0, white {largest:.0f} of 255")
+
+
+def animate(frames: Iterator[Pixels], steps: int, path: Path | None, fps: float, scale: int | None) -> Pixels:
+    """Write the images of an interpolation as an animation, where a path is given; return those of its sheet.
+
+    A long interpolation is made once and never held whole: evenly spaced images, SHEET_COLUMNS a row at most, are
+    copied as they pass.
+
+    Args:
+        frames: images (3, R, R).
+        steps: from one to the next.
+        path: of the animation.
+        fps: frames a second.
+        scale: whole number that the animation's pixels are enlarged by; None brings them near FRAME_WIDTH.
+
+    Returns:
+        (n, 3, R, R).
+    """
+    columns = min(steps, SHEET_COLUMNS)
+    in_row = {column * steps // columns for column in range(columns)}
+    kept: list[Pixels] = []
+
+    def passing() -> Iterator[Pixels]:
+        for number, frame in enumerate(frames):
+            if number % steps in in_row:
+                kept.append(frame)
+            yield frame
+
+    if path is None:
+        for _ in passing():
+            continue
+    else:
+        enlarged = (
+            enlarge(frame, scale or comfortable_scale(frame.shape[-1], FRAME_WIDTH)) for frame in passing()
+        )
+        save_animation(path, enlarged, fps)
+    return np.stack(kept)
+
+
+def _with_psi(title: str, psi: float) -> str:
+    return title if psi == 1 else f"{title}, psi {psi:g}"
