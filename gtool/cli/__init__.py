@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 import time
@@ -16,13 +17,14 @@ from typing import Annotated, Any
 import typer
 
 from gtool import __version__, console
+from gtool.cli import doctor, export, paint, recipes, sample, train
 from gtool.cli import eval as evaluate
-from gtool.cli import export, paint, recipes, sample, train
-from gtool.cli.options import Json
+from gtool.cli.options import Command, Group
 from gtool.errors import GToolError, InterruptedRunError
 
 app = typer.Typer(
     name="gtool",
+    cls=Group,
     help="Train, sample, score and export the transformer image generators, and paint with one.",
     invoke_without_command=True,
     add_completion=True,
@@ -38,8 +40,10 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-# Typer carries its own copy of click in newer versions; these are its exception types in all of them.
-_UsageError, _ClickException = typer.BadParameter.__mro__[1:3]
+# Typer carries its own copy of click in newer versions; this is its exception type in all of them.
+_UsageError = typer.BadParameter.__mro__[1]
+# What the user can put right: a full or read-only disk, a quota, permissions, a file too large.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 
 
 @app.callback()
@@ -59,20 +63,13 @@ def _options(
         raise typer.Exit(2)
 
 
-app.command(epilog=train.EXAMPLES)(train.train)
-app.command(name="eval", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
-app.command(epilog=sample.EXAMPLES)(sample.sample)
-app.command(epilog=paint.EXAMPLES)(paint.paint)
-app.command(epilog=export.EXAMPLES)(export.export)
+app.command(cls=Command, epilog=train.EXAMPLES)(train.train)
+app.command(name="eval", cls=Command, epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command(cls=Command, epilog=sample.EXAMPLES)(sample.sample)
+app.command(cls=Command, epilog=paint.EXAMPLES)(paint.paint)
+app.command(cls=Command, epilog=export.EXAMPLES)(export.export)
+app.command(cls=Command)(doctor.doctor)
 app.add_typer(recipes.app, name="recipes")
-
-
-@app.command()
-def doctor(as_json: Json = False) -> None:
-    """Say what is installed and what this machine can do: for bug reports."""
-    from gtool.cli.doctor import doctor as run_doctor
-
-    run_doctor(as_json=as_json)
 
 
 def run(arguments: list[str]) -> int:
@@ -107,20 +104,10 @@ def _report(failed: Exception, arguments: list[str]) -> int:
         return 130
     if isinstance(failed, BrokenPipeError):
         return 1
-    if isinstance(failed, OSError) and failed.errno in (
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EROFS,
-        errno.EACCES,
-        errno.EFBIG,
-    ):
+    if isinstance(failed, OSError) and failed.errno in _DISK:
         console.error(f"{failed.filename or 'output'}: {failed.strerror}")
         return 1
-    if (
-        isinstance(failed, MemoryError)
-        or "out of memory" in text.lower()
-        or "can't allocate memory" in text.lower()
-    ):
+    if isinstance(failed, MemoryError) or re.search("out of memory|can't allocate memory", text, re.I):
         console.error("out of memory: lower --batch-size, or set train.micro_batch")
         return 1
     return _our_bug(failed, arguments)

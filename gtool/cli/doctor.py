@@ -9,35 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from gtool import __version__, console
+from gtool.cli.options import Json
 from gtool.errors import GToolError
 from gtool.io import hub
 from gtool.io.files import cache_dir
-from gtool.metrics.features.weights import NETWORKS, Network, WeightsFile, digest_of, local_weights
 
 NEEDED = (
-    "torch",
-    "accelerate",
-    "datasets",
-    "huggingface-hub",
-    "safetensors",
-    "clean-fid",
-    "numpy",
-    "pillow",
-    "pydantic",
-    "typer",
-    "rich",
-    "filelock",
+    *("torch", "accelerate", "datasets", "huggingface-hub", "safetensors", "clean-fid", "numpy", "pillow"),
+    *("pydantic", "typer", "rich", "filelock"),
 )
 EXTRAS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "video": ("av",), "tensorboard": ("tensorboard",)}
 
 
-def doctor(*, as_json: bool = False) -> None:
-    """Print the report.
-
-    Raises:
-        GToolError: something is missing without which gtool does not work; the report has been printed.
-    """
-    report, problems = _examine()
+def doctor(as_json: Json = False) -> None:
+    """Say what is installed and what this machine can do: for bug reports."""
+    problems: list[str] = []
+    report = _examine(problems)
     if as_json:
         console.result_json(report | {"problems": problems})
     else:
@@ -47,27 +34,47 @@ def doctor(*, as_json: bool = False) -> None:
         raise GToolError("; ".join(problems))
 
 
-def _examine() -> tuple[dict[str, Any], list[str]]:
+def _examine(problems: list[str]) -> dict[str, Any]:
+    """Return the report; what keeps gtool from working is added to `problems`."""
     packages = {name: _version(name) for name in NEEDED}
-    problems = [f"{name} is not installed" for name, found in packages.items() if found is None]
+    problems += [f"{name} is not installed" for name, found in packages.items() if found is None]
     machine = {} if problems else _machine(problems)
-    cache = _cache()
-    if not cache["writable"]:
-        problems.append(f"{cache['path']} cannot be written; set GTOOL_CACHE to a folder that can")
-    report = {
+    cache = cache_dir()
+    parent = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    if not os.access(parent, os.W_OK):
+        problems.append(f"{cache} cannot be written; set GTOOL_CACHE to a folder that can")
+    folders = [Path(part).expanduser() for part in os.environ.get("GTOOL_DATA", "").split(os.pathsep) if part]
+    references, published = (
+        list((cache / "stats").glob("*.safetensors")),
+        list((cache / "published").glob("*.npz")),
+    )
+    hub_status = "switched off by the environment"
+    if not hub.is_offline():
+        hub_status = "reachable" if hub.is_reachable() else "unreachable"
+    return {
         "gtool": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": packages,
         "extras": {extra: {name: _version(name) for name in names} for extra, names in EXTRAS.items()},
         "machine": machine,
-        "cache": cache,
-        "data": _data_folders(),
-        **{network.key: _weights(network) if machine else None for network in NETWORKS},
-        "statistics": _statistics(),
-        "hub": {"endpoint": hub.endpoint(), "status": _hub_status()},
+        "cache": {"path": str(cache), **_measure(cache.rglob("*")), "writable": os.access(parent, os.W_OK)},
+        "data": [
+            {
+                "path": str(folder),
+                "exists": folder.is_dir(),
+                "names": sorted(entry.name for entry in folder.glob("*") if entry.is_dir()),
+            }
+            for folder in folders
+        ],
+        **(_weights() if machine else {}),
+        "statistics": {
+            "references": len(references),
+            "published": len(published),
+            "bytes": _measure([*references, *published])["bytes"],
+        },
+        "hub": {"endpoint": hub.endpoint(), "status": hub_status},
     }
-    return report, problems
 
 
 def _version(package: str) -> str | None:
@@ -75,6 +82,11 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _measure(paths: Any) -> dict[str, int]:
+    sizes = [path.stat().st_size for path in paths if path.is_file()]
+    return {"files": len(sizes), "bytes": sum(sizes)}
 
 
 def _machine(problems: list[str]) -> dict[str, Any]:
@@ -97,97 +109,61 @@ def _machine(problems: list[str]) -> dict[str, Any]:
         return {}
 
 
-def _cache() -> dict[str, Any]:
-    path = cache_dir()
-    files = [entry for entry in path.rglob("*") if entry.is_file()] if path.is_dir() else []
-    parent = next(folder for folder in (path, *path.parents) if folder.exists())
-    size = sum(entry.stat().st_size for entry in files)
-    return {"path": str(path), "files": len(files), "bytes": size, "writable": os.access(parent, os.W_OK)}
+def _weights() -> dict[str, dict[str, Any]]:
+    """The weights of the feature networks that `eval` would use, and why not others; nothing is downloaded."""
+    from gtool.metrics.features.weights import NETWORKS, WeightsFile, digest_of, local_weights
 
-
-def _data_folders() -> list[dict[str, Any]]:
-    """The folders of $GTOOL_DATA and the data sets that lie in them."""
-    folders = [Path(part).expanduser() for part in os.environ.get("GTOOL_DATA", "").split(os.pathsep) if part]
-    return [{"path": str(folder), "exists": folder.is_dir(), "names": _inside(folder)} for folder in folders]
-
-
-def _inside(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
-
-
-def _weights(network: Network) -> dict[str, Any]:
-    """The weights of a network that `eval` would use, and why not others; nothing is downloaded."""
-    if named := os.environ.get(network.variable):
-        path = Path(named).expanduser()
-        found = WeightsFile(network, path, digest_of(path)) if path.is_file() else None
-        damaged = list[Path]()
-    else:
-        found, damaged = local_weights(network)
-    return {
-        "path": str(found.path) if found else None,
-        "sha256": found.sha256 if found else None,
-        "is_published": found is not None and found.is_published,
-        "named": named,
-        "damaged": [str(path) for path in damaged],
-    }
-
-
-def _statistics() -> dict[str, int]:
-    """What is kept of references, so that it is not computed or downloaded again."""
-    cache = cache_dir()
-    features = list((cache / "stats").glob("*.safetensors"))
-    published = list((cache / "published").glob("*.npz"))
-    size = sum(path.stat().st_size for path in (*features, *published))
-    return {"references": len(features), "published": len(published), "bytes": size}
-
-
-def _hub_status() -> str:
-    if hub.is_offline():
-        return "switched off by the environment"
-    return "reachable" if hub.is_reachable() else "unreachable"
+    report = {}
+    for network in NETWORKS:
+        damaged: list[Path] = []
+        if named := os.environ.get(network.variable):
+            path = Path(named).expanduser()
+            found = WeightsFile(network, path, digest_of(path)) if path.is_file() else None
+        else:
+            found, damaged = local_weights(network)
+        if found:
+            text = str(found.path)
+            text += "" if found.is_published else f": not the published weights ({found.sha256[:8]})"
+        elif named:
+            text = f"{named} (${network.variable}): no such file"
+        else:
+            text = f"not found; {network.needed_by} them, --rfd and --swd do not"
+        wrong = ", ".join(str(path) for path in damaged)
+        report[network.key] = {
+            "path": str(found.path) if found else None,
+            "sha256": found.sha256 if found else None,
+            "is_published": found is not None and found.is_published,
+            "named": named,
+            "damaged": [str(path) for path in damaged],
+            "summary": f"{text}; not the published bytes: {wrong}" if wrong else text,
+        }
+    return report
 
 
 def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     """Arrange the report for reading: name and value of every line."""
-    machine, cache = report["machine"], report["cache"]
+    machine, cache, kept = report["machine"], report["cache"], report["statistics"]
     lines = [
         ("gtool", f"{report['gtool']}, Python {report['python']}, {report['platform']}"),
         ("packages", ", ".join(f"{name} {found or 'MISSING'}" for name, found in report["packages"].items())),
     ]
     for extra, names in report["extras"].items():
-        missing = [name for name, found in names.items() if found is None]
         have = ", ".join(f"{name} {found}" for name, found in names.items() if found)
-        lines.append((f"[{extra}]", f'not installed: pip install "gtool[{extra}]"' if missing else have))
+        missing = f'not installed: pip install "gtool[{extra}]"'
+        lines.append((f"[{extra}]", have if all(names.values()) else missing))
     if machine:
-        amx = "with" if machine["amx"] else "without"
         lines.append(("device", f"{machine['device']}; precision auto is {machine['precision']}"))
-        lines.append(("processor", f"{machine['cores']} cores, {amx} AMX"))
+        lines.append(
+            ("processor", f"{machine['cores']} cores, {'with' if machine['amx'] else 'without'} AMX")
+        )
     lines.append(("cache", f"{cache['path']}: {cache['files']} files, {cache['bytes'] / 1e9:.2f} GB"))
     for folder in report["data"]:
         inside = ", ".join(folder["names"]) or "no data sets"
         lines.append(("GTOOL_DATA", f"{folder['path']}: {inside if folder['exists'] else 'no such folder'}"))
     if not report["data"]:
         lines.append(("GTOOL_DATA", "not set"))
-    lines += [(network.key, _weights_line(network, report[network.key])) for network in NETWORKS]
-    kept = report["statistics"]
-    lines.append(
-        (
-            "statistics",
-            f"of {kept['references']} references, {kept['published']} published; {kept['bytes'] / 1e6:.1f} MB",
-        )
-    )
+    lines += [(key, value["summary"]) for key, value in report.items() if "is_published" in (value or ())]
+    size = f"{kept['bytes'] / 1e6:.1f} MB"
+    lines.append(("statistics", f"of {kept['references']} references, {kept['published']} published; {size}"))
     lines.append(("hub", f"{report['hub']['endpoint']}: {report['hub']['status']}"))
     return lines
-
-
-def _weights_line(network: Network, found: dict[str, Any] | None) -> str:
-    found = found or {"path": None, "named": None, "damaged": []}
-    if found["path"]:
-        text = str(found["path"])
-        text += "" if found["is_published"] else f": not the published weights ({found['sha256'][:8]})"
-    elif found["named"]:
-        text = f"{found['named']} (${network.variable}): no such file"
-    else:
-        text = f"not found; {network.needed_by} them, --rfd and --swd do not"
-    wrong = ", ".join(found["damaged"])
-    return f"{text}; not the published bytes: {wrong}" if wrong else text
