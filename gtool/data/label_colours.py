@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from PIL import ImageDraw
 
 from gtool.data.synthetic.scenes import CLASS_COLOURS
-from gtool.io.picture import Pixels
-from gtool.io.text import SUPERSAMPLING, canvas, finish, width_of, write
+from gtool.io.pictures import SUPERSAMPLING, Pixels, canvas, finish, width_of, write
 
 NO_LABEL = (128, 128, 128)
 DISTINCT = 400  # colours after which they begin again

@@ -229,9 +229,7 @@ def _write_sheet(pairs: Pairs, found: Any) -> Path:
     import numpy as np
 
     from gtool import __version__
-    from gtool.io.colormap import heat
-    from gtool.io.picture import save_png
-    from gtool.io.sheet import Column, Row, fit, image_cell, sheet
+    from gtool.io.pictures import Column, Row, fit, heat, image_cell, save_png, sheet
 
     places = found.worst(SHOWN)
     drawn = [[_square(image.numpy()) for image in pairs.read(place)] for place in places]

@@ -14,7 +14,7 @@ from PIL import Image
 from gtool.errors import GToolError
 from gtool.io.files import atomic_write
 from gtool.io.outputs import check_animation
-from gtool.io.picture import Pixels
+from gtool.io.pictures import Pixels
 
 WEBP_QUALITY = 85
 X264_CRF = "18"  # visually lossless

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gtool.io.picture import Pixels
-from gtool.io.sheet import CELLS, Column, Row, cell_side, fit, sheet
+from gtool.io.pictures import CELLS, Column, Pixels, Row, cell_side, fit, sheet
 
 # The first seven and a grey after Okabe and Ito (2008), for every kind of colour vision; each further one as far
 # from all before it as can be for normal, protan and deutan eyes (Machado et al. 2009, distances in CIELAB).

@@ -11,7 +11,7 @@ from typing import Any
 from gtool.errors import CheckpointError
 from gtool.io.animation import X264_CRF, even
 from gtool.io.files import atomic_write
-from gtool.io.picture import Pixels
+from gtool.io.pictures import Pixels
 
 TICKS = 90_000  # a second: whole numbers for every usual frame rate
 _CODECS: dict[str, tuple[str, str, dict[str, str]]] = {

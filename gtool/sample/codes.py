@@ -16,8 +16,18 @@ from torch import Tensor
 from gtool import console
 from gtool.data.label_colours import legend
 from gtool.io.animation import save_animation
-from gtool.io.picture import BACKGROUND, Pixels, comfortable_scale, default_columns, grid
-from gtool.io.sheet import Column, Row, fit, image_cell, sheet
+from gtool.io.pictures import (
+    BACKGROUND,
+    Column,
+    Pixels,
+    Row,
+    comfortable_scale,
+    default_columns,
+    fit,
+    grid,
+    image_cell,
+    sheet,
+)
 from gtool.models.generate import TrainedModel
 from gtool.models.prior.config import SamplingParams
 from gtool.models.prior.pipeline import decode, encode_images

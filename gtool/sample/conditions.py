@@ -22,7 +22,7 @@ from gtool.data.label_maps import read_depth_file, read_label_map_file
 from gtool.data.loader import read_conditions, read_images
 from gtool.data.pixel_cache import ImageSet
 from gtool.errors import GToolError, RecipeError, did_you_mean
-from gtool.io.picture import Pixels
+from gtool.io.pictures import Pixels
 from gtool.models.generate import TrainedModel
 from gtool.models.prior.config import PriorPipelineConfig
 from gtool.models.prior.pipeline import encode_condition

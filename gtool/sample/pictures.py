@@ -18,9 +18,7 @@ from gtool import console
 from gtool.errors import RecipeError
 from gtool.io.animation import save_animation
 from gtool.io.attention_pictures import COLOURS, layers_sheet
-from gtool.io.colormap import heat
-from gtool.io.picture import Pixels, comfortable_scale, enlarge
-from gtool.io.sheet import Column, Row, fit, image_cell, sheet
+from gtool.io.pictures import Column, Pixels, Row, comfortable_scale, enlarge, fit, heat, image_cell, sheet
 from gtool.models.generate import TrainedModel, WsOfRows, batch_of, batches, generate
 from gtool.nn.ranges import to_uint8
 from gtool.sample.latents import mixed_ws, noise_variation

@@ -14,9 +14,8 @@ from gtool.config.recipe import recipe_of_weights
 from gtool.data.held_out import open_images
 from gtool.data.label_colours import colours_of
 from gtool.errors import GToolError, RecipeError
-from gtool.io.image_folder import open_folder
 from gtool.io.photo import read_cropped
-from gtool.io.picture import Pixels, grid, save_png
+from gtool.io.pictures import Pixels, grid, open_folder, save_png
 from gtool.models.generate import TrainedModel, latents, load_model
 from gtool.models.prior.pipeline import decode
 from gtool.runtime.device import make_compute
@@ -131,9 +130,9 @@ def _write_folder(options: SampleOptions, model: TrainedModel, text: dict[str, s
         images = (sheet.transpose(2, 0, 1) for sheet in sheets)
     else:
         images = _draw(options, model, numbers)
-    with open_folder(options.folder, overwrite=options.overwrite, scale=options.scale or 1) as files:
+    with open_folder(options.folder, overwrite=options.overwrite, scale=options.scale or 1) as add:
         for number, image in zip(numbers, images, strict=True):
-            files.add([number], [image], [options.png_text(str(number), **text)])
+            add([number], [image], [options.png_text(str(number), **text)])
     return {"folder": options.folder}
 
 
@@ -257,7 +256,7 @@ def _write_code_folder(
 ) -> dict[str, Path]:
     assert options.folder is not None
     numbers = np.unique(np.asarray(options.numbers, np.int64)).tolist()
-    with open_folder(options.folder, overwrite=options.overwrite, scale=options.scale or 1) as files:
+    with open_folder(options.folder, overwrite=options.overwrite, scale=options.scale or 1) as add:
         for first in range(0, len(numbers), FOLDER_BLOCK):
             block = numbers[first : first + FOLDER_BLOCK]
             given = conditions.of(block, model)
@@ -266,7 +265,7 @@ def _write_code_folder(
                 options.png_text(str(number), **_code_text(options, conditions, text))
                 for number, text in zip(block, given.texts, strict=True)
             ]
-            files.add(block, decode(model.network, sampled, model.compute).numpy(), texts)
+            add(block, decode(model.network, sampled, model.compute).numpy(), texts)
     return {"folder": options.folder}
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from gtool.io.animation import save_animation
 from gtool.io.files import atomic_write
-from gtool.io.picture import grid, save_png
+from gtool.io.pictures import grid, save_png
 from gtool.io.run_folder import RunFolder
 from gtool.train.loop import Tick
 

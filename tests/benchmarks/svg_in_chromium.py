@@ -33,7 +33,7 @@ import torch
 from PIL import Image
 
 from gtool.data.synthetic.scenes import draw_scenes
-from gtool.io.picture import save_png
+from gtool.io.pictures import save_png
 from gtool.paint.svg import save_svg
 from gtool.strokes.brush import BRUSHES, load_brush
 from gtool.strokes.canvas import Painting

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gtool.io import attention_pictures as attention
-from gtool.io import sheet as layout
+from gtool.io import pictures as layout
 from gtool.metrics.segmentation_agreement import to_image_size
 from tests import pictures
 

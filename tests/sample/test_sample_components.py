@@ -13,7 +13,7 @@ from PIL import Image
 
 from gtool.cli import run
 from gtool.errors import RecipeError
-from gtool.io.sheet import HEAD, LABEL, PAD, TITLE_HEIGHT, image_cell
+from gtool.io.pictures import HEAD, LABEL, PAD, TITLE_HEIGHT, image_cell
 from gtool.io.weights import save_weights
 from gtool.models import registry
 from gtool.models.generate import TrainedModel, batches, generate, latents, load_model, mean_w, weights_meta

@@ -174,7 +174,7 @@ def _look(
 def _write_sheet(subject: Subject, images: Any, objects: Any, maps: Maps, record: dict[str, Any]) -> Path:
     from gtool import __version__
     from gtool.io.attention_pictures import score_sheet
-    from gtool.io.picture import save_png
+    from gtool.io.pictures import save_png
     from gtool.metrics.partitions import grid_cells, kmeans_cells
 
     best = record["picked"]["ari"]["attention"]

@@ -166,8 +166,7 @@ def _write_sheet(
     """Draw maps, pictures of them, what these show, and the originals."""
     from gtool import __version__
     from gtool.data.label_colours import colour_maps
-    from gtool.io.picture import save_png
-    from gtool.io.sheet import Column, Row, fit, image_cell, sheet
+    from gtool.io.pictures import Column, Row, fit, image_cell, save_png, sheet
 
     count = min(8, len(maps))
     shown = {

@@ -195,9 +195,7 @@ def _write_sheet(subject: Subject, images: Any, chosen: np.ndarray, made: Tensor
     import numpy as np
 
     from gtool import __version__
-    from gtool.io.colormap import heat
-    from gtool.io.picture import save_png
-    from gtool.io.sheet import Column, Row, fit, image_cell, sheet
+    from gtool.io.pictures import Column, Row, fit, heat, image_cell, save_png, sheet
 
     real, again = np.array(images[chosen[:SHOWN]]), made[:SHOWN].numpy()
     change = np.abs(again.astype(np.float32) - real).mean(axis=1)  # (n, H, W)

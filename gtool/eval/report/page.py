@@ -19,7 +19,7 @@ from PIL import Image
 
 from gtool.eval.report import table as score_table
 from gtool.eval.report.charts import Points, cloud, line_chart
-from gtool.io.picture import Pixels
+from gtool.io.pictures import Pixels
 
 Record = Mapping[str, Any]
 STYLE = Path(__file__).with_name("page.css")

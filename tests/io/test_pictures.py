@@ -8,8 +8,7 @@ from PIL import Image, ImageSequence
 
 from gtool.errors import CheckpointError, GToolError
 from gtool.eval.report import axis as axis_module
-from gtool.io import animation, outputs, picture
-from gtool.io import image_folder as folder
+from gtool.io import animation, outputs, pictures
 
 
 def numbered(count: int, side: int = 4) -> np.ndarray:
@@ -26,13 +25,13 @@ def frames(count: int, height: int, width: int) -> list[np.ndarray]:
 
 
 def test_a_grid_runs_from_left_to_right_and_downwards():
-    laid = picture.grid(numbered(5), columns=3, pad=1, scale=1)
+    laid = pictures.grid(numbered(5), columns=3, pad=1, scale=1)
     assert laid.shape == (11, 16, 3)
     assert [int(laid[row, column, 0]) for row in (2, 7) for column in (2, 7, 12)] == [1, 2, 3, 4, 5, 255]
 
 
 def test_a_grid_separates_images_by_white():
-    laid = picture.grid(numbered(4), columns=2, pad=2, scale=1)
+    laid = pictures.grid(numbered(4), columns=2, pad=2, scale=1)
     assert (laid[:2] == 255).all()
     assert (laid[:, -2:] == 255).all()
     assert (laid[6:8] == 255).all()
@@ -40,29 +39,29 @@ def test_a_grid_separates_images_by_white():
 
 @pytest.mark.parametrize(("count", "columns"), [(1, 1), (4, 2), (5, 3), (64, 8)])
 def test_a_grid_is_as_square_as_can_be(count, columns):
-    assert picture.default_columns(count) == columns
+    assert pictures.default_columns(count) == columns
 
 
 def test_more_columns_than_images_leave_no_empty_cells():
-    assert picture.grid(numbered(2), columns=10, pad=0, scale=1).shape == (4, 8, 3)
+    assert pictures.grid(numbered(2), columns=10, pad=0, scale=1).shape == (4, 8, 3)
 
 
 @pytest.mark.parametrize(("count", "side"), [(64, 32), (64, 64), (16, 128), (1, 32), (100, 16)])
 def test_a_grid_is_comfortable_to_look_at(count, side):
-    laid = picture.grid(np.zeros((count, 3, side, side), np.uint8))
+    laid = pictures.grid(np.zeros((count, 3, side, side), np.uint8))
     assert 512 <= laid.shape[1] <= 1100
 
 
 def test_enlarging_repeats_pixels_and_changes_none():
     image = np.random.default_rng(0).integers(0, 256, (3, 5, 7), np.uint8)
-    enlarged = picture.enlarge(image, 3)
+    enlarged = pictures.enlarge(image, 3)
     assert enlarged.shape == (15, 21, 3)
     assert (enlarged[1::3, 2::3].transpose(2, 0, 1) == image).all()
 
 
 def test_a_png_is_lossless_and_carries_its_text(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
-    picture.save_png(tmp_path / "new" / "a.png", pixels, {"seed": "3", "model": "transgan"})
+    pictures.save_png(tmp_path / "new" / "a.png", pixels, {"seed": "3", "model": "transgan"})
     with Image.open(tmp_path / "new" / "a.png") as opened:
         assert (np.asarray(opened) == pixels).all()
         assert opened.text == {"seed": "3", "model": "transgan"}
@@ -72,17 +71,17 @@ def test_a_png_is_lossless_and_carries_its_text(tmp_path):
 
 
 def test_a_folder_holds_numbered_files_when_it_is_complete(tmp_path):
-    with folder.open_folder(tmp_path / "out") as files:
-        files.add([0, 1], numbered(2), [{"index": "0"}, {"index": "1"}])
+    with pictures.open_folder(tmp_path / "out") as add:
+        add([0, 1], numbered(2), [{"index": "0"}, {"index": "1"}])
         assert not list((tmp_path / "out").glob("*.png"))
-        files.add([7], numbered(1), [{"index": "7"}])
+        add([7], numbered(1), [{"index": "7"}])
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["000000.png", "000001.png", "000007.png"]
 
 
 def test_a_folder_that_fails_leaves_nothing(tmp_path):
     def fill_and_fail() -> None:
-        with folder.open_folder(tmp_path / "out") as files:
-            files.add([0], numbered(1), [{}])
+        with pictures.open_folder(tmp_path / "out") as add:
+            add([0], numbered(1), [{}])
             raise ValueError("stop")
 
     with pytest.raises(ValueError, match="stop"):
@@ -91,24 +90,24 @@ def test_a_folder_that_fails_leaves_nothing(tmp_path):
 
 
 def test_what_a_killed_process_left_is_cleared_away(tmp_path):
-    (tmp_path / folder.UNFINISHED).mkdir()
-    (tmp_path / folder.UNFINISHED / "000009.png").touch()
-    with folder.open_folder(tmp_path) as files:
-        files.add([0], numbered(1), [{}])
+    (tmp_path / pictures.UNFINISHED).mkdir()
+    (tmp_path / pictures.UNFINISHED / "000009.png").touch()
+    with pictures.open_folder(tmp_path) as add:
+        add([0], numbered(1), [{}])
     assert [p.name for p in tmp_path.iterdir()] == ["000000.png"]
 
 
 def test_overwriting_replaces_numbered_files_and_leaves_others(tmp_path):
     for name in ("000003.png", "notes.txt"):
         (tmp_path / name).touch()
-    with folder.open_folder(tmp_path, overwrite=True) as files:
-        files.add([0], numbered(1), [{}])
+    with pictures.open_folder(tmp_path, overwrite=True) as add:
+        add([0], numbered(1), [{}])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["000000.png", "notes.txt"]
 
 
 def test_a_folder_with_something_in_it_is_refused(tmp_path):
     (tmp_path / "photo.jpg").touch()
-    with pytest.raises(CheckpointError, match="not empty"), folder.open_folder(tmp_path):
+    with pytest.raises(CheckpointError, match="not empty"), pictures.open_folder(tmp_path):
         pass
 
 
@@ -116,12 +115,12 @@ def test_a_full_disk_ends_in_one_line(tmp_path, monkeypatch):
     def refuse(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(folder, "write_png", refuse)
+    monkeypatch.setattr(pictures, "write_png", refuse)
     with (
         pytest.raises(CheckpointError, match=r"out: cannot be written: No space left"),
-        folder.open_folder(tmp_path / "out") as files,
+        pictures.open_folder(tmp_path / "out") as add,
     ):
-        files.add([0], numbered(1), [{}])
+        add([0], numbered(1), [{}])
     assert not (tmp_path / "out").exists()
 
 
