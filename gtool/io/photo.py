@@ -95,11 +95,16 @@ def read_photo(path: Path, at_most: int | None = None) -> Photo:
         layer = to_rgb_or_rgba(upright(image), name)
         if at_most:
             layer = _resize(layer, at_most)
-        alpha = None
-        if layer.mode == "RGBA":
-            alpha = np.array(layer.getchannel("A"))
-            alpha = None if alpha.min() == 255 else alpha
-        return Photo(np.array(layer.convert("RGB")), alpha, icc, notes)
+        return photo_of(layer, icc, notes)
+
+
+def photo_of(layer: Image.Image, icc: bytes | None = None, notes: tuple[str, ...] = ()) -> Photo:
+    """Return an upright RGB or RGBA image as a photo."""
+    alpha = None
+    if layer.mode == "RGBA":
+        alpha = np.array(layer.getchannel("A"))
+        alpha = None if alpha.min() == 255 else alpha
+    return Photo(np.array(layer.convert("RGB")), alpha, icc, notes)
 
 
 def read_cropped(path: Path, size: tuple[int, int]) -> Pixels:

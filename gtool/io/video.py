@@ -1,70 +1,46 @@
-"""Clips to paint: which files are clips, and their frames one after the other, upright, each with its time.
+"""Videos: their frames one after the other, upright, each with its time; and writing them, with sound that is copied.
 
-Films are read through PyAV (the extra `video`), animated GIF, WebP, PNG and AVIF through Pillow. Telling what is a
-clip opens nothing and imports nothing heavy. Never more than a few frames are held.
+Video files go through PyAV (the extra `video`), animated GIF, WebP, PNG and AVIF through Pillow. Never more than a
+few frames are held.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
-from gtool.errors import DataError, GToolError
+import numpy as np
+from PIL import Image
 
-if TYPE_CHECKING:
-    from PIL import Image
+from gtool.errors import CheckpointError, DataError
+from gtool.io.files import atomic_write
+from gtool.io.image import open_image, quiet_pillow
+from gtool.io.photo import Photo, Pixels, fitting, photo_of
+from gtool.io.video_formats import is_video, require_av
 
-    from gtool.io.photo import Photo
-
-SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .webm .mkv .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .ogv .3gp".split()  # noqa: SIM905
-)
-FORMATS = (".mp4", ".webm")  # that are written
 # Demuxers that open nothing but the file itself: playlists of any kind could name others.
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg"
-_PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*")
-_PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")
-_FILMS = (b"\x1aE\xdf\xa3", b"FLV\x01", b"0&\xb2u", b"\0\0\x01\xba", b"\0\0\x01\xb3")
-SMALLEST_DELAY = Fraction(1, 50)  # seconds; browsers show frames of animations that ask for less for 1/10
+_ENCODERS: dict[str, tuple[str, str, dict[str, str]]] = {  # container, codec, its options
+    ".mp4": ("mp4", "libx264", {"crf": "18"}),  # visually lossless
+    ".webm": (
+        "webm",
+        "libvpx-vp9",
+        {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"},
+    ),
+}
+TICKS = 90_000  # a second: whole numbers for every usual frame rate
+MIN_DELAY = Fraction(1, 50)  # seconds; browsers show frames of animations that ask for less for 1/10
 USUAL_DELAY = Fraction(1, 10)
+BT709, MPEG_RANGE = 1, 1  # ITU-T H.273
 HDR_CURVES = (16, 18)  # PQ and HLG, ITU-T H.273
 
 
-def is_clip(path: Path) -> bool:
-    """Say whether a file is a film, by its first bytes, or by its name where they say nothing."""
-    head = b""
-    try:
-        if path.is_file():
-            with path.open("rb") as file:
-                head = file.read(16)
-    except OSError:
-        pass  # whoever reads it says why that cannot be done
-    if head.startswith(_PICTURES) or head[8:12] == b"WEBP":
-        return False
-    if head[4:8] == b"ftyp":
-        return head[8:12] not in _PICTURE_BRANDS
-    if head.startswith(_FILMS) or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
-        return True
-    return path.suffix.lower() in SUFFIXES
-
-
-def require_av(path: Path) -> None:
-    """Refuse a clip where nothing can read or write it.
-
-    Raises:
-        GToolError: PyAV is not installed.
-    """
-    if find_spec("av") is None:
-        raise GToolError(f'{path}: clips need PyAV; run `pip install "gtool[video]"`')
-
-
-class UnreadableClip(DataError):  # noqa: N818  (called as UnreadableImage is)
-    """A clip that cannot be used: where it is and why."""
+class UnreadableVideo(DataError):  # noqa: N818  (called as UnreadableImage is)
+    """A video that cannot be used: where it is and why."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
@@ -72,20 +48,21 @@ class UnreadableClip(DataError):  # noqa: N818  (called as UnreadableImage is)
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame upright, and the seconds from the beginning of the clip at which it is shown."""
+    """A frame upright, and the seconds from the beginning of the video at which it is shown."""
 
     photo: Photo
     time: Fraction
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What a look through a whole clip found.
+class VideoInfo:
+    """What a look through a whole video found.
 
     height, width: of the upright frames.
     frames: how many can be read.
     rate: frames a second, on average.
     pixel_aspect: width over height of a pixel.
+    notes: what a user should know of how it is read.
     """
 
     height: int
@@ -96,76 +73,51 @@ class Survey:
     notes: tuple[str, ...] = ()
 
 
-class Clip(Protocol):
-    """An open clip."""
-
-    @property
-    def audio(self) -> list[Any]:
-        """The sound tracks, as streams of PyAV."""
-        ...
-
-    def survey(self) -> Survey:
-        """Decode every frame and keep none, so that damage is found before hours of painting.
-
-        Raises:
-            UnreadableClip: no frames, or damaged.
-        """
-        ...
-
-    def frames(self, at_most: int, sound: Callable[[Any], None]) -> Iterator[Frame]:
-        """Yield the frames from the first on, all of the size of the first.
-
-        Args:
-            at_most: pixels of the longer side; frames that are larger are made smaller.
-            sound: is given the packets of the sound tracks, with times from the beginning of the clip.
-        """
-        ...
-
-
 @contextmanager
-def open_clip(path: Path) -> Iterator[Clip]:
-    """Open a film or an animated picture; what its decoder raises within the block becomes UnreadableClip.
+def open_video(path: Path) -> Iterator[AVVideo | AnimatedImage]:
+    """Open a video or an animated picture; what its decoder raises within the block becomes UnreadableVideo.
 
     Raises:
-        UnreadableClip: missing, no clip, damaged, without pictures.
-        GToolError: a film, and PyAV is not installed.
+        UnreadableVideo: missing, no video, damaged, without pictures.
+        GToolError: a video file, and PyAV is not installed.
     """
-    if not is_clip(path):
-        from gtool.io.image import open_image, quiet_pillow
-
+    if not is_video(path):
         with quiet_pillow(), open_image(path, str(path)) as image:
             if getattr(image, "n_frames", 1) < 2:
-                raise UnreadableClip(path, "a single picture; it can be painted as .png, .jpg or .webp")
-            yield _Animation(path, image)
+                raise UnreadableVideo(path, "a single picture; it can be painted as .png, .jpg or .webp")
+            yield AnimatedImage(image)
         return
     require_av(path)
     import av
 
     try:
         if path.stat().st_size == 0:
-            raise UnreadableClip(path, "empty")
+            raise UnreadableVideo(path, "empty")
         options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
-        # A file of ours instead of a name: no name is taken for an address.
+        # An open file instead of a name: no name is taken for an address.
         with path.open("rb") as file, av.open(file, options=options, metadata_errors="replace") as container:
             if not container.streams.video:
-                raise UnreadableClip(
-                    path, "holds no pictures" + (", only sound" * bool(container.streams.audio))
-                )
-            yield _Film(path, container)
+                only = ", only sound" if container.streams.audio else ""
+                raise UnreadableVideo(path, f"holds no pictures{only}")
+            yield AVVideo(path, container)
     except av.error.FFmpegError as bad:
-        raise UnreadableClip(path, f"no clip that can be read: {bad.strerror}") from None
+        raise UnreadableVideo(path, f"no video that can be read: {bad.strerror}") from None
     except OSError as bad:
-        raise UnreadableClip(path, f"cannot be read: {bad.strerror}") from None
+        raise UnreadableVideo(path, f"cannot be read: {bad.strerror}") from None
 
 
-def survey(path: Path) -> Survey:
-    """Look through a whole clip; the errors are those of `open_clip` and `Clip.survey`."""
-    with open_clip(path) as clip:
-        return clip.survey()
+def inspect_video(path: Path) -> VideoInfo:
+    """Decode every frame and keep none, so that damage is found before hours of work.
+
+    Raises:
+        GToolError: as of `open_video`; no frames, or damaged.
+    """
+    with open_video(path) as video:
+        return video.inspect()
 
 
-class _Film:
-    """A film that PyAV reads."""
+class AVVideo:
+    """A video file that PyAV reads."""
 
     def __init__(self, path: Path, container: Any) -> None:
         self._path = path
@@ -176,51 +128,57 @@ class _Film:
 
     @property
     def audio(self) -> list[Any]:
+        """The sound tracks, as streams of PyAV."""
         # A track that the file only speaks of has no codec.
         return [stream for stream in self._container.streams.audio if stream.codec_context is not None]
 
-    def survey(self) -> Survey:
-        first, count, last, end = None, 0, Fraction(0), Fraction(0)
+    def inspect(self) -> VideoInfo:
+        """As `inspect_video`."""
+        first, count, last, sound_end = None, 0, Fraction(0), Fraction(0)
 
-        def heard(packet: Any) -> None:
-            nonlocal end
-            end = max(end, _end(packet))
+        def note_end(packet: Any) -> None:
+            nonlocal sound_end
+            ticks = Fraction((packet.dts or 0) + (packet.duration or 0))
+            sound_end = max(sound_end, ticks * packet.time_base)
 
-        for frame, time in self._decode(heard):
+        for frame, time in self._decode(note_end):
             first, count, last = first or frame, count + 1, time
         if first is None:
-            raise UnreadableClip(self._path, "no frame can be read")
-        declared = self._video.frames
-        if declared > 1.02 * count + 2:
-            raise UnreadableClip(self._path, f"cut short: {count:,} of its {declared:,} frames are there")
-        # Where frames are not counted by the file, its length tells.
-        length = Fraction(self._container.duration or 0, 1_000_000)
-        if not declared and length > Fraction(11, 10) * max(last, end) + Fraction(1, 4):
-            there = f"{float(max(last, end)):.1f} of its {float(length):.1f} seconds are there"
-            raise UnreadableClip(self._path, f"cut short: {there}")
-        turned = first.rotation % 180 != 0
-        height, width = (first.width, first.height) if turned else (first.height, first.width)
+            raise UnreadableVideo(self._path, "no frame can be read")
+        self._refuse_cut_short(count, max(last, sound_end))
+        is_turned = first.rotation % 180 != 0
+        height, width = (first.width, first.height) if is_turned else (first.height, first.width)
         aspect = self._video.sample_aspect_ratio or Fraction(1)
-        return Survey(
+        is_hdr = first.color_trc in HDR_CURVES
+        # Frames a second as the file says, unless the times of its frames say otherwise.
+        said = Fraction(self._video.average_rate or 25)
+        found = (count - 1) / last if last > 0 else said
+        return VideoInfo(
             height=height,
             width=width,
             frames=count,
-            rate=self._rate(count, last),
-            pixel_aspect=1 / aspect if turned else aspect,
-            notes=("its colours are of high dynamic range and come out pale",)
-            if first.color_trc in HDR_CURVES
-            else (),
+            rate=said if abs(found / said - 1) < 0.02 else found,
+            pixel_aspect=1 / aspect if is_turned else aspect,
+            notes=("its colours are of high dynamic range and come out pale",) if is_hdr else (),
         )
 
-    def _rate(self, count: int, last: Fraction) -> Fraction:
-        """Frames a second: as the file says, unless the times of its frames say otherwise."""
-        said = Fraction(self._video.average_rate or 25)
-        found = (count - 1) / last if last > 0 else said
-        return said if abs(found / said - 1) < 0.02 else found
+    def _refuse_cut_short(self, count: int, end: Fraction) -> None:
+        declared = self._video.frames
+        if declared > 1.02 * count + 2:
+            raise UnreadableVideo(self._path, f"cut short: {count:,} of its {declared:,} frames are there")
+        # Where frames are not counted by the file, its length tells.
+        length = Fraction(self._container.duration or 0, 1_000_000)
+        if not declared and length > Fraction(11, 10) * end + Fraction(1, 4):
+            there = f"{float(end):.1f} of its {float(length):.1f} seconds are there"
+            raise UnreadableVideo(self._path, f"cut short: {there}")
 
     def frames(self, at_most: int, sound: Callable[[Any], None]) -> Iterator[Frame]:
-        from gtool.io.photo import fitting
+        """Yield the frames from the first on, all of the size of the first.
 
+        Args:
+            at_most: pixels of the longer side; frames that are larger are made smaller.
+            sound: is given the packets of the sound tracks, with times from the beginning of the video.
+        """
         size = None
         for frame, time in self._decode(sound):
             size = size or fitting(frame.width, frame.height, at_most)
@@ -237,15 +195,19 @@ class _Film:
         for packet in self._packets():
             if packet.stream is not self._video:
                 if packet.dts is not None:
-                    _shift(packet, start)
+                    # Counted from the beginning of the video.
+                    shift = round(start / packet.time_base)
+                    packet.dts -= shift
+                    packet.pts = packet.dts if packet.pts is None else packet.pts - shift
                     sound(packet)
                 continue
             try:
                 frames = packet.decode()
             except av.error.FFmpegError:
                 if time is None:
-                    continue  # a film cut out of another begins with what needs the frames before it
-                raise UnreadableClip(self._path, f"damaged {float(time):.1f} s from its beginning") from None
+                    continue  # a video cut out of another begins with what needs the frames before it
+                reason = f"damaged {float(time):.1f} s from its beginning"
+                raise UnreadableVideo(self._path, reason) from None
             for frame in frames:
                 self._refuse_size(frame.width, frame.height)
                 begin = None if frame.pts is None else frame.pts * frame.time_base - start
@@ -261,33 +223,16 @@ class _Film:
         try:
             yield from self._container.demux(self._video, *self.audio)
         except av.error.FFmpegError as bad:
-            raise UnreadableClip(self._path, f"damaged: {bad.strerror}") from None
+            raise UnreadableVideo(self._path, f"damaged: {bad.strerror}") from None
 
     def _refuse_size(self, width: int, height: int) -> None:
-        from PIL import Image
-
         limit = Image.MAX_IMAGE_PIXELS or width * height
         if width * height > limit:
-            raise UnreadableClip(self._path, f"more than {limit / 1e6:.3g} million pixels a frame")
-
-
-def _end(packet: Any) -> Fraction:
-    return Fraction((packet.dts or 0) + (packet.duration or 0)) * packet.time_base
-
-
-def _shift(packet: Any, start: Fraction) -> None:
-    """Count the times of a packet from the beginning of the clip."""
-    by = round(start / packet.time_base)
-    packet.dts -= by
-    packet.pts = packet.dts if packet.pts is None else packet.pts - by
+            raise UnreadableVideo(self._path, f"more than {limit / 1e6:.3g} million pixels a frame")
 
 
 def _to_photo(frame: Any, width: int, height: int) -> Photo:
     """A decoded frame, upright: width and height are those before it is turned."""
-    import numpy as np
-
-    from gtool.io.photo import Photo
-
     has_alpha = any(component.is_alpha for component in frame.format.components)
     kind = "rgba" if has_alpha else "rgb24"
     pixels = frame.to_ndarray(format=kind, width=width, height=height, interpolation="AREA")
@@ -298,40 +243,111 @@ def _to_photo(frame: Any, width: int, height: int) -> Photo:
     return Photo(np.ascontiguousarray(pixels[..., :3]), np.ascontiguousarray(pixels[..., 3]))
 
 
-class _Animation:
-    """A picture that moves, which Pillow reads."""
+class AnimatedImage:
+    """A picture that moves, which Pillow reads; with the methods of `AVVideo`."""
 
-    audio: list[Any] = []  # noqa: RUF012  (never filled)
-
-    def __init__(self, path: Path, image: Image.Image) -> None:
-        self._path = path
+    def __init__(self, image: Any) -> None:
+        self.audio: list[Any] = []
         self._image = image
 
-    def survey(self) -> Survey:
+    def inspect(self) -> VideoInfo:
+        """As `inspect_video`."""
         seconds = sum(self._delays(), Fraction(0))
         width, height = self._image.size
-        count = self._image.n_frames  # type: ignore[attr-defined]
-        return Survey(height=height, width=width, frames=count, rate=count / seconds)
+        count = self._image.n_frames
+        return VideoInfo(height=height, width=width, frames=count, rate=count / seconds)
 
     def _delays(self) -> Iterator[Fraction]:
         """Go from frame to frame and yield how long each is shown."""
-        for number in range(self._image.n_frames):  # type: ignore[attr-defined]
+        for number in range(self._image.n_frames):
             self._image.seek(number)
             self._image.load()
             delay = Fraction(self._image.info.get("duration") or 0).limit_denominator(1000) / 1000
-            yield delay if delay >= SMALLEST_DELAY else USUAL_DELAY
+            yield delay if delay >= MIN_DELAY else USUAL_DELAY
 
     def frames(self, at_most: int, sound: Callable[[Any], None]) -> Iterator[Frame]:
-        import numpy as np
-        from PIL import Image
-
-        from gtool.io.photo import Photo, fitting
-
-        size, time = fitting(*self._image.size, at_most), Fraction(0)
+        """As `AVVideo.frames`."""
+        width, height = self._image.size
+        size, time = fitting(width, height, at_most), Fraction(0)
         for delay in self._delays():
             layer = self._image.convert("RGBA")
             if layer.size != size:
                 layer = layer.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-            alpha = np.array(layer.getchannel("A"))
-            yield Frame(Photo(np.array(layer.convert("RGB")), None if alpha.min() == 255 else alpha), time)
+            yield Frame(photo_of(layer), time)
             time += delay
+
+
+class VideoWriter:
+    """A video that is being written; made by `write_video`."""
+
+    def __init__(
+        self, container: Any, suffix: str, size: tuple[int, int], rate: Fraction, pixel_aspect: Fraction
+    ) -> None:
+        _, codec, options = _ENCODERS[suffix]
+        self._container = container
+        self._tracks: dict[int, Any] = {}
+        self._stream = container.add_stream(codec, rate=rate.limit_denominator(100_000), options=options)
+        # x264 refuses odd sides in this pixel format: the last row and column are repeated.
+        self._pad = [(0, side % 2 if codec == "libx264" else 0) for side in size]
+        self._stream.height, self._stream.width = (s + p for s, (_, p) in zip(size, self._pad, strict=True))
+        self._stream.pix_fmt = "yuv420p"  # what browsers play
+        coding = self._stream.codec_context
+        coding.time_base = Fraction(1, TICKS)
+        coding.sample_aspect_ratio = pixel_aspect
+        coding.color_primaries = coding.color_trc = coding.colorspace = BT709
+        coding.color_range = MPEG_RANGE
+
+    def add_tracks(self, tracks: Sequence[Any]) -> list[str]:
+        """Make room for sound tracks, streams of PyAV; returns the codecs of those that cannot be held."""
+        held = self._container.supported_codecs
+        for track in tracks:
+            if track.codec_context.name in held:
+                self._tracks[track.index] = self._container.add_stream_from_template(track)
+        return [track.codec_context.name for track in tracks if track.index not in self._tracks]
+
+    def add(self, picture: Pixels, time: Fraction) -> None:
+        """Show a picture uint8 (H, W, 3), of the size of the video, from so many seconds on."""
+        import av
+
+        padded = np.ascontiguousarray(np.pad(picture, (*self._pad, (0, 0)), mode="edge"))
+        frame = av.VideoFrame.from_ndarray(padded, format="rgb24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
+        frame.pts, frame.time_base = round(time * TICKS), Fraction(1, TICKS)
+        self._container.mux(self._stream.encode(frame))
+
+    def copy(self, packet: Any) -> None:
+        """Copy a packet of a sound track, if there is room for that."""
+        if packet.stream.index in self._tracks:
+            packet.stream = self._tracks[packet.stream.index]
+            self._container.mux(packet)
+
+    def finish(self) -> None:
+        """Write what the encoder still holds."""
+        self._container.mux(self._stream.encode(None))
+
+
+@contextmanager
+def write_video(
+    path: Path, size: tuple[int, int], rate: Fraction, pixel_aspect: Fraction = Fraction(1)
+) -> Iterator[VideoWriter]:
+    """Yield a video of a height and width, .mp4 or .webm by its suffix; it gets its name when the block ends well.
+
+    pixel_aspect: width over height of a pixel.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    import av
+
+    suffix = path.suffix.lower()
+    try:
+        with (
+            atomic_write(path) as temporary,
+            temporary.open("wb") as file,
+            av.open(file, "w", format=_ENCODERS[suffix][0]) as container,
+        ):
+            video = VideoWriter(container, suffix, size, rate, pixel_aspect)
+            yield video
+            video.finish()
+    except av.error.FFmpegError as bad:
+        raise CheckpointError(f"{path}: cannot be written: {bad.strerror}") from None

@@ -1,226 +1,86 @@
-"""What `gtool paint` reads and writes: photos in, a file for each thing made of them; decided without torch."""
+"""What is written of a painting: the picture, its strokes as JSON and as vectors, and an animation of its making."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from itertools import repeat
 from pathlib import Path
 
-from gtool.errors import GToolError, RecipeError
-from gtool.io import video as clips
-from gtool.io.image_files import FORMATS, Found
+import numpy as np
 
-PAINTED = "-painted"
-ANIMATIONS = (".webp", ".gif", ".mp4")
-_SUFFIXES = {
-    "-o": (*FORMATS, *clips.FORMATS),
-    "--svg": (".svg",),
-    "--strokes": (".json",),
-    "--animate": ANIMATIONS,
-}
-_OURS = re.compile(rf".*{PAINTED}(-\d+)?")  # stems of paintings, which lie among photos
+from gtool import __version__, console
+from gtool.errors import printable
+from gtool.io.animation import save_animation
+from gtool.io.photo import Photo, Pixels, save_photo
+from gtool.paint.paths import PaintingFiles
+from gtool.paint.svg import save_svg
+from gtool.paint.timelapse import timelapse
+from gtool.strokes.canvas import Painting, uncovered
+from gtool.strokes.stroke_file import save_strokes
 
-
-@dataclass(frozen=True)
-class Outputs:
-    """Where the user wants things, as typed: files, or folders when there are several photos."""
-
-    out: str | None = None
-    svg: str | None = None
-    strokes: str | None = None
-    animate: str | None = None
-    force: bool = False
-
-    @property
-    def typed(self) -> dict[str, str]:
-        """What was given, by flag."""
-        given = {"-o": self.out, "--svg": self.svg, "--strokes": self.strokes, "--animate": self.animate}
-        return {flag: text for flag, text in given.items() if text is not None}
+ANIMATION_SIDE = 720  # pixels of an animation's longer side, at most
+HOLD_SECONDS = 1.5  # that its end is shown
+UNCOVERED_SIDE = 1024  # pixels of the longer side at which bare canvas is measured
 
 
-@dataclass(frozen=True)
-class Job:
-    """One picture or clip to paint and the files to make of it."""
+def write_files(
+    files: PaintingFiles,
+    painting: Painting,
+    size: tuple[int, int],
+    *,
+    frames: int,
+    fps: float,
+    photo: Photo | None = None,
+    text: Mapping[str, str] | None = None,
+) -> Pixels:
+    """Write every file that is wanted of a painting and return its pixels, uint8 (H, W, 3).
 
-    source: Path
-    out: Path
-    svg: Path | None = None
-    strokes: Path | None = None
-    animation: Path | None = None
-
-    @property
-    def is_clip(self) -> bool:
-        """Whether every frame is to be painted."""
-        return self.out.suffix.lower() in clips.FORMATS
-
-    @property
-    def files(self) -> dict[str, Path]:
-        """Every file that is made, by its kind."""
-        made = {"out": self.out, "svg": self.svg, "stroke_file": self.strokes, "animation": self.animation}
-        return {kind: path for kind, path in made.items() if path is not None}
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A picture that was not painted, and one line that says why."""
-
-    source: Path
-    text: str
-
-
-def shown(path: Path | str) -> str:
-    """Return a path as one line that every terminal can print."""
-    text = str(path).encode("utf-8", "backslashreplace").decode()
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
-
-
-def check_outputs(outputs: Outputs) -> None:
-    """Refuse names that say no format; looks at no photo.
+    Args:
+        files: where.
+        painting: what.
+        size: height and width of the picture.
+        frames: of the animation.
+        fps: its frames a second.
+        photo: whose transparency and colour profile are kept.
+        text: what a PNG says of how it was made, beside what the painting knows.
 
     Raises:
-        RecipeError: an unknown suffix, or one file named for two things.
-        GToolError: .mp4 without what writes it.
+        GToolError: a file cannot be written.
     """
-    files = set()
-    for flag, text in outputs.typed.items():
-        if _is_folder(text):
-            continue
-        *others, last = _SUFFIXES[flag]
-        suffix = Path(text).suffix.lower()
-        if suffix not in _SUFFIXES[flag]:
-            known = f"{', '.join(others)} or {last}" if others else last
-            raise RecipeError(f"{flag} {shown(text)}: ends in {known}, or in / for a folder")
-        if (place := os.path.abspath(os.path.expanduser(text))) in files:
-            raise RecipeError(f"{flag} {shown(text)}: is named for two things")
-        files.add(place)
-        if flag == "-o" and suffix in clips.FORMATS:
-            clips.require_av(Path(text))
-        elif suffix == ".mp4":
-            from gtool.io.outputs import check_animation
-
-            check_animation(Path(text))
+    height, width = size
+    pixels: Pixels = painting.render(height, width).cpu().numpy()
+    made = {"Software": f"gtool {__version__}", "strokes": str(len(painting))}
+    made |= {"brush": printable(painting.brush.name), **(text or {})}
+    alpha, icc = (None, None) if photo is None else (photo.alpha, photo.icc)
+    save_photo(files.picture, pixels, alpha=alpha, icc=icc, text=made)
+    if files.strokes is not None:
+        save_strokes(files.strokes, painting)
+    if files.svg is not None:
+        save_svg(files.svg, painting, max(height, width))
+    if files.animation is not None:
+        _save_timelapse(files.animation, painting, min(max(height, width), ANIMATION_SIDE), frames, fps)
+    return pixels
 
 
-def _is_folder(text: str) -> bool:
-    separators = tuple(filter(None, (os.sep, os.altsep)))
-    return text.endswith(separators) or os.path.isdir(os.path.expanduser(text)) or Path(text).suffix == ""
+def _save_timelapse(path: Path, painting: Painting, longer: int, frames: int, fps: float) -> None:
+    with console.progress("animation") as update:
+
+        def pictures() -> Iterator[Pixels]:
+            for number, frame in enumerate(timelapse(painting, *painting.size(longer), frames)):
+                update(number, frames, printable(str(path)))
+                picture: Pixels = frame.cpu().numpy()
+                yield picture
+            # Loops begin again at once: the finished painting is held for a while.
+            yield from repeat(picture, round(HOLD_SECONDS * fps))
+
+        save_animation(path, pictures(), fps)
 
 
-def plan_jobs(found: Sequence[Found], outputs: Outputs) -> tuple[list[Job], list[Failure]]:
-    """Give every photo the files that are made of it, and leave out those that cannot be made.
-
-    Raises:
-        RecipeError: one file for several photos, or what is made of pictures alone for a clip.
-        GToolError: why the only photo cannot be painted, or a clip where nothing can read it.
-    """
-    single = len(found) == 1 and not found[0].searched
-    if not single:
-        _require_folders(outputs, len(found))
-    sources = {os.path.realpath(item.path) for item in found}
-    jobs: list[Job] = []
-    failures: list[Failure] = []
-    for item, stem in zip(found, _stems(found, outputs), strict=True):
-        job = _job(item, stem, outputs)
-        if not item.problem and (job.is_clip or clips.is_clip(item.path)):
-            _refuse_for_clip(item.path, outputs)
-        if item.problem:
-            failures.append(Failure(item.path, shown(f"{item.path}: {item.problem}")))
-        elif reason := _refusal(job, outputs.force, sources):
-            failures.append(Failure(item.path, reason))
-        else:
-            jobs.append(job)
-    if len(found) == 1 and failures:
-        raise GToolError(failures[0].text)
-    return jobs, failures
-
-
-def plan_one(source: Path, stem: str, outputs: Outputs) -> Job:
-    """Return the files to make of what is no photo: a stroke file, or the built-in scene.
-
-    Raises:
-        GToolError: one of them exists or cannot be written.
-    """
-    job = _job(Found(source), stem, outputs)
-    if job.is_clip:
-        raise RecipeError(f"-o {shown(job.out)}: a clip is made of a clip")
-    if reason := _refusal(job, outputs.force, {os.path.realpath(source)}):
-        raise GToolError(reason)
-    return job
-
-
-def _refuse_for_clip(path: Path, outputs: Outputs) -> None:
-    for flag, text in outputs.typed.items():
-        if flag != "-o":
-            raise RecipeError(f"{flag} is for pictures, not for clips")
-        if not _is_folder(text) and Path(text).suffix.lower() not in clips.FORMATS:
-            known = " or ".join(clips.FORMATS)
-            raise RecipeError(f"-o {shown(text)}: {shown(path)} is a clip, which becomes {known}")
-    clips.require_av(path)
-
-
-def without_paintings(found: Sequence[Found]) -> list[Found]:
-    """Leave out the paintings of earlier calls where photos are searched for."""
-    return [item for item in found if not (item.searched and _OURS.fullmatch(item.path.stem))]
-
-
-def _require_folders(outputs: Outputs, count: int) -> None:
-    for flag, text in outputs.typed.items():
-        if not _is_folder(text):
-            photos = "photos of a folder or pattern need" if count == 1 else f"{count:,} photos need"
-            raise RecipeError(f"{flag} {shown(text)}: {photos} a folder; name one that ends in /")
-
-
-def _stems(found: Sequence[Found], outputs: Outputs) -> Iterator[str]:
-    """Names without suffix, different where two photos would be painted into one file."""
-    into_folder = any(_is_folder(text) for text in outputs.typed.values())
-    taken: set[tuple[str, str]] = set()
-    for item in found:
-        folder = str(item.below if into_folder else os.path.abspath(item.path.parent))
-        kind = item.path.suffix.lstrip(".").lower()
-        tail, number = "", 1
-        while (key := (folder, f"{item.path.stem}{tail}".casefold())) in taken:
-            tail = f"-{kind}" if number == 1 else f"-{kind}-{number}"
-            number += 1
-        taken.add(key)
-        yield f"{item.path.stem}{tail}{PAINTED}"
-
-
-def _job(item: Found, stem: str, outputs: Outputs) -> Job:
-    places: dict[str, Path] = {}
-    made = clips.FORMATS[0] if clips.is_clip(item.path) else next(iter(FORMATS))
-    for flag, text in outputs.typed.items():
-        path = Path(os.path.expanduser(text))
-        suffix = made if flag == "-o" else _SUFFIXES[flag][0]
-        places[flag] = path / item.below / f"{stem}{suffix}" if _is_folder(text) else path
-    return Job(
-        source=item.path,
-        out=places.get("-o", item.path.parent / f"{stem}{made}"),
-        svg=places.get("--svg"),
-        strokes=places.get("--strokes"),
-        animation=places.get("--animate"),
-    )
-
-
-def _refusal(job: Job, force: bool, sources: set[str]) -> str:
-    """Say why the files of a job cannot be made; empty when they can."""
-    for path in job.files.values():
-        name = shown(path)
-        if os.path.realpath(path) in sources:
-            return f"{name}: is what is to be painted; choose another name"
-        if os.path.isdir(path):
-            return f"{name}: is a folder"
-        if os.path.lexists(path) and not force:
-            return f"{name}: exists; add --force to replace it, or choose another name"
-        if reason := _unwritable(path.parent):
-            return f"{name}: cannot be written: {reason}"
-    return ""
-
-
-def _unwritable(folder: Path) -> str:
-    while not os.path.lexists(folder) and folder != folder.parent:
-        folder = folder.parent
-    if not os.path.isdir(folder):
-        return f"{shown(folder)} is not a folder"
-    return "" if os.access(folder, os.W_OK | os.X_OK) else f"{shown(folder)} is read-only"
+def measure(painting: Painting, photo: Photo, pixels: Pixels) -> dict[str, float]:
+    """Compare a painting with its photo over the same ground: l1 in [0, 1]; uncovered, the share of bare canvas."""
+    target = photo.over(painting.ground)
+    rows = range(0, len(pixels), 256)  # at a time: a large picture in 16 bits would need twice its memory
+    sums = [np.abs(pixels[row : row + 256].astype(np.int16) - target[row : row + 256]).sum() for row in rows]
+    difference = sum(map(int, sums)) / pixels.size / 255
+    bare = uncovered(painting, *painting.size(min(max(photo.size), UNCOVERED_SIDE)))
+    return {"l1": round(difference, 5), "uncovered": round(bare, 5)}

@@ -1,4 +1,4 @@
-"""How a painting came to be: pictures of it from the bare ground to the last stroke."""
+"""A timelapse of a painting: pictures from the bare ground to the last stroke."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 from gtool.strokes.canvas import Painting, draw_on, to_pixels
 
 # Strokes count by their area to this power. By area itself (1) the few broad strokes of the beginning would take
-# most of the film, by number (0) the many fine ones of the end; so, a frame changes between 2 and 25 % of the
-# pixels of a painting of 2,765 strokes, and half of the film shows its first 160.
+# most of the frames, by number (0) the many fine ones of the end; so, a frame changes between 2 and 25 % of the
+# pixels of a painting of 2,765 strokes, and half of the frames show its first 160.
 EVENNESS = 0.75
 
 
-def making_of(painting: Painting, height: int, width: int, frames: int) -> Iterator[Tensor]:
+def timelapse(painting: Painting, height: int, width: int, frames: int) -> Iterator[Tensor]:
     """Yield the bare ground, the painting as it grows by about even amounts, and the finished painting.
 
     Every frame paints its new strokes over the one before: 48 of them take about twice as long as the finished
@@ -36,7 +36,7 @@ def making_of(painting: Painting, height: int, width: int, frames: int) -> Itera
         ValueError: frames below 1.
     """
     if frames < 1:
-        raise ValueError(f"a making-of of {frames} frames")
+        raise ValueError(f"a timelapse of {frames} frames")
     geometry = to_pixels(painting.shape_params, max(height, width))
     canvas = geometry.new_tensor(painting.ground).expand(height, width, 3).contiguous()
     for done, count in pairwise([0, *frame_counts(painting, frames)]):

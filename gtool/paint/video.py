@@ -1,144 +1,140 @@
-"""`gtool paint` with a clip: every frame painted from the one before, with the sound of the clip."""
+"""Painting the frames of a video so that what is still stays still: the same strokes, bit for bit.
+
+Every frame is compared with what each place was last painted for, so that slow drift is noticed too and the noise
+of a codec is not. Strokes most of whose ink lies where something has changed since they were painted go. The others
+stay, in their order and under the same finer ones, and the places that changed are painted anew among them, pass
+after pass. Where most of a frame has changed, as at a cut, a new painting begins.
+
+Axis letters: N strokes, H W pixels of a frame, h w pixels at which frames are compared.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from gtool import console
-from gtool.io.photo import Photo, fitting
-from gtool.io.video import Frame, Survey, open_clip
-from gtool.paint.film import write_film
-from gtool.paint.outputs import Job, shown
-from gtool.paint.painter import Studio
-from gtool.paint.video_strokes import ClipPainter
-from gtool.strokes.canvas import Painting
+from gtool.io.photo import fitting
+from gtool.io.video import Frame, VideoInfo, open_video, write_video
+from gtool.paint.painter import Painter
+from gtool.strokes.brush import Brush
+from gtool.strokes.canvas import Painting, to_pixels
+from gtool.strokes.coverage import cells_of, overlaps, sample_under, visible_ink
+from gtool.strokes.painting import Kept, paint, underpainting_cells
+from gtool.strokes.proposals import SELECTION_SIZE, Predictor
+from gtool.strokes.settings import PaintSettings
 
-if TYPE_CHECKING:
-    from gtool.io.photo import Pixels
+# Difference, on average over a window of 3 x 3 compared pixels, which are 7 or more pixels of a frame a side: noise of
+# a sensor (standard deviation 10/255) and H.264 at its default quality stay below a third of it.
+CHANGED = 0.04
+AROUND = 2  # compared pixels around a change that count as changed
+STALE = 0.65  # share of its ink where something changed, from which a stroke goes
+HIDDEN = 0.3  # share of its ink that is visible, below which a stroke of a later frame goes
+CUT = 0.75  # share of changed pixels from which nothing of the painting is kept
+CELL = 8  # compared pixels
 
 
-def paint_clip(
-    studio: Studio,
-    job: Job,
-    found: Survey,
+def paint_video(
+    painter: Painter,
+    source: Path,
+    path: Path,
+    info: VideoInfo,
     *,
-    at_most: int,
-    fps: float | None,
-    compare: bool,
-    place: str,
+    max_side: int,
+    fps: float | None = None,
+    compare: bool = False,
+    label: str = "",
 ) -> dict[str, Any]:
-    """Paint a clip and write it.
+    """Paint a video and write it, with its sound.
 
     Args:
-        studio: how.
-        job: from where to where.
-        found: what a look through the clip found.
-        at_most: pixels of the longer side.
+        painter: paints every frame.
+        source: the video.
+        path: of what is written, .mp4 or .webm.
+        info: of `inspect_video(source)`.
+        max_side: pixels of the longer side, at most.
         fps: frames a second; None keeps every frame with its own time.
-        compare: also measure how near the frames come to those of the clip.
-        place: what stands before the name where progress is shown.
+        compare: also measure how near the frames come to those of the source.
+        label: what to call it where progress is shown.
 
     Returns:
-        size, frames, frames a second, shots, strokes of a frame on average and how many of them are new; and l1.
+        height, width, frames, fps, shots, the mean number of strokes of a frame, and how many of them are new; and l1.
 
     Raises:
-        GToolError: the clip cannot be read or the film not be written.
+        GToolError: the video cannot be read or written.
     """
-    rate = found.rate if fps is None else Fraction(fps).limit_denominator(1000)
-    total = found.frames if fps is None else max(1, round(found.frames * rate / found.rate))
-    width, height = fitting(found.width, found.height, at_most)
-    counts = _Counts()
+    rate = info.rate if fps is None else Fraction(fps).limit_denominator(1000)
+    total = info.frames if fps is None else max(1, round(info.frames * rate / info.rate))
+    width, height = fitting(info.width, info.height, max_side)
+    frame_painter: FramePainter | None = None
+    ground = painter.settings.ground
+    painting, pixels = None, np.empty((height, width, 3), np.uint8)
+    strokes, new_strokes, differences = list[int](), list[int](), list[float]()
     began = time.perf_counter()
     with (
-        open_clip(job.source) as clip,
-        write_film(job.out, (height, width), rate, found.pixel_aspect) as film,
+        open_video(source) as video,
+        write_video(path, (height, width), rate, info.pixel_aspect) as written,
         console.progress("painting") as update,
     ):
-        _say(job, found, (width, height), film.add_tracks(clip.audio))
-        frames: Iterable[Frame] = clip.frames(at_most, film.copy)
+        _tell_changes(source, path, info, (width, height), written.add_tracks(video.audio))
+        frames: Iterable[Frame] = video.frames(max_side, written.copy)
         if fps is not None:
-            frames = _at_rate(frames, rate, 1 / found.rate)
-        painter = _Painter(studio)
+            frames = _at_rate(frames, rate, 1 / info.rate)
         for frame in frames:
-            speed = counts.frames / (time.perf_counter() - began)
-            update(counts.frames, total, f"{place}{shown(job.source)}, {speed:.2f} frames/s")
-            pixels = painter.paint(frame.photo)
-            film.add(pixels, frame.time)
-            counts.add(painter, frame.photo.pixels if compare else pixels, pixels)
-    return {"height": height, "width": width} | counts.summary(float(rate), painter.shots, compare)
+            speed = len(strokes) / (time.perf_counter() - began)
+            update(len(strokes), total, f"{label}, {speed:.2f} frames/s")
+            if frame_painter is None:
+                settings = painter.settings_for(*frame.photo.size)
+                frame_painter = FramePainter(settings, painter.brush, painter.predictor)
+            if frame.photo.alpha is not None and ground is None:
+                ground = frame.photo.mean_color()
+            target = painter.target(
+                frame.photo.over(ground or (0.0, 0.0, 0.0)), frame_painter.settings.levels
+            )
+            before, painting = painting, frame_painter.paint(target)
+            if painting is not before:
+                pixels = replace(painting, aspect=width / height).render(height, width).cpu().numpy()
+            written.add(pixels, frame.time)
+            strokes.append(len(painting))
+            new_strokes.append(frame_painter.new_strokes)
+            if compare:
+                difference = np.abs(frame.photo.pixels.astype(np.int16) - pixels)
+                differences.append(float(difference.mean()) / 255)
+    assert frame_painter is not None  # a video without frames is refused
+    count = len(strokes)
+    record: dict[str, Any] = {
+        "strokes": round(sum(strokes) / count),
+        "width": width,
+        "height": height,
+        "frames": count,
+    }
+    record |= {"shots": frame_painter.shots, "new_strokes": round(sum(new_strokes) / count)}
+    if compare:
+        record["l1"] = round(sum(differences) / count, 5)
+    return {**record, "fps": round(float(rate), 3)}
 
 
-def _say(job: Job, found: Survey, size: tuple[int, int], dumb: list[str]) -> None:
-    """Tell what becomes of the clip that its user may not expect."""
-    name = shown(job.source)
-    for note in found.notes:
-        console.notice(f"{name}: {note}")
-    if size != (found.width, found.height):
-        made = f"{found.width}x{found.height} is painted at {size[0]}x{size[1]}"
-        console.notice(f"{name}: {made}; --max-side {max(found.width, found.height)} keeps it")
-    if dumb:
-        console.notice(f"{name}: {job.out.suffix} holds no {', '.join(dumb)} sound, which is left out")
-
-
-class _Painter:
-    """Frames in, painted pixels out."""
-
-    def __init__(self, studio: Studio) -> None:
-        self._studio = studio
-        self._engine: ClipPainter | None = None
-        self._ground: tuple[float, float, float] | None = studio.style.ground
-        self._painting: Painting | None = None
-        self._pixels: Pixels | None = None
-        self.strokes = self.new_strokes = self.shots = 0
-
-    def paint(self, photo: Photo) -> Pixels:
-        """Paint the next frame: uint8 (H, W, 3)."""
-        height, width = photo.size
-        if self._engine is None:
-            plan = self._studio.plan(height, width)
-            self._engine = ClipPainter(plan, self._studio.brush, self._studio.predict)
-        if photo.alpha is not None and self._ground is None:
-            self._ground = photo.mean_color()
-        seen = self._studio.see(photo.over(self._ground or (0.0, 0.0, 0.0)), self._engine.plan)
-        painting = self._engine.paint(seen)
-        if self._pixels is None or painting is not self._painting:
-            whole = replace(painting, aspect=width / height)
-            self._pixels = np.asarray(whole.render(height, width).cpu().numpy())
-            self._painting = painting
-        self.strokes, self.new_strokes = len(painting), self._engine.new_strokes
-        self.shots = self._engine.shots
-        return self._pixels
-
-
-class _Counts:
-    """Sums over the frames of a clip."""
-
-    def __init__(self) -> None:
-        self.frames = self._strokes = self._new = 0
-        self._difference = 0.0
-
-    def add(self, painter: _Painter, wanted: Pixels, painted: Pixels) -> None:
-        """Count a frame."""
-        self.frames += 1
-        self._strokes += painter.strokes
-        self._new += painter.new_strokes
-        if wanted is not painted:
-            self._difference += float(np.abs(wanted.astype(np.int16) - painted).mean()) / 255
-
-    def summary(self, rate: float, shots: int, compare: bool) -> dict[str, Any]:
-        """Return what is told of a clip."""
-        means = {
-            "strokes": round(self._strokes / self.frames),
-            "new_strokes": round(self._new / self.frames),
-        }
-        difference = {"l1": round(self._difference / self.frames, 5)} if compare else {}
-        return {"frames": self.frames, "fps": round(rate, 3), "shots": shots} | means | difference
+def _tell_changes(
+    source: Path, path: Path, info: VideoInfo, size: tuple[int, int], left_out: list[str]
+) -> None:
+    """Say what the painted video has otherwise than its source: its size, its sound."""
+    for note in info.notes:
+        console.notice(f"{source}: {note}")
+    if size != (info.width, info.height):
+        made = f"{info.width}x{info.height} is painted at {size[0]}x{size[1]}"
+        console.notice(f"{source}: {made}; --max-side {max(info.width, info.height)} keeps it")
+    if left_out:
+        console.notice(f"{source}: {path.suffix} holds no {', '.join(left_out)} sound, which is left out")
 
 
 def _at_rate(frames: Iterable[Frame], rate: Fraction, hold: Fraction) -> Iterator[Frame]:
@@ -146,12 +142,138 @@ def _at_rate(frames: Iterable[Frame], rate: Fraction, hold: Fraction) -> Iterato
 
     hold: seconds for which the last frame is shown.
     """
-    number, shown_now = 0, None
+    number, current = 0, None
     for frame in frames:
-        while shown_now is not None and number / rate < frame.time:
-            yield replace(shown_now, time=number / rate)
+        while current is not None and number / rate < frame.time:
+            yield replace(current, time=number / rate)
             number += 1
-        shown_now = frame
-    while shown_now is not None and number / rate < shown_now.time + hold:
-        yield replace(shown_now, time=number / rate)
+        current = frame
+    while current is not None and number / rate < current.time + hold:
+        yield replace(current, time=number / rate)
         number += 1
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A painted frame, and what it was painted for."""
+
+    painting: Painting
+    born: Tensor  # (N,) int64, the frame that each stroke is of
+    target: Tensor  # (3, h, w), what each place was last painted for
+    changed_in: Tensor  # (h, w) int64, the frame in which
+
+
+class FramePainter:
+    """Paints frame after frame of one size; holds one painting and two small pictures.
+
+    settings: for every frame; without a ground, each shot has the mean of its first frame.
+    brush: on the device of the frames.
+    predictor: as for `gtool.strokes.painting.paint`.
+    """
+
+    def __init__(self, settings: PaintSettings, brush: Brush, predictor: Predictor | None) -> None:
+        self.settings = settings
+        self.shots = 0  # begun
+        self.new_strokes = 0  # in the last frame
+        self._brush = brush
+        self._predictor = predictor
+        self._number = self._begun = 0  # of this frame and of the first of its shot
+        self._shown: _Shown | None = None
+
+    def paint(self, frame: Tensor) -> Painting:
+        """Paint the next frame, (3, H, W) in [0, 1]; where nothing changed, the same painting is returned."""
+        target = _reduce(frame, self.settings.levels)
+        self._number += 1
+        shown = self._shown
+        changed = None if shown is None else _changed(target, shown.target)
+        if shown is None or changed is None or changed.float().mean() > CUT:
+            shown = self._begin(frame, target)
+        elif changed.any():
+            shown = self._continue(shown, frame, target, changed)
+        else:
+            self.new_strokes = 0
+        self._shown = shown
+        return shown.painting
+
+    def _begin(self, frame: Tensor, target: Tensor) -> _Shown:
+        painting = paint(frame, self.settings, self._brush, self._predictor)
+        self.shots += 1
+        self._begun = self._number
+        self.new_strokes = len(painting)
+        born = torch.full((len(painting),), self._number, device=frame.device)
+        return _Shown(painting, born, target, torch.full_like(target[0], self._number, dtype=torch.long))
+
+    def _continue(self, shown: _Shown, frame: Tensor, target: Tensor, changed: Tensor) -> _Shown:
+        height, width = changed.shape
+        changed_in = torch.where(changed, self._number, shown.changed_in)
+        geometry = to_pixels(shown.painting.shape_params, max(height, width))
+        stale = sample_under(geometry, changed_in[None])[0] > shown.born[:, None]  # (N, 25)
+        goes = stale.float().mean(-1) > STALE
+        # The underpainting keeps its places for the whole shot, so that no ground is laid bare; colours follow.
+        under = math.prod(underpainting_cells(*frame.shape[1:]))
+        followed = goes[:under].nonzero().squeeze(1)
+        painting, born = replace(shown.painting, colors=shown.painting.colors.clone()), shown.born.clone()
+        painting.colors[followed] = sample_under(geometry[followed], target).mean(-1).T
+        born[followed] = self._number
+        goes[:under] = False
+        # Where something moves, paint would pile up. Strokes of the first frame, far-reaching ones among them, stay.
+        loose = born > self._begun
+        loose[:under] = False
+        goes, bared = self._uncover(geometry, goes, loose, (height, width))
+        kept = painting[~goes]
+        repaint = F.interpolate((changed | bared)[None, None].float(), frame.shape[1:])[0]
+        settings = replace(self.settings, ground=painting.ground)
+        made = paint(frame, settings, self._brush, self._predictor, kept=Kept(kept, repaint))
+        place = _places(made.levels, kept.levels)
+        # As they were to the last bit: pixels and shares of a side are not the same number twice.
+        made.shape_params[place] = kept.shape_params
+        born_now = torch.full_like(made.levels, self._number)
+        born_now[place] = born[~goes]
+        self.new_strokes = len(made) - len(kept)
+        return _Shown(made, born_now, torch.where(changed, target, shown.target), changed_in)
+
+    def _uncover(
+        self, geometry: Tensor, goes: Tensor, loose: Tensor, size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Let hidden strokes go too, where they are loose, and find where all that go are missed.
+
+        Args:
+            geometry: (N, 5) in compared pixels.
+            goes: (N,) bool.
+            loose: (N,) bool, which may go.
+            size: h, w.
+
+        Returns:
+            (N,) bool, what goes, and (h, w) bool, where it was visible.
+        """
+        height, width = size
+        around = cells_of(geometry[goes], -(-height // CELL), -(-width // CELL), CELL)
+        near = overlaps(geometry, around, CELL).nonzero().squeeze(1)
+        share, place, stroke = visible_ink(self._brush, geometry[near], self.settings.opacity, size)
+        goes = goes.index_put((near,), goes[near] | (loose[near] & (share < HIDDEN)))
+        bared = torch.zeros(height * width, dtype=torch.bool, device=geometry.device)
+        bared[place[goes[near[stroke]]]] = True
+        return goes, bared.view(size)
+
+
+def _reduce(frame: Tensor, levels: int) -> Tensor:
+    """A frame (3, H, W) at the size at which it is compared, 16 pixels to a patch of the last level: (3, h, w)."""
+    _, height, width = frame.shape
+    patch = math.ceil(max(height, width) / 2**levels)
+    scale = min(0.5, SELECTION_SIZE / patch)
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    return F.interpolate(frame[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0]
+
+
+def _changed(target: Tensor, before: Tensor) -> Tensor:
+    """Say where two small frames (3, h, w) differ by more than noise: (h, w) bool."""
+    difference = F.avg_pool2d((target - before)[None], 3, 1, 1, count_include_pad=False)
+    moved = (difference.abs().amax(1) > CHANGED).float()
+    return F.max_pool2d(moved, 2 * AROUND + 1, 1, AROUND)[0] > 0
+
+
+def _places(levels: Tensor, kept: Tensor) -> Tensor:
+    """Where strokes that stayed are among all, given the levels (rising) of both: the first ones of each level."""
+    first = torch.searchsorted(levels, kept)
+    rank = torch.arange(len(kept), device=kept.device) - torch.searchsorted(kept, kept)
+    return first + rank

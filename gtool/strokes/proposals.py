@@ -27,7 +27,7 @@ CANDIDATES = 64  # random strokes that greedy search tries for each that it pain
 class Predictor(Protocol):
     """A network that proposes strokes for patches."""
 
-    def __call__(self, target: Tensor, canvas: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, target: Tensor, canvas: Tensor, /) -> tuple[Tensor, Tensor]:
         """Propose strokes.
 
         Args:
@@ -84,8 +84,7 @@ def propose(
                 mask, _ = render_on_patches(brush, strokes, SELECTION_SIZE)
                 chosen, gain = select_by_gain(mask, _reduced(target), _reduced(canvas), count)
                 found.append((_gather(strokes, chosen), gain))
-    strokes, gains = zip(*found, strict=True)
-    return torch.cat(strokes), torch.cat(gains)
+    return torch.cat([strokes for strokes, _ in found]), torch.cat([gains for _, gains in found])
 
 
 def _select_by_decision(strokes: Tensor, logits: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,7 @@ class PaintSettings:
     patch_size: pixels a side of what the predictor looks at.
     """
 
-    levels: int
+    levels: int = 4
     strokes_per_patch: int = 8
     method: Method = "predictor"
     select: Selection = "gain"

@@ -50,25 +50,31 @@ def their_painting(checkout: Path, photo: Path, size: int) -> Callable[[], None]
 def our_painting(photo: Path, size: int, select: str, weights: Path | None) -> Callable[[], None]:
     """Return ours for a file; the network is loaded by the first call."""
     from gtool.io.photo import read_photo
-    from gtool.paint.outputs import Job
-    from gtool.paint.painter import Animation, Studio, Style, level_for, open_studio, write_files
+    from gtool.paint.outputs import write_files
+    from gtool.paint.painter import Painter, level_for, open_painter
+    from gtool.paint.paths import PaintingFiles
+    from gtool.runtime.device import make_compute
+    from gtool.strokes.brush import load_brush
     from gtool.strokes.painting import deepest_level
+    from gtool.strokes.settings import PaintSettings
 
     folder = Path(tempfile.mkdtemp())
     square = folder / "square.png"
     Image.open(photo).convert("RGB").resize((size, size), Image.Resampling.BICUBIC).save(square)
-    opened: list[Studio] = []
+    opened: list[Painter] = []
     deepest = deepest_level(size, size)  # as far as the released code goes
     detail = next(step / 20 for step in range(21) if level_for(step / 20, deepest) == deepest)
+    settings = PaintSettings(select="decision" if select == "decision" else "gain")
 
     def work() -> None:
         if not opened:
-            opened.append(open_studio(Style(weights=weights, select=select, detail=detail), "cpu", "auto"))
+            compute = make_compute("cpu", "auto")
+            opened.append(open_painter(settings, detail, load_brush("flat"), compute, weights))
         read = read_photo(square, size)
-        painting = opened[0].paint(read, lambda done, total: None)
+        painting = opened[0].paint(read)
         assert int(painting.levels.max()) == deepest + 1  # and the shifted pass
-        job = Job(square, folder / "painted.jpg")
-        write_files(job, painting, opened[0].brush, read.size, photo=read, animation=Animation(1, 1))
+        files = PaintingFiles(square, folder / "painted.jpg")
+        write_files(files, painting, read.size, frames=1, fps=1, photo=read)
 
     return work
 

@@ -12,14 +12,15 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
+from gtool.errors import printable
 from gtool.io import run_folder
 from gtool.io.run_folder import METADATA_KEY
 from gtool.io.weights import save_weights
 from gtool.models.paint_transformer.network import build_predictor
 from gtool.models.registry import config_class
-from gtool.paint.outputs import shown
+from gtool.paint.options import CANVAS_COLORS
 from gtool.paint.painter import level_for
-from gtool.paint.run import BRUSHES, GROUNDS
+from gtool.strokes.settings import BRUSHES
 from tests import odd_images as odd
 from tests.painted import SIDE, distance, draw_photo, files, paint, pixels, refusal
 
@@ -159,7 +160,7 @@ def test_names_that_are_no_text_are_painted_and_shown(capsys):
     assert paint(name) == 0
     assert os.path.isfile(os.fsdecode(b"caf\xe9-painted.png"))
     assert capsys.readouterr().out == "caf\\udce9-painted.png\n"
-    assert shown(name) == "caf\\udce9.png"
+    assert printable(name) == "caf\\udce9.png"
     Path(name).write_text("no photo")
     assert paint(name, "--force") == 1
     assert refusal(capsys) == "error: caf\\udce9.png: no image of a known format"
@@ -240,11 +241,11 @@ def test_thin_paint_lets_the_canvas_through():
     assert seen[1] > 60
 
 
-@pytest.mark.parametrize("name", [*GROUNDS, "#369", "#336699", "LINEN"])
+@pytest.mark.parametrize("name", [*CANVAS_COLORS, "#369", "#336699", "LINEN"])
 def test_canvas_colours_have_names(name):
     draw_photo("photo.png")
     assert paint("photo.png", "--max-strokes", 1, "--canvas-color", name) == 0
-    written = GROUNDS.get(name.lower(), "#336699").lstrip("#")
+    written = CANVAS_COLORS.get(name.lower(), "#336699").lstrip("#")
     colour = tuple(bytes.fromhex(written))
     bare = (pixels("photo-painted.png") == colour).all(-1).mean()
     assert bare > 0.5

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image, ImageSequence
 
 from gtool.cli import run
-from gtool.paint import painter as studio
+from gtool.paint import run as painting_run
+from gtool.strokes import painting
 from tests import odd_images as odd
 from tests.painted import SIDE, distance, draw_photo, files, paint, pixels, refusal
 
@@ -50,8 +51,8 @@ def test_a_painting_does_not_depend_on_the_others():
 
 def test_brush_and_network_are_loaded_once(monkeypatch):
     opened = []
-    real = studio.open_studio
-    monkeypatch.setattr(studio, "open_studio", lambda *given: opened.append(1) or real(*given))
+    real = painting_run.open_painter
+    monkeypatch.setattr(painting_run, "open_painter", lambda *given: opened.append(1) or real(*given))
     for number in range(3):
         draw_photo(f"all/{number}.png", number)
     assert paint("all") == 0
@@ -300,7 +301,7 @@ def test_too_little_memory_is_said_in_one_line(monkeypatch, capsys):
     def fail(*_):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes.")
 
-    monkeypatch.setattr(studio.engine, "_underpainting", fail)
+    monkeypatch.setattr(painting, "_underpainting", fail)
     assert paint("photo.png") == 1
     assert "photo.png: not enough memory; lower --max-side" in capsys.readouterr().err
     assert files() == ["photo.png"]

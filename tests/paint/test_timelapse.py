@@ -1,4 +1,4 @@
-"""The making of a painting: from bare ground to the finished picture, by even amounts."""
+"""Timelapses of paintings: from bare ground to the finished picture, by even amounts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from gtool.paint import timelapse as making
-from gtool.paint.timelapse import frame_counts, making_of
+from gtool.paint import timelapse as module
+from gtool.paint.timelapse import frame_counts, timelapse
 from gtool.strokes.brush import load_brush
 from gtool.strokes.settings import BRUSHES
 from tests.strokes.examples import a_painting, colors
@@ -36,19 +36,19 @@ def coarse_to_fine(levels=5):
 @pytest.mark.parametrize("frames", [1, 2, 9, 40])
 def test_the_last_frame_is_the_painting(kind, frames):
     painting = a_painting(300, brush=kind, opacity=0.9)
-    *_, last = making_of(painting, 64, 96, frames)
+    *_, last = timelapse(painting, 64, 96, frames)
     assert torch.equal(last, painting.render(64, 96))
 
 
 def test_every_frame_is_the_painting_as_it_was_then():
     painting = coarse_to_fine(3)
     counts = frame_counts(painting, 8)
-    for count, frame in zip(counts, making_of(painting, 48, 48, 8), strict=True):
+    for count, frame in zip(counts, timelapse(painting, 48, 48, 8), strict=True):
         assert torch.equal(frame, painting.first(count).render(48, 48))
 
 
 def test_it_begins_with_the_bare_ground():
-    first = next(making_of(a_painting(), 10, 15, 5))
+    first = next(timelapse(a_painting(), 10, 15, 5))
     assert first.dtype == torch.uint8
     assert (first == torch.tensor([51, 128, 178])).all()
 
@@ -69,13 +69,13 @@ def test_coarse_strokes_come_in_smaller_numbers_than_fine_ones():
     added = np.diff(counts)
     assert added[:8].max() <= 8
     assert added[-8:].min() > 50
-    # Each of the five levels has its share of the film.
+    # Each of the five levels has its share of the frames.
     levels = coarse_to_fine().levels[torch.tensor(counts[1:]) - 1]
     assert levels.bincount(minlength=5).min() >= 2
 
 
 def test_every_frame_changes_a_visible_and_about_even_part():
-    frames = [frame.int() for frame in making_of(coarse_to_fine(), 96, 96, 33)]
+    frames = [frame.int() for frame in timelapse(coarse_to_fine(), 96, 96, 33)]
     changed = [float(((b - a).abs().amax(-1) > 8).float().mean()) for a, b in pairwise(frames)]
     assert min(changed) > 0.02
     assert max(changed) < 0.35
@@ -83,21 +83,21 @@ def test_every_frame_changes_a_visible_and_about_even_part():
 
 def test_frames_are_made_one_at_a_time_and_kept_apart(monkeypatch):
     painted = []
-    draw_on = making.draw_on
-    monkeypatch.setattr(making, "draw_on", lambda *given: (painted.append(len(given[1])), draw_on(*given)))
-    film = making_of(a_painting(100), 20, 30, 5)
+    draw_on = module.draw_on
+    monkeypatch.setattr(module, "draw_on", lambda *given: (painted.append(len(given[1])), draw_on(*given)))
+    frames = timelapse(a_painting(100), 20, 30, 5)
     assert painted == []
-    one = next(film)
+    one = next(frames)
     before = one.clone()
-    other = next(film)
+    other = next(frames)
     assert len(painted) == 2
     assert torch.equal(one, before)
     assert not torch.equal(one, other)
-    list(film)
+    list(frames)
     # Every stroke is painted once, not again for every frame.
     assert sum(painted) == 100
 
 
-def test_a_film_without_frames_is_refused():
+def test_a_timelapse_without_frames_is_refused():
     with pytest.raises(ValueError, match="0 frames"):
-        next(making_of(a_painting(), 20, 30, 0))
+        next(timelapse(a_painting(), 20, 30, 0))

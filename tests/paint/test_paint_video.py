@@ -14,9 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from gtool.io import video as clips
+from gtool.io import video_formats
 from gtool.models.paint_transformer.network import Proposals
-from gtool.paint.video_strokes import ClipPainter
+from gtool.paint.video import FramePainter
 from gtool.strokes.brush import load_brush
 from gtool.strokes.coverage import cells_of, overlaps, sample_under, visible_ink
 from gtool.strokes.painting import paint as paint_photo
@@ -78,7 +78,7 @@ def rows(painting, choose) -> list[tuple[float, ...]]:
 
 @pytest.mark.parametrize("kind", FRAMES)
 def test_strokes_of_still_places_are_the_same_in_every_frame(kind):
-    painter, found, pictures = ClipPainter(PLAN, BRUSH, None), [], []
+    painter, found, pictures = FramePainter(PLAN, BRUSH, None), [], []
     for frame in FRAMES[kind]():
         painting = painter.paint(as_tensor(frame))
         # The disc ends at 30; a stroke of the finest passes reaches no further than 20 pixels beyond it.
@@ -92,7 +92,7 @@ def test_strokes_of_still_places_are_the_same_in_every_frame(kind):
 
 
 def test_what_moves_is_painted_where_it_is():
-    painter = ClipPainter(PLAN, BRUSH, None)
+    painter = FramePainter(PLAN, BRUSH, None)
     for number in range(6):
         painting = painter.paint(as_tensor(moving(number)))
         pixels = painting.render(HEIGHT, WIDTH).float()
@@ -107,7 +107,7 @@ def test_what_moves_is_painted_where_it_is():
 
 def test_the_first_frame_is_painted_as_a_picture_is():
     frame = as_tensor(moving(0))
-    first, still = ClipPainter(PLAN, BRUSH, None).paint(frame), paint_photo(frame, PLAN, BRUSH, None)
+    first, still = FramePainter(PLAN, BRUSH, None).paint(frame), paint_photo(frame, PLAN, BRUSH, None)
     assert torch.equal(first.shape_params, still.shape_params)
     assert torch.equal(first.colors, still.colors)
 
@@ -115,7 +115,7 @@ def test_the_first_frame_is_painted_as_a_picture_is():
 @pytest.mark.parametrize("method", ["greedy", "random"])
 def test_frames_are_a_function_of_the_seed(method):
     def strokes(seed):
-        painter = ClipPainter(replace(PLAN, method=method, seed=seed), BRUSH, None)
+        painter = FramePainter(replace(PLAN, method=method, seed=seed), BRUSH, None)
         return [painter.paint(as_tensor(moving(number))).shape_params for number in range(3)]
 
     one, same, other = strokes(1), strokes(1), strokes(2)
@@ -124,14 +124,14 @@ def test_frames_are_a_function_of_the_seed(method):
 
 
 def test_a_frame_like_the_last_one_is_not_painted_again():
-    painter = ClipPainter(PLAN, BRUSH, None)
+    painter = FramePainter(PLAN, BRUSH, None)
     first = painter.paint(as_tensor(moving(0)))
     assert painter.paint(as_tensor(moving(0, 3.0))) is first
     assert painter.new_strokes == 0
 
 
 def test_a_cut_begins_a_new_painting():
-    painter = ClipPainter(PLAN, BRUSH, None)
+    painter = FramePainter(PLAN, BRUSH, None)
     painter.paint(as_tensor(moving(0)))
     other = torch.flip(1 - as_tensor(moving(0)), [2])
     after = painter.paint(other)
@@ -141,7 +141,7 @@ def test_a_cut_begins_a_new_painting():
 
 def test_slow_drift_is_followed():
     """Compared with the frame before alone, 1/255 a frame would never be seen."""
-    painter, frame = ClipPainter(PLAN, BRUSH, None), ground() // 2
+    painter, frame = FramePainter(PLAN, BRUSH, None), ground() // 2
     for step in range(0, 60, 2):
         brighter = frame.astype(int)
         brighter[:, : WIDTH // 2] += step
@@ -152,7 +152,7 @@ def test_slow_drift_is_followed():
 
 
 def test_a_stroke_budget_is_kept_in_every_frame():
-    painter = ClipPainter(replace(PLAN, max_strokes=120), BRUSH, None)
+    painter = FramePainter(replace(PLAN, max_strokes=120), BRUSH, None)
     assert all(len(painter.paint(as_tensor(moving(number)))) <= 120 for number in range(5))
 
 
@@ -164,7 +164,7 @@ def test_the_network_looks_at_what_changed_alone():
         shape = torch.tensor([0.5, 0.5, 0.4, 0.4, 0.25]).expand(len(target), 8, 5)
         return Proposals(shape, torch.ones(len(target), 8))
 
-    painter = ClipPainter(replace(PLAN, method="predictor"), BRUSH, predict)
+    painter = FramePainter(replace(PLAN, method="predictor"), BRUSH, predict)
     painter.paint(as_tensor(moving(0)))
     first = sum(looked)
     looked.clear()
@@ -283,11 +283,11 @@ def test_films_of_every_container_are_told_by_their_first_bytes():
         (".webm", "libvpx-vp9"),
     ):
         source = clip(f"a{suffix}", count=1, codec=codec).rename(f"film{suffix[1:]}.jpg")
-        assert clips.is_clip(source)
+        assert video_formats.is_video(source)
     photo = draw_photo("photo.png").rename("photo.mp4")
-    assert not clips.is_clip(photo)
-    assert clips.is_clip(Path("nothing-there.mkv"))
-    assert not clips.is_clip(Path("nothing-there.jpg"))
+    assert not video_formats.is_video(photo)
+    assert video_formats.is_video(Path("nothing-there.mkv"))
+    assert not video_formats.is_video(Path("nothing-there.jpg"))
     assert paint("filmwebm.jpg") == 0
     assert len(film("filmwebm-painted.mp4")[0]) == 1
 
@@ -406,12 +406,12 @@ def broken(name: str) -> Path:
 
 
 REASONS = {
-    "text": "clip.mp4: no clip that can be read: ",
+    "text": "clip.mp4: no video that can be read: ",
     "empty": "clip.mp4: empty",
-    "cut short": "clip.mp4: no clip that can be read: ",
+    "cut short": "clip.mp4: no video that can be read: ",
     "cut short, index first": "clip.mp4: cut short: ",
     "sound alone": "clip.mp4: holds no pictures, only sound",
-    "playlist": "clip.mp4: no clip that can be read: ",
+    "playlist": "clip.mp4: no video that can be read: ",
     "missing": "clip.mp4: no such file",
 }
 
@@ -440,7 +440,7 @@ def test_damage_in_the_middle_is_found_before_anything_is_painted(capsys):
         (("--svg", "a.svg"), "--svg is for pictures"),
         (("--strokes", "a.json"), "--strokes is for pictures"),
         (("--animate", "a.webp"), "--animate is for pictures"),
-        (("-o", "a.png"), "-o a.png: clip.mp4 is a clip, which becomes .mp4 or .webm"),
+        (("-o", "a.png"), "-o a.png: clip.mp4 is a video, which becomes .mp4 or .webm"),
         (("-o", "a.avi"), "-o a.avi: ends in "),
         (("--frames", 4), "--frames is for --animate FILE"),
     ],
@@ -456,9 +456,9 @@ def test_a_picture_is_no_clip(capsys):
     assert paint("photo.png", "-o", "a.mp4") == 1
     assert "photo.png: a single picture" in refusal(capsys)
     assert paint("photo.png", "--fps", 12) == 2
-    assert "--fps is for --animate FILE, or for a clip" in refusal(capsys)
+    assert "--fps is for --animate FILE, or for a video" in refusal(capsys)
     assert paint("-o", "a.mp4") == 2
-    assert "a clip is made of a clip" in refusal(capsys)
+    assert "a video is made of a video" in refusal(capsys)
     assert files() == ["photo.png"]
 
 
@@ -478,26 +478,26 @@ def test_one_bad_clip_does_not_stop_the_others(capsys):
     assert paint("a.mp4", "b.mp4") == 1
     said = capsys.readouterr()
     assert said.out.splitlines() == ["a-painted.mp4"]
-    assert "warning: b.mp4: no clip that can be read" in said.err
+    assert "warning: b.mp4: no video that can be read" in said.err
 
 
 def test_without_pyav_one_line_says_what_to_install(monkeypatch, capsys):
     source = clip(count=1)
-    monkeypatch.setattr(clips, "find_spec", lambda name: None)
+    monkeypatch.setattr(video_formats, "find_spec", lambda name: None)
     assert paint(source) == 1
-    assert refusal(capsys) == 'error: clip.mp4: clips need PyAV; run `pip install "gtool[video]"`'
+    assert refusal(capsys) == 'error: clip.mp4: videos need PyAV; run `pip install "gtool[video]"`'
 
 
 @pytest.mark.parametrize(("stop", "status"), [(KeyboardInterrupt, 130), (SystemExit(143), 143)])
 def test_a_signal_leaves_nothing_half_written(stop, status, monkeypatch):
-    source, real = clip(count=4), ClipPainter.paint
+    source, real = clip(count=4), FramePainter.paint
 
     def stopped(self, frame):
         if self.new_strokes:
             raise stop
         return real(self, frame)
 
-    monkeypatch.setattr(ClipPainter, "paint", stopped)
+    monkeypatch.setattr(FramePainter, "paint", stopped)
     if status == 130:
         assert paint(source) == status
     else:

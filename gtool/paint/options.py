@@ -1,0 +1,233 @@
+"""The options of `gtool paint`, and everything about them that can be checked before torch is imported."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gtool import console
+from gtool.errors import DataError, GToolError, RecipeError, did_you_mean
+from gtool.io.image_files import Found, find_photos
+from gtool.io.run_folder import find_weights, shipped_weights
+from gtool.io.video_formats import is_video
+from gtool.paint.paths import (
+    PAINTED,
+    PaintingFiles,
+    check_outputs,
+    files_of,
+    files_of_photos,
+    without_paintings,
+)
+from gtool.runtime import PRECISIONS
+from gtool.strokes.settings import BRUSHES, METHODS, SELECTIONS, Method
+
+MODEL = "paint-transformer"
+RGB = tuple[float, float, float]  # in [0, 1]
+CANVAS_COLORS = {
+    "white": "#ffffff",
+    "black": "#000000",
+    "grey": "#808080",
+    "linen": "#d6c8ae",
+    "kraft": "#b58e63",
+    "cream": "#f3ead7",
+    "umber": "#6b4f3a",
+    "slate": "#3d444b",
+}
+DEFAULT_SIDE = 2048  # pixels of the longer side
+LARGEST_PHOTO = 8192  # pixels a side that are painted; strokes can be rendered larger
+SCENE = Path("scene.png")  # the built-in picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaintOptions:
+    """The command line of `gtool paint`; None where a flag was not given."""
+
+    photos: tuple[str, ...] = ()
+    out: str | None = None
+    svg: str | None = None
+    strokes: str | None = None
+    animate: str | None = None
+    force: bool = False
+    method: str | None = None
+    select: str | None = None
+    weights: str | None = None
+    brush: str | None = None
+    opacity: float | None = None
+    canvas_color: str | None = None
+    detail: float | None = None
+    max_strokes: int | None = None
+    max_side: int | None = None
+    seed: int = 0
+    fps: float | None = None
+    frames: int | None = None
+    from_strokes: Path | None = None
+    keep_all: bool = False
+    device: str = "auto"
+    precision: str = "auto"
+    as_json: bool = False
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """The files and folders that were named, by their flags."""
+        flags = {"-o": self.out, "--svg": self.svg, "--strokes": self.strokes, "--animate": self.animate}
+        return {flag: text for flag, text in flags.items() if text is not None}
+
+
+@dataclass(frozen=True)
+class PaintInputs:
+    """What the options mean: files that were found and names that were understood; no pixel is read yet.
+
+    files: what is painted, and what is made of it.
+    failed: photos that cannot be painted, each with the reason.
+    method: how strokes are found.
+    weights: of the stroke predictor; None for the methods without one.
+    brush_mark: picture of a mark of a brush that is not built in.
+    ground: colour of the canvas; None for the mean of the photo, or what the stroke file says.
+    """
+
+    files: list[PaintingFiles]
+    failed: list[tuple[Path, str]]
+    method: Method = "predictor"
+    weights: Path | None = None
+    brush_mark: Path | None = None
+    ground: RGB | None = None
+
+
+def check(options: PaintOptions) -> PaintInputs:
+    """Check all options and find the files that they name.
+
+    Raises:
+        RecipeError: flags that mean nothing, or nothing together.
+        GToolError: a photo, stroke file, brush or weights that are not there, a place that cannot be written.
+    """
+    _check_values(options)
+    _check_combinations(options)
+    check_outputs(options.outputs)
+    strokes = options.from_strokes and options.from_strokes.expanduser()
+    if strokes is not None and not strokes.is_file():
+        raise DataError(f"{strokes}: no such stroke file")
+    mark = None if options.brush is None else find_brush_mark(options.brush)
+    ground = parse_color(options.canvas_color or "auto")
+    if strokes is not None:
+        stem = f"{strokes.stem.removesuffix(PAINTED)}{PAINTED}-{options.max_side or DEFAULT_SIDE}"
+        files = [files_of(strokes, stem, options.outputs, options.force)]
+        return PaintInputs(files, [], brush_mark=mark, ground=ground)
+    files, failed = _find_files(options)
+    method, weights = _find_method(options)
+    return PaintInputs(files, failed, method, weights, mark, ground)
+
+
+def _check_values(options: PaintOptions) -> None:
+    for flag, value, known in (
+        ("--method", options.method, METHODS),
+        ("--select", options.select, SELECTIONS),
+        ("--precision", options.precision, PRECISIONS),
+    ):
+        if value is not None and value not in known:
+            raise RecipeError(f"{flag} `{value}` does not exist{did_you_mean(value, known)}")
+    for flag, number in (("opacity", options.opacity), ("detail", options.detail), ("fps", options.fps)):
+        if number is not None and not math.isfinite(number):
+            raise RecipeError(f"--{flag} {number}: is not a number")
+    largest = options.max_side or 0
+    if options.from_strokes is None and largest > LARGEST_PHOTO:
+        raise RecipeError(
+            f"--max-side {largest}: photos are painted at up to {LARGEST_PHOTO} px; keep the strokes with "
+            "--strokes FILE.json and render them larger with --from-strokes"
+        )
+
+
+def _check_combinations(options: PaintOptions) -> None:
+    if options.method not in (None, "predictor"):
+        for flag, given in (("--weights", options.weights), ("--select", options.select)):
+            if given is not None:
+                raise RecipeError(f"{flag} is for --method predictor; {options.method} needs no network")
+    if options.animate is None:
+        names = [name for name in (options.out, *options.photos) if name]
+        if options.frames is not None:
+            raise RecipeError("--frames is for --animate FILE")
+        if options.fps is not None and not any(is_video(Path(name).expanduser()) for name in names):
+            raise RecipeError("--fps is for --animate FILE, or for a video")
+    if options.from_strokes is None:
+        return
+    if options.photos:
+        raise RecipeError("--from-strokes renders a stroke file and takes no photo")
+    for flag in ("method", "select", "weights", "detail", "keep_all"):
+        if getattr(options, flag) is not None and getattr(options, flag) is not False:
+            name = flag.replace("_", "-")
+            raise RecipeError(f"--{name} is for painting a photo; --from-strokes renders strokes as they are")
+    if options.canvas_color == "auto":
+        raise RecipeError("--canvas-color auto needs a photo; leave it out to keep the canvas of the strokes")
+
+
+def parse_color(text: str) -> RGB | None:
+    """Return the colour of a name or of #rrggbb; None for `auto`.
+
+    Raises:
+        RecipeError: it is none of these.
+    """
+    if text == "auto":
+        return None
+    found = re.fullmatch(r"#([0-9a-f]{6}|[0-9a-f]{3})", CANVAS_COLORS.get(text.lower(), text.lower()))
+    if found is None:
+        hint = did_you_mean(text.lower(), ["auto", *CANVAS_COLORS])
+        raise RecipeError(f"--canvas-color `{text}`: is no colour; write #rrggbb or a name{hint}")
+    digits = found[1] if len(found[1]) == 6 else "".join(2 * digit for digit in found[1])
+    red, green, blue = (int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4))
+    return red, green, blue
+
+
+def find_brush_mark(brush: str) -> Path | None:
+    """Return the picture of a brush mark that a file or folder holds; None for a built-in brush.
+
+    Raises:
+        GToolError: there is none.
+    """
+    if brush in BRUSHES:
+        return None
+    path = Path(brush).expanduser()
+    if not path.exists():
+        if path.name == brush and not path.suffix:
+            raise RecipeError(f"--brush `{brush}` does not exist{did_you_mean(brush, BRUSHES)}, or a folder")
+        raise DataError(f"--brush {brush}: no such folder")
+    found = find_photos([str(path)])
+    if found[0].problem:
+        raise DataError(f"--brush {found[0].path}: {found[0].problem}")
+    # The name that the released code gives to its mark with upright bristles.
+    return next((item.path for item in found if "vertical" in item.path.stem.lower()), found[0].path)
+
+
+def brush_name(brush: str) -> str:
+    """Return what a painting calls its brush: a built-in name, or that of the folder with a slash."""
+    return brush if brush in BRUSHES else f"{Path(brush).expanduser().resolve().name}/"
+
+
+def _find_files(options: PaintOptions) -> tuple[list[PaintingFiles], list[tuple[Path, str]]]:
+    """The photos and videos, or the built-in scene where none is named."""
+    if not options.photos:
+        files = files_of(SCENE, f"{SCENE.stem}{PAINTED}", options.outputs, options.force)
+        return [replace(files, source=files.picture.parent / SCENE)], []
+    found: list[Found] = find_photos(options.photos)
+    left = without_paintings(found)
+    if not left:
+        raise DataError(f"{options.photos[0]}: nothing but what is called as paintings (*{PAINTED}.*)")
+    if len(left) < len(found):
+        console.notice(
+            f"left out {len(found) - len(left):,} of {len(found):,}, called as paintings (*{PAINTED}.*)"
+        )
+    return files_of_photos(left, options.outputs, options.force)
+
+
+def _find_method(options: PaintOptions) -> tuple[Method, Path | None]:
+    """How strokes are found: by the predictor where there are weights of one, else by greedy search."""
+    if options.weights is not None:
+        return "predictor", find_weights(options.weights)
+    shipped = shipped_weights(MODEL)
+    if shipped is None and (options.method == "predictor" or options.select is not None):
+        raise GToolError(
+            "no trained weights come with this gtool; name a run with --weights, or use --method greedy"
+        )
+    usual = "predictor" if shipped else "greedy"
+    method = next(name for name in METHODS if name == (options.method or usual))
+    return method, shipped if method == "predictor" else None
