@@ -72,7 +72,7 @@ def paint(
         bool,
         _option(
             "Strokes",
-            "Also paint strokes that bring the picture no nearer to the photo.",
+            "Also paint strokes that do not bring the picture nearer to the photo.",
             "--keep-all",
             metavar="",
         ),
