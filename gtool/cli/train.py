@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,9 @@ import typer
 from gtool.cli.options import Device, Json, Setting
 from gtool.models.registry import MODELS
 
-DATA, RUN, DEVICE, OUTPUT = "Data", "Run", "Device", "Output"  # panels of the help page
+DATA, RUN, DEVICE, OUTPUT = (  # options by panels of the help page
+    partial(typer.Option, rich_help_panel=panel) for panel in ("Data", "Run", "Device", "Output")
+)
 EXAMPLES = """Examples:
 
 `gtool train transgan` : built-in scenes, no download
@@ -31,70 +34,32 @@ EXAMPLES = """Examples:
 def train(
     model: Annotated[str, typer.Argument(help=f"Which model: {', '.join(MODELS)}.")],
     dataset: Annotated[
-        str | None,
-        typer.Option(
-            help="A built-in name, a folder, zip or parquet of images, or a hub id.", rich_help_panel=DATA
-        ),
+        str | None, DATA(help="A built-in name, a folder, zip or parquet of images, or a hub id.")
     ] = None,
     finetune: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DATASET",
-            help="Fine-tune trained weights on these images (paint-transformer).",
-            rich_help_panel=DATA,
-        ),
+        str | None, DATA(metavar="DATASET", help="Fine-tune trained weights on these (paint-transformer).")
     ] = None,
     weights: Annotated[
-        str | None,
-        typer.Option(
-            help="Initial weights: a run, a file or a hub id; with --finetune the shipped ones by default.",
-            rich_help_panel=DATA,
-        ),
+        str | None, DATA(help="Initial weights: a run, file or hub id; with --finetune the shipped ones.")
     ] = None,
     tokenizer: Annotated[
-        str | None,
-        typer.Option(
-            help="Tokenizer whose codes a prior learns: a run, a file or a hub id; by default the newest "
-            "of the data set.",
-            rich_help_panel=DATA,
-        ),
+        str | None, DATA(help="Tokenizer of a prior: a run, file or hub id; default the newest of the data.")
     ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="A name from `gtool recipes ls`, or a TOML file.", rich_help_panel=RUN)
-    ] = None,
+    recipe: Annotated[str | None, RUN(help="A name from `gtool recipes ls`, or a TOML file.")] = None,
     settings: Setting = None,
-    resume: Annotated[
-        str | None, typer.Option(help="`auto` for the newest run, or a run folder.", rich_help_panel=RUN)
-    ] = None,
-    kimg: Annotated[
-        float | None, typer.Option(help="Stop after so many thousand images.", rich_help_panel=RUN)
-    ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(help="Stop after so many minutes of training.", rich_help_panel=RUN)
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Images per step, over all processes.", rich_help_panel=RUN)
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Random seed.", rich_help_panel=RUN)] = None,
+    resume: Annotated[str | None, RUN(help="`auto` for the newest run, or a run folder.")] = None,
+    kimg: Annotated[float | None, RUN(help="Stop after so many thousand images.")] = None,
+    minutes: Annotated[float | None, RUN(help="Stop after so many minutes of training.")] = None,
+    batch_size: Annotated[int | None, RUN(help="Images per step, over all processes.")] = None,
+    seed: Annotated[int | None, RUN(help="Random seed.")] = None,
     device: Device = "auto",
-    precision: Annotated[
-        str | None, typer.Option(help="`auto`, `bf16` or `fp32`.", rich_help_panel=DEVICE)
-    ] = None,
-    num_processes: Annotated[
-        int | None, typer.Option(min=1, help="Number of processes to train on.", rich_help_panel=DEVICE)
-    ] = None,
+    precision: Annotated[str | None, DEVICE(help="`auto`, `bf16` or `fp32`.")] = None,
+    num_processes: Annotated[int | None, DEVICE(min=1, help="Number of processes to train on.")] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Run folder to make; default `runs/<model>-<dataset>-NNN`.", rich_help_panel=OUTPUT
-        ),
+        Path | None, OUTPUT(help="Run folder to make; default `runs/<model>-<dataset>-NNN`.")
     ] = None,
-    tracker: Annotated[
-        str | None, typer.Option(help="Also log to `tensorboard`.", rich_help_panel=OUTPUT)
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would run, and stop.", rich_help_panel=OUTPUT)
-    ] = False,
+    tracker: Annotated[str | None, OUTPUT(help="Also log to `tensorboard`.")] = None,
+    dry_run: Annotated[bool, OUTPUT("--dry-run", help="Print what would run, and stop.")] = False,
     as_json: Json = False,
 ) -> None:
     """Train a model; ends with weights, a grid, an animation of the run, and curves."""

@@ -96,7 +96,6 @@ class LossRecipe(Section):
 
     kind: Literal["wgan-eps", "wgan", "hinge", "lsgan", "non-saturating", "relativistic"] = "wgan-eps"
     gradient_penalty: NonNegative = 0.0  # weight of the WGAN-GP penalty
-    gradient_penalty_target: Positive = 1.0  # gradient norm that it pulls towards
     drift: NonNegative = 0.0  # weight of the drift penalty D(real)^2 (wgan-eps)
     r1_gamma: NonNegative = 0.0  # weight of the R1 penalty, on real images
     r2_gamma: NonNegative = 0.0  # weight of the R2 penalty, on generated images
@@ -110,7 +109,6 @@ class LossRecipe(Section):
     component_mixing: Share = (
         0.0  # probability, per image, that later components get other latents (GANsformer)
     )
-    mode_seeking: NonNegative = 0.0  # weight of the mode-seeking loss (MSGAN)
     super_resolution: NonNegative = 0.0  # weight of the super-resolution co-training (TransGAN, version 1)
     super_resolution_kimg: NonNegative = 0.0  # it ends after so many kimg
 
@@ -153,7 +151,6 @@ class StrokesRecipe(Section):
     )
     num_pictures: Annotated[int, Field(ge=16)] = 2048  # pictures made at the start of the run
     scenes_share: Share = 0.3  # share of built-in scenes among synthetic pictures; the others are dead leaves
-    synthetic_share: Share = 0.0  # share of synthetic pictures where data.dataset names images
 
 
 class ReconstructionRecipe(Section):
@@ -166,7 +163,6 @@ class ReconstructionRecipe(Section):
     )
     lpips_vgg: str | None = None  # lpips: weights of VGG16 by torchvision's names, .pth or .safetensors
     lpips_heads: str | None = None  # lpips: its linear heads
-    feature_matching: NonNegative = 0.0  # weight of the L1 loss of the discriminator's features
     codebook: NonNegative = 1.0  # weight of the codebook loss
     restart_interval: Annotated[int, Field(ge=0)] = 20  # steps between restarts of unused codes; 0: never
     restart_until: Share = 0.8  # share of the run after which codes are not restarted

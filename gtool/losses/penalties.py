@@ -1,11 +1,8 @@
-"""Terms beside the adversarial loss: penalties on the discriminator's input gradient, and mode seeking.
+"""Terms beside the adversarial loss: penalties on the discriminator's input gradient.
 
-gradient_penalty   WGAN-GP (Gulrajani et al. 2017), scaled by the target as the release of TransGAN scales it.
+gradient_penalty   WGAN-GP (Gulrajani et al. 2017).
 zero_centred       R1 and R2 (Mescheder et al. 2018): mean squared gradient norm on reals, on fakes.
-finite_difference  the same from one more forward: equal in expectation over directions from N(0, I) as the
-                   step goes to 0. Leaves fused kernels usable and costs less, but varies more.
 path_lengths       StyleGAN2 (Karras et al. 2020, section 3.2): how far an image moves with its latents.
-mode_seeking       MSGAN (Mao et al. 2019), as the release's `wgangp-mode` writes it.
 
 No weight is applied here. `discriminate` maps images (N, 3, R, R) to logits (N,) and contains the
 augmentation, so that gradients are those with respect to images before it; logits[i] should depend on images[i]
@@ -25,23 +22,20 @@ from torch import Tensor
 Discriminate = Callable[[Tensor], Tensor]
 
 
-def gradient_penalty(
-    discriminate: Discriminate, real: Tensor, fake: Tensor, alpha: Tensor, target: float = 1.0
-) -> Tensor:
-    """Return E[(|grad D(x)| - target)^2] / target^2 at x = alpha real + (1 - alpha) fake.
+def gradient_penalty(discriminate: Discriminate, real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
+    """Return E[(|grad D(x)| - 1)^2] at x = alpha real + (1 - alpha) fake.
 
     Args:
         discriminate: images to logits.
         real: (N, 3, R, R); as `fake`, taken without its graph.
         fake: (N, 3, R, R).
         alpha: (N, 1, 1, 1), uniform in [0, 1].
-        target: gradient norm to hold, phi in the release.
     """
     alpha = alpha.float()
     mixed = (alpha * real.float() + (1 - alpha) * fake.float()).detach().requires_grad_(True)
     (gradient,) = torch.autograd.grad(discriminate(mixed).float().sum(), mixed, create_graph=True)
     norm: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1)  # (N,)
-    return (norm - target).square().mean() / target**2
+    return (norm - 1).square().mean()
 
 
 def zero_centred(logits: Sequence[Tensor], images: Sequence[Tensor]) -> list[Tensor]:
@@ -54,11 +48,6 @@ def zero_centred(logits: Sequence[Tensor], images: Sequence[Tensor]) -> list[Ten
     total = torch.cat(list(logits)).float().sum()
     gradients = torch.autograd.grad(total, list(images), create_graph=True)
     return [gradient.float().square().flatten(1).sum(dim=1).mean() for gradient in gradients]
-
-
-def finite_difference(shifted: Tensor, base: Tensor, step: float) -> Tensor:
-    """Return E[((D(x + step u) - D(x)) / step)^2] from the logits (N,) of moved and of unmoved images."""
-    return ((shifted.float() - base.float()) / step).square().mean()
 
 
 def path_lengths(images: Tensor, ws: Tensor, direction: Tensor) -> Tensor:
@@ -76,24 +65,3 @@ def path_lengths(images: Tensor, ws: Tensor, direction: Tensor) -> Tensor:
     (gradient,) = torch.autograd.grad(moved, ws, create_graph=True)
     length: Tensor = torch.linalg.vector_norm(gradient.float().flatten(1), dim=1)  # (N,)
     return length / math.sqrt(ws.shape[1])
-
-
-def mode_seeking(images_a: Tensor, images_b: Tensor, z_a: Tensor, z_b: Tensor) -> Tensor:
-    """Return 1 / (mean |images_a - images_b| / mean |z_a - z_b| + 1e-5).
-
-    Small when other latents give other images. A ratio of means over the pairs given, as released: unlike the
-    rest, no average over micro-batches.
-
-    Args:
-        images_a: (N, 3, R, R) from latents z_a.
-        images_b: (N, 3, R, R) from latents z_b.
-        z_a: (N, *z_shape).
-        z_b: (N, *z_shape).
-
-    Raises:
-        ValueError: no pair at all.
-    """
-    if not len(images_a):
-        raise ValueError("mode seeking compares two generated images: batches of two or more are needed")
-    change = (images_a.float() - images_b.float()).abs().mean() / (z_a.float() - z_b.float()).abs().mean()
-    return 1 / (change + 1e-5)

@@ -4,16 +4,12 @@ l1                    mean |x - y|. The paper's formula has a square, its code t
 gradient_difference   mean |dx - dy| of neighbours, right and below: edges that are blurred cost, flat offsets do not.
 multiscale_gradients  the same at the full size, a half and a quarter. It stands where LPIPS would, when there are no
                       weights for that; it is none of its kind, and knows nothing of what people see.
-feature_matching      mean |f(x) - f(y)| over layers of the discriminator in training (Wang et al. 2018, pix2pixHD),
-                      each in units of its own size; also no LPIPS.
 adaptive_weight       VQGAN (Esser et al. 2021), Eq. 7.
 
 The images that they compare are (N, C, H, W).
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -48,15 +44,6 @@ def multiscale_gradients(reconstruction: Tensor, images: Tensor) -> Tensor:
         if min(apart.shape[2:]) < 4:
             break
         apart = F.avg_pool2d(apart, 2)
-    return torch.stack(terms).mean()
-
-
-def feature_matching(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
-    """Return the mean over layers of |found - wanted| / mean |wanted|; no gradient goes to what is wanted."""
-    terms = []
-    for ours, theirs in zip(found, wanted, strict=True):
-        target = theirs.detach().float()
-        terms.append((ours.float() - target).abs().mean() / (target.abs().mean() + 1e-6))
     return torch.stack(terms).mean()
 
 

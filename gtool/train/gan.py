@@ -164,7 +164,8 @@ def _generator_step(state: GANState, reused: Reused | None) -> dict[str, Tensor]
             logits = augment_and_discriminate(state, fake, seen)
             loss = losses.generator_loss(recipe.loss.kind, logits, real_logits)
             stats = {"generator_loss": loss, "fake_std": fake.detach().std(dim=0).mean()}
-            loss = loss + gan_losses.auxiliary(state, latents, part, fake, chunk)
+            if chunk is not None and recipe.loss.super_resolution:
+                loss = loss + gan_losses.super_resolution(state, chunk)
             state.compute.accelerator.backward(loss / len(parts))
         for name, value in stats.items():
             sums[name] = sums.get(name, 0.0) + value.detach() / len(parts)

@@ -54,8 +54,7 @@ def gradient_penalty(
 
     random = random_of(state, "interpolate", critic)
     alpha = torch.rand(state.recipe.train.batch_size, 1, 1, 1, generator=random, device=random.device)
-    target = loss.gradient_penalty_target
-    penalty = penalties.gradient_penalty(discriminator, real, fake, alpha[part].to(real), target)
+    penalty = penalties.gradient_penalty(discriminator, real, fake, alpha[part].to(real))
     return loss.gradient_penalty * penalty
 
 
@@ -74,23 +73,14 @@ def mean_real_logit(state: GANState, real: Tensor, view: View, parts: list[slice
     return state.compute.mean(torch.stack(means).mean())
 
 
-def auxiliary(state: GANState, latents: Latents, part: slice, fake: Tensor, real: Tensor | None) -> Tensor:
-    """Return mode seeking plus the super-resolution co-training of TransGAN's version 1; zero without either."""
-    loss, total = state.recipe.loss, fake.new_zeros(())
-    if loss.mode_seeking:
-        half = len(fake) // 2
-        z = latents.z[part].to(fake)
-        total = total + loss.mode_seeking * penalties.mode_seeking(
-            fake[:half], fake[half : 2 * half], z[:half], z[half : 2 * half]
-        )
-    if loss.super_resolution and real is not None:
-        active = state.nimg < 1000 * loss.super_resolution_kimg
-        with state.compute.autocast():
-            enlarged = state.bare("generator").super_resolve(real)
-        # Weight 0 after its time instead of no term at all: processes expect a gradient for every parameter.
-        weight = loss.super_resolution if active else 0.0
-        total = total + weight * nn.functional.mse_loss(enlarged.float(), real)
-    return total
+def super_resolution(state: GANState, real: Tensor) -> Tensor:
+    """Return the loss of the super-resolution co-training of TransGAN's version 1, with its weight."""
+    loss = state.recipe.loss
+    with state.compute.autocast():
+        enlarged = state.bare("generator").super_resolve(real)
+    # Weight 0 after its time instead of no term at all: processes expect a gradient for every parameter.
+    weight = loss.super_resolution if state.nimg < 1000 * loss.super_resolution_kimg else 0.0
+    return weight * nn.functional.mse_loss(enlarged.float(), real)
 
 
 def add_path_length(state: GANState, batch: int) -> dict[str, Tensor]:

@@ -246,12 +246,6 @@ def _check_batches(recipe: Recipe, processes: int) -> None:
             raise RecipeError(
                 f"{name} = {batch}: {share} a process is no multiple of train.micro_batch = {train.micro_batch}"
             )
-    share = generated // processes
-    if loss.mode_seeking and min(train.micro_batch or share, share) < 2:
-        raise RecipeError(
-            "loss.mode_seeking compares two images of one micro-batch: train.micro_batch and the share of a "
-            "process must be 2 or more"
-        )
 
 
 def _check_same_networks(original: Recipe, resolved: Recipe, run: RunFolder) -> None:

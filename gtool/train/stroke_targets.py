@@ -55,21 +55,18 @@ def synthetic_pictures(recipe: Recipe) -> Pictures:
 
 
 def cut_pictures(images: Any, recipe: Recipe) -> Pictures:
-    """Cut the pictures of a run out of a user's images, uint8 (N, 3, R, R), beside a share of drawn ones.
+    """Cut the pictures of a run out of a user's images, uint8 (N, 3, R, R).
 
     One image in eight is held out; where there are few, other squares of all of them are scored and shown.
     """
-    strokes, seed = recipe.strokes, recipe.train.seed
-    random = make_generator(seed, "cuts")
+    random = make_generator(recipe.train.seed, "cuts")
     order = torch.randperm(len(images), generator=random)
     apart = min(HELD_OUT, len(images) // 8) if len(images) >= FEW else 0
     held_out, learned = (order[:apart], order[apart:]) if apart else (order[:HELD_OUT], order)
-    num_drawn = round(strokes.num_pictures * strokes.synthetic_share)
-    cut = random_crops(images, _in_turn(learned, strokes.num_pictures - num_drawn), PICTURE, random)
-    drawn = draw_pictures(num_drawn, strokes.scenes_share, seed)
+    training = random_crops(images, _in_turn(learned, recipe.strokes.num_pictures), PICTURE, random)
     shown = [shrink(torch.from_numpy(images[[number]]), PICTURE) for number in held_out[: recipe.sample.num]]
     return Pictures(
-        training=torch.cat([cut, drawn]),
+        training=training,
         held_out=random_crops(images, _in_turn(held_out, HELD_OUT), PICTURE, random),
         shown=torch.cat(shown),
     )

@@ -316,9 +316,7 @@ class StrokesTrainer(Trainer):
         pictures = f"{len(self.state.pictures.training):,} pictures"
         if self.num_images is None:
             return f"strokes and {pictures} drawn at the start"
-        share = self.recipe.strokes.synthetic_share
-        synthetic = f", {100 * share:.0f} % of them synthetic" if share else ""
-        return f"strokes and {pictures} of {self.recipe.data.dataset}, {self.num_images:,} images{synthetic}"
+        return f"strokes and {pictures} of {self.recipe.data.dataset}, {self.num_images:,} images"
 
     def real_images(self) -> np.ndarray:
         """Return the pictures that the previews are paintings of."""

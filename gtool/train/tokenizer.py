@@ -153,17 +153,13 @@ def _tokenizer_step(state: TokenizerState, real: Tensor) -> tuple[Tokenized, dic
     fidelity = torch.stack([weight * value for weight, value in terms.values()]).sum()
     (gradient,) = torch.autograd.grad(fidelity, leaf)
     if factor := adversarial_factor(state.recipe, state.progress):
-        adversarial, matching = _adversarial_terms(state, real, leaf)
-        (of_adversarial,) = torch.autograd.grad(adversarial, leaf, retain_graph=matching is not None)
+        adversarial = _adversarial_loss(state, leaf)
+        (of_adversarial,) = torch.autograd.grad(adversarial, leaf)
         weight = gradient.new_tensor(factor * weights.adversarial)
         if weights.adaptive_weight:
             weight = weight * _adaptive_weight(state, output.reconstruction, gradient, of_adversarial)
         gradient = gradient + weight * of_adversarial
         stats |= {"generator_loss": adversarial, "adversarial_weight": weight}
-        if matching is not None:
-            (of_matching,) = torch.autograd.grad(matching, leaf)
-            gradient = gradient + factor * weights.feature_matching * of_matching
-            stats["feature_matching"] = matching
     stats |= {"quantizer_loss": output.quantizer_loss, "mse": F.mse_loss(leaf, real)}
     surrogate = (output.reconstruction * gradient).sum()  # its gradient at the reconstruction is `gradient`
     compute.accelerator.backward(surrogate + weights.codebook * output.quantizer_loss)
@@ -172,17 +168,10 @@ def _tokenizer_step(state: TokenizerState, real: Tensor) -> tuple[Tokenized, dic
     return output, {name: value.detach() for name, value in stats.items()}
 
 
-def _adversarial_terms(state: TokenizerState, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return the adversarial loss of reconstructions, and their feature matching loss where it has a weight."""
-    discriminator, matching = state.bare("discriminator"), None
+def _adversarial_loss(state: TokenizerState, fake: Tensor) -> Tensor:
     with state.compute.autocast():
-        features = discriminator.features(fake)
-        logits = discriminator.last(features[-1])
-        if state.recipe.reconstruction.feature_matching:
-            with torch.no_grad():
-                wanted = discriminator.features(real)
-            matching = losses.feature_matching(features, wanted)
-    return adversarial_losses.generator_loss("hinge", logits.flatten()), matching
+        logits = state.bare("discriminator")(fake)
+    return adversarial_losses.generator_loss("hinge", logits.flatten())
 
 
 def _reconstruction_terms(

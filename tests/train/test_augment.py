@@ -9,14 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gtool.train.augment import separable
+from gtool.train.augment import band_filters
 from gtool.train.augment.augment import Drawn, Draws, augment, draw
 from gtool.train.augment.policies import OPERATIONS, parse_policy
 
 CPU = torch.device("cpu")
 # The strongest form of each operation, so that no test passes because nothing was drawn.
 STRONGEST = tuple("translation" if name == "translation" else f"{name}:1" for name in OPERATIONS)
-WHOLE_BATCH = {"rotate:1"}
 
 
 def _images(n: int = 6, resolution: int = 16, seed: int = 0) -> torch.Tensor:
@@ -57,11 +56,9 @@ def test_operations_change_images_and_keep_their_shape(word):
     assert (changed - images).abs().max() > 0.05
 
 
-@pytest.mark.parametrize("word", [word for word in STRONGEST if word not in WHOLE_BATCH])
+@pytest.mark.parametrize("word", STRONGEST)
 def test_identical_images_are_changed_differently(word):
     images = _images(1).expand(32, -1, -1, -1)
-    if word == "crop:1":  # one place for the batch, but not every image is cropped
-        word = "crop:0.5"
     changed = augment(images, _draws(word, 32))
     assert changed.var(dim=0).max() > 0.01
 
@@ -254,12 +251,11 @@ def test_erased_sides_are_drawn_once_a_batch_within_their_range(name, low, high)
     assert any(height != width for height, width in sides)
 
 
-# Frequency bands and geometry.
+# Frequency bands.
 
 
-@pytest.mark.parametrize("wavelet", [separable.SYM2, separable.SYM6])
-def test_wavelets_are_orthonormal_to_their_even_shifts(wavelet):
-    taps = np.array(wavelet)
+def test_the_wavelet_is_orthonormal_to_its_even_shifts():
+    taps = np.array(band_filters.SYM2)
     correlation = np.correlate(taps, taps, "full")[len(taps) - 1 :: 2]
     assert correlation == pytest.approx([1.0] + [0.0] * (len(taps) // 2 - 1), abs=1e-11)
     assert taps.sum() == pytest.approx(math.sqrt(2))
@@ -267,19 +263,19 @@ def test_wavelets_are_orthonormal_to_their_even_shifts(wavelet):
 
 @pytest.mark.parametrize("resolution", [8, 32, 33])
 def test_bands_add_up_to_the_image(resolution):
-    total = separable.bands(resolution, CPU).sum(dim=0)
+    total = band_filters.bands(resolution, CPU).sum(dim=0)
     assert torch.allclose(total, torch.eye(resolution), atol=1e-6)
 
 
 def test_bands_rise_in_frequency_by_octaves():
     position = torch.arange(256) + 0.5
     waves = torch.stack([torch.cos(math.pi * share * position) for share in (0.04, 0.18, 0.36, 0.9)])
-    power = (separable.bands(256, CPU) @ waves.T).square().sum(dim=1)  # (band, wave)
+    power = (band_filters.bands(256, CPU) @ waves.T).square().sum(dim=1)  # (band, wave)
     assert power.argmax(dim=0).tolist() == [0, 1, 2, 3]
 
 
 def test_filter_equals_the_two_channel_filter_bank_of_its_description():
-    low = np.array(separable.SYM2)
+    low = np.array(band_filters.SYM2)
     high = low * (-1.0) ** np.arange(4)
     low2, high2 = (np.convolve(taps, taps[::-1]) / 2 for taps in (low, high))
     bank = [np.ones(1)]
@@ -306,61 +302,3 @@ def test_filter_changes_a_quarter_of_the_bands_by_octaves_of_gain():
     gains = _draws("filter", 4000).operations[0].values
     assert (gains != 0).float().mean().item() == pytest.approx(0.25, abs=0.02)
     assert gains[gains != 0].std().item() == pytest.approx(1, abs=0.03)
-
-
-def test_geo_mirrors_exactly():
-    images = _images(2)
-    changed = augment(images, _by_hand("geo", [1.0, 1.0, 1.0, 0.0, 0.0], [0.0, 1.0, 1.0, 0.0, 0.0]))
-    assert torch.allclose(changed[0], images[0].flip(2), atol=1e-5)
-    assert torch.allclose(changed[1], images[1], atol=1e-5)
-
-
-def test_geo_shifts_by_whole_pixels_exactly_and_mirrors_the_border():
-    images = _images(1)
-    changed = augment(images, _by_hand("geo", [0.0, 1.0, 1.0, 2 / 16, -1 / 16]))
-    padded = F.pad(images, [0, 1, 2, 0], mode="reflect")
-    assert torch.allclose(changed, padded[..., :16, 1:], atol=1e-5)
-
-
-@pytest.mark.parametrize(("tall", "wide"), [(1.25, 1.0), (1.0, 0.8), (1.5, 1.5)])
-def test_geo_enlarges_about_the_middle(tall, wide):
-    position = (torch.arange(64) - 31.5) / 64
-
-    def blob(height: float, width: float) -> torch.Tensor:
-        profile = [torch.exp(-((position / (0.12 * size)) ** 2)) for size in (height, width)]
-        return torch.outer(*profile).expand(1, 3, -1, -1)
-
-    changed = augment(blob(1, 1), _by_hand("geo", [0.0, tall, wide, 0.0, 0.0]))
-    assert torch.allclose(changed, blob(tall, wide), atol=0.006)
-
-
-def test_geo_draws_as_often_and_as_wide_as_released():
-    mirror, tall, wide, down, right = _draws("geo", 8000).operations[0].values.unbind(1)
-    assert mirror.mean().item() == pytest.approx(0.5, abs=0.02)
-    shifted = down != 0
-    assert shifted.float().mean().item() == pytest.approx(0.3, abs=0.02)
-    assert torch.equal(shifted, right != 0)
-    assert torch.cat([down[shifted], right[shifted]]).std().item() == pytest.approx(0.125, abs=0.005)
-    for part in (tall * wide, tall / wide):  # 2^(2 scale) and 2^(-2 stretch)
-        drawn = part.log2()[part.log2().abs() > 1e-5] / 2
-        assert len(drawn) / 8000 == pytest.approx(0.3, abs=0.02)
-        assert drawn.std().item() == pytest.approx(0.2, abs=0.01)
-
-
-def test_crop_takes_a_fifth_of_the_images_from_one_place_of_the_enlarged_batch():
-    images, draws = _images(1).expand(500, -1, -1, -1), _draws("crop", 500)
-    changed = augment(images, draws)
-    cropped = (changed != images).flatten(1).any(dim=1)
-    assert cropped.float().mean().item() == pytest.approx(0.2, abs=0.06)
-    top, left = draws.operations[0].shared
-    large = F.interpolate(images[:1], scale_factor=1.2, mode="bicubic")
-    assert torch.allclose(changed[cropped][-1:], large[..., top : top + 16, left : left + 16], atol=1e-6)
-
-
-def test_rotate_turns_half_of_the_batches_as_a_whole():
-    images = _images(4)
-    turns = [torch.rot90(images, quarters, (2, 3)) for quarters in range(4)]
-    found = [augment(images, _draws("rotate", 4, seed=seed)) for seed in range(300)]
-    counts = [sum(torch.equal(turn, image) for image in found) for turn in turns]
-    assert sum(counts) == 300
-    assert counts == pytest.approx([150, 50, 50, 50], abs=30)

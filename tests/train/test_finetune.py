@@ -245,12 +245,6 @@ def test_all_of_few_images_are_learned_from_and_scored():
         assert set(pictures[:, 0, 0, 0].tolist()) == set(range(5))
 
 
-def test_a_share_of_the_pictures_can_be_drawn():
-    made = cut_pictures(numbered(5), tiny_strokes("strokes.synthetic_share=0.25"))
-    flat = made.training.flatten(1).float().std(1) == 0
-    assert flat.tolist() == [True] * 12 + [False] * 4
-
-
 def test_the_recipe_is_gentler_than_that_from_scratch():
     ours, scratch = (
         make_recipe(read_table(find_recipe(name, "paint-transformer")), where=name)

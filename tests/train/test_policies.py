@@ -37,7 +37,6 @@ def test_policies_allow_spaces_and_numbers_and_nothing():
         ("translation:2", r"\[0, 1\].*largest shift"),
         ("hue:-0.1", r"\[0, 1\]"),
         ("hue:nan", r"\[0, 1\]"),
-        ("cutmix", "mixes the images"),
     ],
 )
 def test_wrong_policies_are_refused_with_a_reason(text, message):

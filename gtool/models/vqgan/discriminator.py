@@ -45,15 +45,11 @@ class PatchDiscriminator(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Judge images (N, C, H, W) in [-1, 1]: logits (N, h, w) float32."""
-        logits: Tensor = self.last(self.features(images)[-1])
-        return logits.squeeze(1).float()
-
-    def features(self, images: Tensor) -> list[Tensor]:
-        """Return what every layer but the last makes of images (N, C, H, W), for a loss that compares them."""
-        found = [F.leaky_relu(self.first(images), SLOPE)]
+        x = F.leaky_relu(self.first(images), SLOPE)
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            found.append(F.leaky_relu(norm(conv(found[-1])), SLOPE))
-        return found
+            x = F.leaky_relu(norm(conv(x)), SLOPE)
+        logits: Tensor = self.last(x)
+        return logits.squeeze(1).float()
 
 
 def _norm(kind: str, width: int) -> nn.Module:

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gtool.train.augment.separable import mirrored
+from gtool.train.augment.band_filters import mirrored
 
 # Cohen, Daubechies, Feauveau 1992, from the middle outwards: down sums to 1, up to 2.
 DOWN = (

@@ -1,17 +1,13 @@
 """Differentiable augmentation of the images that a discriminator sees, real and generated alike.
 
-Differentiable Augmentation (Zhao et al. 2020) as the TransGAN release has it: shifts of 20 % where the paper
-has 12.5 %, and erasing that hits the whole batch or nobody. `hue`, `filter` and `geo` come from StyleGAN2-ADA
-(Karras et al. 2020, appendix B), whose whole pipeline is in `gtool.train.augment.ada`. Names and numbers:
-`gtool.train.augment.policies`.
+Differentiable Augmentation (Zhao et al. 2020) as the TransGAN release has it: shifts of 20 % where the paper has
+12.5 %, and erasing that hits the whole batch or nobody. `hue` and `filter` come from StyleGAN2-ADA (Karras et al. 2020,
+appendix B), whose whole pipeline is in `gtool.train.augment.ada`. Names and numbers: `gtool.train.augment.policies`.
 
-Drawing is apart from applying. Draws are made for the global batch, so that a share of a process or a
-micro-batch, `draws[start:stop]`, is what the whole would have given it; what the release decides for a whole
-batch is decided for the global batch. Image i depends on no other image. Every operation can be
-differentiated twice, for penalties on the gradient at the images before it.
-
-Deviations from the release: the border goes on mirrored without end in `geo` and `filter` (the release stops
-after one reflection and needs more than 21 pixels), nothing is changed in place, and `cutmix` is left out.
+Drawing is apart from applying. Draws are made for the global batch, so that a share of a process or a micro-batch,
+`draws[start:stop]`, is what the whole would have given it; what the release decides for a whole batch is decided for
+the global batch. Image i depends on no other image. Every operation can be differentiated twice, for penalties on the
+gradient at the images before it. Nothing is changed in place.
 
 Axis letters: N images, C channels, R resolution.
 """
@@ -24,13 +20,14 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from gtool.train.augment import ada, separable
+from gtool.train.augment import ada
+from gtool.train.augment.band_filters import NUM_BANDS, bands
 from gtool.train.augment.policies import parse_word
 
 ADA = "ada"  # words of `gtool.train.augment.ada`, and the operation that they become
+Numbers = tuple[Tensor, tuple[int, ...]]  # (N, k) of each image, and what all images have in common
 
 
 @dataclass(frozen=True)
@@ -69,12 +66,11 @@ class Draws:
 
 
 @dataclass(frozen=True)
-class _Request:
-    """What a drawing function needs to know."""
+class _Random:
+    """Random numbers for N images, on the device of the generator."""
 
     num_images: int
     resolution: int
-    amount: float  # the number of the policy's word
     generator: torch.Generator
 
     def uniform(self, columns: int) -> Tensor:
@@ -94,10 +90,6 @@ class _Request:
         """Return one integer for the batch, from low to high, both included."""
         return int(torch.randint(low, high + 1, (), generator=self.generator, device=self.generator.device))
 
-    def hits_the_batch(self) -> bool:
-        """Decide for the whole batch, with the probability `amount`."""
-        return bool(torch.rand((), generator=self.generator, device=self.generator.device) < self.amount)
-
 
 def draw(
     policy: tuple[str, ...], num_images: int, resolution: int, generator: torch.Generator, p: float = 1.0
@@ -115,30 +107,24 @@ def draw(
     Raises:
         ValueError: an unknown word.
     """
-    drawn: list[Drawn | None] = []
+    random = _Random(num_images, resolution, generator)
+    drawn = []
     for is_ada, words in groupby((parse_word(word) for word in policy), lambda word: word[0].startswith(ADA)):
-        requests = [(name, _Request(num_images, resolution, amount, generator)) for name, amount in words]
-        drawn += [_draw_ada(requests, p)] if is_ada else [_draw_one(*request, p) for request in requests]
-    return Draws(tuple(one for one in drawn if one is not None), num_images)
-
-
-def _draw_one(name: str, request: _Request, p: float) -> Drawn | None:
-    one = _OPERATIONS[name][0](request)
-    if one is None:
-        return None
-    return Drawn(name, *one) if p == 1.0 else Drawn(name, *one, request.uniform(1) < p)
-
-
-def _draw_ada(requests: list[tuple[str, _Request]], p: float) -> Drawn:
-    words = [
-        (name, ada.Chances(p * request.amount, request.uniform, request.normal)) for name, request in requests
-    ]
-    first = requests[0][1]
-    return Drawn(ADA, *ada.draw(words, first.resolution, first.generator.device))
+        if is_ada:
+            pipeline = [
+                (name, ada.Chances(p * amount, random.uniform, random.normal)) for name, amount in words
+            ]
+            drawn.append(Drawn(ADA, *ada.draw(pipeline, resolution, generator.device)))
+            continue
+        for name, amount in words:
+            numbers = _OPERATIONS[name][0](random, amount)
+            if numbers is not None:
+                drawn.append(Drawn(name, *numbers, None if p == 1.0 else random.uniform(1) < p))
+    return Draws(tuple(drawn), num_images)
 
 
 def augment(images: Tensor, draws: Draws) -> Tensor:
-    """Return images (N, C, R, R) changed as drawn, in their dtype; not clamped, never in place.
+    """Return images (N, C, R, R) changed as drawn, in their dtype; not clamped.
 
     Raises:
         ValueError: draws for another number of images.
@@ -155,17 +141,12 @@ def augment(images: Tensor, draws: Draws) -> Tensor:
     return images
 
 
-_DrawnNumbers = tuple[Tensor, tuple[int, ...]]
-_Draw = Callable[[_Request], _DrawnNumbers | None]
-_Apply = Callable[[Tensor, Tensor, tuple[int, ...]], Tensor]
-
-
 # Each operation: how it is drawn (None spares the batch), how it is applied.
 
 
-def _draw_color(request: _Request) -> _DrawnNumbers:
+def _draw_color(random: _Random, strength: float) -> Numbers:
     # Each in ±strength / 2.
-    offset, saturation, contrast = request.uniform(3).sub(0.5).mul(request.amount).unbind(1)
+    offset, saturation, contrast = random.uniform(3).sub(0.5).mul(strength).unbind(1)
     return torch.stack([offset, 1 + 2 * saturation, 1 + contrast], dim=1), ()
 
 
@@ -181,9 +162,9 @@ def _color(images: Tensor, values: Tensor, _: tuple[int, ...]) -> Tensor:
     return (contrast * saturation * x + rest).to(images.dtype)
 
 
-def _draw_translation(request: _Request) -> _DrawnNumbers:
-    largest = int(request.resolution * request.amount + 0.5)
-    return torch.cat([request.integers(-largest, largest) for _ in "yx"], dim=1), ()
+def _draw_translation(random: _Random, share: float) -> Numbers:
+    largest = int(random.resolution * share + 0.5)
+    return torch.cat([random.integers(-largest, largest) for _ in "yx"], dim=1), ()
 
 
 def _translation(images: Tensor, values: Tensor, _: tuple[int, ...]) -> Tensor:
@@ -201,26 +182,26 @@ def _within(positions: Tensor, size: int) -> Tensor:
     return (positions >= 0) & (positions < size)
 
 
-def _draw_cutout(request: _Request) -> _DrawnNumbers | None:
-    side = int(request.resolution * 0.5 + 0.5)
-    return _draw_rectangle(request, side, side)
+def _draw_cutout(random: _Random, p: float) -> Numbers | None:
+    side = int(random.resolution * 0.5 + 0.5)
+    return _draw_rectangle(random, p, side, side)
 
 
-def _draw_erase_ratio(request: _Request) -> _DrawnNumbers | None:
-    low, high = int(request.resolution * 0.2), int(request.resolution * 0.7)
-    return _draw_rectangle(request, request.one_integer(low, high), request.one_integer(low, high))
+def _draw_erase_ratio(random: _Random, p: float) -> Numbers | None:
+    low, high = int(random.resolution * 0.2), int(random.resolution * 0.7)
+    return _draw_rectangle(random, p, random.one_integer(low, high), random.one_integer(low, high))
 
 
-def _draw_stl_erase_ratio(request: _Request) -> _DrawnNumbers | None:
-    high = request.resolution // 2 + 20
-    return _draw_rectangle(request, request.one_integer(20, high), request.one_integer(20, high))
+def _draw_stl_erase_ratio(random: _Random, p: float) -> Numbers | None:
+    high = random.resolution // 2 + 20
+    return _draw_rectangle(random, p, random.one_integer(20, high), random.one_integer(20, high))
 
 
-def _draw_rectangle(request: _Request, height: int, width: int) -> _DrawnNumbers | None:
-    """One size for the batch and a place for each image, whose middle lies in the image."""
-    if not request.hits_the_batch():
+def _draw_rectangle(random: _Random, p: float, height: int, width: int) -> Numbers | None:
+    """One size for the batch and a place for each image, whose middle lies in the image; p is of the whole batch."""
+    if not torch.rand((), generator=random.generator, device=random.generator.device) < p:
         return None
-    corners = [request.integers(0, request.resolution - side % 2) - side // 2 for side in (height, width)]
+    corners = [random.integers(0, random.resolution - side % 2) - side // 2 for side in (height, width)]
     return torch.cat(corners, dim=1), (height, width)
 
 
@@ -232,9 +213,9 @@ def _erase(images: Tensor, values: Tensor, size: tuple[int, ...]) -> Tensor:
     return images * ~erased.unsqueeze(1)
 
 
-def _draw_hue(request: _Request) -> _DrawnNumbers:
-    turn, chance = request.uniform(2).unbind(1)
-    return (math.pi * (2 * turn - 1) * (chance < request.amount)).unsqueeze(1), ()
+def _draw_hue(random: _Random, p: float) -> Numbers:
+    turn, chance = random.uniform(2).unbind(1)
+    return (math.pi * (2 * turn - 1) * (chance < p)).unsqueeze(1), ()
 
 
 def _hue(images: Tensor, values: Tensor, _: tuple[int, ...]) -> Tensor:
@@ -247,9 +228,9 @@ def _hue(images: Tensor, values: Tensor, _: tuple[int, ...]) -> Tensor:
     return (cosine * x + sine * across + (1 - cosine) * along).to(images.dtype)
 
 
-def _draw_filter(request: _Request) -> _DrawnNumbers:
-    chosen = request.uniform(separable.NUM_BANDS) < request.amount
-    return request.normal(separable.NUM_BANDS) * chosen, ()
+def _draw_filter(random: _Random, p: float) -> Numbers:
+    chosen = random.uniform(NUM_BANDS) < p
+    return random.normal(NUM_BANDS) * chosen, ()
 
 
 def _filter(images: Tensor, values: Tensor, _: tuple[int, ...]) -> Tensor:
@@ -257,59 +238,17 @@ def _filter(images: Tensor, values: Tensor, _: tuple[int, ...]) -> Tensor:
     power = torch.tensor([10.0, 1.0, 1.0, 1.0], device=values.device) / 13
     gains = values.exp2()  # (N, 4)
     gains = gains / (1 + power * (gains.square() - 1)).prod(dim=1, keepdim=True).sqrt()
-    bank = separable.bands(images.shape[-1], images.device)
-    kernel = torch.einsum("nb,bij->nij", gains, bank)
-    return separable.apply(images, kernel, kernel)
-
-
-def _draw_geo(request: _Request) -> _DrawnNumbers:
-    """Mirror p 0.5; scale and stretch 2^N(0, 0.2^2), shift N(0, 0.125^2) of the side, p 0.3 each."""
-    chances = torch.tensor([0.5, 0.3, 0.3, 0.3], device=request.generator.device) * request.amount
-    mirror, scaled, stretched, shifted = (request.uniform(4) < chances).unbind(1)
-    scale, stretch, down, right = request.normal(4).unbind(1)
-    scale, stretch = 0.2 * scale * scaled, 0.2 * stretch * stretched
-    down, right = (0.125 * shift * shifted for shift in (down, right))
-    tall, wide = (scale - stretch).exp2(), (scale + stretch).exp2()
-    return torch.stack([mirror.float(), tall, wide, down, right], dim=1), ()
-
-
-def _geo(images: Tensor, values: Tensor, _: tuple[int, ...]) -> Tensor:
-    """Mirror left to right, enlarge each axis about the middle, shift; mirrored borders."""
-    mirror, tall, wide, down, right = values.unbind(1)
-    images = torch.where(mirror.view(-1, 1, 1, 1) > 0, images.flip(3), images)
-    height, width = images.shape[2:]
-    rows = separable.rescaling(tall, down * height, height)
-    columns = separable.rescaling(wide, right * width, width)
-    return separable.apply(images, rows, columns)
-
-
-def _draw_crop(request: _Request) -> _DrawnNumbers:
-    """One place for the batch; which images are cropped is each image's own."""
-    room = int(request.resolution * 1.2) - request.resolution
-    corner = (request.one_integer(0, room), request.one_integer(0, room))
-    return request.uniform(1) < request.amount, corner
-
-
-def _crop(images: Tensor, values: Tensor, corner: tuple[int, ...]) -> Tensor:
-    height, width = images.shape[2:]
-    large = F.interpolate(images, scale_factor=1.2, mode="bicubic")
-    cropped = large[:, :, corner[0] : corner[0] + height, corner[1] : corner[1] + width]
-    return torch.where(values.view(-1, 1, 1, 1), cropped, images)
-
-
-def _draw_rotate(request: _Request) -> _DrawnNumbers | None:
-    quarters = request.one_integer(1, 3)
-    return (request.uniform(0), (quarters,)) if request.hits_the_batch() else None
-
-
-def _rotate(images: Tensor, _: Tensor, quarters: tuple[int, ...]) -> Tensor:
-    return torch.rot90(images, quarters[0], (2, 3))
+    kernel = torch.einsum("nb,bij->nij", gains, bands(images.shape[-1], images.device))
+    kernel = kernel.to(images.dtype).unsqueeze(1)  # (N, 1, R, R)
+    return kernel @ images @ kernel.mT
 
 
 def _at_least_fp32(images: Tensor) -> Tensor:
     return images.to(torch.promote_types(images.dtype, torch.float32))
 
 
+_Draw = Callable[[_Random, float], Numbers | None]
+_Apply = Callable[[Tensor, Tensor, tuple[int, ...]], Tensor]
 _OPERATIONS: dict[str, tuple[_Draw, _Apply]] = {
     "color": (_draw_color, _color),
     "translation": (_draw_translation, _translation),
@@ -318,7 +257,4 @@ _OPERATIONS: dict[str, tuple[_Draw, _Apply]] = {
     "stl_erase_ratio": (_draw_stl_erase_ratio, _erase),
     "hue": (_draw_hue, _hue),
     "filter": (_draw_filter, _filter),
-    "geo": (_draw_geo, _geo),
-    "crop": (_draw_crop, _crop),
-    "rotate": (_draw_rotate, _rotate),
 }

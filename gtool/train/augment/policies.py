@@ -5,7 +5,7 @@ may carry its number after a colon: `translation:0.125,cutout:1` are those of Di
 (Zhao et al. 2020), the plain words are those of the TransGAN release, those with `ada` the pipeline of
 StyleGAN2-ADA (Karras et al. 2020). With the number 0 every operation leaves the images as they are.
 
-Left out: `cutmix` of the release, which no released recipe uses and which mixes the images of a batch.
+Left out: `geo`, `crop`, `rotate` and `cutmix` of the release, which no released recipe uses.
 """
 
 from __future__ import annotations
@@ -33,9 +33,6 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "hue": Operation("probability, per image, of a rotation about the grey axis", 0.5),
     "filter": Operation("probability, per image, with which each of four bands changes", 0.25),
-    "geo": Operation("share of the usual probabilities of mirroring, scaling, stretching, shifting", 1.0),
-    "crop": Operation("probability, per image, of a crop out of the image enlarged by 1.2", 0.2),
-    "rotate": Operation("probability that the whole batch is turned by 90, 180 or 270 degrees", 0.5),
     "ada-blit": Operation("probability, each, of mirroring, quarter turns, shifts by whole pixels", 1.0),
     "ada-geometric": Operation("probability, each, of scaling, turning, stretching, shifting", 1.0),
     "ada-color": Operation(
@@ -66,8 +63,6 @@ def parse_word(word: str) -> tuple[str, float]:
         ValueError: as `parse_policy`.
     """
     name, colon, number = word.partition(":")
-    if name == "cutmix":
-        raise ValueError("augmentation `cutmix` mixes the images of a batch and is not offered")
     if name not in OPERATIONS:
         raise ValueError(f"unknown augmentation `{name}`{did_you_mean(name, list(OPERATIONS))}")
     operation = OPERATIONS[name]
