@@ -10,10 +10,6 @@ from typer.core import TyperCommand, TyperGroup
 from gtool.runtime import PRECISIONS
 
 OUTPUT, DEVICE = "Output", "Device"  # panels of help pages
-Setting = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Set any recipe value: `train.batch_size=16`."),
-]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=OUTPUT)
 ]

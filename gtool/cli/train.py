@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from gtool.cli.options import Device, Json, Setting
+from gtool.cli.options import DEVICE, OUTPUT, Device, Json
 from gtool.models.registry import MODELS
 
-DATA, RUN, DEVICE, OUTPUT = (  # options by panels of the help page
-    partial(typer.Option, rich_help_panel=panel) for panel in ("Data", "Run", "Device", "Output")
+# Options by the panel of the help page.
+data, length, hardware, output = (
+    partial(typer.Option, rich_help_panel=panel) for panel in ("Data", "Run", DEVICE, OUTPUT)
 )
 EXAMPLES = """Examples:
 
@@ -34,32 +35,35 @@ EXAMPLES = """Examples:
 def train(
     model: Annotated[str, typer.Argument(help=f"Which model: {', '.join(MODELS)}.")],
     dataset: Annotated[
-        str | None, DATA(help="A built-in name, a folder, zip or parquet of images, or a hub id.")
+        str | None, data(help="A built-in name, a folder, zip or parquet of images, or a hub id.")
     ] = None,
     finetune: Annotated[
-        str | None, DATA(metavar="DATASET", help="Fine-tune trained weights on these (paint-transformer).")
+        str | None, data(metavar="DATASET", help="Fine-tune trained weights on these (paint-transformer).")
     ] = None,
     weights: Annotated[
-        str | None, DATA(help="Initial weights: a run, file or hub id; with --finetune the shipped ones.")
+        str | None, data(help="Initial weights: a run, file or hub id; with --finetune the shipped ones.")
     ] = None,
     tokenizer: Annotated[
-        str | None, DATA(help="Tokenizer of a prior: a run, file or hub id; default the newest of the data.")
+        str | None, data(help="Tokenizer of a prior: a run, file or hub id; default the newest of the data.")
     ] = None,
-    recipe: Annotated[str | None, RUN(help="A name from `gtool recipes ls`, or a TOML file.")] = None,
-    settings: Setting = None,
-    resume: Annotated[str | None, RUN(help="`auto` for the newest run, or a run folder.")] = None,
-    kimg: Annotated[float | None, RUN(help="Stop after so many thousand images.")] = None,
-    minutes: Annotated[float | None, RUN(help="Stop after so many minutes of training.")] = None,
-    batch_size: Annotated[int | None, RUN(help="Images per step, over all processes.")] = None,
-    seed: Annotated[int | None, RUN(help="Random seed.")] = None,
+    recipe: Annotated[str | None, length(help="A name from `gtool recipes ls`, or a TOML file.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        length("--set", metavar="KEY=VALUE", help="Set any recipe value: `train.batch_size=16`."),
+    ] = None,
+    resume: Annotated[str | None, length(help="`auto` for the newest run, or a run folder.")] = None,
+    kimg: Annotated[float | None, length(help="Stop after so many thousand images.")] = None,
+    minutes: Annotated[float | None, length(help="Stop after so many minutes of training.")] = None,
+    batch_size: Annotated[int | None, length(help="Images per step, over all processes.")] = None,
+    seed: Annotated[int | None, length(help="Random seed.")] = None,
     device: Device = "auto",
-    precision: Annotated[str | None, DEVICE(help="`auto`, `bf16` or `fp32`.")] = None,
-    num_processes: Annotated[int | None, DEVICE(min=1, help="Number of processes to train on.")] = None,
+    precision: Annotated[str | None, hardware(help="`auto`, `bf16` or `fp32`.")] = None,
+    num_processes: Annotated[int | None, hardware(min=1, help="Number of processes to train on.")] = None,
     out: Annotated[
-        Path | None, OUTPUT(help="Run folder to make; default `runs/<model>-<dataset>-NNN`.")
+        Path | None, output(help="Run folder to make; default `runs/<model>-<dataset>-NNN`.")
     ] = None,
-    tracker: Annotated[str | None, OUTPUT(help="Also log to `tensorboard`.")] = None,
-    dry_run: Annotated[bool, OUTPUT("--dry-run", help="Print what would run, and stop.")] = False,
+    tracker: Annotated[str | None, output(help="Also log to `tensorboard`.")] = None,
+    dry_run: Annotated[bool, output("--dry-run", help="Print what would run, and stop.")] = False,
     as_json: Json = False,
 ) -> None:
     """Train a model; ends with weights, a grid, an animation of the run, and curves."""
