@@ -86,8 +86,7 @@ def hold_out(images: ImageSet, recipe: Recipe, compute: Compute, *, flip: bool) 
     import numpy as np
 
     from gtool.data.loader import Batches
-    from gtool.metrics.images import permutation
-    from gtool.runtime.random import derive_seed
+    from gtool.runtime.random import derive_seed, permutation
 
     count = len(images)
     order = permutation(count, derive_seed("held-out", recipe.train.seed))

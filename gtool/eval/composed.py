@@ -15,11 +15,10 @@ from gtool.data.conditions import ids_of_depth, ids_of_maps
 from gtool.data.held_out import held_out_of
 from gtool.data.loader import read_conditions
 from gtool.errors import CheckpointError
-from gtool.metrics.images import permutation
 from gtool.models.generate import TrainedModel
 from gtool.models.prior.pipeline import encode_condition
 from gtool.models.prior.sampling import BATCH
-from gtool.runtime.random import derive_seed
+from gtool.runtime.random import derive_seed, permutation
 
 
 @dataclass(frozen=True)

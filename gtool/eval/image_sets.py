@@ -20,11 +20,10 @@ from gtool.data.threads import in_order
 from gtool.errors import DataError, printable
 from gtool.eval.image_checks import find_damaged, look_at, look_beside, tolerate
 from gtool.io.image import UnreadableImage, quiet_pillow
-from gtool.metrics.images import permutation
 from gtool.models.generate import batches
 from gtool.nn.ranges import to_uint8
 from gtool.runtime.device import Compute
-from gtool.runtime.random import derive_seed
+from gtool.runtime.random import derive_seed, permutation
 
 Batch = Tensor | list[Tensor]  # uint8 (n, 3, H, W), or n images (3, H, W) of different sizes
 

@@ -18,8 +18,7 @@ from gtool.eval.reference import Reference, Summary
 from gtool.metrics.features.collector import FeatureCollector, Features
 from gtool.metrics.features.inception import logits_of
 from gtool.metrics.registry import METRICS, SCORES
-from gtool.metrics.weight_free import Candidate as Measured
-from gtool.metrics.weight_free import Yardstick
+from gtool.metrics.weight_free import WeightFreeCollector, WeightFreeScorer
 from gtool.runtime.precision import has_fast_bf16
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ class Scorer:
         self.head: Tensor | None = None  # of Inception
         self.classes: FeatureCollector | None = None
         self.clip: Space | None = None
-        self.yardstick: Measured | None = None
+        self.yardstick: WeightFreeCollector | None = None
         if BY_INCEPTION & self.wanted:
             self._prepare_inception(device)
         if "clip_fid" in self.wanted:
@@ -60,8 +59,8 @@ class Scorer:
             )
         if BY_YARDSTICK & self.wanted:
             assert isinstance(real, Stored)
-            yardstick = Yardstick.build(real.images, num=num, seed=request.seed, device=device)
-            self.yardstick = yardstick.candidate()
+            yardstick = WeightFreeScorer.build(real.images, num=num, seed=request.seed, device=device)
+            self.yardstick = yardstick.collector()
 
     def _prepare_inception(self, device: torch.device) -> None:
         for name in self.wanted:

@@ -44,12 +44,6 @@ class Subset:
         return self.images[self.indices[index]]
 
 
-def permutation(count: int, seed: int) -> np.ndarray:
-    """Return a permutation of range(count) that is a function of (count, seed) for ever."""
-    # RandomState, because NumPy promises that its stream never changes.
-    return np.random.RandomState(seed % 2**32).permutation(count)
-
-
 def as_tensor(images: object) -> Tensor:
     """Return uint8 (N, 3, H, W); DataError for any other type or shape."""
     tensor = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))

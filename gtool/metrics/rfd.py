@@ -24,7 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gtool.metrics.frechet import Moments, frechet
+from gtool.metrics.features.collector import Features
+from gtool.metrics.frechet import frechet
 from gtool.metrics.images import Images, in_chunks
 from gtool.metrics.precision import full_fp32
 from gtool.runtime.random import derive_seed
@@ -34,15 +35,19 @@ PROTOCOL = "rfd-v1"
 WIDTHS = (64, 128, 256)
 SIDE = 32  # pixels per side that the network sees at most
 GRID = 4  # cells per side of the sampled last map
-SIZE = sum(WIDTHS) + WIDTHS[-1]  # 704
 SLOPE = 0.2
 NUM_CALIBRATION = 256  # reference images that set the standardisation
 CHUNK = 128  # images in flight at most: 33 MB for the widest map
 CHUNK_PIXELS = 128 * 256 * 256  # and pixels: 100 MB before they are averaged down
 
 
+def rfd(fake: Features, real: Features, seed: int = 0) -> dict[str, float]:
+    """Return `rfd` of two sets of 704 random features; it depends on no seed. DataError below two images."""
+    return {"rfd": frechet(real.gaussian, fake.gaussian)}
+
+
 class RandomFeatures:
-    """The frozen random network, standardised on a reference set.
+    """The frozen random network, standardised on a reference set: uint8 images to 704 features.
 
     reference: its first 256 images set the standardisation of each stage, one after the other.
     """
@@ -64,8 +69,8 @@ class RandomFeatures:
 
     @torch.no_grad()
     @full_fp32()
-    def __call__(self, images: Images) -> Tensor:
-        """Return (N, 704) fp32 features on the CPU for images of any side >= 16."""
+    def __call__(self, images: Images, positions: object = None) -> Tensor:
+        """Return (N, 704) fp32 features on the CPU for images of any side >= 16, wherever they are in their set."""
         return torch.cat([self._features(chunk) for chunk in self._chunks(images)])
 
     def _chunks(self, images: Images, total: int | None = None) -> Iterator[Tensor]:
@@ -73,7 +78,8 @@ class RandomFeatures:
         return (chunk.to(self.device) for _, chunk in chunks)
 
     def _features(self, images: Tensor) -> Tensor:
-        maps = _pixels(images)
+        # A convolution of one image alone adds in another order than one of several: the last digits would differ.
+        maps = _pixels(images if len(images) > 1 else images.expand(2, -1, -1, -1))
         features = []
         for stage, (weight, bias) in enumerate(self.filters):
             maps = F.avg_pool2d(maps, 2) if stage else maps
@@ -81,23 +87,8 @@ class RandomFeatures:
             features.append(maps.mean((2, 3)))
         cells = F.adaptive_avg_pool2d(maps, GRID).flatten(2)  # (N, 256, 16)
         channel = torch.arange(WIDTHS[-1], device=maps.device)
-        return torch.cat([*features, cells[:, channel, channel % GRID**2]], dim=1).cpu()
-
-
-class RandomFrechet:
-    """RFD against one reference set."""
-
-    def __init__(self, reference: Images, *, device: torch.device | str = "cpu") -> None:
-        self.features = RandomFeatures(reference, device=device)
-        self.gaussian = Moments.of(self.features(reference)).gaussian()
-
-    def distance_of_features(self, features: Tensor) -> float:
-        """Return the distance of (N, 704) features computed before."""
-        return frechet(self.gaussian, Moments.of(features).gaussian())
-
-    def distance(self, images: Images) -> float:
-        """Return the distance of images (N, 3, H, W) uint8; DataError below two images."""
-        return self.distance_of_features(self.features(images))
+        features.append(cells[:, channel, channel % GRID**2])
+        return torch.cat(features, dim=1)[: len(images)].cpu()
 
 
 def _pixels(images: Tensor) -> Tensor:

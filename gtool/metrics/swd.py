@@ -20,7 +20,6 @@ P = 16 patches, D = 147 numbers a patch.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -28,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gtool.errors import DataError
+from gtool.metrics.features.collector import Features
 from gtool.metrics.frechet import require_two
 from gtool.metrics.images import SMALLEST, Images, in_chunks
 from gtool.metrics.precision import full_fp32
@@ -44,113 +44,86 @@ CHUNK_PIXELS = 128 * 32 * 32  # pixels in flight, few enough for the processor's
 BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 
 
-def levels_of(height: int, width: int) -> list[int]:
-    """Return the sides of the pyramid's levels, finest first: 64 px gives [64, 32, 16]."""
-    levels = [SMALLEST]
-    while levels[0] * 2 <= min(height, width):
-        levels.insert(0, levels[0] * 2)
-    return levels
+def swd(fake: Features, real: Features, seed: int = 0) -> dict[str, float]:
+    """Return `swd_<side>` of two sets of projected patches, finest level first; they depend on no seed.
+
+    Raises:
+        DataError: fewer than two images.
+    """
+    x, y = fake.all_rows, real.all_rows  # (N, L, P, 128)
+    count = min(len(x), len(y), MAX_IMAGES)
+    require_two(count)
+    sides = [SMALLEST << level for level in reversed(range(x.shape[1]))]
+    return {
+        f"swd_{side}": SCALE * float(np.abs(_sorted(a) - _sorted(b)).mean(dtype=np.float64))
+        for side, a, b in zip(sides, x[:count].unbind(1), y[:count].unbind(1), strict=True)
+    }
 
 
-@dataclass(frozen=True)
-class Projections:
-    """Projected patches (N, 16, 128) per level, in the order of the images."""
-
-    levels: dict[int, Tensor]
-
-    def __len__(self) -> int:
-        return next(iter(self.levels.values())).shape[0]
-
-    def first(self, count: int | None) -> Projections:
-        """Return the projections of the first `count` images."""
-        return Projections({level: rows[:count] for level, rows in self.levels.items()})
-
-    def pick(self, order: Tensor) -> Projections:
-        """Return the projections of some images, by their places (n,) here."""
-        return Projections({level: rows[order] for level, rows in self.levels.items()})
+def _sorted(level: Tensor) -> np.ndarray:
+    """Return the sorted projections (128, N P) of (N, P, 128); NumPy sorts floats ten times faster than torch."""
+    return np.sort(np.ascontiguousarray(level.flatten(0, 1).numpy().T), axis=1)
 
 
-def join(parts: list[Projections]) -> Projections:
-    """Return the projections of a set whose parts were projected one after the other."""
-    return Projections(
-        {level: torch.cat([part.levels[level] for part in parts]) for level in parts[0].levels}
-    )
-
-
-class SlicedWasserstein:
-    """SWD against one reference set; `reference` gives the standardisation and the levels."""
+class PatchProjections:
+    """Patches of the Laplacian pyramid of uint8 images, standardised on a reference set, as 128 projections each."""
 
     def __init__(self, reference: Images, *, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
-        self.standard: dict[int, tuple[Tensor, Tensor]] = {}
-        patches = self._patches(reference)
-        for level, rows in patches.items():
-            channels = rows.double()
-            mean = channels.mean((0, 1, 3), keepdim=True)
-            deviation = channels.std((0, 1, 3), keepdim=True).clamp_min(1e-3)
-            self.standard[level] = (mean.float(), deviation.float())
-        self.reference = self._project_patches(patches)
-        # Per number of images; training asks for the same one at every tick.
-        self._sorted: dict[int, dict[int, np.ndarray]] = {}
+        self.standard: list[tuple[Tensor, Tensor]] = []  # by level: mean and deviation (1, 1, 3, 1)
+        for level in self._patches(reference, np.arange(len(reference))).unbind(1):
+            patches = level.double()  # (N, P, 3, 49)
+            deviation = patches.std((0, 1, 3), keepdim=True).clamp_min(1e-3)
+            self.standard.append((patches.mean((0, 1, 3), keepdim=True).float(), deviation.float()))
 
-    def project(self, images: Images, positions: np.ndarray | None = None) -> Projections:
-        """Return the projected patches of images (N, 3, H, W) uint8.
+    @property
+    def sides(self) -> list[int]:
+        """The sides of the pyramid's levels, finest first."""
+        return [SMALLEST << level for level in reversed(range(len(self.standard)))]
+
+    def __call__(self, images: Images, positions: np.ndarray | None = None) -> Tensor:
+        """Return the projected patches (N, L, 16, 128) of images (N, 3, H, W); of more than 16,384 of the first.
 
         positions: of the images in their set (N,), when it comes in parts; 0, 1, ... when left out.
+
+        Raises:
+            DataError: images of another resolution than the reference.
         """
-        return self._project_patches(self._patches(images, positions))
+        patches = self._patches(images, np.arange(len(images)) if positions is None else positions)
+        if patches.shape[1] != len(self.sides):
+            sides = f"{SMALLEST << patches.shape[1] - 1} px and {self.sides[0]} px"
+            raise DataError(f"images of different resolution cannot be compared: {sides}; resize one set")
+        projected = [
+            ((level - mean) / deviation).flatten(2) @ _directions(side)  # (N, P, 147) -> (N, P, 128)
+            for side, level, (mean, deviation) in zip(
+                self.sides, patches.unbind(1), self.standard, strict=True
+            )
+        ]
+        return torch.stack(projected, 1)
 
-    def distance(self, images: Images) -> dict[int, float]:
-        """Return the distance per level, finest first; DataError below two images."""
-        return self.distance_of_projections(self.project(images))
-
-    def distance_of_projections(self, other: Projections) -> dict[int, float]:
-        """Return the distance per level of patches projected before."""
-        count = min(len(self.reference), len(other))
-        require_two(count)
-        if count not in self._sorted:
-            self._sorted[count] = _sort(self.reference.first(count))
-        pairs = zip(self._sorted[count].items(), _sort(other.first(count)).values(), strict=True)
-        return {level: SCALE * float(np.abs(a - b).mean(dtype=np.float64)) for (level, a), b in pairs}
-
-    def _patches(self, images: Images, positions: np.ndarray | None = None) -> dict[int, Tensor]:
-        """Return (N, 16, 3, 49) patches per level, on the CPU."""
-        positions = np.arange(len(images)) if positions is None else positions
-        parts: dict[int, list[Tensor]] = {}
+    def _patches(self, images: Images, positions: np.ndarray) -> Tensor:
+        """Return (N, L, 16, 3, 49) patches, on the CPU."""
+        parts = []
         for start, chunk in in_chunks(images, MAX_IMAGES, CHUNK_PIXELS, total=MAX_IMAGES):
             with full_fp32():
-                for level, band in _pyramid(chunk.to(self.device)):
-                    cut = _cut(band, positions[start : start + len(chunk)])
-                    parts.setdefault(level, []).append(cut.cpu())
-        return {level: torch.cat(rows) for level, rows in parts.items()}
-
-    def _project_patches(self, patches: dict[int, Tensor]) -> Projections:
-        if patches.keys() != self.standard.keys():
-            sides = f"{next(iter(patches))} px and {next(iter(self.standard))} px"
-            raise DataError(f"images of different resolution cannot be compared: {sides}; resize one set")
-        projected = {}
-        for level, (mean, deviation) in self.standard.items():
-            rows = ((patches[level] - mean) / deviation).flatten(2)  # (N, P, D)
-            projected[level] = rows @ _directions(level)  # (N, P, 128)
-        return Projections(projected)
+                bands = _pyramid(chunk.to(self.device))
+                cuts = [_cut(band, positions[start : start + len(chunk)]).cpu() for band in bands]
+            parts.append(torch.stack(cuts, 1))
+        return torch.cat(parts)
 
 
-def _sort(projections: Projections) -> dict[int, np.ndarray]:
-    """Return the sorted projections (128, N P) per level; NumPy sorts floats ten times faster than torch."""
-    columns = {level: rows.flatten(0, 1).numpy().T for level, rows in projections.levels.items()}
-    return {level: np.sort(np.ascontiguousarray(rows), axis=1) for level, rows in columns.items()}
-
-
-def _pyramid(images: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Yield (S, band (N, 3, S, S)) from the finest level to the low-pass image."""
-    levels = levels_of(*images.shape[2:])
+def _pyramid(images: Tensor) -> Iterator[Tensor]:
+    """Yield bands (N, 3, S, S) from the finest level to the low-pass image; S is 64, 32, 16 for images of 64 px."""
+    side = SMALLEST
+    while side * 2 <= min(images.shape[2:]):
+        side *= 2
     low = images.to(torch.float32).div_(127.5).sub_(1)
-    if tuple(low.shape[2:]) != (levels[0], levels[0]):
-        low = F.adaptive_avg_pool2d(low, levels[0])
-    for level in levels[:-1]:
+    if tuple(low.shape[2:]) != (side, side):
+        low = F.adaptive_avg_pool2d(low, side)
+    while low.shape[2] > SMALLEST:
         image, low = low, _down(low)
-        yield level, image - _up(low)
-    yield levels[-1], low
+        yield image - _up(low)
+    yield low
 
 
 def _filter(images: Tensor, gain: float, stride: int) -> Tensor:

@@ -25,7 +25,7 @@ from gtool.data.loader import Batches
 from gtool.io.run_folder import RunFolder
 from gtool.losses import adversarial as losses
 from gtool.losses import penalties
-from gtool.metrics.weight_free import Yardstick
+from gtool.metrics.weight_free import WeightFreeScorer
 from gtool.models.generate import generate as generate_images
 from gtool.nn.ranges import to_pm1
 from gtool.runtime.random import derive_seed
@@ -209,7 +209,7 @@ class GANTrainer(Trainer):
     ranked_by = "rfd"
     check = staticmethod(check_networks)
     step = staticmethod(step)
-    scorer: Yardstick | None = None
+    scorer: WeightFreeScorer | None = None
 
     @staticmethod
     def step_flops(recipe: Recipe, forward: dict[str, float]) -> float:
@@ -245,7 +245,7 @@ class GANTrainer(Trainer):
         super().open_reports(run)
         train = self.recipe.train
         if train.metrics and len(self.images) >= 4:
-            self.scorer = Yardstick.build(
+            self.scorer = WeightFreeScorer.build(
                 self.images.images, num=train.metric_images, device=self.compute.device
             )
 

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from gtool.data.dataset import ImageDataset
 from gtool.data.open import open_dataset
-from gtool.metrics.weight_free import Yardstick
+from gtool.metrics.weight_free import WeightFreeScorer
 from tests.distortions import CHANGES
 
 # Each must score higher than the one before it, by the metric named.
@@ -77,7 +77,7 @@ def draw(
 def score(real: ImageDataset, fake: ImageDataset, num: int, seed: int) -> Scores:
     """Score all candidates against one draw of the reference."""
     random = np.random.RandomState(seed)
-    yardstick = Yardstick.build(torch.from_numpy(draw(real, 2 * num, random)), num=num, seed=seed)
+    yardstick = WeightFreeScorer.build(torch.from_numpy(draw(real, 2 * num, random)), num=num, seed=seed)
     images = draw(fake, num, random)
     found = {name: change(images) for name, change in CHANGES.items()}
     if fake.labels is not None:

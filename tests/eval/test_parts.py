@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gtool.metrics.features.collector import FeatureCollector
-from gtool.metrics.weight_free import Yardstick
+from gtool.metrics.weight_free import WeightFreeScorer
 from tests import pictures
 
 
@@ -38,10 +38,10 @@ def test_features_of_parts_are_those_of_the_whole(count, keep_rows):
 
 def test_weight_free_scores_of_parts_are_those_of_the_whole():
     real, fake = (torch.from_numpy(pictures.draw(n, seed=s)) for n, s in ((400, 0), (300, 1)))
-    yardstick = Yardstick.build(real, num=200)
-    merged = yardstick.candidate()
+    yardstick = WeightFreeScorer.build(real, num=200)
+    merged = yardstick.collector()
     for positions in shares(300, 2):
-        part = yardstick.candidate()
+        part = yardstick.collector()
         for places in positions.split(40):
             part.add(fake[places], places)
         merged.absorb(part.tensors())

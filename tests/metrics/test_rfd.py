@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from gtool.errors import DataError
+from gtool.metrics.features.collector import Features
 from gtool.metrics.precision import full_fp32
-from gtool.metrics.rfd import RandomFrechet
-from gtool.metrics.swd import SlicedWasserstein, levels_of
-from gtool.metrics.weight_free import Yardstick
+from gtool.metrics.rfd import RandomFeatures, rfd
+from gtool.metrics.swd import PatchProjections, swd
+from gtool.metrics.weight_free import WeightFreeScorer
 from tests import pictures
 
 
@@ -26,7 +27,14 @@ def fake():
 
 @pytest.fixture(scope="module")
 def yardstick(real):
-    return Yardstick.build(real, num=500)
+    return WeightFreeScorer.build(real, num=500)
+
+
+def scores_of(images, reference):
+    found = {}
+    for metric, extractor in ((rfd, RandomFeatures(reference)), (swd, PatchProjections(reference))):
+        found |= metric(Features.of(extractor(images)), Features.of(extractor(reference)))
+    return found
 
 
 # What a spoiled set must cost at least, as a multiple of the floor: (metric, factor).
@@ -64,20 +72,20 @@ def test_images_of_the_same_kind_score_at_the_floor(fake, yardstick):
 
 def test_the_recipes_are_frozen(real, fake):
     """Measured when the recipes were frozen; another value means another metric, which needs another name."""
-    assert RandomFrechet(real[:300]).distance(fake[:200]) == pytest.approx(12.713096, rel=1e-4)
-    swd = SlicedWasserstein(real[:300]).distance(fake[:200])
-    assert swd == pytest.approx({32: 38.233628, 16: 85.634753}, rel=1e-4)
+    assert scores_of(fake[:200], real[:300]) == pytest.approx(
+        {"rfd": 12.713096, "swd_32": 38.233628, "swd_16": 85.634753}, rel=1e-4
+    )
 
 
 def test_a_set_is_at_distance_zero_from_itself(real):
-    assert RandomFrechet(real[:150]).distance(real[:150]) == pytest.approx(0, abs=1e-6)
-    assert SlicedWasserstein(real[:150]).distance(real[:150]) == {32: 0, 16: 0}
+    found = scores_of(real[:150], real[:150])
+    assert found == pytest.approx({"rfd": 0, "swd_32": 0, "swd_16": 0}, abs=1e-6)
 
 
 def test_scores_depend_neither_on_batches_nor_on_torch_seeds(real, fake):
-    whole = Yardstick.build(real, num=150).score(fake[:300])
+    whole = WeightFreeScorer.build(real, num=150).score(fake[:300])
     torch.manual_seed(123)
-    candidate = Yardstick.build(real, num=150).candidate()
+    candidate = WeightFreeScorer.build(real, num=150).collector()
     for start in range(0, 300, 7):
         candidate.add(torch.from_numpy(fake[start : min(start + 7, 300)]))
     assert candidate.scores() == whole
@@ -90,23 +98,25 @@ def test_the_floor_is_measured_at_the_number_of_candidates(real, yardstick):
 
 
 def test_few_real_images_are_halved_and_candidates_cut_to_match(real):
-    scores = Yardstick.build(real[:90], num=2000).score(real[90:180])
+    scores = WeightFreeScorer.build(real[:90], num=2000).score(real[90:180])
     assert (scores["num_real"], scores["num_fake"]) == (45, 45)
 
 
 def test_reference_and_floor_are_chosen_by_the_seed_and_disjoint(real):
-    scores = [Yardstick.build(real[:200], num=50, seed=seed).score(real[:60])["rfd"] for seed in (0, 0, 1)]
+    scores = [
+        WeightFreeScorer.build(real[:200], num=50, seed=seed).score(real[:60])["rfd"] for seed in (0, 0, 1)
+    ]
     assert scores[0] == scores[1] != scores[2]
     numbered = np.zeros((8, 3, 32, 32), np.uint8) + np.arange(8, dtype=np.uint8)[:, None, None, None]
-    assert Yardstick.build(numbered, num=4).score(numbered[:4])["swd_16_floor"] > 0
+    assert WeightFreeScorer.build(numbered, num=4).score(numbered[:4])["swd_16_floor"] > 0
 
 
 @pytest.mark.parametrize(
     ("side", "levels"), [(16, [16]), (40, [32, 16]), (64, [64, 32, 16]), (130, [128, 64, 32, 16])]
 )
 def test_any_resolution_from_16_px_has_its_levels(side, levels):
-    assert levels_of(side, side) == levels
-    scores = Yardstick.build(pictures.draw(24, 1, side)).score(pictures.draw(12, 2, side))
+    assert PatchProjections(pictures.draw(2, 1, side)).sides == levels
+    scores = WeightFreeScorer.build(pictures.draw(24, 1, side)).score(pictures.draw(12, 2, side))
     assert [name for name in scores if name.startswith("swd") and "floor" not in name] == [
         f"swd_{n}" for n in levels
     ]
@@ -130,7 +140,7 @@ def test_what_cannot_be_scored_is_refused_in_one_line(images, message, yardstick
 
 def test_too_few_real_images_are_refused(real):
     with pytest.raises(DataError, match="at least 4 real images"):
-        Yardstick.build(real[:3])
+        WeightFreeScorer.build(real[:3])
 
 
 def test_full_precision_ends_with_its_block():

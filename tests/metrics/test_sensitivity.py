@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gtool.data.open import open_dataset
-from gtool.metrics.weight_free import Yardstick
+from gtool.metrics.weight_free import WeightFreeScorer
 from tests.distortions import CHANGES
 
 COUNT = 500
@@ -29,7 +29,7 @@ ORDERS = [
 def scores():
     real, fake = (open_dataset("scenes", split=split, resolution=32) for split in ("train", "test"))
     squares = np.stack(real.read_squares(list(range(2 * COUNT)), 32, "center"))
-    yardstick = Yardstick.build(torch.from_numpy(squares), num=COUNT)
+    yardstick = WeightFreeScorer.build(torch.from_numpy(squares), num=COUNT)
     images = np.stack(fake.read_squares(list(range(COUNT)), 32, "center"))
     wanted = sorted({name for _, *names in ORDERS for name in names})
     return {name: yardstick.score(torch.from_numpy(CHANGES[name](images))) for name in wanted}

@@ -103,8 +103,7 @@ def _held_out(model: TrainedModel, request: Request) -> tuple[Any, np.ndarray]:
 
     from gtool.config.recipe import recipe_of_weights
     from gtool.data.held_out import held_out_of
-    from gtool.metrics.images import permutation
-    from gtool.runtime.random import derive_seed
+    from gtool.runtime.random import derive_seed, permutation
 
     recipe = recipe_of_weights(model.meta, model.path)
     assert recipe is not None  # _require_maps has seen its data set

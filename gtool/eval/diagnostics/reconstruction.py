@@ -100,8 +100,7 @@ def open_real(
     from gtool.data.held_out import held_out_of
     from gtool.eval.image_sets import open_stored
     from gtool.eval.run import reference_of, refuse_resolution
-    from gtool.metrics.images import permutation
-    from gtool.runtime.random import derive_seed
+    from gtool.runtime.random import derive_seed, permutation
 
     refuse_resolution(request, meta, path)
     num, recipe = request.num or NUM_IMAGES, recipe_of_weights(meta, path)
@@ -164,17 +163,23 @@ def _rfd(images: Any, chosen: np.ndarray, made: Tensor, request: Request, comput
     """
     import numpy as np
 
-    from gtool.metrics.images import Subset, permutation
-    from gtool.metrics.rfd import RandomFrechet
-    from gtool.runtime.random import derive_seed
+    from gtool.metrics.features.collector import Features
+    from gtool.metrics.images import Subset
+    from gtool.metrics.rfd import RandomFeatures, rfd
+    from gtool.runtime.random import derive_seed, permutation
 
     half = len(chosen) // 2
     if half < 2 or made.shape[-1] < 16:
         return {}
     order = permutation(len(chosen), derive_seed("yardstick", request.seed))
     first, second = np.sort(order[:half]), np.sort(order[half : 2 * half])
-    metric = RandomFrechet(Subset(images, chosen[first]), device=compute.device)
-    value, floor = metric.distance(made[second]), metric.distance(Subset(images, chosen[second]))
+    reference = Subset(images, chosen[first])
+    extractor = RandomFeatures(reference, device=compute.device)
+    real = Features.of(extractor(reference))
+    value, floor = (
+        rfd(Features.of(extractor(one)), real)["rfd"]
+        for one in (made[second], Subset(images, chosen[second]))
+    )
     return {"rfd": value, "rfd_floor": floor, "rfd_ratio": value / floor if floor else None, "rfd_num": half}
 
 
