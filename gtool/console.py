@@ -14,11 +14,13 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from gtool.errors import printable
 
+PLAIN_SECONDS = 10.0  # between two progress lines when stderr is not a terminal
 # GITHUB_ACTIONS makes rich force colours even where NO_COLOR asks for none.
 _PLAIN = bool(os.environ.get("NO_COLOR")) or None
 _quiet = False
@@ -30,13 +32,9 @@ class Update(Protocol):
     def __call__(self, done: float, total: float, note: str = "") -> None: ...
 
 
-PLAIN_SECONDS = 10.0  # between two progress lines when stderr is not a terminal
-
-
 def _console(stderr: bool) -> Console:
-    stream = sys.stderr if stderr else sys.stdout
     return Console(
-        file=stream,
+        file=sys.stderr if stderr else sys.stdout,
         no_color=_PLAIN,
         force_terminal=False if _PLAIN else None,
         highlight=False,
@@ -63,8 +61,7 @@ def result(text: str) -> None:
 
 def result_json(record: Mapping[str, Any]) -> None:
     """Print one object as JSON on stdout."""
-    sys.stdout.write(json.dumps(record, indent=2, allow_nan=False) + "\n")
-    sys.stdout.flush()
+    print(json.dumps(record, indent=2, allow_nan=False), flush=True)  # noqa: T201 - as it is, without rich
 
 
 def table(
@@ -91,27 +88,30 @@ def table(
     screen.print(shown)
 
 
+def _say(text: str, style: str | None = None) -> None:
+    # A line end in the name of a file would start a command where GitHub reads the log.
+    _console(stderr=True).print(printable(text), markup=False, style=style)
+
+
 def notice(text: str) -> None:
     """Print one line for the user's information on stderr."""
     if not _quiet:
-        # A line end in the name of a file would start a command where GitHub reads the log.
-        _console(stderr=True).print(printable(text), markup=False)
+        _say(text)
 
 
 def annotation(text: str) -> None:
     """Print one line for the machine that reads the log, as it is, on stderr."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - as it is, without rich
 
 
 def warning(text: str) -> None:
     """Print one line that the user should not miss on stderr."""
-    _console(stderr=True).print(f"warning: {printable(text)}", markup=False, style="yellow")
+    _say(f"warning: {text}", "yellow")
 
 
 def error(text: str) -> None:
     """Print one line that says why the command stops on stderr."""
-    _console(stderr=True).print(f"error: {printable(text)}", markup=False, style="red")
+    _say(f"error: {text}", "red")
 
 
 def duration(seconds: float) -> str:
@@ -129,23 +129,9 @@ def duration(seconds: float) -> str:
 @contextmanager
 def progress(title: str) -> Iterator[Update]:
     """Yield `update(done, total, note)`: a live bar on a terminal, a plain line every ten seconds elsewhere."""
-    if _quiet:
-        yield _nothing
-    elif sys.stderr.isatty():
-        with _live_bar(title) as update:
-            yield update
-    else:
+    if _quiet or not sys.stderr.isatty():
         yield _plain_lines(title)
-
-
-def _nothing(done: float, total: float, note: str = "") -> None:
-    """Show no progress."""
-
-
-@contextmanager
-def _live_bar(title: str) -> Iterator[Update]:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=28),
@@ -155,11 +141,7 @@ def _live_bar(title: str) -> Iterator[Update]:
     )
     with Progress(*columns, console=_console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, note="")
-
-        def update(done: float, total: float, note: str = "") -> None:
-            bar.update(task, completed=done, total=total, note=note)
-
-        yield update
+        yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=note)
 
 
 def _plain_lines(title: str) -> Update:

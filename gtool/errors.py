@@ -13,6 +13,8 @@
 Anything else that escapes is our bug and exits with 3. A message is one line: what, where, what to do.
 """
 
+from difflib import get_close_matches
+
 
 class GToolError(Exception):
     """Base of everything that is reported to the user as one line."""
@@ -64,8 +66,6 @@ class InterruptedRunError(GToolError):
 
 def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
     """Return `; did you mean ...?` for the nearest known word, or the list of them when none is near."""
-    from difflib import get_close_matches
-
     near = get_close_matches(word, known, n=1, cutoff=0.6)
     return f"; did you mean `{near[0]}`?" if near else f"; known: {', '.join(sorted(known))}"
 

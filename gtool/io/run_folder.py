@@ -73,7 +73,10 @@ class RunFolder:
         Raises:
             CheckpointError: another process trains in this folder.
         """
-        from filelock import FileLock, Timeout
+        from filelock import (  # brings asyncio, which only those who write a run should wait for
+            FileLock,
+            Timeout,
+        )
 
         lock = FileLock(self.path / ".lock")
         try:
@@ -129,16 +132,11 @@ def create_run(out: Path | None, name: str) -> RunFolder:
 
 
 def open_run(path: Path) -> RunFolder:
-    """Return an existing run folder.
-
-    Raises:
-        CheckpointError: not there, or not a run.
-    """
-    if not path.is_dir():
-        raise CheckpointError(f"{path}: no such run folder")
+    """Return an existing run folder; CheckpointError where there is none."""
     run = RunFolder(path)
     if not run.recipe.is_file():
-        raise CheckpointError(f"{path}: not a run folder (no recipe.toml in it)")
+        why = "not a run folder (no recipe.toml in it)" if path.is_dir() else "no such run folder"
+        raise CheckpointError(f"{path}: {why}")
     return run
 
 
@@ -155,15 +153,13 @@ def runs_of(model: str | None = None, *, with_weights: bool = True) -> list[RunF
         with_weights: only runs that can already be sampled from.
     """
     runs = [RunFolder(path.parent) for path in RUNS.glob("*/recipe.toml")]
-    if model is not None:
-        runs = [run for run in runs if run.path.name.startswith(f"{model}-")]
-    if with_weights:
-        runs = [run for run in runs if run.weights()]
-    return sorted(runs, key=_last_worked_on, reverse=True)
-
-
-def _last_worked_on(run: RunFolder) -> float:
-    return max(path.stat().st_mtime_ns for path in [run.recipe, *run.weights(), *run.states()])
+    runs = [run for run in runs if model is None or run.path.name.startswith(f"{model}-")]
+    times = {
+        run: max(path.stat().st_mtime_ns for path in [run.recipe, *run.weights(), *run.states()])
+        for run in runs
+        if run.weights() or not with_weights
+    }
+    return sorted(times, key=lambda run: times[run], reverse=True)
 
 
 def find_weights(spec: str | None) -> Path:
@@ -179,23 +175,20 @@ def find_weights(spec: str | None) -> Path:
                 "no trained run in ./runs; start with `gtool train transgan`, or name a run or weights"
             )
         return run.weights()[-1]
-    path = Path(spec).expanduser()
-    if path.is_dir():
-        weights = RunFolder(path).weights()
-        if not weights:
-            raise CheckpointError(
-                f"{path}: holds no weights-*.safetensors; is it a run folder that has saved once?"
-            )
-        return weights[-1]
+    path, named = Path(spec).expanduser(), RUNS / spec
     if path.is_file():
         if path.suffix.lower() in PICKLES:
             raise CheckpointError(
                 f"{path}: a torch pickle; convert it once with `gtool export {path} --from MODEL`"
             )
         return path
-    named = RUNS / spec
-    if named.is_dir():
-        return find_weights(str(named))
+    for folder in (path, named):
+        if folder.is_dir():
+            if weights := RunFolder(folder).weights():
+                return weights[-1]
+            raise CheckpointError(
+                f"{folder}: holds no weights-*.safetensors; is it a run folder that has saved once?"
+            )
     if path.suffix == "" and _HUB_ID.fullmatch(spec) and not spec.startswith("runs/"):
         return hub.download(spec, "model.safetensors")
     known = [entry.name for entry in RUNS.glob("*") if entry.is_dir()]
@@ -203,11 +196,7 @@ def find_weights(spec: str | None) -> Path:
 
 
 def find_start(spec: str, model: str) -> Path:
-    """Return the weights that training begins with: those of the package for `shipped`, else as `find_weights`.
-
-    Raises:
-        CheckpointError: nothing there; says what would be right.
-    """
+    """Return the weights that training begins with: those of the package for `shipped`, else as `find_weights`."""
     if spec != SHIPPED:
         return find_weights(spec)
     path = shipped_weights(model)
@@ -225,10 +214,10 @@ def shipped_weights(model: str) -> Path | None:
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """Read the description of a weights file alone, without torch.
+    """Read the description of a weights file from the header of the safetensors format, without torch.
 
     Raises:
-        CheckpointError: missing, no safetensors file, or without our metadata.
+        CheckpointError: missing, no safetensors file, without our metadata, or of another format.
     """
     try:
         with path.open("rb") as stream:
@@ -241,7 +230,7 @@ def read_meta(path: Path) -> dict[str, Any]:
     except ValueError as bad:
         raise CheckpointError(f"{path}: not a readable safetensors file: {bad}") from None
     try:
-        meta = json.loads(header["__metadata__"][METADATA_KEY])
+        meta = dict(json.loads(header["__metadata__"][METADATA_KEY]))
         version = meta["format"]
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(
@@ -249,4 +238,4 @@ def read_meta(path: Path) -> dict[str, Any]:
         ) from None
     if version != FORMAT:
         raise CheckpointError(f"{path}: weights of format {version!r}, this gtool reads format {FORMAT}")
-    return dict(meta)
+    return meta

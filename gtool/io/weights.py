@@ -1,7 +1,7 @@
 """The only reader and writer of weights and resume states.
 
-Everything is written under a temporary name, flushed to the disk and renamed. Nothing is ever pickled; foreign
-pickles pass through torch's weights-only reader and a short allow-list.
+Everything is written under a temporary name, flushed to the disk and renamed. Nothing is ever pickled; foreign files
+of tensors pass through torch's weights-only reader with a short allow-list, pickled modules through safe_pickle.py.
 """
 
 from __future__ import annotations
@@ -29,6 +29,16 @@ from gtool.errors import CheckpointError
 from gtool.io.files import atomic_write, flush
 from gtool.io.run_folder import FORMAT, METADATA_KEY, read_meta
 
+# What released checkpoints hold beside tensors: numpy scalars (scores) and argparse namespaces (options). Old files
+# name the module of numpy by its former path.
+INERT: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    multiarray.scalar,
+    (multiarray.scalar, "numpy.core.multiarray.scalar"),
+    *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_)),
+]
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -39,11 +49,7 @@ class Weights:
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Write tensors and their description to one safetensors file, atomically.
-
-    Raises:
-        CheckpointError: the file cannot be written.
-    """
+    """Write tensors and their description to one safetensors file, atomically; CheckpointError where that fails."""
     described = {METADATA_KEY: json.dumps({"format": FORMAT, **meta}, sort_keys=True, allow_nan=False)}
     with atomic_write(path) as temporary:
         try:
@@ -89,11 +95,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def restore(module: nn.Module, tensors: Mapping[str, Tensor], where: str | Path) -> None:
-    """Copy tensors into a module whose names and shapes must be exactly theirs.
-
-    Raises:
-        CheckpointError: a name is missing or unknown, or a shape or kind of number differs.
-    """
+    """Copy tensors into a module whose names and shapes must be exactly theirs; CheckpointError as `require_fit`."""
     require_fit(module, tensors, where)
     module.load_state_dict(dict(tensors))
 
@@ -107,10 +109,10 @@ def require_fit(module: nn.Module, tensors: Mapping[str, Tensor], where: str | P
     own = module.state_dict()
     missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     if missing or unknown:
-        counts = (
-            f"{len(missing)} tensors missing, {len(unknown)} unknown, the first `{(missing + unknown)[0]}`"
+        raise CheckpointError(
+            f"{where}: not the weights of this model: {len(missing)} tensors missing, {len(unknown)} unknown, "
+            f"the first `{(missing + unknown)[0]}`"
         )
-        raise CheckpointError(f"{where}: not the weights of this model: {counts}")
     for name, tensor in own.items():
         given = tensors[name]
         if given.shape != tensor.shape or given.is_floating_point() != tensor.is_floating_point():
@@ -129,7 +131,7 @@ def load_pickled(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_inert_globals()):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(INERT):
             warnings.simplefilter("ignore", UserWarning)  # of the pickle's protocol: it is read or refused
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as refused:
@@ -138,28 +140,12 @@ def load_pickled(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: refused: the file wants to build {what}, and only tensors, numbers and text are read"
         ) from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, AttributeError) as bad:
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError) as bad:
         why = (str(bad) or type(bad).__name__).splitlines()[0]
         raise CheckpointError(f"{path}: not a readable torch file: {why}") from None
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, not named tensors")
     return loaded
-
-
-def _inert_globals() -> list[Any]:
-    """What released checkpoints hold beside tensors: numpy scalars (scores) and argparse namespaces (options)."""
-    dtypes = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_)]
-    # Old files name the module by its former path; the object is the same.
-    return [
-        argparse.Namespace,
-        np.dtype,
-        multiarray.scalar,
-        (multiarray.scalar, "numpy.core.multiarray.scalar"),
-        *dtypes,
-    ]
-
-
-# Resume states.
 
 
 def save_state(path: Path, tensors: Mapping[str, Mapping[str, Tensor]], info: Mapping[str, Any]) -> None:
@@ -174,9 +160,8 @@ def save_state(path: Path, tensors: Mapping[str, Mapping[str, Tensor]], info: Ma
         temporary.mkdir(parents=True)
         for name, group in tensors.items():
             save_file(_plain(group), temporary / f"{name}.safetensors")
-        (temporary / "state.json").write_text(
-            json.dumps({"format": FORMAT, **info}, indent=1), encoding="utf-8"
-        )
+        state = json.dumps({"format": FORMAT, **info}, indent=1)
+        (temporary / "state.json").write_text(state, encoding="utf-8")
         for written in temporary.iterdir():
             flush(written)
         if path.exists():
@@ -190,16 +175,11 @@ def save_state(path: Path, tensors: Mapping[str, Mapping[str, Tensor]], info: Ma
 
 
 def load_state(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """Read a resume state.
-
-    Raises:
-        CheckpointError: missing, damaged, or of another format.
-    """
+    """Return the tensors and the information of a resume state; CheckpointError: missing, damaged, another format."""
     try:
         info = json.loads((path / "state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as bad:
         raise CheckpointError(f"{path}: no readable state: {bad}") from None
     if not isinstance(info, dict) or info.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a state of format {FORMAT}")
-    tensors = {file.stem: read_safetensors(file) for file in sorted(path.glob("*.safetensors"))}
-    return tensors, info
+    return {file.stem: read_safetensors(file) for file in sorted(path.glob("*.safetensors"))}, info
