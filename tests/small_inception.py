@@ -35,5 +35,5 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "small.pth"
     path.write_bytes(b"weights of the small network")
     monkeypatch.setenv(INCEPTION.variable, str(path))
-    monkeypatch.setattr("gtool.eval.features.load_inception", lambda *_, **__: Small())
+    monkeypatch.setattr("gtool.eval.scores.load_inception", lambda *_, **__: Small())
     return path

@@ -47,15 +47,6 @@ CIRCLES_LEFT = {
     "gtool.data.files",
     "gtool.data.open",
     "gtool.data.tables",
-    "gtool.eval.features",
-    "gtool.eval.image_checks",
-    "gtool.eval.image_sets",
-    "gtool.eval.options",
-    "gtool.eval.paired",
-    "gtool.eval.processes",
-    "gtool.eval.reference",
-    "gtool.eval.run",
-    "gtool.eval.scores",
     "gtool.models.gansformer.config",
     "gtool.models.gansformer.flops",
     "gtool.models.transgan.config",
@@ -76,14 +67,6 @@ LATE_LEFT = {
     "gtool.data.label_text",
     "gtool.data.open",
     "gtool.errors",
-    "gtool.eval.diagnostics.attention",
-    "gtool.eval.diagnostics.map_agreement",
-    "gtool.eval.diagnostics.reconstruction",
-    "gtool.eval.gates",
-    "gtool.eval.paired",
-    "gtool.eval.processes",
-    "gtool.eval.report.outputs",
-    "gtool.eval.run",
     "gtool.export.run",
     "gtool.io.hub",
     "gtool.io.video",
@@ -125,7 +108,6 @@ LATE_LEFT = {
     "gtool.train.tokenizer_trainer",
 }
 TWICE_LEFT = {
-    "gtool.eval.diagnostics.Subject",
     "gtool.metrics.features.Published",
     "gtool.models.transgan.DiscriminatorStage",
     "gtool.models.transgan.GeneratorStage",
@@ -134,21 +116,10 @@ TWICE_LEFT = {
     "gtool.train.Trainer",
 }
 REQUESTS_LEFT = {
-    "gtool.cli.eval",
     "gtool.cli.export",
     "gtool.cli.paint",
     "gtool.cli.sample",
     "gtool.cli.train",
-    "gtool.eval.composed",
-    "gtool.eval.diagnostics.attention",
-    "gtool.eval.diagnostics.map_agreement",
-    "gtool.eval.diagnostics.reconstruction",
-    "gtool.eval.features",
-    "gtool.eval.options",
-    "gtool.eval.paired",
-    "gtool.eval.reference",
-    "gtool.eval.run",
-    "gtool.eval.scores",
     "gtool.export.run",
     "gtool.models.prior.autoregressive",
     "gtool.models.prior.conditional_generator",
@@ -163,11 +134,10 @@ REQUESTS_LEFT = {
     "gtool.train.run",
 }
 MODELS_LEFT = {
-    "gtool.eval.run",
     "gtool.sample.options",
     "gtool.train.prior_tokenizer",
 }
-LONG_LEFT = set[str]()
+LONG_LEFT = {"gtool.paint.video.paint_video"}
 
 
 def _name(path: Path) -> str:

@@ -1,13 +1,18 @@
-"""`gtool eval`: its options."""
+"""`gtool eval`: its options. The flags of metrics follow from gtool.metrics.registry."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from gtool.cli.options import Device, Json
+from gtool.cli.options import DEVICE, OUTPUT, Device, Json, Precision
+from gtool.errors import RecipeError
+from gtool.eval.gates import DIAGNOSTICS, parse_gates
+from gtool.metrics.registry import METRICS
 
 EXAMPLES = """Examples:
 
@@ -19,7 +24,7 @@ EXAMPLES = """Examples:
 
 `gtool eval samples/ photos/ --kid --json` : two folders
 
-`gtool eval --attention` : a table of scores beside four baselines, and a sheet of pictures
+`gtool eval --attention` : a table of scores beside four baselines, and a sheet of images
 
 `gtool eval runs/vqgan-scenes-000 --reconstruction` : of a tokenizer, or of that in a prior; held-out images
 
@@ -29,14 +34,38 @@ EXAMPLES = """Examples:
 
 `gtool eval --reference cifar10 --resolution 32 --export-reference cifar10.npz` : statistics alone, for later scores
 
-`gtool eval painted/ originals/ --paired` : PSNR, SSIM and L1, picture by picture
+`gtool eval painted/ originals/ --paired --lpips` : PSNR, SSIM, L1 and LPIPS, picture by picture
 
 `gtool eval RUN --max fid=20 --max kid=0.01:warn -o result.json -o junit.xml -o report.html` : gates for pipelines
 
 `gtool eval RUN --baseline main.json --max-regress fid=5%` : no worse than an earlier result"""
-OUTPUTS = "`.json`, `.jsonl` (adds a line), `.xml` (JUnit), `.md` or `.html`"
+METRIC, REFERENCE, GATES = "Metrics", "Reference", "Gates"
 
 
+def option(text: str, panel: str | None = None, *names: str, **more: Any) -> Any:
+    """Return an option with its help and the panel of the help page that it stands in."""
+    return typer.Option(*names, help=text, rich_help_panel=panel, **more)
+
+
+def with_metric_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command a flag for each metric and diagnostic, behind its first parameter; they arrive by keyword."""
+    signature = inspect.signature(command, eval_str=True)
+    target, *others = (one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD)
+    helps = {name: metric.help for name, metric in METRICS.items()} | DIAGNOSTICS
+    flags = [
+        inspect.Parameter(
+            f"ask_{name}",  # `is` alone is a word of Python
+            inspect.Parameter.KEYWORD_ONLY,
+            default=False,
+            annotation=Annotated[bool, option(f"{text}.", METRIC, f"--{name.replace('_', '-')}")],
+        )
+        for name, text in helps.items()
+    ]
+    command.__signature__ = signature.replace(parameters=[target, *flags, *others])  # type: ignore[attr-defined]
+    return command
+
+
+@with_metric_flags
 def evaluate(
     targets: Annotated[
         list[str] | None,
@@ -45,195 +74,145 @@ def evaluate(
             "one to compare it with."
         ),
     ] = None,
-    fid: Annotated[
-        bool, typer.Option("--fid", help="Frechet Inception distance; needs Inception weights.")
-    ] = False,
-    kid: Annotated[
-        bool, typer.Option("--kid", help="Kernel Inception distance; unbiased, for few images.")
-    ] = False,
-    inception_score: Annotated[
-        bool, typer.Option("--is", help="Inception score: sure and varied classes; needs no reference.")
-    ] = False,
-    pr: Annotated[
-        bool, typer.Option("--pr", help="Precision and recall: who lies among the other set's nearest 3.")
-    ] = False,
-    density: Annotated[
-        bool, typer.Option("--density", help="Density and coverage: the same of 5, robust to outliers.")
-    ] = False,
-    infinity: Annotated[
-        bool,
-        typer.Option("--fid-infinity", help="FID of endless images, from 10,000 or more, by their trend."),
-    ] = False,
-    clip_fid: Annotated[
-        bool,
-        typer.Option("--clip-fid", help="FID of CLIP's features, which know more than ImageNet's classes."),
-    ] = False,
-    rfd: Annotated[
-        bool, typer.Option("--rfd", help="Frechet distance of random features; needs no weights.")
-    ] = False,
-    swd: Annotated[
-        bool, typer.Option("--swd", help="Sliced Wasserstein distance of patches; needs none.")
-    ] = False,
-    attention: Annotated[
-        bool,
-        typer.Option(
-            "--attention", help="How far attention finds the objects of built-in scenes; needs none."
-        ),
-    ] = False,
-    reconstruction: Annotated[
-        bool,
-        typer.Option(
-            "--reconstruction",
-            help="How near a tokenizer's pictures are to the originals, and which codes it uses.",
-        ),
-    ] = False,
-    map_agreement: Annotated[
-        bool,
-        typer.Option("--map-agreement", help="How far pictures of scenes show what their label maps say."),
-    ] = False,
-    paired: Annotated[
-        bool,
-        typer.Option(
-            "--paired", help="PSNR, SSIM and L1 of pictures that have the same name in two folders."
-        ),
-    ] = False,
-    lpips_vgg: Annotated[
-        Path | None, typer.Option(help="VGG16 of torchvision: adds LPIPS to --paired.")
-    ] = None,
-    lpips_heads: Annotated[Path | None, typer.Option(help="The linear heads that LPIPS needs too.")] = None,
+    *,
     num: Annotated[
         int | None,
-        typer.Option(
+        option(
+            "Number of images of each set. Default: generated 10000, or 2000 where rfd and swd alone are asked for; "
+            "--attention up to 1000; --map-agreement 256; folders all.",
             min=2,
-            help="Images on each side; default 2000, with --fid or --kid 10000, --attention up to 1000, "
-            "--map-agreement 256, folders: all.",
         ),
     ] = None,
+    seed: Annotated[int, option("Random seed of the images and of the subsets.")] = 0,
+    resolution: Annotated[
+        int | None, option("Crop and resize the images of folders to this many pixels.", min=16)
+    ] = None,
+    fit: Annotated[
+        bool, option("Squeeze images that are not square instead of cropping.", None, "--fit")
+    ] = False,
+    strict: Annotated[
+        bool, option("Refuse folders with files that are no images.", None, "--strict")
+    ] = False,
+    skip_bad: Annotated[int, option("Leave out up to this many images that cannot be read.", min=0)] = 0,
     reference: Annotated[
         str | None,
-        typer.Option(
-            help="What is real: a data set's name, a folder, statistics (.npz, or `clean-fid:cifar10-32-train`); "
-            "default the run's own data."
+        option(
+            "Real images: a data set's name, a folder, or statistics (.npz, or `clean-fid:cifar10-32-train`). "
+            "Default: the run's own data.",
+            REFERENCE,
         ),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="Split of the reference; default that of the training.")
+        str | None, option("Split of the reference. Default: that of the training.", REFERENCE)
     ] = None,
     mode: Annotated[
-        str, typer.Option(help="Of Inception: `clean`, `legacy_tensorflow` or `legacy_pytorch`.")
+        str, option("Resizing for Inception: `clean`, `legacy_tensorflow` or `legacy_pytorch`.", REFERENCE)
     ] = "clean",
-    weights: Annotated[Path | None, typer.Option(help="File with the Inception weights.")] = None,
-    clip_weights: Annotated[
-        Path | None, typer.Option(help="File with the weights of CLIP ViT-B/32, for --clip-fid.")
-    ] = None,
-    preview: Annotated[
-        bool, typer.Option("--preview", help="Networks in bf16: faster, and comparable with nothing.")
-    ] = False,
-    resolution: Annotated[
-        int | None, typer.Option(min=16, help="Crop and resize folders to so many pixels.")
-    ] = None,
-    num_processes: Annotated[int | None, typer.Option(min=1, help="Score by so many processes.")] = None,
+    weights: Annotated[Path | None, option("File with the Inception weights.", REFERENCE)] = None,
+    clip_weights: Annotated[Path | None, option("File with the CLIP ViT-B/32 weights.", REFERENCE)] = None,
     export_reference: Annotated[
         Path | None,
-        typer.Option(
-            help="Also write mu and sigma of the reference to this .npz; without anything to score, only that."
-        ),
-    ] = None,
-    fit: Annotated[
-        bool, typer.Option("--fit", help="Squeeze images that are not square, where the crop is the default.")
-    ] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse folders with files that are no images.")
-    ] = False,
-    skip_bad: Annotated[int, typer.Option(min=0, help="Leave out up to so many unreadable images.")] = 0,
-    seed: Annotated[int, typer.Option(help="Chooses the latents and the subsets.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward; changes no result.")] = 32,
-    device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="Of the generator: `auto`, `bf16` or `fp32`.")] = "auto",
-    output: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help=f"Write the result too, by suffix: {OUTPUTS}; repeatable.",
+        option(
+            "Also write mean and covariance of the reference's Inception features to this .npz; without anything to "
+            "score, only that.",
+            REFERENCE,
         ),
     ] = None,
     maximum: Annotated[
         list[str] | None,
-        typer.Option("--max", metavar="METRIC=X", help="Gate: `fid=20`, or `fid=20:warn`; repeatable."),
+        option(
+            "Exit with status 4 where a score is higher: `fid=20`; only warn: `fid=20:warn`; repeatable.",
+            GATES,
+            "--max",
+            metavar="METRIC=X",
+        ),
     ] = None,
     minimum: Annotated[
         list[str] | None,
-        typer.Option("--min", metavar="METRIC=X", help="Gate: `recall=0.3`; repeatable."),
+        option("The same where it is lower: `recall=0.3`; repeatable.", GATES, "--min", metavar="METRIC=X"),
     ] = None,
     baseline: Annotated[
-        Path | None, typer.Option(help="An earlier result (.json, or the last of .jsonl) to compare with.")
+        Path | None, option("An earlier result (.json, or the last of .jsonl) to compare with.", GATES)
     ] = None,
     max_regress: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
+            "How much worse than the baseline a score may be: `fid=5%` or `fid=0.3`; repeatable.",
+            GATES,
             metavar="METRIC=X",
-            help="Gate: how much worse than the baseline, `fid=5%` or `fid=0.3`; repeatable.",
         ),
     ] = None,
     exit_zero: Annotated[
-        bool, typer.Option("--exit-zero", help="Report gates that are not met, and end with 0 all the same.")
+        bool, option("Exit with status 0 even where gates fail.", GATES, "--exit-zero")
     ] = False,
+    output: Annotated[
+        list[Path] | None,
+        option(
+            "Also write the result, by suffix: `.json`, `.jsonl` (adds a line), `.xml` (JUnit), `.md` or `.html`; "
+            "repeatable.",
+            OUTPUT,
+            "--output",
+            "-o",
+        ),
+    ] = None,
     gitlab_metrics: Annotated[
-        Path | None, typer.Option(help="Write `name value` lines, for GitLab's metrics report.")
+        Path | None, option("Write `name value` lines, for GitLab's metrics report.", OUTPUT)
     ] = None,
     as_json: Json = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    preview: Annotated[
+        bool,
+        option(
+            "Compute features in bf16: faster, and not comparable with other scores.", DEVICE, "--preview"
+        ),
+    ] = False,
+    batch_size: Annotated[int, option("Images per forward; changes no result.", DEVICE, min=1)] = 32,
+    num_processes: Annotated[
+        int | None, option("Number of processes on this machine.", DEVICE, min=1)
+    ] = None,
+    **asked: Any,
 ) -> None:
     """Score images: FID and KID by clean-fid's protocol, or rfd and swd, which work offline.
 
     A gate asks for its metric by itself. The exit status is 4 when a gate is not met.
     """
-    from gtool.errors import RecipeError
-    from gtool.eval.options import Request
-    from gtool.eval.report.outputs import Demands
-    from gtool.eval.run import evaluate as run_evaluate
+    from gtool.eval.options import EvalOptions, complete
 
-    flags = {"fid": fid, "kid": kid, "is": inception_score, "pr": pr, "density": density}
-    flags |= {"fid_infinity": infinity, "clip_fid": clip_fid, "rfd": rfd, "swd": swd}
-    named = targets or []
-    if len(named) > 2:
-        raise RecipeError(f"{named[2]}: a third target; two are compared")
-    request = Request(
-        target=named[0] if named else None,
-        other=named[1] if len(named) > 1 else None,
-        metrics=tuple(name for name, wanted in flags.items() if wanted),
-        attention=attention,
-        reconstruction=reconstruction,
-        map_agreement=map_agreement,
-        paired=paired,
-        lpips_vgg=lpips_vgg,
-        lpips_heads=lpips_heads,
+    target, other, *more = [*(targets or []), None, None]
+    if any(more):
+        raise RecipeError(f"{more[0]}: a third target; two are compared")
+    options = EvalOptions(
+        target=target,
+        other=other,
+        metrics=tuple(name for name in METRICS if asked[f"ask_{name}"]),
+        diagnostics=tuple(name for name in DIAGNOSTICS if asked[f"ask_{name}"]),
+        gates=parse_gates(maximum or [], minimum or [], max_regress or []),
+        baseline=baseline,
+        exit_zero=exit_zero,
         num=num,
+        seed=seed,
+        resolution=resolution,
+        fit=fit,
+        strict=strict,
+        skip_bad=skip_bad,
         reference=reference,
         split=split,
         mode=mode,
         weights=weights,
         clip_weights=clip_weights,
-        preview=preview,
-        resolution=resolution,
-        num_processes=num_processes,
         export_reference=export_reference,
-        fit=fit,
-        strict=strict,
-        skip_bad=skip_bad,
-        seed=seed,
-        batch_size=batch_size,
+        outputs=tuple(output or ()),
+        gitlab_metrics=gitlab_metrics,
+        as_json=as_json,
         device=device,
         precision=precision,
-        as_json=as_json,
-        demands=Demands(
-            maxima=tuple(maximum or ()),
-            minima=tuple(minimum or ()),
-            regressions=tuple(max_regress or ()),
-            baseline=baseline,
-            exit_zero=exit_zero,
-            outputs=tuple(output or []),
-            gitlab_metrics=gitlab_metrics,
-        ),
+        preview=preview,
+        batch_size=batch_size,
+        num_processes=num_processes,
     )
-    run_evaluate(request)
+    options = complete(options)
+
+    from gtool.eval.run import run
+
+    run(options)

@@ -13,7 +13,7 @@ Decisions where libraries differ, or say nothing:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -25,14 +25,11 @@ from gtool.data.inspect_images import repeated_stems as find_repeated_stems
 from gtool.data.names import find_dataset
 from gtool.errors import DataError
 
-if TYPE_CHECKING:
-    from gtool.eval.image_sets import Wanted
-
 SHOWN = 3  # names in a line
 KEPT = 20  # names in the record
 
 
-def look_beside(source: ImageDataset, wanted: Wanted) -> dict[str, Any]:
+def check_files(source: ImageDataset, dataset: str, *, strict: bool) -> dict[str, Any]:
     """Say what else lies in a folder or zip; returns the beginnings of its part of the record.
 
     Raises:
@@ -40,12 +37,13 @@ def look_beside(source: ImageDataset, wanted: Wanted) -> dict[str, Any]:
     """
     if source.kind not in ("folder", "zip"):
         return {}
-    ignored = list_ignored(find_dataset(wanted.dataset), arrays=True)
+    ignored = list_ignored(find_dataset(dataset), arrays=True)
     if ignored:
         text = (
-            f"{source.name}: {_files(len(ignored))} no images: {count_suffixes(ignored)} ({_some(ignored)})"
+            f"{source.name}: {'1 file is' if len(ignored) == 1 else f'{len(ignored):,} files are'} no images: "
+            f"{count_suffixes(ignored)} ({_some(ignored)})"
         )
-        if wanted.strict:
+        if strict:
             raise DataError(f"{text}; move them away, or leave out --strict")
         console.notice(f"{text}; left out")
     twins = find_repeated_stems([source.name_of(index) for index in range(len(source))])
@@ -57,13 +55,15 @@ def look_beside(source: ImageDataset, wanted: Wanted) -> dict[str, Any]:
     return {"ignored": {"count": len(ignored), "names": ignored[:KEPT]}} if ignored else {}
 
 
-def look_at(source: ImageDataset, places: np.ndarray, wanted: Wanted, makeup: dict[str, Any]) -> str:
+def check_images(
+    source: ImageDataset, places: np.ndarray, makeup: dict[str, Any], *, square: bool = False
+) -> str:
     """Look at the images that will be scored, complete `makeup` and return a hash of their content.
 
     Pixels are not decoded: scoring does that, and `find_damaged` says more when it fails.
 
     Raises:
-        DataError: files that are no images, or some that are not square and keep their size.
+        DataError: files that are no images, or some that are not square, where they have to be.
     """
     if source.is_drawn:
         makeup["formats"] = {"drawn": len(places)}
@@ -71,7 +71,7 @@ def look_at(source: ImageDataset, places: np.ndarray, wanted: Wanted, makeup: di
     seen = _inspect(source, places, f"looking at {source.name}", decode=False)
     if seen.unread:
         find_damaged(source, places, 0, {})  # raises, and names those with sound headers too
-    if wanted.resolution is None and seen.oblong and wanted.crop != "fit":
+    if square and seen.oblong:
         raise DataError(
             f"{source.name}: {seen.num_oblong:,} images are not square ({_some(seen.oblong, seen.num_oblong)}); "
             "--resolution R crops them, --fit squeezes them as every protocol would"
@@ -133,10 +133,6 @@ def tolerate(
         kept = makeup.setdefault("skipped", [])
         kept += [{"name": name, "reason": reason} for name, reason in unread][: KEPT - len(kept)]
         makeup["num_skipped"] = total
-
-
-def _files(count: int) -> str:
-    return "1 file is" if count == 1 else f"{count:,} files are"
 
 
 def _some(names: Sequence[str], total: int | None = None) -> str:

@@ -1,9 +1,10 @@
-"""The two sides of a comparison: images that a generator makes, and images of a folder or data set."""
+"""Sets of images that are scored: made by a model, or stored in a folder, data set or array; all with one interface."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,57 +14,207 @@ import torch
 from torch import Tensor
 
 from gtool import console
+from gtool.config.recipe import recipe_of_weights
+from gtool.data.conditions import ids_of_depth, ids_of_maps
 from gtool.data.dataset import ImageDataset
+from gtool.data.held_out import held_out_of
+from gtool.data.loader import read_conditions
 from gtool.data.open import open_dataset
 from gtool.data.pixel_cache import load_images
 from gtool.data.threads import in_order
-from gtool.errors import DataError, printable
-from gtool.eval.image_checks import find_damaged, look_at, look_beside, tolerate
+from gtool.errors import CheckpointError, DataError, printable
+from gtool.eval.image_checks import check_files, check_images, find_damaged, tolerate
 from gtool.io.image import UnreadableImage, quiet_pillow
-from gtool.models.generate import batches
-from gtool.nn.ranges import to_uint8
+from gtool.metrics.images import as_tensor
+from gtool.models.generate import TrainedModel, load_model
+from gtool.models.prior.pipeline import encode_condition
+from gtool.models.prior.sampling import BATCH
 from gtool.runtime.device import Compute
 from gtool.runtime.random import derive_seed, permutation
 
 Batch = Tensor | list[Tensor]  # uint8 (n, 3, H, W), or n images (3, H, W) of different sizes
 
 
-class Candidate(Protocol):
-    """Images that are scored, in an order of their own."""
+class ImageSet(Protocol):
+    """Images in an order of their own.
+
+    grain: images that are made at once; shares of processes begin at multiples of it.
+    """
 
     @property
     def count(self) -> int: ...
 
-    def part(self, start: int, stop: int) -> Candidate: ...
+    @property
+    def grain(self) -> int: ...
 
-    def batches(self, batch_size: int) -> Iterator[Batch]: ...
+    def batches(self, batch_size: int, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
+        """Yield images `start` to `stop`, batch after batch."""
+        ...
+
+
+# Images that a model makes.
 
 
 @dataclass(frozen=True)
-class Generated:
-    """Images that a generator makes as they are asked for; image i is a function of (seed, i)."""
+class GeneratedImages:
+    """Images that a model makes as they are asked for; image i is a function of (seed, i).
 
-    generator: torch.nn.Module
-    compute: Compute
+    condition: from image numbers (n,) to what a prior samples them from; None without.
+    """
+
+    model: TrainedModel
     seed: int
     count: int
-    start: int = 0  # number of the first image
+    condition: Callable[[Tensor], Tensor] | None = None
 
-    def part(self, start: int, stop: int) -> Generated:
-        """Return images `start` to `stop` alone."""
-        return replace(self, start=self.start + start, count=stop - start)
+    @property
+    def grain(self) -> int:
+        return BATCH if self.model.samples_from == "codes" else 1
 
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        """Yield uint8 (b, 3, R, R); DataError for values that are not finite, which would become grey levels."""
-        indices = torch.arange(self.start, self.start + self.count)
-        done = self.start
-        for images, _ in batches(self.generator, self.seed, indices, self.compute, batch_size=batch_size):
-            if not torch.isfinite(images).all():
-                raise DataError(
-                    f"the generator makes values that are not finite (images {done} to {done + len(images) - 1})"
-                )
-            done += len(images)
-            yield to_uint8(images).cpu()
+    def batches(self, batch_size: int, start: int = 0, stop: int | None = None) -> Iterator[Tensor]:
+        indices = torch.arange(start, self.count if stop is None else stop)
+        if self.model.samples_from == "codes":
+            batch_size = BATCH  # another one would change images
+        yield from self.model.batches(indices, self.seed, condition=self.condition, batch_size=batch_size)
+
+
+def open_generated(
+    path: Path, compute: Compute, *, num: int, seed: int
+) -> tuple[GeneratedImages, dict[str, Any]]:
+    """Load a model; return `num` images that it makes, and what a record says of them.
+
+    Raises:
+        CheckpointError: damaged weights, or of a model that makes no images.
+        DataError: the data set that conditions are taken from is not here.
+    """
+    model = load_model(path, compute=compute)
+    if model.samples_from != "codes":
+        return GeneratedImages(model, seed, num), {}
+    condition, origin = _conditions(model, num, seed)
+    about = {"sampling": {"top_k": model.default_params.top_k, "conditions": origin}}
+    return GeneratedImages(model, seed, num, condition), about
+
+
+def _conditions(model: TrainedModel, num: int, seed: int) -> tuple[Callable[[Tensor], Tensor] | None, str]:
+    """Return what gives the conditions of image numbers (n,), and where they are taken from, in words.
+
+    They are held-out ones of the training's data where there are enough of them, else all, by the seed.
+    """
+    kind = model.network.prior.config.condition
+    if kind == "none":
+        return None, "nothing"
+    recipe = recipe_of_weights(model.meta, model.path)
+    if recipe is None:
+        raise CheckpointError(
+            f"{model.path}: does not say what it was trained on, and samples from its {kind}"
+        )
+    images, kept = held_out_of(recipe, model.compute, "another run")
+    places, which = kept, "held-out"
+    if num > len(kept):
+        places, which = np.arange(len(images)), "all"
+        console.notice(
+            f"only {len(kept):,} images were kept aside: conditions of all {len(images):,} are used"
+        )
+    places = places[permutation(len(places), derive_seed("eval-conditions", seed))]
+
+    def conditions(indices: Tensor) -> Tensor:
+        found = read_conditions(images, places[indices.numpy() % len(places)])
+        if kind == "class":
+            return found[:, None]
+        cell_ids = ids_of_maps if kind == "segmentation" else ids_of_depth
+        return encode_condition(model.network, found, model.compute, cell_ids)
+
+    return conditions, f"{kind} of {recipe.data.dataset}, {which}"
+
+
+# Images that are stored.
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """Which images, and how they are read; `resolution` None keeps the images' own size.
+
+    crop: `center` or `fit`; of images that keep their size, whether those that are not square are accepted.
+    columns: of image, label and label map in a table.
+    sized: the resolution was asked for, and is not that of a model; then it is part of the name.
+    skip_bad: how many images may be unreadable; None is any number, as in training.
+    strict: refuse a folder with files that are no images.
+    """
+
+    dataset: str
+    split: str = "train"
+    resolution: int | None = None
+    crop: str = "center"
+    columns: tuple[str | None, str | None, str | None] = (None, None, None)
+    num_images: int | None = None
+    cache_gb: float = 4.0
+    skip_bad: int | None = 0
+    strict: bool = False
+    sized: bool = False
+
+    @property
+    def name(self) -> str:
+        """`cifar10-train` for a data set with splits, the bare name for a folder; behind it `@32px` and `@fit`."""
+        path = Path(self.dataset).expanduser()
+        name = path.resolve().name if path.exists() else f"{self.dataset.split('/')[-1]}-{self.split}"
+        size = f"@{self.resolution}px" if self.sized else ""
+        return printable(name) + size + ("@fit" if self.crop == "fit" else "")
+
+    def open(self) -> ImageDataset:
+        """Open the data set, and say what was chosen in place of what was asked for."""
+        image, label, segmentation = self.columns
+        source = open_dataset(
+            self.dataset,
+            split=self.split,
+            image_column=image,
+            label_column=label,
+            segmentation_column=segmentation,
+            num_images=self.num_images,
+            resolution=self.resolution,
+            arrays=True,
+        )
+        if source.note:
+            console.notice(source.note)
+        return source
+
+
+@dataclass(frozen=True)
+class StoredImages:
+    """Chosen images of a folder, data set or array; `images` is a pixel array (N, 3, R, R) or `NativeImages`."""
+
+    name: str  # as in protocol strings
+    images: Any
+    chosen: np.ndarray
+    key: dict[str, str | int]  # what the pixels depend on
+    makeup: dict[str, Any] = field(default_factory=dict)  # for the record: formats, modes, what was left out
+    source: ImageDataset | None = None
+    places: np.ndarray | None = None  # of `images` in the source
+    grain: int = 1
+
+    @property
+    def count(self) -> int:
+        return len(self.chosen)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of files or rows."""
+        if self.source is None or self.places is None:
+            return []
+        return [self.source.name_of(int(place)) for place in self.places[self.chosen]]
+
+    def subset(self, places: np.ndarray) -> StoredImages:
+        """Return the images at these places (n,) alone."""
+        return replace(self, chosen=self.chosen[places])
+
+    def batches(self, batch_size: int, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
+        chosen = self.chosen[start:stop]
+        if isinstance(self.images, NativeImages):
+            images = self.images.read_all(chosen, ahead=batch_size)
+            while group := list(islice(images, batch_size)):
+                yield group
+            return
+        for first in range(0, len(chosen), batch_size):
+            yield torch.from_numpy(np.array(self.images[chosen[first : first + batch_size]]))
 
 
 class NativeImages:
@@ -85,7 +236,11 @@ class NativeImages:
         return one_size(list(self.read_all(index)), self.source.name)
 
     def read_all(self, index: np.ndarray, ahead: int = 0) -> Iterator[Tensor]:
-        """Yield images in order, decoded by all cores, so many ahead; DataError names all that are damaged."""
+        """Yield images uint8 (3, H, W) in order, decoded by all cores, so many ahead.
+
+        Raises:
+            DataError: damaged images; names all of them.
+        """
         places = self.places[index]
         try:
             with quiet_pillow():
@@ -108,126 +263,86 @@ def one_size(images: Batch, name: str) -> Tensor:
     return torch.stack(images)
 
 
-@dataclass(frozen=True)
-class Stored:
-    """Chosen images of a folder or data set; `images` is a pixel array (N, 3, R, R) or `NativeImages`."""
-
-    name: str  # as in protocol strings
-    images: Any
-    chosen: np.ndarray
-    key: dict[str, str | int]  # what the pixels depend on
-    makeup: dict[str, Any]  # for the record: formats, modes, what was left out
-
-    @property
-    def count(self) -> int:
-        return len(self.chosen)
-
-    def part(self, start: int, stop: int) -> Stored:
-        """Return images `start` to `stop` alone."""
-        return replace(self, chosen=self.chosen[start:stop])
-
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        if isinstance(self.images, NativeImages):
-            yield from _grouped(self.images.read_all(self.chosen, ahead=batch_size), batch_size)
-            return
-        for start in range(0, self.count, batch_size):
-            yield torch.from_numpy(np.array(self.images[self.chosen[start : start + batch_size]]))
-
-
-def _grouped(images: Iterator[Tensor], size: int) -> Iterator[list[Tensor]]:
-    while group := list(islice(images, size)):
-        yield group
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """How to open a folder or data set; `resolution` None keeps the images' own size.
-
-    crop: `center` or `fit`; of images that keep their size, whether those that are not square are accepted.
-    sized: the resolution was asked for, and is not that of a model; then it is part of the name.
-    skip_bad: how many images may be unreadable; None is any number, as in training.
-    strict: refuse a folder with files that are no images.
-    """
-
-    dataset: str
-    split: str
-    resolution: int | None
-    crop: str = "center"
-    columns: tuple[str | None, str | None, str | None] = (None, None, None)
-    num_images: int | None = None
-    cache_gb: float = 4.0
-    skip_bad: int | None = 0
-    strict: bool = False
-    sized: bool = False
-
-
-def open_stored(wanted: Wanted, num: int | None, seed: int) -> Stored:
-    """Open a data set and choose all its images, or `num` of them by the seed; look at each before it is scored.
+def open_stored(spec: ImageSpec, num: int | None, seed: int) -> StoredImages:
+    """Open a data set and choose all its images, or `num` of them by the seed; check each before it is scored.
 
     Raises:
         DataError: nothing there, more unreadable images than tolerated, images that are not square.
     """
-    image, label, segmentation = wanted.columns
-    source = open_dataset(
-        wanted.dataset,
-        split=wanted.split,
-        image_column=image,
-        label_column=label,
-        segmentation_column=segmentation,
-        num_images=wanted.num_images,
-        resolution=wanted.resolution,
-        arrays=True,
-    )
-    if note := getattr(source, "note", None):
-        console.notice(note)
-    makeup = look_beside(source, wanted)
+    source = spec.open()
+    makeup = check_files(source, spec.dataset, strict=spec.strict)
     places = np.arange(len(source))
     images: Any
-    if wanted.resolution is not None:
-        images, places = _load(source, wanted, makeup)
+    if spec.resolution is not None:
+        images, places = _load_pixels(source, spec, makeup)
     else:
-        if wanted.skip_bad != 0:
-            places = np.delete(places, find_damaged(source, places, wanted.skip_bad, makeup))
+        if spec.skip_bad != 0:
+            places = np.delete(places, find_damaged(source, places, spec.skip_bad, makeup))
         images = NativeImages(source, places)
-    chosen = np.arange(len(places))
-    if num is not None and num < len(places):
-        chosen = np.sort(permutation(len(places), derive_seed("eval", seed))[:num])
+    chosen = _choose(len(places), num, seed)
     is_part = len(chosen) < len(places)
     if is_part:
         makeup["chosen_from"] = len(places)
     if len(chosen) < 2:
         raise DataError(f"{source.name}: {len(chosen)} images can be read; at least 2 are needed")
-    content = look_at(source, places[chosen], wanted, makeup)
-    key: dict[str, str | int] = {"source": content, "resolution": wanted.resolution or 0}
-    key |= {"crop": wanted.crop, "num": len(chosen), "seed": seed if is_part else 0}
-    return Stored(short_name(wanted), images, chosen, key, makeup)
+    square = spec.resolution is None and spec.crop != "fit"
+    content = check_images(source, places[chosen], makeup, square=square)
+    key: dict[str, str | int] = {"source": content, "resolution": spec.resolution or 0}
+    key |= {"crop": spec.crop, "num": len(chosen), "seed": seed if is_part else 0}
+    return StoredImages(spec.name, images, chosen, key, makeup, source, places)
 
 
-def _load(source: ImageDataset, wanted: Wanted, makeup: dict[str, Any]) -> tuple[Any, np.ndarray]:
+def spec_of_training(meta: dict[str, Any], path: Path, split: str | None = None) -> ImageSpec:
+    """Return how to open the data set that weights were trained on, or another split of it.
+
+    Raises:
+        CheckpointError: the weights do not say what they were trained on.
+    """
+    data = meta.get("recipe", {}).get("data", {})
+    if "dataset" not in data:
+        raise CheckpointError(
+            f"{path}: does not say what it was trained on; name a data set with --reference"
+        )
+    image, label, segmentation = (data.get(f"{kind}_column") for kind in ("image", "label", "segmentation"))
+    return ImageSpec(
+        data["dataset"],
+        split or data["split"],
+        meta["config"]["resolution"],
+        data["crop"],
+        (image, label, segmentation),
+        data.get("num_images") if split in (None, data["split"]) else None,
+        data["cache_gb"],
+        skip_bad=None,  # what training could not read is left out here too
+    )
+
+
+def open_array(images: Any, num: int | None, seed: int, name: str = "array") -> StoredImages:
+    """Return the images of an array or tensor uint8 (N, 3, H, W), or `num` of them by the seed."""
+    pixels = as_tensor(images).cpu().numpy()
+    content = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()[:24]
+    key: dict[str, str | int] = {"source": content, "resolution": pixels.shape[-1], "num": num or len(pixels)}
+    return StoredImages(name, pixels, _choose(len(pixels), num, seed), key | {"seed": seed})
+
+
+def _choose(count: int, num: int | None, seed: int) -> np.ndarray:
+    """Return the places of `num` of `count` images by the seed, in order; of all where there are no more."""
+    if num is None or num >= count:
+        return np.arange(count)
+    return np.sort(permutation(count, derive_seed("eval", seed))[:num])
+
+
+def _load_pixels(source: ImageDataset, spec: ImageSpec, makeup: dict[str, Any]) -> tuple[Any, np.ndarray]:
     """Return the pixels of one resolution, and which images of the source they are."""
-    assert wanted.resolution is not None
+    assert spec.resolution is not None
     with console.progress(f"reading {source.name}") as update:
         loaded = load_images(
             source,
-            wanted.resolution,
-            crop=wanted.crop,
-            budget_gb=wanted.cache_gb,
+            spec.resolution,
+            crop=spec.crop,
+            budget_gb=spec.cache_gb,
             progress=lambda done, total: update(done, total, f"{done:,} of {total:,} images"),
         )
-    tolerate(loaded.skipped, source.name, wanted.skip_bad, makeup)
-    if not loaded.skipped:
-        return loaded.images, np.arange(len(source))
+    tolerate(loaded.skipped, source.name, spec.skip_bad, makeup)
     left_out = {name for name, _ in loaded.skipped}
-    kept = [index for index in range(len(source)) if source.name_of(index) not in left_out]
+    kept = [i for i in range(len(source)) if not left_out or source.name_of(i) not in left_out]
     return loaded.images, np.array(kept, np.int64)
-
-
-def short_name(wanted: Wanted) -> str:
-    """Return `cifar10-train` for a data set with splits, the bare name for a folder; behind it `@32px` and `@fit`."""
-    path = Path(wanted.dataset).expanduser()
-    name = path.resolve().name if path.exists() else f"{wanted.dataset.split('/')[-1]}-{wanted.split}"
-    return (
-        printable(name)
-        + (f"@{wanted.resolution}px" if wanted.sized else "")
-        + ("@fit" if wanted.crop == "fit" else "")
-    )

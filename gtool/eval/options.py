@@ -1,231 +1,227 @@
-"""What is asked of `gtool eval`: the command line as typed, and as understood; nothing heavy is imported here."""
+"""The options of `gtool eval`: what was typed, checked and completed; nothing heavy is imported here."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from gtool import console
 from gtool.data.names import ARCHIVES, find_dataset
 from gtool.errors import CheckpointError, RecipeError, did_you_mean
-from gtool.eval import paired
-from gtool.eval.gates import scores_of
-from gtool.eval.report.outputs import Demands, Plan, require_place, understand_demands
-from gtool.io.run_folder import find_weights
-from gtool.metrics.features.published import check_statistics, is_statistics, refuse_beyond_statistics
+from gtool.eval.gates import DIAGNOSTICS, Gate, require_comparable
+from gtool.eval.report.files import SUFFIXES
+from gtool.eval.report.record import read_baseline
+from gtool.io import run_folder
+from gtool.metrics.features.published import check_statistics, is_statistics
 from gtool.metrics.registry import METRICS, metrics_of
 
 WITHOUT_WEIGHTS = ("rfd", "swd")
 MODES = ("clean", "legacy_tensorflow", "legacy_pytorch")
-# What looks into a model: the module that scores it and prints its table; whether it compares with a data set.
-LOOKS = {
-    "attention": ("gtool.eval.diagnostics.attention", False),
-    "reconstruction": ("gtool.eval.diagnostics.reconstruction", True),
-    "map_agreement": ("gtool.eval.diagnostics.map_agreement", False),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """The command line of `gtool eval`, as typed."""
+class EvalOptions:
+    """The command line of `gtool eval`.
+
+    metrics: names of gtool.metrics.registry. diagnostics: of `DIAGNOSTICS`.
+    """
 
     target: str | None = None  # run, weights or folder; None = the newest run
-    other: str | None = None  # a second folder, in place of --reference
+    other: str | None = None  # a second folder, in place of `reference`
     metrics: tuple[str, ...] = ()
-    attention: bool = False
-    reconstruction: bool = False
-    map_agreement: bool = False
-    paired: bool = False
-    lpips_vgg: Path | None = None
-    lpips_heads: Path | None = None
+    diagnostics: tuple[str, ...] = ()
     num: int | None = None
     reference: str | None = None
     split: str | None = None
     mode: str = "clean"
-    weights: Path | None = None
+    weights: Path | None = None  # of Inception
     clip_weights: Path | None = None
-    seed: int = 0
-    preview: bool = False
-    batch_size: int = 32
-    resolution: int | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    num_processes: int | None = None
     export_reference: Path | None = None
+    resolution: int | None = None
     fit: bool = False
     strict: bool = False
     skip_bad: int = 0
+    preview: bool = False
+    seed: int = 0
+    batch_size: int = 32
+    device: str = "auto"
+    precision: str = "auto"
+    num_processes: int | None = None
+    gates: tuple[Gate, ...] = ()
+    baseline: Path | None = None
+    exit_zero: bool = False
+    outputs: tuple[Path, ...] = ()
+    gitlab_metrics: Path | None = None
     as_json: bool = False
-    demands: Demands = field(default_factory=Demands)
 
     @property
-    def looks(self) -> list[str]:
-        """What is asked for besides metrics, by its name in the record."""
-        return [name for name in LOOKS if getattr(self, name)]
+    def paired(self) -> tuple[str, ...]:
+        """The metrics that compare pictures of the same name."""
+        return tuple(name for name in self.metrics if METRICS[name].is_paired)
 
     @property
     def only_reference(self) -> bool:
         """Whether nothing is scored: a reference is named, and where its statistics go, and nothing else."""
-        asked = self.metrics or self.looks or self.paired
         named = self.reference is not None and self.export_reference is not None
-        return named and self.target is None and not asked and self.demands == Demands()
+        asked = self.metrics or self.diagnostics or self.gates or self.outputs or self.baseline
+        return named and self.target is None and not (asked or self.gitlab_metrics)
 
     @property
     def needs_reference(self) -> bool:
         """Whether anything real takes part; of a model's images alone there are scores too."""
         return not self.metrics or any(METRICS[name].real for name in self.metrics)
 
-
-@dataclass(frozen=True)
-class Target:
-    """What is scored: a weights file, or a folder (or archive) of images."""
-
-    weights: Path | None
-    folder: str | None
-
     @property
-    def name(self) -> str:
-        return str(self.weights or self.folder)
+    def against_statistics(self) -> bool:
+        """Whether the reference is a mean and covariance, without images."""
+        return self.reference is not None and is_statistics(self.reference)
 
 
-def understand(request: Request) -> tuple[Request, Target, Plan]:
+def find_target(target: str | None) -> tuple[Path | None, str | None]:
+    """Return the weights, or the folder (or archive) of images, that a word means; None is the newest run.
+
+    Raises:
+        CheckpointError: it means nothing.
+    """
+    if target is not None:
+        path, name = Path(target).expanduser(), str(target)
+        is_run = (path / "recipe.toml").is_file() or any(path.glob("weights-*.safetensors"))
+        if (path.is_dir() and not is_run) or path.suffix.lower() in ARCHIVES:
+            # What lies here is scored, even where $GTOOL_DATA knows a set of that name.
+            return None, name if find_dataset(name).path == path else f".{os.sep}{name}"
+    return run_folder.find_weights(target), None
+
+
+def complete(options: EvalOptions) -> EvalOptions:
     """Fill in the defaults and refuse what cannot work before anything is loaded.
 
     Raises:
         RecipeError: options that do not go together, or mean nothing.
         CheckpointError, DataError: files that are not there, or cannot be used.
     """
-    _check_sharing(request)
-    check_export(request)
-    plan = understand_demands(request.demands, tuple(LOOKS))
-    request = _ask_for_gates(request, plan)
-    _refuse_files(request)
-    if request.other is not None and request.reference is not None:
-        raise RecipeError("a second folder and --reference both say what to compare with; give one")
-    if request.other is not None:
-        request = replace(request, reference=str(request.other))
-    target = find_target(request.target)
-    if request.looks and target.weights is None:
-        raise RecipeError(
-            f"{target.folder}: {_flag(request.looks[0])} looks into a model; name a run or weights"
-        )
-    if target.folder is not None and request.reference is None and request.needs_reference:
-        raise RecipeError(
-            f"{target.folder}: a folder is compared with another; name it second, or --reference NAME"
-        )
-    if request.reference is not None and is_statistics(request.reference):
-        check_statistics(request.reference, request.mode)
-    elif request.reference is not None:
-        find_dataset(request.reference)  # raises when the name leads nowhere
-    paired.refuse_unpaired(request, target.folder)
-    _refuse_idle(request)
-    if not request.needs_reference and request.reference is not None:
-        console.notice(f"--{request.metrics[0]} compares with nothing: {request.reference} is not opened")
-    if not request.metrics and not request.looks and not request.paired:
+    _check_values(options)
+    _check_outputs(options)
+    if options.only_reference:
+        _check_reference(options)
+        return options
+    options = _ask_for_gates(options)
+    if options.other is not None:
+        options = replace(options, reference=str(options.other), other=None)
+    _check_together(options)
+    _check_reference(options)
+    if not options.metrics and not options.diagnostics:
         console.notice("no metric was named: rfd and swd, which need no weights (--fid and --kid need them)")
-        request = replace(request, metrics=WITHOUT_WEIGHTS)
-    if request.reference is not None and is_statistics(request.reference):
-        refuse_beyond_statistics(request)
-    return request, target, plan
+        options = replace(options, metrics=WITHOUT_WEIGHTS)
+        _check_reference(options)
+    return options
 
 
-def check_only_reference(request: Request) -> None:
-    """Refuse what no statistics can be made of before anything is loaded.
-
-    Raises:
-        RecipeError, CheckpointError, DataError: as `understand`.
-    """
-    check_export(request)
-    _refuse_files(request)
-    if is_statistics(str(request.reference)):
-        refuse_beyond_statistics(request)
-    find_dataset(str(request.reference))
-
-
-def _check_sharing(request: Request) -> None:
-    """Refuse several processes for what one does alone; RecipeError names the flag."""
-    alone = [*request.looks, *(["paired"] if request.paired else [])]
-    if alone and (request.num_processes or 1) > 1:
-        raise RecipeError(f"{_flag(alone[0])} is not shared out; give it in a call of its own")
-
-
-def check_export(request: Request) -> None:
-    """Refuse statistics that cannot be written where `--export-reference` says.
-
-    Raises:
-        RecipeError: another suffix, or no metric that makes them.
-        CheckpointError: a file could not be written there in the end.
-    """
-    path = request.export_reference
-    if path is None:
-        return
-    if path.suffix.lower() != ".npz":
-        raise RecipeError(f"--export-reference {path}: statistics are an .npz file")
-    require_place(path)
-    made_by = {"fid", "kid", "pr", "density", "fid_infinity"}
-    if not request.only_reference and not made_by & set(request.metrics):
-        raise RecipeError(
-            "--export-reference writes Inception statistics: give --fid too, or --reference and nothing to score"
-        )
-
-
-def _refuse_files(request: Request) -> None:
-    """Refuse a mode that does not exist, and weights that are not there."""
-    if request.mode not in MODES:
-        raise RecipeError(f"--mode {request.mode}: unknown{did_you_mean(request.mode, MODES)}")
-    for flag, path in (("--weights", request.weights), ("--clip-weights", request.clip_weights)):
+def _check_values(options: EvalOptions) -> None:
+    """Refuse a mode that does not exist, files that are not there, and what several processes cannot do."""
+    if options.other is not None and options.reference is not None:
+        raise RecipeError("a second folder and --reference both say what to compare with; give one")
+    if options.mode not in MODES:
+        raise RecipeError(f"--mode {options.mode}: unknown{did_you_mean(options.mode, MODES)}")
+    for flag, path in (("--weights", options.weights), ("--clip-weights", options.clip_weights)):
         if path is not None and not path.is_file():
             raise CheckpointError(f"{path}: no such file ({flag})")
+    alone = [*options.diagnostics, *options.paired]
+    if alone and (options.num_processes or 1) > 1:
+        raise RecipeError(f"{_flag(alone[0])} is computed by one process; leave out --num-processes")
 
 
-def _ask_for_gates(request: Request, plan: Plan) -> Request:
+def _check_outputs(options: EvalOptions) -> None:
+    """Refuse gates without a baseline, and files that could not be written in the end."""
+    relative = [gate for gate in options.gates if gate.kind == "max_regress"]
+    if relative and options.baseline is None:
+        raise RecipeError(f"{relative[0].flag}: worse than what? Name a --baseline")
+    for path in options.outputs:
+        if path.suffix.lower() not in SUFFIXES:
+            raise RecipeError(f"-o {path}: the suffix says what is written: {', '.join(SUFFIXES)}")
+    if options.export_reference is not None and options.export_reference.suffix.lower() != ".npz":
+        raise RecipeError(f"--export-reference {options.export_reference}: statistics are an .npz file")
+    named = [*options.outputs, *filter(None, (options.gitlab_metrics, options.export_reference))]
+    for path in named:
+        if path.is_dir():
+            raise CheckpointError(f"{path}: is a folder; name a file in it")
+        there = next(folder for folder in path.absolute().parents if folder.exists())
+        if not there.is_dir():
+            raise CheckpointError(f"{path}: {there} is no folder")
+        if named.count(path) > 1:
+            raise RecipeError(f"{path}: named twice")
+    if options.baseline is not None:
+        if options.baseline.absolute() in [path.absolute() for path in named]:
+            raise RecipeError(
+                f"-o {options.baseline}: is the baseline, which a worse result would replace; "
+                "write another file, and copy it when the gates are met"
+            )
+        require_comparable(options.baseline, read_baseline(options.baseline), options.gates)
+
+
+def _ask_for_gates(options: EvalOptions) -> EvalOptions:
     """Ask for what gates are about; where nothing is asked for at all, for what the baseline has."""
-    wanted = [gate.metric for gate in plan.gates]
-    if not wanted and not request.metrics and not request.looks and plan.baseline is not None:
-        wanted = scores_of(plan.baseline)
-    flags = ["paired" if METRICS[name].is_paired else name for name in metrics_of(wanted)]
-    # Looks, and whatever else is scored beside METRICS, are switches of the request.
-    switches: dict[str, Any] = {
-        name: True
-        for name in (*flags, *LOOKS)
-        if name in Request.__dataclass_fields__
-        and (name in flags or any(one.startswith(f"{name}.") for one in wanted))
-    }
-    metrics = (*request.metrics, *(flag for flag in flags if flag not in request.metrics))
+    wanted = [gate.metric for gate in options.gates]
+    if not wanted and not options.metrics and not options.diagnostics and options.baseline is not None:
+        wanted = list(read_baseline(options.baseline).get("metrics", {}))
+    metrics = {*options.metrics, *metrics_of(wanted)}
+    diagnostics = {*options.diagnostics, *(name.split(".")[0] for name in wanted)}
     return replace(
-        request,
-        metrics=tuple(name for name in METRICS if name in metrics and not METRICS[name].is_paired),
-        **switches,
+        options,
+        metrics=tuple(name for name in METRICS if name in metrics),
+        diagnostics=tuple(name for name in DIAGNOSTICS if name in diagnostics),
     )
 
 
-def _refuse_idle(request: Request) -> None:
-    """Refuse what says what to compare with where nothing is compared."""
-    if request.metrics or not request.looks:
+def _check_together(options: EvalOptions) -> None:
+    """Refuse a target without what is asked of it, and options that nothing asked for has a use for."""
+    inception = [name for name in options.metrics if METRICS[name].inputs == "inception"]
+    if options.export_reference is not None and not inception:
+        raise RecipeError(
+            "--export-reference writes Inception statistics: give --fid too, or --reference and nothing to score"
+        )
+    weights, folder = find_target(options.target)
+    if options.diagnostics and weights is None:
+        raise RecipeError(f"{folder}: {_flag(options.diagnostics[0])} needs a model; name a run or weights")
+    if options.paired:
+        if folder is None or options.reference is None or options.against_statistics:
+            flag = _flag(options.paired[0])
+            raise RecipeError(f"{flag} compares two folders: gtool eval PICTURES ORIGINALS {flag}")
+        if options.metrics != options.paired or options.diagnostics:
+            raise RecipeError("metrics of pairs go with no other metric; give them alone")
+    if folder is not None and options.reference is None and options.needs_reference:
+        raise RecipeError(f"{folder}: a folder is compared with another; name it second, or --reference NAME")
+    if options.diagnostics and not options.metrics:
+        compares = "reconstruction" in options.diagnostics
+        unused = ("weights", "clip_weights") + (() if compares else ("reference", "split", "resolution"))
+        for name in unused:
+            if getattr(options, name) is not None:
+                why = "needs no such network" if compares else "compares with nothing real"
+                raise RecipeError(
+                    f"{_flag(name)}: {_flag(options.diagnostics[0])} {why}; give a metric too, or leave it out"
+                )
+    if not options.needs_reference and options.reference is not None:
+        console.notice(f"{_flag(options.metrics[0])} has no reference: {options.reference} is not opened")
+
+
+def _check_reference(options: EvalOptions) -> None:
+    """Refuse a reference that is not there, or is not enough for what is asked of it."""
+    if options.reference is None:
         return
-    compares = any(LOOKS[look][1] for look in request.looks)
-    networks = ("weights", "clip_weights")
-    for name in networks if compares else ("reference", "split", "resolution", *networks):
-        if getattr(request, name) is not None:
-            why = "needs no such network" if compares else "compares with nothing real"
-            raise RecipeError(
-                f"{_flag(name)}: {_flag(request.looks[0])} {why}; give a metric too, or leave it out"
-            )
+    if not options.against_statistics:
+        find_dataset(options.reference)  # raises when the name leads nowhere
+        return
+    check_statistics(options.reference, options.mode)
+    others = [METRICS[name].flag for name in options.metrics if not METRICS[name].takes_statistics]
+    if others:
+        raise RecipeError(
+            f"{', '.join(others)}: needs the images of the reference, and {options.reference} holds their mean and "
+            "covariance only; score --fid against it, or name the images"
+        )
+    for name in ("split", "export_reference"):
+        if getattr(options, name) is not None:
+            raise RecipeError(f"{_flag(name)}: {options.reference} is statistics already")
 
 
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
-
-
-def find_target(spec: str | None) -> Target:
-    """Return the weights or the folder that a word means; CheckpointError when it means nothing."""
-    if spec is not None:
-        path, spec = Path(spec).expanduser(), str(spec)
-        is_run = (path / "recipe.toml").is_file() or any(path.glob("weights-*.safetensors"))
-        if (path.is_dir() and not is_run) or path.suffix.lower() in ARCHIVES:
-            place = find_dataset(spec).path
-            # What lies here is scored, even where $GTOOL_DATA knows a set of that name.
-            return Target(None, spec if place == path else f".{os.sep}{spec}")
-    return Target(find_weights(spec), None)

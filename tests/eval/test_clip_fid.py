@@ -188,7 +188,7 @@ def test_doctor_says_what_there_is(nowhere, files, capsys, monkeypatch):
 def file(files, monkeypatch):
     """Let `gtool eval` read tiny encoders, and find one."""
     tiny = partial(load_clip, shape=TINY)
-    monkeypatch.setattr("gtool.eval.features.load_clip", tiny)
+    monkeypatch.setattr("gtool.eval.scores.load_clip", tiny)
     monkeypatch.setenv(CLIP.variable, str(files["Hugging Face"]))
     return files["Hugging Face"]
 
@@ -221,18 +221,20 @@ def test_identical_images_give_zero(file, folders, capsys):
 @pytest.fixture
 def read(monkeypatch):
     """The names of the sets whose images are read, as they are read."""
-    from gtool.eval.image_sets import Stored
+    from gtool.eval.image_sets import StoredImages
 
     names: list[str] = []
-    plain = Stored.batches
-    monkeypatch.setattr(Stored, "batches", lambda self, size: names.append(self.name) or plain(self, size))
+    plain = StoredImages.batches
+    monkeypatch.setattr(
+        StoredImages, "batches", lambda self, *which: names.append(self.name) or plain(self, *which)
+    )
     return names
 
 
 def test_inception_and_clip_look_at_images_once(file, folders, tmp_path, capsys, monkeypatch, read):
     small_inception.install(tmp_path, monkeypatch)
     together = ask(capsys, *folders, "--fid", "--clip-fid")["metrics"]
-    assert read == ["fake", "real", "real"]  # what is kept of the reference is kept for each network
+    assert read == ["real", "real", "fake"]  # what is kept of the reference is kept for each network
     alone = [ask(capsys, *folders, flag)["metrics"] for flag in ("--fid", "--clip-fid")]
     assert together == alone[0] | alone[1]
 
@@ -240,7 +242,7 @@ def test_inception_and_clip_look_at_images_once(file, folders, tmp_path, capsys,
 def test_features_of_the_reference_are_kept(file, folders, capsys, read):
     first, again = (ask(capsys, *folders, "--clip-fid")["metrics"] for _ in range(2))
     assert first == again
-    assert read == ["fake", "real", "fake"]
+    assert read == ["real", "fake", "fake"]
 
 
 def test_a_gate_asks_for_the_metric_by_itself(file, folders, capsys):

@@ -147,7 +147,7 @@ def test_metrics_of_inception_name_their_protocol_and_their_limits(folders, caps
     assert run(["eval", *folders, *asked, "--json"]) == 0
     shown = capsys.readouterr()
     metrics = json.loads(shown.out)["metrics"]
-    assert list(metrics) == ["fid", "kid", "precision", "recall", "density", "coverage", "is", "rfd"]
+    assert list(metrics) == ["fid", "kid", "is", "precision", "recall", "density", "coverage", "rfd"]
     network = f"inception-{digest_of(inception)[:8]}"
     assert metrics["fid"]["protocol"] == f"fid/clean/{network}/n12/ref-real-n12"
     assert metrics["recall"]["protocol"] == f"recall-k3/clean/{network}/n12/ref-real-n12"
@@ -197,7 +197,7 @@ REFUSED = {
     "two references": (["{fake}", "{real}", "--reference", "cifar10"], 2, "give one"),
     "unknown mode": (["{fake}", "{real}", "--mode", "cleen"], 2, "did you mean `clean`"),
     "missing weights": (["{fake}", "{real}", "--fid", "--weights", "none.pth"], 1, "none.pth"),
-    "lonely lpips": (["{fake}", "{real}", "--lpips-vgg", "vgg.pth"], 2, "--paired"),
+    "lpips of a run": (["--lpips"], 1, "gtool train"),
     "few for infinity": (["{fake}", "{real}", "--fid-infinity"], 1, "10,000"),
     "few for is": (["{fake}", "{real}", "--is", "--num", "6"], 1, "10 images"),
     "no weights": (["{fake}", "{real}", "--fid"], 1, "--swd"),

@@ -18,8 +18,8 @@ from PIL import Image
 
 from gtool.cli import run
 from gtool.data import threads
-from gtool.eval.options import Request
-from gtool.eval.run import evaluate as evaluate_request
+from gtool.eval.options import EvalOptions, complete
+from gtool.eval.run import run as run_options
 from gtool.metrics.features.resize import MODES
 from tests import odd_images, pictures, small_inception
 
@@ -88,7 +88,7 @@ def test_few_images_are_warned_of_and_marked_and_equal_sets_score_zero(real, ans
 
 
 def test_a_distance_rounded_up_to_zero_says_so(real, answer, weights, monkeypatch):
-    monkeypatch.setattr("gtool.metrics.fid.distance", lambda *_: 0.0)
+    monkeypatch.setattr("gtool.metrics.fid.fid", lambda *_: {"fid": 0.0})
     assert "below it by rounding" in answer(real, real, metric="--fid")[1]
 
 
@@ -99,12 +99,10 @@ def test_one_image_is_refused_before_any_weights_are_looked_for(metric, real, tm
 
 
 def test_a_generator_that_makes_nan_is_found_out_before_any_distance(tiny_run, refusal, monkeypatch):
-    from gtool.eval import image_sets as sides
-
     def batches(*_, **__):
         yield torch.full((4, 3, 16, 16), float("nan")), ()
 
-    monkeypatch.setattr(sides, "batches", batches)
+    monkeypatch.setattr("gtool.models.generate.batches", batches)
     assert "not finite (images 0 to 3)" in refusal(tiny_run, "--num", "4")
 
 
@@ -322,9 +320,11 @@ def test_line_ends_and_colours_in_names_do_not_reach_the_log(real, tmp_path, ans
 
 
 def test_paths_are_as_good_as_texts(fake, real):
-    by_path = evaluate_request(Request(target=fake, other=real, metrics=("rfd",), device="cpu"))
-    by_text = evaluate_request(Request(target=str(fake), other=str(real), metrics=("rfd",), device="cpu"))
-    assert by_path["metrics"] == by_text["metrics"]
+    records = [
+        run_options(complete(EvalOptions(target=a, other=b, metrics=("rfd",), device="cpu")))
+        for a, b in ((fake, real), (str(fake), str(real)))
+    ]
+    assert records[0]["metrics"] == records[1]["metrics"]
 
 
 def test_a_folder_may_be_called_like_an_archive(fake, real, answer):

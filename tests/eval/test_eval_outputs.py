@@ -61,7 +61,7 @@ def test_a_score_of_few_images_is_marked_where_people_read_it():
 class Page(HTMLParser):
     """Collects what a page refers to, its words, and whether its tags are closed."""
 
-    EMPTY = ("meta", "img", "br", "path", "circle")
+    EMPTY = ("meta", "img", "br")
 
     def __init__(self, text):
         super().__init__()
@@ -111,8 +111,8 @@ def test_one_scoring_writes_every_kind_of_file_into_new_folders(folders, capsys)
     page = Page(files[4].read_text())
     assert page.open == []
     assert page.images == 48  # each of 24 images beside its nearest
-    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
-    assert not re.search(r"url\(|@import|<script|<link", files[4].read_text())
+    assert all(address.startswith(("data:image/png;base64,", "#")) for address in page.addresses)
+    assert not re.search(r"url\((?!#)|@import|<script|<link", files[4].read_text())
     words = " ".join(page.words)
     for part in (
         "rfd-v1/n12/ref-real-n12",
@@ -210,10 +210,10 @@ def test_names_that_are_no_text_spoil_no_file(folders, tmp_path, capsys, monkeyp
 
 
 def test_our_bug_is_one_line_whatever_was_typed(tmp_path, capsys, monkeypatch):
-    def fail(request):
-        raise RuntimeError(request.target)
+    def fail(options):
+        raise RuntimeError(options.target)
 
-    monkeypatch.setattr("gtool.eval.run.evaluate", fail)
+    monkeypatch.setattr("gtool.eval.options.complete", fail)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert run(["eval", "folder\udcff"]) == 3
     assert len(capsys.readouterr().err.splitlines()) == 1
@@ -256,13 +256,16 @@ def test_numbers_of_a_look_are_gated_and_its_sheet_is_on_the_page():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_value_that_is_no_number_spoils_no_file(value, capsys):
-    from gtool.eval.report.outputs import Demands, Scored, finish, understand_demands
+    from gtool.eval.gates import parse_gates
+    from gtool.eval.options import EvalOptions
+    from gtool.eval.run import finish
 
     files = tuple(Path(f"result.{suffix}") for suffix in ("json", "jsonl", "xml", "md", "html"))
-    plan = understand_demands(Demands(maxima=("fid=20",), outputs=files, gitlab_metrics=Path("m.txt")), ())
+    gates = parse_gates(["fid=20"], [], [])
+    options = EvalOptions(gates=gates, outputs=files, gitlab_metrics=Path("m.txt"), as_json=True)
     record = {"schema": 1, "target": "run", "metrics": {"fid": {"value": value, "protocol": "fid/p"}}}
     with pytest.raises(GateError):
-        finish(Scored(record, plan), as_json=True, tables=lambda record: None)
+        finish(record, options, None, lambda: None)
     assert json.loads(capsys.readouterr().out)["metrics"]["fid"]["value"] is None
     assert json.loads(files[0].read_text()) == json.loads(files[1].read_text())
     assert read_junit(files[2])["fid at most 20"]["failure"]
@@ -271,19 +274,17 @@ def test_a_value_that_is_no_number_spoils_no_file(value, capsys):
 
 
 def test_a_file_that_cannot_be_written_keeps_none_of_the_others_from_it(folders, capsys, monkeypatch):
-    from gtool.eval.report import outputs
+    from gtool.eval.report import files
 
     def full(record):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setenv("GITHUB_OUTPUT", "output.txt")
-    monkeypatch.setattr(outputs.score_table, "markdown", full, raising=True)
-    monkeypatch.setattr("gtool.eval.ci.markdown", lambda record: "")
+    monkeypatch.setattr(files, "markdown", full)
+    monkeypatch.setattr("gtool.eval.run.write_to_github", lambda record: None)
     assert score(*folders, "--max", "rfd=1", "-o", "a.md", "-o", "b.json", "--gitlab-metrics", "m.txt") == 1
     assert "a.md: cannot be written: No space left on device" in capsys.readouterr().err.splitlines()[-1]
     assert json.loads(Path("b.json").read_text())["gates"][0]["passed"] is False
     assert Path("m.txt").read_text()
-    assert "passed=false" in Path("output.txt").read_text()
 
 
 REFUSED = {

@@ -169,7 +169,7 @@ def test_a_prior_without_condition_is_scored_too(tmp_path, capsys):
         (["{tokenizer}", "--map-agreement"], 1, "makes no images by itself; use `gtool train prior"),
         (["{tokenizer}", "--rfd"], 2, "makes no images by itself; score it by --reconstruction"),
         (["{plain}", "--map-agreement"], 2, "conditioned on none, not on label maps"),
-        (["./pictures", "--reconstruction"], 2, "--reconstruction looks into a model"),
+        (["./pictures", "--reconstruction"], 2, "--reconstruction needs a model"),
         (["{tokenizer}", "--reconstruction", "--weights", "{tokenizer}"], 2, "needs no such network"),
         (["{tokenizer}", "--reconstruction", "--reference", "./nothing"], 1, "nothing"),
         (["{tokenizer}", "--reconstruction", "--resolution", "64"], 2, "--resolution 64"),

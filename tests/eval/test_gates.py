@@ -13,17 +13,16 @@ from gtool.eval.gates import (
     is_better_higher,
     judge,
     parse_gates,
-    read_baseline,
+    require_comparable,
     require_measured,
 )
+from gtool.eval.report.record import read_baseline
 from gtool.metrics.features.weights import INCEPTION
 from gtool.metrics.registry import SCORES, metrics_of
 
-LOOKS = ("attention", "reconstruction", "map_agreement")
-
 
 def gates_of(*, maxima=(), minima=(), regressions=()):
-    return parse_gates(maxima, minima, regressions, LOOKS)
+    return parse_gates(maxima, minima, regressions)
 
 
 def record_of(**values):
@@ -37,7 +36,13 @@ def record_of(**values):
 def baseline_of(tmp_path, record, gates=()):
     path = tmp_path / "main.json"
     path.write_text(json.dumps(record))
-    return read_baseline(path, gates)
+    return read(path, gates)
+
+
+def read(path, gates):
+    baseline = read_baseline(path)
+    require_comparable(path, baseline, gates)
+    return baseline
 
 
 def verdicts(gates, record, baseline=None):
@@ -235,7 +240,7 @@ def test_a_baseline_that_cannot_be_compared_with_is_one_line(name, tmp_path):
     if text is not None:
         path.write_text(text)
     with pytest.raises(DataError) as refused:
-        read_baseline(path, gates_of(regressions=["fid=5%"]))
+        read(path, gates_of(regressions=["fid=5%"]))
     assert part in str(refused.value)
     assert "main.json" in str(refused.value)
 
@@ -243,4 +248,4 @@ def test_a_baseline_that_cannot_be_compared_with_is_one_line(name, tmp_path):
 def test_the_last_line_of_a_history_is_the_baseline(tmp_path):
     path = tmp_path / "eval.jsonl"
     path.write_text("".join(json.dumps(record_of(rfd=value)) + "\n" for value in (9.0, 4.0)))
-    assert find_number(read_baseline(path, ()).record, "rfd") == 4.0
+    assert find_number(read_baseline(path), "rfd") == 4.0

@@ -7,19 +7,18 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from filelock import FileLock
 
 import gtool
 from gtool.cli import run
 from gtool.errors import GToolError
-from gtool.eval.image_sets import Wanted, open_stored
-from gtool.eval.options import Request
-from gtool.eval.processes import share_of, share_reference
-from gtool.eval.scores import Scorer
+from gtool.eval.image_sets import ImageSpec, open_stored
+from gtool.eval.processes import share_of
+from gtool.eval.scores import open_networks, reference_of
 from gtool.io.files import cache_dir
 from gtool.metrics.features.weights import INCEPTION
 from tests import inception_standin, pictures, small_inception
@@ -93,37 +92,35 @@ class Member:
         return self.group.swap(self.rank, value)
 
 
-class Through:
-    """An extractor with another forward."""
+class Counted:
+    """An extractor that counts the images it is given, or makes other features of them."""
 
-    def __init__(self, extractor, forward):
-        self.extractor, self.forward = extractor, forward
+    def __init__(self, extractor, make=None):
+        self.extractor, self.make, self.count = extractor, make, 0
 
     def __getattr__(self, name):
         return getattr(self.extractor, name)
 
     def __call__(self, images):
-        return self.forward(images)
+        self.count += len(images)
+        return (self.make or self.extractor)(images)
 
 
-def reference_by(size, *metrics):
+def open_network(make=None):
+    network = open_networks(["fid"], torch.device("cpu"))["inception"]
+    return replace(network, extractor=Counted(network.extractor, make))
+
+
+def reference_by(size, *, need_rows=False):
     """Return the reference's features as `size` processes take them, and how many images each took."""
-    request = Request(metrics=metrics, batch_size=4)
-    real = open_stored(Wanted("real", "train", None), None, 0)
+    real = open_stored(ImageSpec("real"), None, 0)
     taken = [0] * size
 
     def work(member):
-        scorer = Scorer(request, real, 8, torch.device("cpu"))
-        (space,) = scorer.comparing
-        plain = space.extractor
-
-        def counted(images):
-            taken[member.rank] += len(images)
-            return plain(images)
-
-        space.extractor = Through(plain, counted)
-        share_reference(scorer, member)
-        return space.reference_features(real, 4) if member.is_main else None
+        network = open_network()
+        found = reference_of(real, network, member, need_rows=need_rows, batch_size=4)
+        taken[member.rank] = network.extractor.count
+        return found
 
     return Group(size).run(work)[0], taken
 
@@ -132,74 +129,34 @@ def reference_by(size, *metrics):
 def test_processes_share_the_reference_as_one_would_take_it(rows_at_once, monkeypatch):
     monkeypatch.setattr("gtool.metrics.features.collector.ROWS_AT_ONCE", rows_at_once)
     save(Path("real"), pictures.draw(70, seed=2))
-    (whole, _), cached = reference_by(1, "fid", "kid"), list(cache_dir().glob("stats/*"))
+    (whole, _), cached = reference_by(1, need_rows=True), list(cache_dir().glob("stats/*"))
     for file in cached:
         file.unlink()
-    shared, taken = reference_by(3, "fid", "kid")
+    shared, taken = reference_by(3, need_rows=True)
     assert taken == [20, 24, 26]  # whole batches
     assert [file.name for file in cached] == [file.name for file in cache_dir().glob("stats/*")]
     torch.testing.assert_close(shared.rows, whole.rows, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(shared.gaussian.mean, whole.gaussian.mean, rtol=1e-7, atol=1e-9)
     torch.testing.assert_close(shared.gaussian.covariance, whole.gaussian.covariance, rtol=1e-6, atol=1e-9)
-    again, taken = reference_by(3, "fid", "kid")
+    again, taken = reference_by(3, need_rows=True)
     assert taken == [0, 0, 0]
     assert torch.equal(again.rows, shared.rows)
 
 
 def test_more_processes_than_real_images_leave_some_idle():
     save(Path("real"), pictures.draw(2, seed=2))
-    found, taken = reference_by(3, "fid")
+    found, taken = reference_by(3)
     assert (found.count, sorted(taken)) == (2, [0, 1, 1])
-
-
-def test_processes_wait_while_another_command_makes_the_reference(monkeypatch):
-    """Nobody waits in one exchange for longer than the patience of the main process."""
-    monkeypatch.setattr("gtool.metrics.reference.PATIENCE", 0.05)
-    save(Path("real"), pictures.draw(9, seed=2))
-    reference_by(1, "fid")
-    (file,) = cache_dir().glob("stats/*.safetensors")
-    made = file.read_bytes()
-    file.unlink()
-    waits = []
-    monkeypatch.setattr(Member, "share", lambda self, value: waits.append(value) or swap(self, value))
-
-    def swap(member, value):
-        return member.group.swap(member.rank, value)[0]
-
-    def other_command():
-        with FileLock(file.with_suffix(".lock")):
-            held.set()
-            until.wait(30)
-            file.write_bytes(made)
-
-    held, until = threading.Event(), threading.Event()
-    other = threading.Thread(target=other_command)
-    other.start()
-    held.wait()
-    threading.Timer(0.5, until.set).start()
-    _, taken = reference_by(2, "fid")
-    other.join()
-    assert taken == [0, 0]
-    assert waits.count("wait") > 2
-    assert waits.count("done") == 1
 
 
 def test_a_real_image_that_one_process_cannot_use_ends_all(monkeypatch):
     save(Path("real"), pictures.draw(8, seed=2))
-    request, real = (
-        Request(metrics=("fid",), batch_size=2),
-        open_stored(Wanted("real", "train", None), None, 0),
-    )
+    real = open_stored(ImageSpec("real"), None, 0)
+    monkeypatch.setattr("gtool.metrics.features.collector.ROWS_AT_ONCE", 2)
 
     def work(member):
-        scorer = Scorer(request, real, 8, torch.device("cpu"))
-        if member.rank == 1:
-            plain = scorer.inception.extractor
-            scorer.inception.extractor = Through(
-                plain, lambda images: torch.full((len(images), 2048), torch.nan)
-            )
-            monkeypatch.setattr("gtool.metrics.features.collector.ROWS_AT_ONCE", 2)
-        share_reference(scorer, member)
+        broken = (lambda images: torch.full((len(images), 2048), torch.nan)) if member.rank == 1 else None
+        return reference_of(real, open_network(broken), member, need_rows=False, batch_size=2)
 
     answers = Group(2).run(work)
     assert all("not finite" in str(answer) for answer in answers)

@@ -7,7 +7,6 @@ import pytest
 from PIL import Image, ImageSequence
 
 from gtool.errors import CheckpointError, GToolError
-from gtool.eval.report import axis as axis_module
 from gtool.io import animation, outputs, pictures
 
 
@@ -170,26 +169,3 @@ def test_an_animation_that_fails_leaves_no_file(tmp_path, suffix):
     with pytest.raises(ValueError, match="stop"):
         animation.save_animation(tmp_path / "out" / f"a{suffix}", broken(), 10)
     assert list((tmp_path / "out").iterdir()) == []
-
-
-# Axes of charts.
-
-
-@pytest.mark.parametrize(
-    ("values", "labels"),
-    [
-        ([0, 1], ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]),
-        ([0, 1234], ["0", "500", "1000"]),
-        ([-3, 3], ["-2", "0", "2"]),
-        ([0.0101, 0.0104], ["0.0101", "0.0102", "0.0103", "0.0104"]),
-        ([float("nan"), 2, 4], ["2.0", "2.5", "3.0", "3.5", "4.0"]),
-    ],
-)
-def test_ticks_are_round_numbers_within_the_values(values, labels):
-    assert axis_module.tick_labels(axis_module.axis_of(values, steps=5)) == labels
-
-
-def test_logarithmic_ticks_are_1_2_5_and_equal_ratios_equal_lengths():
-    axis = axis_module.axis_of([1, 100, 0, -5], steps=5, is_log=True)
-    assert axis_module.tick_labels(axis) == ["1", "2", "5", "10", "20", "50", "100"]
-    assert axis.share(10) == pytest.approx(0.5)

@@ -6,9 +6,8 @@ import json
 import math
 import platform
 import subprocess
-import time
-from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from gtool.errors import DataError, printable
 from gtool.metrics.features.weights import digest_of
 
 SCHEMA = 1
-PACKAGES = ("torch", "numpy", "pillow")
 GIT_SECONDS = 10  # a working tree on a slow disk must not hold up a result
 
 
@@ -34,45 +32,62 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     except UnicodeDecodeError:
         raise DataError(f"{path}: is not text, so no record of `gtool eval`") from None
     try:
-        found = [json.loads(line) for line in text.splitlines() if line.strip()] if _has_lines(path) else None
-        found = [json.loads(text)] if found is None else found
+        parts = [line for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else [text]
+        return [_parse(part, path) for part in parts]
     except (ValueError, RecursionError):
         raise DataError(f"{path}: is no JSON, so no record of `gtool eval`") from None
-    for record in found:
-        _require_record(record, path)
-    return [plain(record) for record in found]  # a baseline of infinity would let everything pass
 
 
-def _has_lines(path: Path) -> bool:
-    return path.suffix.lower() == ".jsonl"
+def read_baseline(path: Path) -> dict[str, Any]:
+    """Return the record of a file, or the last of its records; DataError as `read_records`, and for none."""
+    records = read_records(path)
+    if not records:
+        raise DataError(f"{path}: no record of `gtool eval` (--baseline); write one with -o {path.stem}.json")
+    return records[-1]
 
 
-def _require_record(record: Any, path: Path) -> None:
+def _parse(text: str, path: Path) -> dict[str, Any]:
+    """Return a record; ValueError for text that is no JSON, DataError for other JSON."""
+    record = json.loads(text)
     metrics = record.get("metrics", {}) if isinstance(record, dict) else None
     if not isinstance(metrics, dict) or not all(isinstance(found, dict) for found in metrics.values()):
         raise DataError(f"{path}: is no record of `gtool eval`")
     if record.get("schema") != SCHEMA:
         raise DataError(f"{path}: a record of schema {record.get('schema')}; this gtool reads {SCHEMA}")
+    return plain(record)  # a baseline of infinity would let everything pass
 
 
-def plain(found: Any) -> Any:
+def history(weights: Path | None) -> list[dict[str, Any]]:
+    """Return the earlier records of the run that weights lie in, oldest first; damaged lines are left out."""
+    path = weights.parent / "eval.jsonl" if weights else None
+    if path is None or not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            records.append(_parse(line, path))
+        except (ValueError, DataError):
+            continue
+    return records
+
+
+def _map_leaves(found: Any, change: Callable[[Any], Any]) -> Any:
+    """Return a record with each of its values changed."""
+    if isinstance(found, Mapping):
+        return {key: _map_leaves(value, change) for key, value in found.items()}
+    if isinstance(found, list | tuple):
+        return [_map_leaves(value, change) for value in found]
+    return change(found)
+
+
+def plain(record: Any) -> Any:
     """Return a record with None in the place of numbers that JSON does not have."""
-    if isinstance(found, Mapping):
-        return {key: plain(value) for key, value in found.items()}
-    if isinstance(found, list | tuple):
-        return [plain(value) for value in found]
-    if isinstance(found, float) and not math.isfinite(found):
-        return None
-    return found
+    return _map_leaves(record, lambda x: None if isinstance(x, float) and not math.isfinite(x) else x)
 
 
-def shown(found: Any) -> Any:
+def shown(record: Any) -> Any:
     """Return a record with all its texts fit for a line of a table."""
-    if isinstance(found, Mapping):
-        return {key: shown(value) for key, value in found.items()}
-    if isinstance(found, list | tuple):
-        return [shown(value) for value in found]
-    return printable(found) if isinstance(found, str) else found
+    return _map_leaves(record, lambda x: printable(x) if isinstance(x, str) else x)
 
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:
@@ -101,40 +116,12 @@ def keep(record: Mapping[str, Any], weights: Path | None) -> None:
         console.warning(f"{path}: the record could not be kept: {bad.strerror}")
 
 
-def history(weights: Path | None) -> list[dict[str, Any]]:
-    """Return the earlier records of the run that weights lie in, oldest first; damaged lines are left out."""
-    path = weights.parent / "eval.jsonl" if weights else None
-    if path is None or not path.is_file():
-        return []
-    records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-            _require_record(record, path)
-        except (ValueError, DataError):
-            continue
-        records.append(record)
-    return records
-
-
-# Where a result comes from.
-
-
 def provenance(weights: Path | None) -> dict[str, Any]:
     """Return what a result depends on besides its options: digest of the weights, versions, commit of this folder."""
-    found: dict[str, Any] = {"versions": _versions(), "git": _git()}
+    packages = {name: version(name) for name in ("torch", "numpy", "pillow")}
+    found: dict[str, Any] = {"versions": {"python": platform.python_version(), **packages}, "git": _git()}
     if weights is not None:
         found["weights_sha256"] = digest_of(weights)
-    return found
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found
 
 
@@ -155,17 +142,3 @@ def _ask_git(*words: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-class Stages:
-    """Seconds of the parts of an evaluation, by name."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.monotonic()
-
-    def done(self, name: str) -> None:
-        """Say that a part has ended, and the next begins."""
-        now = time.monotonic()
-        self.seconds[name] = round(now - self._last, 2)
-        self._last = now

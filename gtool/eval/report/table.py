@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 Record = Mapping[str, Any]
 PASS, FAIL, WARN = "pass", "FAIL", "warn"
+MARKS = {PASS: "✅", FAIL: "❌", WARN: "⚠️"}
 
 
 def number(value: float | None) -> str:
@@ -41,32 +42,20 @@ def title_of(record: Record) -> str:
 
 def score_rows(record: Record) -> list[list[str]]:
     """Return heads and a row for each metric; what no metric has, such as a baseline, has no column."""
-    metrics = record.get("metrics", {}).values()
-    columns = {
-        head: write
-        for head, (key, write) in _BESIDE.items()
-        if any(found.get(key) is not None for found in metrics)
-    }
-    rows = [["metric", "value", *columns]]
-    for found in metrics:
-        rows.append(
-            [found["protocol"], number(found["value"]), *(write(found) for write in columns.values())]
-        )
-    return rows
-
-
-# Column beside the value -> the number it is there for, and how it is written.
-_BESIDE: dict[str, tuple[str, Callable[[Record], str]]] = {
-    "sd": ("deviation", lambda found: _number_or_none(found.get("deviation"))),
-    "real v real": ("floor", lambda found: _number_or_none(found.get("floor"))),
-    "ratio": ("ratio", lambda found: f"{found['ratio']:.2f}" if found.get("ratio") is not None else ""),
-    "baseline": ("baseline", lambda found: number(found.get("baseline"))),
-    "change": ("baseline", lambda found: change(found.get("delta"), found.get("baseline"))),
-}
-
-
-def _number_or_none(value: float | None) -> str:
-    return "" if value is None else number(value)
+    rows = []
+    for found in record.get("metrics", {}).values():
+        ratio, baseline = found.get("ratio"), found.get("baseline")
+        beside = {
+            "sd": "" if found.get("deviation") is None else number(found["deviation"]),
+            "real v real": "" if found.get("floor") is None else number(found["floor"]),
+            "ratio": "" if ratio is None else f"{ratio:.2f}",
+            "baseline": "" if baseline is None else number(baseline),
+            "change": "" if baseline is None else change(found.get("delta"), baseline),
+        }
+        rows.append({"metric": found["protocol"], "value": number(found["value"])} | beside)
+    heads = ["metric", "value", "sd", "real v real", "ratio", "baseline", "change"]
+    heads = [head for head in heads if head in ("metric", "value") or any(row[head] for row in rows)]
+    return [heads, *([row[head] for head in heads] for row in rows)]
 
 
 def remarks(record: Record) -> list[str]:
@@ -79,13 +68,13 @@ def remarks(record: Record) -> list[str]:
     ]
 
 
-def looks_of(record: Record) -> dict[str, Record]:
-    """Return the parts of a record that come from looks into a model: those with a picture."""
+def diagnostics_of(record: Record) -> dict[str, Record]:
+    """Return the parts of a record that are diagnostics of a model: those with a picture."""
     return {name: found for name, found in record.items() if isinstance(found, dict) and "picture" in found}
 
 
-def look_rows(found: Record) -> list[list[str]]:
-    """Return heads and a row for each plain number of a look."""
+def number_rows(found: Record) -> list[list[str]]:
+    """Return heads and a row for each plain number of a diagnostic."""
     rows = [["number", "value"]]
     for name, value in found.items():
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -110,10 +99,10 @@ def gate_name(gate: Record) -> str:
 
 def limit(gate: Record) -> str:
     """Write the limit of a gate, with the baseline that it comes from."""
+    if gate["limit"] is None:
+        return "not comparable"
     text = f"{'>=' if gate['needs'] == 'at least' else '<='} {number(gate['limit'])}"
-    if gate.get("baseline") is not None:
-        text += f" (baseline {number(gate['baseline'])})"
-    return text if gate["limit"] is not None else "not comparable"
+    return text if gate.get("baseline") is None else f"{text} (baseline {number(gate['baseline'])})"
 
 
 def verdict(gate: Record) -> str:
@@ -137,39 +126,36 @@ def missed(gate: Record) -> str:
     return f"{text})"
 
 
+def facts(record: Record) -> str:
+    """Return one line on seed, versions, commit and weights."""
+    known = [f"seed {record.get('seed')}", str(record.get("device", "")), f"gtool {record.get('gtool')}"]
+    if torch := record.get("versions", {}).get("torch"):
+        known.append(f"torch {torch}")
+    if git := record.get("git"):
+        known.append(f"commit {git['commit'][:12]}{' with changes' if git['dirty'] else ''}")
+    if digest := record.get("weights_sha256"):
+        known.append(f"weights {digest[:12]}")
+    if "seconds" in record:
+        known.append(f"{record['seconds']} s")
+    return ", ".join(known)
+
+
 def markdown(record: Record) -> str:
     """Return a record as Markdown: gates first, then metrics, then where the numbers come from."""
     parts = [f"### gtool eval: {_escape(title_of(record))}"]
     if record.get("gates"):
         heads, *rows = gate_rows(record)
-        rows = [[*row[:-1], f"{_MARKS[row[-1]]} {row[-1]}"] for row in rows]
-        parts.append(_table(heads, rows))
+        parts.append(_table(heads, [[*row[:-1], f"{MARKS[row[-1]]} {row[-1]}"] for row in rows]))
     if record.get("metrics"):
         heads, *rows = score_rows(record)
         rows = [[name, _code(row[0]), *row[1:]] for name, row in zip(record["metrics"], rows, strict=True)]
         parts.append(_table(["metric", "protocol", *heads[1:]], rows))
         parts += [f"<sub>{_escape(remark)}</sub>" for remark in remarks(record)]
-    for name, found in looks_of(record).items():
-        heads, *rows = look_rows(found)
+    for name, found in diagnostics_of(record).items():
+        heads, *rows = number_rows(found)
         parts += [f"{name}: {_code(str(found.get('protocol', '')))}", _table(heads, rows)]
     parts.append(f"<sub>{_escape(facts(record))}</sub>")
     return "\n\n".join(parts) + "\n"
-
-
-_MARKS = {PASS: "✅", FAIL: "❌", WARN: "⚠️"}
-
-
-def facts(record: Record) -> str:
-    """Return one line on seed, versions, commit and weights."""
-    told = [f"seed {record.get('seed')}", str(record.get("device", "")), f"gtool {record.get('gtool')}"]
-    told += [f"{name} {number}" for name, number in record.get("versions", {}).items() if name == "torch"]
-    if git := record.get("git"):
-        told.append(f"commit {git['commit'][:12]}{' with changes' if git['dirty'] else ''}")
-    if digest := record.get("weights_sha256"):
-        told.append(f"weights {digest[:12]}")
-    if "seconds" in record:
-        told.append(f"{record['seconds']} s")
-    return ", ".join(told)
 
 
 def _table(heads: list[str], rows: list[list[str]]) -> str:

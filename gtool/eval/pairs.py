@@ -1,0 +1,167 @@
+"""Metrics of pairs: how near the pictures of one folder are to those of the same names in another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from gtool import console
+from gtool.errors import DataError, printable
+from gtool.eval.image_sets import ImageSpec, StoredImages, open_stored
+from gtool.eval.sheets import difference_rows, save_sheet
+from gtool.io.pictures import Column, image_cell, sheet
+from gtool.metrics.registry import METRICS
+from gtool.runtime.device import Compute
+
+SHOWN = 8  # pairs on the sheet, the worst
+NAMED = 3  # names in a message
+PICTURE = "paired.png"
+BATCH = 16  # pairs that are decoded ahead
+Pairs = tuple[StoredImages, StoredImages, list[str]]  # images of both sides in one order, and their names
+
+
+def score_pairs(
+    fake: ImageSpec, real: ImageSpec, metrics: Sequence[str], compute: Compute, *, seed: int = 0
+) -> dict[str, Any]:
+    """Return what the record says of two folders: `reference`, `images`, `metrics`, and where the sheet is.
+
+    Raises:
+        DataError: pictures without partner, of other size than their partner, or more that cannot be read than
+            tolerated; other files, and `strict`.
+        CheckpointError, NetworkError: weights of LPIPS that cannot be used or had.
+    """
+    pairs, left_out = open_pairs(fake, real)
+    values, count = _measure(pairs, metrics, compute), len(pairs[2])
+    size = f"/{real.resolution}px{'@fit' if real.crop == 'fit' else ''}" if real.resolution else ""
+    name, content = str(pairs[1].source and pairs[1].source.name), pairs[1].key["source"]
+    tail = f"{size}/n{count}/ref-{printable(Path(name).name)}"
+    common = {"num_fake": count, "num_real": count, "dtype": "fp32", "reference": content, "weights": None}
+    scores = {
+        one.name: {
+            "value": float(np.mean(values[one.name])),
+            "protocol": f"{one.protocol_head}{tail}",
+            **common,
+            "seed": seed,
+        }
+        for metric in metrics
+        for one in METRICS[metric].scores
+    }
+    picture = _write_sheet(pairs, values, METRICS[metrics[0]].scores[0])
+    console.notice(f"the pairs farthest apart: {picture}")
+    return {
+        "reference": {"name": name, "fingerprint": content, "resolution": real.resolution or 0},
+        "images": {"fake": pairs[0].makeup, "real": pairs[1].makeup},
+        **({"pairs_left_out": left_out} if left_out else {}),
+        "metrics": scores,
+        "picture": str(picture),
+    }
+
+
+def _measure(pairs: Pairs, metrics: Sequence[str], compute: Compute) -> dict[str, list[float]]:
+    """Return each score of every pair, by its name."""
+    functions = [METRICS[metric].load() for metric in metrics]
+    values: dict[str, list[float]] = {}
+    count = len(pairs[2])
+    with console.progress("comparing pairs") as update:
+        for number, (name, fake, real) in enumerate(_read(pairs), 1):
+            if fake.shape != real.shape:
+                sizes = " and ".join(f"{image.shape[2]}x{image.shape[1]}" for image in (fake, real))
+                raise DataError(
+                    f"{name}: partners of different size ({sizes}); crop and resize both with --resolution R"
+                )
+            for function in functions:
+                try:
+                    found = function(fake[None].to(compute.device), real[None].to(compute.device))
+                except DataError as bad:
+                    raise DataError(f"{name}: {bad}") from None
+                for score, value in found.items():
+                    values.setdefault(score, []).append(float(value))
+            update(number, count, f"{number:,} of {count:,} pairs")
+    return values
+
+
+def _read(pairs: Pairs) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Yield the name and both images uint8 (3, H, W) of each pair."""
+    fake, real = ((image for batch in one.batches(BATCH) for image in batch) for one in pairs[:2])
+    yield from zip(pairs[2], fake, real, strict=True)
+
+
+def open_pairs(fake: ImageSpec, real: ImageSpec) -> tuple[Pairs, list[str]]:
+    """Pair the images of two folders by their relative names without suffix.
+
+    Returns:
+        The pairs that can be read, and the names of those that cannot. Partners of one size need not be square.
+
+    Raises:
+        DataError: an image has no partner, two have one name, or too few are left.
+    """
+    specs = [spec if spec.resolution else replace(spec, crop="fit") for spec in (fake, real)]
+    opened = [open_stored(spec, None, 0) for spec in specs]
+    names = [
+        _stems(one.source and one.source.name_of(i) for i in range(len(one.source or ()))) for one in opened
+    ]
+    for ours, theirs, spec in ((0, 1, real), (1, 0, fake)):
+        if alone := sorted(names[ours].keys() - names[theirs].keys()):
+            raise DataError(
+                f"{spec.dataset}: no partner for {len(alone):,} of {len(names[ours]):,} pictures ({_some(alone)}); "
+                "partners have one name, whatever their suffix"
+            )
+    readable = [_stems(one.names) for one in opened]  # where they lie among those that can be read
+    kept = sorted(readable[0].keys() & readable[1].keys())
+    left_out = sorted(names[0].keys() - set(kept))
+    if left_out:
+        console.warning(f"{len(left_out):,} of {len(names[0]):,} pairs are left out: {_some(left_out)}")
+    if not kept:
+        raise DataError(f"{fake.dataset}: no pair is left to compare")
+    first, second = (
+        one.subset(np.array([places[name] for name in kept]))
+        for one, places in zip(opened, readable, strict=True)
+    )
+    return (first, second, kept), left_out
+
+
+def _stems(names: Any) -> dict[str, int]:
+    """Return names without suffix -> their place; DataError where two are the same."""
+    places: dict[str, int] = {}
+    for place, name in enumerate(names):
+        stem = str(PurePosixPath(name).with_suffix(""))
+        if stem in places:
+            raise DataError(f"two pictures are called {stem}; which one is the partner?")
+        places[stem] = place
+    return places
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+
+
+def _write_sheet(pairs: Pairs, values: dict[str, list[float]], score: Any) -> Path:
+    """Draw the pairs that are farthest apart by a score, and where they differ, into the current folder."""
+    order = np.argsort(values[score.name], kind="stable")
+    worst = (order if score.higher_is_better else order[::-1])[:SHOWN]
+    fake, real, names = pairs
+    chosen = fake.subset(worst), real.subset(worst), [names[place] for place in worst]
+    fakes, reals = zip(*((_square(a.numpy()), _square(b.numpy())) for _, a, b in _read(chosen)), strict=True)
+    cell = image_cell(max(image.shape[-1] for image in fakes), len(fakes))
+    rows, note = difference_rows({"picture": fakes, "original": reals}, cell)
+    unit = " dB" if score.name == "psnr" else ""
+    columns = [Column(f"{values[score.name][place]:.1f}{unit}") for place in worst]
+    title = f"{fake.source and fake.source.name}: the {len(worst)} farthest from their originals"
+    return save_sheet(
+        sheet(rows, columns, cell, title, note), None, PICTURE, {"images": ", ".join(chosen[2])}
+    )
+
+
+def _square(image: np.ndarray) -> np.ndarray:
+    """Return the image (3, H, W) on a white square of its longer side."""
+    _, H, W = image.shape
+    side = max(H, W)
+    square = np.full((3, side, side), 255, np.uint8)
+    top, left = (side - H) // 2, (side - W) // 2
+    square[:, top : top + H, left : left + W] = image
+    return square
