@@ -29,7 +29,7 @@ def _untrained_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from gtool.io.weights import save_weights
     from gtool.models import registry
     from gtool.models.generate import weights_meta
-    from tests.tiny import tiny_recipe
+    from tests.helpers.tiny import tiny_recipe
 
     recipe = tiny_recipe()
     config = registry.config_class("transgan").model_validate(recipe.model)
@@ -51,7 +51,7 @@ def tiny_weights(_untrained_weights: Path, tmp_path: Path) -> Path:
 def tiny_run(_untrained_weights: Path, tmp_path: Path) -> Path:
     """A run folder with one weights file, the newest of ./runs."""
     from gtool.config.recipe import to_toml
-    from tests.tiny import tiny_recipe
+    from tests.helpers.tiny import tiny_recipe
 
     folder = tmp_path / "runs" / "transgan-scenes-000"
     folder.mkdir(parents=True)

@@ -48,7 +48,7 @@ expect 0 ${PYTHON:-python3} - "$folder" <<'PYTHON'
 import sys
 from pathlib import Path
 
-from tests.junit_files import read_junit
+from tests.helpers.junit_files import read_junit
 
 better, worse = (read_junit(Path(sys.argv[1]) / name) for name in ("junit.xml", "worse.xml"))
 assert all(case["failure"] is None for case in better.values()), better

@@ -29,8 +29,8 @@ from gtool.models.gansformer.released import rename_discriminator, rename_releas
 from tests.benchmarks.gansformer_reference import arguments, released, state_of, use_checkout
 from tests.benchmarks.transgan_fidelity import randomise, relative_error
 from tests.benchmarks.transgan_reference import recorded_noise
-from tests.gansformer_formula import FILTERS, chirp, formula_noise, formula_weights
-from tests.transgan_formula import summary
+from tests.helpers.gansformer_formula import FILTERS, chirp, formula_noise, formula_weights
+from tests.helpers.transgan_formula import summary
 
 BATCH = 4
 COMMAND = "python -m tests.benchmarks.gansformer_fidelity --reference PATH --write-golden tests/models/golden"

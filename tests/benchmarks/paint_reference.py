@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from gtool.models.paint_transformer.config import PaintTransformerConfig
+from tests.helpers.transgan_formula import summary
 from tests.models.test_paint_transformer import GOLDEN, build_predictor, patches, released_weights
-from tests.transgan_formula import summary
 
 
 def released(checkout: Path) -> Any:

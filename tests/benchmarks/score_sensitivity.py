@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from gtool.data.dataset import ImageDataset
 from gtool.data.open import open_dataset
 from gtool.metrics.weight_free import WeightFreeScorer
-from tests.distortions import CHANGES
+from tests.helpers.distortions import CHANGES
 
 # Each must score higher than the one before it, by the metric named.
 ORDERS = {

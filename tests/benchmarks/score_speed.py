@@ -30,7 +30,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests import inception_standin, pictures
+from tests.helpers import inception_standin, pictures
 
 ROOT = Path(__file__).parents[2]
 
@@ -136,7 +136,7 @@ def generator(where: Path, num: int, weights: tuple[Path, Path], rounds: int) ->
     from gtool.io.weights import save_weights
     from gtool.models.generate import weights_meta
     from gtool.models.registry import config_class, networks
-    from tests.tiny import tiny_recipe
+    from tests.helpers.tiny import tiny_recipe
 
     recipe = tiny_recipe()
     config = config_class("transgan").model_validate(recipe.model)

@@ -35,9 +35,9 @@ from gtool.losses.reconstruction import adaptive_weight, l1
 from gtool.models.vqgan.network import PatchDiscriminator, Tokenizer
 from gtool.models.vqgan.released import rename_discriminator, rename_released
 from tests.benchmarks.taming_reference import copy_perceptual, heads_of_people, tokenizer, use_checkout
-from tests.gansformer_formula import chirp
-from tests.transgan_formula import summary
-from tests.vqgans import formula_state, pictures
+from tests.helpers.gansformer_formula import chirp
+from tests.helpers.transgan_formula import summary
+from tests.helpers.vqgans import formula_state, pictures
 
 COMMAND = "python -m tests.benchmarks.taming_fidelity --reference PATH --write-golden tests/models/golden"
 SMALL = {"ch": 32, "ch_mult": [1, 2, 2], "num_res_blocks": 1, "resolution": 64, "attn_resolutions": [16]}

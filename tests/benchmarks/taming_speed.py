@@ -32,7 +32,7 @@ from gtool.losses.reconstruction import adaptive_weight, l1
 from gtool.runtime.precision import has_fast_bf16
 from tests.benchmarks.race import Times, race, serve
 from tests.benchmarks.taming_reference import tokenizer, use_checkout
-from tests.vqgans import pictures
+from tests.helpers.vqgans import pictures
 
 ADAM: dict[str, Any] = {"lr": 5.4e-5, "betas": (0.5, 0.9)}
 CASES = {"step": ("released", "gtool", "gtool fp32")}

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from gtool.models.transgan.network import Discriminator, Generator, read_released
 from gtool.nn.position import to_tiles
 from tests.benchmarks.transgan_reference import RELEASED, recorded_noise, released, use_checkout
-from tests.transgan_formula import formula_noise, formula_tensor, formula_weights, summary
+from tests.helpers.transgan_formula import formula_noise, formula_tensor, formula_weights, summary
 
 BATCH = 2
 COMMAND = "python -m tests.benchmarks.transgan_fidelity --reference PATH --write-golden tests/models/golden"

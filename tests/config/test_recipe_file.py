@@ -6,7 +6,7 @@ import pytest
 
 from gtool.config.recipe import make_recipe, overlay, parse_setting, read_table, shipped_recipes, to_toml
 from gtool.errors import RecipeError
-from tests.tiny import save_tokenizer
+from tests.helpers.tiny import save_tokenizer
 
 MINIMAL = {"schema": 1, "model_name": "transgan"}
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from gtool.data.label_maps import UNLABELLED, majority, map_square, nearest, read_depth, read_labels, to_ids
 from gtool.io.image import UnreadableImage, quiet_pillow, read_rgb, read_size, to_square
-from tests import odd_images as odd
+from tests.helpers import odd_images as odd
 
 
 def png(values):

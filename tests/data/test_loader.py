@@ -11,7 +11,7 @@ from gtool.data.open import open_dataset
 from gtool.data.pixel_cache import ImageSet, load_images
 from gtool.errors import DataError
 from gtool.nn.ranges import to_pm1, to_uint8
-from tests import odd_images as odd
+from tests.helpers import odd_images as odd
 
 
 def numbered(count=10):

@@ -16,7 +16,7 @@ from gtool.data.open import open_dataset
 from gtool.data.pixel_cache import DecodedOnAccess, load_images
 from gtool.data.synthetic.scenes import CLASSES, draw_scenes
 from gtool.errors import DataError
-from tests import odd_images as odd
+from tests.helpers import odd_images as odd
 
 SIDE = 8
 

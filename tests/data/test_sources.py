@@ -17,7 +17,7 @@ from gtool.data.open import open_dataset
 from gtool.errors import DataError, NetworkError
 from gtool.io import hub
 from gtool.io.image import UnreadableImage
-from tests import odd_images as odd
+from tests.helpers import odd_images as odd
 
 
 def greys(source):

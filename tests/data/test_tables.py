@@ -15,7 +15,7 @@ from gtool.data.pixel_cache import load_images
 from gtool.errors import DataError
 from gtool.io import hub
 from gtool.io.image import UnreadableImage
-from tests import odd_images as odd
+from tests.helpers import odd_images as odd
 
 
 def png(grey):

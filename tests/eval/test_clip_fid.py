@@ -18,9 +18,9 @@ from gtool.io.files import cache_dir
 from gtool.metrics.features import resize_clip, weights
 from gtool.metrics.features.clip import DEVIATION, MEAN, ClipExtractor, Encoder, load_clip
 from gtool.metrics.features.weights import CLIP, digest_of
-from tests import clip_standin, pictures, small_inception
-from tests.clip_standin import TINY
 from tests.eval.test_eval_hygiene import save
+from tests.helpers import clip_standin, pictures, small_inception
+from tests.helpers.clip_standin import TINY
 
 
 @pytest.fixture(scope="module")

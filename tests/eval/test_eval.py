@@ -10,8 +10,8 @@ from PIL import Image
 
 from gtool.cli import run
 from gtool.metrics.features.weights import INCEPTION, digest_of
-from tests import inception_standin, pictures
-from tests.tiny import tiny_recipe
+from tests.helpers import inception_standin, pictures
+from tests.helpers.tiny import tiny_recipe
 
 
 def save_folder(folder, images):

@@ -21,7 +21,7 @@ from gtool.data import threads
 from gtool.eval.options import EvalOptions, complete
 from gtool.eval.run import run as run_options
 from gtool.metrics.features.resize import MODES
-from tests import odd_images, pictures, small_inception
+from tests.helpers import odd_images, pictures, small_inception
 
 
 def save(folder, images, suffix=".png"):

@@ -16,9 +16,9 @@ from gtool.cli import run
 from gtool.errors import GateError
 from gtool.eval.report.page import page
 from gtool.eval.report.table import markdown, score_rows
-from tests import pictures
-from tests.junit_files import read_junit
-from tests.tiny import save_tokenizer
+from tests.helpers import pictures
+from tests.helpers.junit_files import read_junit
+from tests.helpers.tiny import save_tokenizer
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from gtool.cli import run
-from tests import pictures
+from tests.helpers import pictures
 
 
 def save(folder, images, suffix="png"):

@@ -13,8 +13,8 @@ from PIL import Image
 from gtool.cli import run
 from gtool.data.synthetic.scenes import CLASSES, draw_scenes
 from gtool.metrics.reconstruction import Nearness, psnr, ssim
-from tests import pictures
-from tests.tiny import save_prior, save_tokenizer
+from tests.helpers import pictures
+from tests.helpers.tiny import save_prior, save_tokenizer
 
 
 @pytest.fixture

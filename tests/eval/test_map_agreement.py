@@ -7,7 +7,7 @@ import pytest
 
 from gtool.data.synthetic.scenes import CLASSES, draw_scenes
 from gtool.metrics.map_agreement import NUM_CLASSES, compare_maps, map_agreement, others, read_maps
-from tests import pictures
+from tests.helpers import pictures
 
 HELD_OUT_SEED = 2002
 

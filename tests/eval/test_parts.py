@@ -8,7 +8,7 @@ import torch
 
 from gtool.metrics.features.collector import FeatureCollector
 from gtool.metrics.weight_free import WeightFreeScorer
-from tests import pictures
+from tests.helpers import pictures
 
 
 def shares(count, parts):

@@ -12,8 +12,8 @@ import pytest
 
 from gtool.cli import run
 from gtool.config.recipe import to_toml
-from tests.junit_files import read_junit
-from tests.tiny import tiny_recipe
+from tests.helpers.junit_files import read_junit
+from tests.helpers.tiny import tiny_recipe
 
 # rfd of 32 images on one thread: 421 after training, 837 of the same network before any.
 LIMIT = 600

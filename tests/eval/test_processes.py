@@ -21,8 +21,8 @@ from gtool.eval.processes import share_of
 from gtool.eval.scores import open_networks, reference_of
 from gtool.io.files import cache_dir
 from gtool.metrics.features.weights import INCEPTION
-from tests import inception_standin, pictures, small_inception
 from tests.eval.test_eval_hygiene import save
+from tests.helpers import inception_standin, pictures, small_inception
 
 
 @pytest.fixture(autouse=True)

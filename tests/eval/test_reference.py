@@ -23,8 +23,8 @@ from gtool.metrics.features.collector import FeatureCollector
 from gtool.metrics.features.inception import InceptionExtractor
 from gtool.metrics.reference import reference_features
 from gtool.metrics.statistics import read_statistics
-from tests import pictures, small_inception
 from tests.eval.test_eval_hygiene import save
+from tests.helpers import pictures, small_inception
 
 
 @pytest.fixture

@@ -21,9 +21,9 @@ from gtool.runtime.device import make_compute
 from gtool.strokes.brush import load_brush
 from gtool.strokes.settings import PaintSettings
 from gtool.strokes.stroke_file import load_strokes
+from tests.helpers.painted import draw_photo
 from tests.models.test_paint_transformer import patches, released_weights
 from tests.paint.test_paint import predictor
-from tests.painted import draw_photo
 
 
 def export(*arguments) -> int:

@@ -12,8 +12,8 @@ import torch
 from gtool.cli import run
 from gtool.export import onnx as exporting
 from gtool.models.generate import load_model
-from tests.tiny import save_prior, save_tokenizer
-from tests.vqgans import pictures
+from tests.helpers.tiny import save_prior, save_tokenizer
+from tests.helpers.vqgans import pictures
 
 
 @pytest.fixture

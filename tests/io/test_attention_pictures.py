@@ -9,7 +9,7 @@ import torch
 from gtool.io import attention_pictures as attention
 from gtool.io import pictures as layout
 from gtool.metrics.segmentation_agreement import to_image_size
-from tests import pictures
+from tests.helpers import pictures
 
 COUNT = 8
 

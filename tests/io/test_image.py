@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from gtool.io.image import UnreadableImage, quiet_pillow, read_rgb, read_values, to_square
-from tests import odd_images as odd
+from tests.helpers import odd_images as odd
 
 
 def pixel(encoded, x=2, y=2):

@@ -13,7 +13,7 @@ from gtool.errors import CheckpointError, DataError
 from gtool.io.image import UnreadableImage
 from gtool.io.image_files import find_photos
 from gtool.io.photo import Photo, fitting, read_ink, read_photo, save_photo
-from tests import odd_images as odd
+from tests.helpers import odd_images as odd
 
 NOISE = np.random.RandomState(0).randint(0, 256, (20, 30, 3)).astype(np.uint8)
 

@@ -23,7 +23,7 @@ from torch import nn
 from gtool.errors import CheckpointError
 from gtool.io import safe_pickle as pickles
 from gtool.io.safe_pickle import Name, Record, read_pickle
-from tests import released_pickles
+from tests.helpers import released_pickles
 
 
 def dumped(content: Any, protocol: int | None = None) -> Path:

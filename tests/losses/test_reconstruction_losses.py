@@ -14,8 +14,8 @@ from gtool.errors import CheckpointError
 from gtool.losses import codes as code_use
 from gtool.losses import reconstruction
 from gtool.losses.perceptual import LPIPS, STAGES
+from tests.helpers.vqgans import networks, pictures
 from tests.io.test_pickles import Call
-from tests.vqgans import networks, pictures
 
 
 def test_l1_is_the_mean_of_absolute_differences():

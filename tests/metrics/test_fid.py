@@ -24,7 +24,7 @@ from gtool.metrics.fid import distance, fid
 from gtool.metrics.frechet import Gaussian, Moments, frechet, frechet_of_rows
 from gtool.metrics.kid import kid
 from gtool.metrics.reference import reference_features
-from tests import inception_standin, pictures
+from tests.helpers import inception_standin, pictures
 
 
 def rows(count, size=16, seed=0, shift=0.0):

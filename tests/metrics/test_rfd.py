@@ -12,7 +12,7 @@ from gtool.metrics.precision import full_fp32
 from gtool.metrics.rfd import RandomFeatures, rfd
 from gtool.metrics.swd import PatchProjections, swd
 from gtool.metrics.weight_free import WeightFreeScorer
-from tests import pictures
+from tests.helpers import pictures
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from gtool.errors import CheckpointError
 from gtool.io import run_folder
 from gtool.metrics import segmenter
 from gtool.metrics.segmentation_agreement import score_labels
-from tests import pictures
+from tests.helpers import pictures
 
 HELD_OUT_SEED = 2002
 

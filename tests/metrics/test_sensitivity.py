@@ -8,7 +8,7 @@ import torch
 
 from gtool.data.open import open_dataset
 from gtool.metrics.weight_free import WeightFreeScorer
-from tests.distortions import CHANGES
+from tests.helpers.distortions import CHANGES
 
 COUNT = 500
 # Each scores higher than the one before. tests/benchmarks/score_sensitivity.py has all of them, and other data.

@@ -16,9 +16,9 @@ from gtool.export import onnx as exporting
 from gtool.models.gansformer.config import GANsformerConfig, flops
 from gtool.models.gansformer.network import Discriminator, Generator, build
 from gtool.models.gansformer.released import rename_discriminator, rename_released
-from tests.gansformer_formula import chirp, formula_noise, formula_weights
-from tests.gansformers import KINDS, generator_of, latents, maps_of, networks, noise_for, tiny
-from tests.transgan_formula import summary
+from tests.helpers.gansformer_formula import chirp, formula_noise, formula_weights
+from tests.helpers.gansformers import KINDS, generator_of, latents, maps_of, networks, noise_for, tiny
+from tests.helpers.transgan_formula import summary
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "gansformer.json").read_text(encoding="utf-8"))
 

@@ -28,7 +28,7 @@ import torch
 from gtool.cli import run
 from gtool.models.gansformer.config import GANsformerConfig
 from gtool.models.gansformer.network import Generator
-from tests.gansformers import generator_of, latents, networks, noise_for, tiny
+from tests.helpers.gansformers import generator_of, latents, networks, noise_for, tiny
 
 
 def test_the_mapping_is_stored_large_and_acts_at_unit_variance():

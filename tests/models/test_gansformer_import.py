@@ -16,11 +16,11 @@ from gtool.cli import run
 from gtool.errors import CheckpointError
 from gtool.models.gansformer.released import read_file, rename_released
 from gtool.models.generate import load_model
-from tests import released_pickles
-from tests.gansformer_formula import chirp, formula_noise, formula_weights
+from tests.helpers import released_pickles
+from tests.helpers.gansformer_formula import chirp, formula_noise, formula_weights
+from tests.helpers.transgan_formula import summary
 from tests.io.test_pickles import Call
 from tests.models.test_gansformer import GOLDEN
-from tests.transgan_formula import summary
 
 KINDS = (
     "centroid",

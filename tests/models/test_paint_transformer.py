@@ -13,7 +13,7 @@ from gtool.models.paint_transformer.config import PaintTransformerConfig, flops,
 from gtool.models.paint_transformer.network import REACH, build_predictor
 from gtool.models.paint_transformer.released import rename_released
 from gtool.runtime.torch_random import hashed_normal
-from tests.transgan_formula import formula_tensor, summary
+from tests.helpers.transgan_formula import formula_tensor, summary
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = {"width": 16, "heads": 2, "depth": 1, "stem_width": 8}

@@ -17,8 +17,8 @@ from gtool.models.prior.orders import cells_in_order
 from gtool.models.prior.released import read_file, split_released
 from gtool.models.trained import open_trained
 from gtool.models.vqgan import released as vqgan_import
-from tests import lightning_files, released_priors
-from tests.vqgans import formula_state
+from tests.helpers import lightning_files, released_priors
+from tests.helpers.vqgans import formula_state
 
 HEADS = 2
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "vqgan.json").read_text(encoding="utf-8"))

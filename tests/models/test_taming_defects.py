@@ -31,8 +31,8 @@ from gtool.models.vqgan.network import Tokenizer, build
 from gtool.nn import quantizers
 from gtool.runtime.device import make_compute
 from gtool.train import tokenizer as engine
-from tests.tiny import tiny_tokenizer
-from tests.vqgans import PLAIN, networks, pictures, tiny
+from tests.helpers.tiny import tiny_tokenizer
+from tests.helpers.vqgans import PLAIN, networks, pictures, tiny
 
 
 def test_beta_is_at_the_commitment_unless_asked_for_otherwise():

@@ -17,7 +17,7 @@ from gtool.errors import CheckpointError
 from gtool.models.transgan import network as transgan
 from gtool.models.transgan.config import PRESETS, RESOLUTIONS, TransGANConfig, flops
 from gtool.models.transgan.network import Discriminator, Generator, build, read_released, rename_released
-from tests.transgan_formula import formula_noise, formula_tensor, formula_weights, summary
+from tests.helpers.transgan_formula import formula_noise, formula_tensor, formula_weights, summary
 
 GOLDEN = Path(__file__).parent / "golden"
 RELEASED = ("cifar10", "stl10", "church256", "celebahq256")

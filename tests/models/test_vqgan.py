@@ -14,7 +14,7 @@ from gtool.models.vqgan import network as vqgan
 from gtool.models.vqgan.config import VQGANConfig
 from gtool.models.vqgan.flops import decoder_macs, encoder_macs
 from gtool.models.vqgan.network import PaletteTokenizer, build, make_tokenizer
-from tests.vqgans import PLAIN, networks, pictures, tiny
+from tests.helpers.vqgans import PLAIN, networks, pictures, tiny
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "tiny": {},

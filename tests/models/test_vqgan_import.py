@@ -23,11 +23,11 @@ from gtool.models.vqgan.released import (
     rename_released,
     tokenizer_from,
 )
-from tests import lightning_files
-from tests.gansformer_formula import chirp
+from tests.helpers import lightning_files
+from tests.helpers.gansformer_formula import chirp
+from tests.helpers.transgan_formula import summary
+from tests.helpers.vqgans import formula_state, networks, tiny
 from tests.io.test_pickles import Call
-from tests.transgan_formula import summary
-from tests.vqgans import formula_state, networks, tiny
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "vqgan.json").read_text(encoding="utf-8"))
 KINDS = {"image": 3, "map": 5}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gtool.nn.bipartite import AttentionSettings, BipartiteAttention
 from gtool.nn.grid_encoding import GridEncoding
-from tests.gansformers import KINDS
+from tests.helpers.gansformers import KINDS
 
 N, PIXELS, CHANNELS, COUNT, WIDTH, PLACES = 2, 10, 8, 3, 6, 4
 

@@ -21,8 +21,8 @@ from gtool.models.registry import config_class
 from gtool.paint.options import CANVAS_COLORS
 from gtool.paint.painter import level_for
 from gtool.strokes.settings import BRUSHES
-from tests import odd_images as odd
-from tests.painted import SIDE, distance, draw_photo, files, paint, pixels, refusal
+from tests.helpers import odd_images as odd
+from tests.helpers.painted import SIDE, distance, draw_photo, files, paint, pixels, refusal
 
 # One photo.
 

@@ -24,7 +24,7 @@ from gtool.strokes.brush import load_brush
 from gtool.strokes.painting import paint
 from gtool.strokes.settings import PaintSettings
 from gtool.train import strokes as engine
-from tests.tiny import tiny_strokes
+from tests.helpers.tiny import tiny_strokes
 
 SETTINGS = [
     "train.kimg=100",

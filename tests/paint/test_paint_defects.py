@@ -23,7 +23,7 @@ from gtool.strokes.painting import deepest_level, paint
 from gtool.strokes.renderer import touch
 from gtool.strokes.settings import PaintSettings
 from gtool.train.stroke_targets import known_strokes
-from tests import painted
+from tests.helpers import painted
 
 BRUSH = load_brush("flat")
 

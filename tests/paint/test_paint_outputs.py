@@ -13,8 +13,8 @@ from PIL import Image, ImageSequence
 from gtool.cli import run
 from gtool.paint import run as painting_run
 from gtool.strokes import painting
-from tests import odd_images as odd
-from tests.painted import SIDE, distance, draw_photo, files, paint, pixels, refusal
+from tests.helpers import odd_images as odd
+from tests.helpers.painted import SIDE, distance, draw_photo, files, paint, pixels, refusal
 
 # Several photos.
 

@@ -21,9 +21,9 @@ from gtool.strokes.brush import load_brush
 from gtool.strokes.coverage import cells_of, overlaps, sample_under, visible_ink
 from gtool.strokes.painting import paint as paint_photo
 from gtool.strokes.settings import PaintSettings
-from tests import odd_images as odd
-from tests.painted import draw_photo, files, paint, refusal
-from tests.pictures import draw
+from tests.helpers import odd_images as odd
+from tests.helpers.painted import draw_photo, files, paint, refusal
+from tests.helpers.pictures import draw
 
 BRUSH = load_brush("flat")
 HEIGHT, WIDTH, DISC = 96, 128, 10

@@ -20,7 +20,7 @@ from gtool.models.generate import TrainedModel, batches, generate, latents, load
 from gtool.runtime.device import make_compute
 from gtool.sample.latents import interpolated_ws, mixed_ws, noise_variation
 from gtool.sample.options import parse_components, parse_mix, parse_psis
-from tests.tiny import tiny_gansformer
+from tests.helpers.tiny import tiny_gansformer
 
 CELL = 96  # of a 16 px image at --scale 6
 K, LAYERS = 3, 7

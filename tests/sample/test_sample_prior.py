@@ -13,7 +13,7 @@ from PIL import Image, ImageSequence
 from gtool.cli import run
 from gtool.data.synthetic.scenes import CLASS_COLOURS, draw_scenes
 from gtool.io.weights import load_weights, save_weights
-from tests.tiny import save_prior, save_tokenizer
+from tests.helpers.tiny import save_prior, save_tokenizer
 
 LABELS = 9  # ids of scenes, with that for no label
 

@@ -13,7 +13,7 @@ from gtool.train import gan as engine
 from gtool.train.gan import GANTrainer
 from gtool.train.optim import ema_beta, rate_factor
 from gtool.train.resume import restore_state, state_info, state_tensors
-from tests.tiny import tiny_recipe
+from tests.helpers.tiny import tiny_recipe
 
 
 class FixedBatches:

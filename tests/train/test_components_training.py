@@ -22,9 +22,9 @@ from gtool.train.gan_losses import add_path_length
 from gtool.train.gan_random import random_of
 from gtool.train.gan_state import check_networks
 from gtool.train.resume import restore_state, state_info, state_tensors
-from tests import components
-from tests.components import COMPONENTS, EVERYTHING, LAYERS, SETTINGS, WIDTH, flat, make_state
-from tests.tiny import tiny_recipe
+from tests.helpers import components
+from tests.helpers.components import COMPONENTS, EVERYTHING, LAYERS, SETTINGS, WIDTH, flat, make_state
+from tests.helpers.tiny import tiny_recipe
 
 ROOT = Path(__file__).parents[2]
 
@@ -282,7 +282,7 @@ def test_two_processes_give_one_process_s_update(tmp_path):
     one, _ = train(5, *settings)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*launcher, "-m", "tests.components", str(tmp_path / "two.pt"), *settings],
+        [*launcher, "-m", "tests.helpers.components", str(tmp_path / "two.pt"), *settings],
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

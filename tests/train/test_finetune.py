@@ -20,10 +20,10 @@ from gtool.data.random_crops import random_crops
 from gtool.io import run_folder
 from gtool.io.run_folder import find_weights
 from gtool.train.stroke_targets import cut_pictures
-from tests import odd_images as odd
-from tests import runs
-from tests.painted import draw_photo
-from tests.tiny import STROKES, tiny_strokes
+from tests.helpers import odd_images as odd
+from tests.helpers import runs
+from tests.helpers.painted import draw_photo
+from tests.helpers.tiny import STROKES, tiny_strokes
 
 SMALL = ["train.batch_size=10", "train.kimg=0.04", "train.snapshot_kimg=0.02", "train.metric_images=16"]
 SMALL += ["strokes.num_pictures=16", "strokes.count=4", "sample.num=1", "train.precision=fp32"]

@@ -11,8 +11,8 @@ from PIL import Image
 
 from gtool.cli import run
 from gtool.config.recipe import to_toml
-from tests.runs import assert_same_state, train
-from tests.tiny import tiny_gansformer
+from tests.helpers.runs import assert_same_state, train
+from tests.helpers.tiny import tiny_gansformer
 
 RECIPE = "tiny-gansformer.toml"
 

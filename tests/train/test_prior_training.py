@@ -19,8 +19,8 @@ from gtool.io.weights import load_weights, save_weights
 from gtool.models import registry
 from gtool.runtime.device import make_compute
 from gtool.train import prior as engine
-from tests import runs
-from tests.tiny import save_tokenizer, tiny_prior, tiny_tokenizer
+from tests.helpers import runs
+from tests.helpers.tiny import save_tokenizer, tiny_prior, tiny_tokenizer
 
 TOKENIZER = "runs/vqgan-scenes-000/weights-000001.safetensors"
 

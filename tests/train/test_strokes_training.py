@@ -17,8 +17,8 @@ from gtool.strokes.brush import load_brush
 from gtool.train import strokes as engine
 from gtool.train.resume import restore_state, state_info, state_tensors
 from gtool.train.stroke_targets import crops, half_painted, known_strokes, quarters
-from tests import runs
-from tests.tiny import tiny_strokes
+from tests.helpers import runs
+from tests.helpers.tiny import tiny_strokes
 
 
 def make_state(*settings, progress=0.0):

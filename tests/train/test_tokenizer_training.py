@@ -21,8 +21,8 @@ from gtool.nn.ranges import to_pm1
 from gtool.runtime.device import make_compute
 from gtool.train import tokenizer as engine
 from gtool.train.resume import restore_state, state_info, state_tensors
-from tests import runs
-from tests.tiny import tiny_tokenizer
+from tests.helpers import runs
+from tests.helpers.tiny import tiny_tokenizer
 
 
 def make_state(*settings, count=16):

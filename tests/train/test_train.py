@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 
 from gtool.cli import run
 from gtool.config.recipe import to_toml
-from tests import runs
-from tests.runs import assert_same_state, final_state, kill_at, wait_for
-from tests.tiny import tiny_recipe
+from tests.helpers import runs
+from tests.helpers.runs import assert_same_state, final_state, kill_at, wait_for
+from tests.helpers.tiny import tiny_recipe
 
 
 @pytest.fixture

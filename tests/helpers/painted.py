@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from gtool.cli import run
-from tests.pictures import draw
+from tests.helpers.pictures import draw
 
 SIDE = 48
 

@@ -1,7 +1,7 @@
 """The smallest generator of components and layers, and a discriminator that compares images; and runs of them.
 
-`python -m tests.components OUT SETTING...` trains a few steps, in as many processes as a launcher makes, and writes
-what came out.
+`python -m tests.helpers.components OUT SETTING...` trains a few steps, in as many processes as a launcher makes,
+and writes what came out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import nn
 from gtool.models import registry
 from gtool.runtime.device import make_compute
 from gtool.train import gan as engine
-from tests.tiny import tiny_recipe
+from tests.helpers.tiny import tiny_recipe
 
 RESOLUTION, COMPONENTS, WIDTH, LAYERS, GROUP = 8, 3, 4, 5, 2
 SETTINGS = [

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gtool.models.vqgan.config import VQGANConfig
 from gtool.models.vqgan.network import PatchDiscriminator, Tokenizer, build
-from tests.gansformer_formula import chirp
+from tests.helpers.gansformer_formula import chirp
 
 TINY: dict[str, Any] = {
     "resolution": 16,

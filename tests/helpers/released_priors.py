@@ -76,6 +76,6 @@ def logits(tensors: Mapping[str, Tensor], tokens: Tensor, heads: int) -> Tensor:
 
 def tokenizer(channels: int = 3, size: int = 32) -> tuple[Any, dict[str, Tensor]]:
     """Return the config of a tokenizer of 4 x 4 codes, and tensors that stand for its own."""
-    from tests.vqgans import tiny
+    from tests.helpers.vqgans import tiny
 
     return tiny(image_channels=channels, quantizer={"size": size, "dim": 8}), {"weight": torch.ones(channels)}

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageFilter
 
-from tests.pictures import as_pixels, shuffled
+from tests.helpers.pictures import as_pixels, shuffled
 
 Change = Callable[[np.ndarray], np.ndarray]
 

@@ -1,7 +1,7 @@
 """A small network in the place of Inception: 2,048 features from the network's input in a millisecond.
 
 For tests of what happens around the network: files, protocols, caches, shards. Those of the network itself use
-`tests.inception_standin`.
+`tests.helpers.inception_standin`.
 """
 
 from __future__ import annotations
