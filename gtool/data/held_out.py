@@ -1,31 +1,29 @@
-"""Images to learn from, for the families that look at some: found without torch, then read as squares."""
+"""The images that a recipe trains on: opened, read as squares, and divided into learned from and held out."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import numpy as np
 
 from gtool import console
+from gtool.config.schema import Recipe
+from gtool.data import pixel_cache
+from gtool.data.dataset import ImageDataset
+from gtool.data.loader import Batches
+from gtool.data.open import open_dataset
+from gtool.data.pixel_cache import ImageSet
 from gtool.errors import DataError
+from gtool.runtime.device import Compute
+from gtool.runtime.random import derive_seed, permutation
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    from gtool.config.schema import Recipe
-    from gtool.data.loader import Batches
-    from gtool.data.pixel_cache import ImageSet
-    from gtool.runtime.device import Compute
-
-FEW = 16  # images that are not divided any more
+MIN_TO_DIVIDE = 16  # images; fewer are not divided
 
 
-def open_images(recipe: Recipe) -> Any:
-    """Find the images of a recipe, without torch.
+def open_images(recipe: Recipe) -> ImageDataset:
+    """Find the images of a recipe; nothing is decoded.
 
     Raises:
         DataError: no such data, or none that can be used.
     """
-    from gtool.data.open import open_dataset
-
     data = recipe.data
     return open_dataset(
         data.dataset,
@@ -39,22 +37,20 @@ def open_images(recipe: Recipe) -> Any:
     )
 
 
-def load_images(source: Any, recipe: Recipe, resolution: int, compute: Compute) -> ImageSet:
-    """Read images, and the labels or maps that the recipe wants, as squares of so many pixels a side.
+def load_images(dataset: ImageDataset, recipe: Recipe, resolution: int, compute: Compute) -> ImageSet:
+    """Read images, and the labels or maps that the recipe asks for, as squares of so many pixels a side.
 
     Those that cannot be read are named.
 
     Raises:
         DataError: fewer than two can be read, there are no labels or maps, or the cache cannot be written.
     """
-    from gtool.data import pixel_cache as cache
-
     data = recipe.data
-    if source.note:
-        console.notice(source.note)
-    with console.progress(f"reading {source.name}") as update:
-        images = cache.load_images(
-            source,
+    if dataset.note:
+        console.notice(dataset.note)
+    with console.progress(f"reading {dataset.name}") as update:
+        images = pixel_cache.load_images(
+            dataset,
             resolution,
             crop=data.crop,
             budget_gb=data.cache_gb,
@@ -62,19 +58,13 @@ def load_images(source: Any, recipe: Recipe, resolution: int, compute: Compute) 
             num_labels=data.num_labels,
             progress=lambda done, total: update(done, total, f"{done:,} of {total:,} images"),
         )
-    if compute.is_main:
-        _name_skipped(images.skipped)
+    if images.skipped and compute.is_main:
+        console.warning(f"{len(images.skipped)} of the files cannot be read and are left out:")
+        for name, reason in images.skipped[:10]:
+            console.warning(f"  {name}: {reason}")
+        if len(images.skipped) > 10:
+            console.warning(f"  and {len(images.skipped) - 10} more")
     return images
-
-
-def _name_skipped(skipped: list[tuple[str, str]]) -> None:
-    if not skipped:
-        return
-    console.warning(f"{len(skipped)} of the files cannot be read and are left out:")
-    for name, reason in skipped[:10]:
-        console.warning(f"  {name}: {reason}")
-    if len(skipped) > 10:
-        console.warning(f"  and {len(skipped) - 10} more")
 
 
 def hold_out(images: ImageSet, recipe: Recipe, compute: Compute, *, flip: bool) -> tuple[Batches, np.ndarray]:
@@ -83,14 +73,9 @@ def hold_out(images: ImageSet, recipe: Recipe, compute: Compute, *, flip: bool) 
     A seeded choice of 512 is kept, or one image in twenty where that is less, but at least one. Fewer than sixteen
     images are too few to be divided: all of them are learned from and measured on.
     """
-    import numpy as np
-
-    from gtool.data.loader import Batches
-    from gtool.runtime.random import derive_seed, permutation
-
     count = len(images)
     order = permutation(count, derive_seed("held-out", recipe.train.seed))
-    number = min(512, max(1, count // 20)) if count >= FEW else 0
+    number = min(512, max(1, count // 20)) if count >= MIN_TO_DIVIDE else 0
     batches = Batches(
         images,
         seed=recipe.train.seed,
