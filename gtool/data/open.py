@@ -5,6 +5,7 @@ from __future__ import annotations
 from gtool.data.dataset import ImageDataset, scenes
 from gtool.data.files import open_files
 from gtool.data.names import find_dataset
+from gtool.data.tables import open_table
 from gtool.errors import DataError
 
 
@@ -57,9 +58,6 @@ def open_dataset(  # noqa: PLR0913  (one keyword for each key of a recipe's [dat
             raise DataError(f"{dataset}: a {place.kind} of images has no columns, so none named `{named}`")
         found = open_files(place, split, arrays=arrays)
     else:
-        # The library `datasets` takes 1.7 s to import, and folders, zips and scenes do without it.
-        from gtool.data.tables import open_table
-
         found = open_table(place, split, columns, offline)
     if len(found) < 2:
         raise DataError(f"{found.name}: {len(found)} images found; at least 2 are needed")

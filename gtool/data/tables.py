@@ -3,6 +3,8 @@
 Rows stay encoded until they are asked for. Local tables never touch the network. The hub is asked only after a short
 probe, because the library takes 24 seconds and six retries to give up; a set in the library's cache is used from
 there when the hub is out of reach.
+
+The library is imported where it is used: it takes 1.7 s, and folders, zips and scenes do without it.
 """
 
 from __future__ import annotations
@@ -13,13 +15,9 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
-from datasets import Dataset
-from huggingface_hub import HfApi, constants
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
 from gtool.data.dataset import EncodedFiles, ImageDataset, Maps
 from gtool.data.label_maps import read_label_names
@@ -31,7 +29,10 @@ from gtool.io.files import cache_dir
 from gtool.io.image import VERSION, Encoded, UnreadableImage
 from gtool.io.image_files import visible_files
 
-Tables = Mapping[str, Dataset]  # split -> rows
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Tables = Mapping[str, "Dataset"]  # split -> rows
 HUB_SECONDS = 3.0
 _NOISY = ("datasets", "huggingface_hub", "fsspec", "httpx", "urllib3", "filelock")
 
@@ -82,7 +83,7 @@ def _type_of(feature: Any) -> str:
     """Image, ClassLabel, the type of a plain value, or the name of a nested type."""
     if isinstance(feature, dict):
         return "encoded image" if "bytes" in feature else "struct"
-    return str(feature.dtype) if isinstance(feature, datasets.Value) else type(feature).__name__
+    return str(feature.dtype) if type(feature).__name__ == "Value" else type(feature).__name__
 
 
 def _encoded_rows(table: Dataset, column: str, what: str = "") -> EncodedFiles:
@@ -149,6 +150,8 @@ def _fingerprint(place: Place, table: Dataset, split: str, column: str) -> str:
 def _load(place: Place, offline: bool) -> tuple[Tables, str | None]:
     """Return the splits of a table and a note when something else than asked for was taken."""
     name = place.repository
+    import datasets
+
     with _quiet():
         if place.kind != "hub":
             return _load_local(place), None
@@ -162,6 +165,8 @@ def _load(place: Place, offline: bool) -> tuple[Tables, str | None]:
 
 
 def _load_local(place: Place) -> Tables:
+    import datasets
+
     path, name = place.path, str(place.path)
     assert path is not None
     if place.kind == "arrow":
@@ -184,6 +189,8 @@ def _has_configurations(folder: Path) -> bool:
 
 
 def _load_cached(place: Place, why: str) -> Tables:
+    import datasets
+
     try:
         with _no_network():
             return _splits(datasets.load_dataset(place.repository, place.config))
@@ -203,6 +210,9 @@ def _require_repository(repository: str) -> None:
         DataError: it has none of this name, or only for some.
         NetworkError: it does not answer.
     """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
     try:
         HfApi(endpoint=hub.endpoint()).dataset_info(repository, timeout=HUB_SECONDS)
     except GatedRepoError:
@@ -253,6 +263,9 @@ def _reason(bad: BaseException, lines: int = 1) -> str:
 @contextmanager
 def _no_network() -> Iterator[None]:
     """Keep the libraries from the network; they read the environment only once, when they are imported."""
+    import datasets
+    from huggingface_hub import constants
+
     previous = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
     datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
     try:
@@ -264,6 +277,8 @@ def _no_network() -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence progress bars, log lines and warnings of the libraries: what matters is raised."""
+    import datasets
+
     levels = {name: logging.getLogger(name).level for name in _NOISY}
     had_bars = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
