@@ -1,1 +1,16 @@
 """`gtool paint`: paintings of photographs and videos."""
+
+import sys
+from types import ModuleType
+from typing import Any
+
+
+class _Callable(ModuleType):
+    """Python puts this package in the place of the function `gtool.paint` when it is imported, so it can be called."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return _FUNCTION(*arguments, **options)
+
+
+_FUNCTION = vars(sys.modules["gtool"])["paint"]
+sys.modules[__name__].__class__ = _Callable
