@@ -23,6 +23,7 @@ class Model:
     network: (
         str  # module:class of what a weights file holds; the module's `build` makes all networks of training
     )
+    networks: tuple[str, ...]  # what `build` makes, in its order
     trainer: str  # module:class of the `gtool.train.trainer.Trainer` of the family
     sections: tuple[str, ...]  # of a recipe that are of this family, beside data, optim, train, sample
     released: str  # module of `rename_released`, which reads checkpoints of the original code
@@ -44,6 +45,7 @@ MODELS = {
     "transgan": Model(
         config="gtool.models.transgan.config:TransGANConfig",
         network="gtool.models.transgan.network:Generator",
+        networks=("generator", "discriminator"),
         trainer="gtool.train.gan:GANTrainer",
         sections=("augment", "loss"),
         released="gtool.models.transgan.released",
@@ -55,6 +57,7 @@ MODELS = {
     "gansformer": Model(
         config="gtool.models.gansformer.config:GANsformerConfig",
         network="gtool.models.gansformer.network:Generator",
+        networks=("generator", "discriminator"),
         trainer="gtool.train.gan:GANTrainer",
         sections=("augment", "loss"),
         released="gtool.models.gansformer.released",
@@ -69,6 +72,7 @@ MODELS = {
     "paint-transformer": Model(
         config="gtool.models.paint_transformer.config:PaintTransformerConfig",
         network="gtool.models.paint_transformer.network:build_predictor",
+        networks=("predictor",),
         trainer="gtool.train.strokes:StrokesTrainer",
         sections=("strokes",),
         released="gtool.models.paint_transformer.released",
@@ -80,6 +84,7 @@ MODELS = {
     "vqgan": Model(
         config="gtool.models.vqgan.config:VQGANConfig",
         network="gtool.models.vqgan.network:make_tokenizer",
+        networks=("tokenizer", "discriminator"),
         trainer="gtool.train.tokenizer:TokenizerTrainer",
         sections=("reconstruction",),
         released="gtool.models.vqgan.released",
@@ -90,6 +95,7 @@ MODELS = {
     "prior": Model(
         config="gtool.models.prior.config:PriorPipelineConfig",
         network="gtool.models.prior.pipeline:PriorPipeline",
+        networks=("prior",),
         trainer="gtool.train.prior:PriorTrainer",
         sections=("prior",),
         released="gtool.models.prior.released",
@@ -157,12 +163,6 @@ def exports(name: str) -> Callable[..., Any]:
     """Return the function that takes a model's network and metadata apart for `gtool export`."""
     parts: Callable[..., Any] = _named(find_model(name).exports)
     return parts
-
-
-def flops(name: str, config: Any) -> dict[str, float]:
-    """Return the floating-point operations of one image through each network, forward only, as `build` orders them."""
-    schema = import_module(find_model(name).config.partition(":")[0])
-    return {network: float(count) for network, count in schema.flops(config).items()}
 
 
 def _named(place: str) -> Any:

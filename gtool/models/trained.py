@@ -13,6 +13,7 @@ from gtool.config.recipe import validate
 from gtool.errors import CheckpointError, RecipeError
 from gtool.io.weights import load_weights, require_fit, restore
 from gtool.models import registry
+from gtool.nn.outline import outline
 
 
 @dataclass(frozen=True)
@@ -25,22 +26,16 @@ class Trained:
     tensors: dict[str, Tensor]
     meta: dict[str, Any]
 
-    def network(self, needed: int | None = None) -> nn.Module:
+    def network(self) -> nn.Module:
         """Build and fill the network; a file that asks for more than it holds is refused before that is made.
-
-        Args:
-            needed: numbers that the network learns; where that is not known, an outline is built to compare with.
 
         Raises:
             CheckpointError: the tensors are not those of the network.
         """
         build = registry.network(self.model)
-        if needed is None:
-            with torch.device("meta"):
-                outline = build(self.config)
-            require_fit(outline, self.tensors, self.path)
-        elif (held := sum(tensor.numel() for tensor in self.tensors.values())) < needed:
-            raise CheckpointError(f"{self.path}: holds {held:,} numbers, its description asks for {needed:,}")
+        with outline():
+            empty: nn.Module = build(self.config)
+        require_fit(empty, self.tensors, self.path)
         with torch.random.fork_rng(devices=[]):
             network: nn.Module = build(self.config)
         restore(network, self.tensors, self.path)

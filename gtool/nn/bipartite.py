@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gtool.nn.equalized import EqualizedLinear
+from gtool.nn.precision import without_autocast
 
 Kind = Literal["simplex", "centroid", "duplex"]
 NORM_EPS = 1e-8
@@ -112,7 +113,7 @@ class BipartiteAttention(nn.Module):
         Returns:
             (N, L, C), and the attention (N, h, k, L), whose sum over k is 1 where nothing is gated.
         """
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             components = components.float()
             keys, first = self._keys(components, component_positions)
         attention = self._attend(x, positions, keys, first)
@@ -159,7 +160,7 @@ class BipartiteAttention(nn.Module):
         scale = 1 / math.sqrt(channels // heads)
         content, place = keys.chunk(2, dim=-1) if in_parts else (keys, keys)
         weight, bias = self.query.scaled
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             pulled = _pull_back(content, weight, heads) * scale  # (N or 1, h k, C)
             shift = _dot_bias(content, bias, heads).unsqueeze(-1) * scale  # (N or 1, h k, 1)
             if self.query_position is not None and positions is not None:
@@ -177,14 +178,14 @@ class BipartiteAttention(nn.Module):
         content = (rows.to(x.dtype) @ x).float().view(n, heads, count, -1)
         if positions is None:
             return content, None
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             return content, (rows.float() @ positions.float()).view(n, heads, count, -1)
 
     def _gathered_queries(self, x: Tensor, positions: Tensor | None, attention: Tensor) -> Tensor:
         """Soft k-means: the mean query of the pixels of each component, (N, h, k, D)."""
         weights = attention / (attention.sum(dim=-1, keepdim=True) + GATHER_EPS)
         content, place = self._gather(weights, x, positions)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             total = weights.sum(dim=-1, keepdim=True)  # (N, h, k, 1): 1, but where no pixel attends
             parts = [_map_heads(content, self.query, total)]
             if self.query_position is not None and place is not None:
@@ -201,7 +202,7 @@ class BipartiteAttention(nn.Module):
             weights = scores.softmax(dim=2)
             weights = weights / (weights.sum(dim=-1, keepdim=True) + GATHER_EPS)
         content, place = self._gather(weights, x, positions)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             news = _map_heads(content, self.gather)
             if self.gather_position is not None and place is not None:
                 news = news + _map_heads(place, self.gather_position)
@@ -243,7 +244,7 @@ class BipartiteAttention(nn.Module):
     def _integrate(self, x: Tensor, attention: Tensor, components: Tensor) -> Tensor:
         """gamma(A V) * norm(x) + beta(A V)."""
         heads = attention.shape[1]
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             values = _in_heads(self.value(components), heads)  # (N, h, k, C/h)
             weight, bias = self.modulation.scaled
             by_head = weight.view(-1, heads, values.shape[-1]).permute(1, 2, 0)  # (h, C / h, O)

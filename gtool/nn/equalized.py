@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gtool.nn.precision import without_autocast
+
 SLOPE = 0.2  # of leaky ReLU
 DEMODULATION_EPS = 1e-8
 
@@ -61,7 +63,7 @@ class LowPass(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+        taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device="cpu") / 8
         self.register_buffer("kernel", torch.outer(taps, taps), persistent=False)
 
     def forward(self, x: Tensor, padding: int, gain: float = 1.0) -> Tensor:
@@ -73,14 +75,14 @@ class LowPass(nn.Module):
     def shrink(self, x: Tensor) -> Tensor:
         """Halve the sides: (N, C, H, W) -> (N, C, H / 2, W / 2)."""
         channels = x.shape[1]
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             kernel = self.kernel.expand(channels, 1, 4, 4)
             return F.conv2d(x.float(), kernel, padding=1, stride=2, groups=channels).to(x.dtype)
 
     def enlarge(self, x: Tensor) -> Tensor:
         """Double the sides: (N, C, H, W) -> (N, C, 2 H, 2 W)."""
         channels = x.shape[1]
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             kernel = (self.kernel * 4).expand(channels, 1, 4, 4)
             return F.conv_transpose2d(x.float(), kernel, stride=2, padding=1, groups=channels).to(x.dtype)
 
@@ -175,7 +177,7 @@ class ModulatedConvolution(nn.Module):
         if self.affine is None:
             x = resampled_convolution(x, self.weight * self.gain, self.low_pass, up=self.up)
             return x, None
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             styles = self.affine(w.float()) * self.gain  # (N, I)
             scale = None
             if self.demodulate:

@@ -33,10 +33,11 @@ class GridEncoding(nn.Module):
         self.kind, self.side = kind, side
         waves = None
         if kind == "sinus":
-            waves = _waves(side, LONGEST ** (-4 * torch.arange(dim // 4) / dim))
+            waves = _waves(side, LONGEST ** (-4 * torch.arange(dim // 4, device="cpu") / dim))
         elif kind == "fourier":
             # No faster than the map can show: a wave of two places.
-            waves = _waves(side, (math.pi / 2 * 2.0 ** torch.arange(dim // 4)).clamp(max=math.pi * side / 2))
+            octaves = 2.0 ** torch.arange(dim // 4, device="cpu")
+            waves = _waves(side, (math.pi / 2 * octaves).clamp(max=math.pi * side / 2))
         self.register_buffer("waves", waves, persistent=False)
         self.along: nn.Parameter | None = None  # x, then y
         if kind == "linear":
@@ -59,7 +60,7 @@ class GridEncoding(nn.Module):
 
 
 def _waves(side: int, frequencies: Tensor) -> Tensor:
-    phase = torch.linspace(-1, 1, side)[:, None] * frequencies  # (S, p / 4)
+    phase = torch.linspace(-1, 1, side, device="cpu")[:, None] * frequencies  # (S, p / 4)
     axis = torch.cat([phase.sin(), phase.cos()], dim=1)
     return _over_grid(axis, axis)
 

@@ -67,10 +67,10 @@ def local_table(window: int, heads: int) -> Tensor:
     Logarithms stop at -20: further down, softmax computes with denormal numbers, which takes ten times as
     long.
     """
-    offset = torch.arange(1 - window, window, dtype=torch.float32)
+    offset = torch.arange(1 - window, window, dtype=torch.float32, device="cpu")
     squared = (offset[:, None] ** 2 + offset[None, :] ** 2).flatten()  # ((2w-1)^2,)
     scales = [1 / (2 * (0.8 * 2**head) ** 2) if head < 3 else 0.0 for head in range(heads)]
-    return (-torch.tensor(scales)[:, None] * squared).clamp(min=-20.0)
+    return (-torch.tensor(scales, device="cpu")[:, None] * squared).clamp(min=-20.0)
 
 
 def neighbourhood_mask(side: int, width: int, kind: str) -> Tensor:

@@ -26,6 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gtool.nn.precision import without_autocast
+
 FSQ_MARGIN = 1e-3  # that the outermost levels stay inside of, so that rounding never finds another one
 MOST_DISTANCES = 2**26  # in memory at a time: 256 MiB
 
@@ -65,7 +67,7 @@ class Codebook(nn.Module):
 
     def forward(self, z: Tensor) -> Quantized:
         """Quantize vectors (N, d, h, w)."""
-        with torch.autocast(z.device.type, enabled=False):
+        with without_autocast(z):
             flat = self.prepare(_rows(z.float()))
             table = self.embedding()
             codes = nearest(flat, table)
@@ -138,7 +140,7 @@ class GumbelCodebook(nn.Module):
 
     def forward(self, z: Tensor) -> Quantized:
         """Quantize vectors (N, d, h, w); the loss is 0."""
-        with torch.autocast(z.device.type, enabled=False):
+        with without_autocast(z):
             codes = self.proj(z.float()).argmax(dim=1)
             vectors = F.embedding(codes, self.weight).movedim(-1, 1)
         return Quantized(vectors, codes, z.new_zeros((), dtype=torch.float32))
@@ -165,7 +167,7 @@ class FSQ(nn.Module):
 
     def forward(self, z: Tensor) -> Quantized:
         """Quantize vectors (N, d, h, w) with d axes."""
-        with torch.autocast(z.device.type, enabled=False):
+        with without_autocast(z):
             bounded = self._bound(_rows(z.float()))
             rounded = bounded.round()
             half = (self.steps / 2).floor()

@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from gtool.nn.precision import without_autocast
+
 # Weights of one step and thread: two fp32 buffers of that size stay near a core (measured flat around it).
 BLOCK = 1 << 19
 
@@ -58,7 +60,7 @@ class _TiledAttention(torch.autograd.Function):
         buffers = torch.empty(2, tiles_each * rows * tokens)
         grad, out = (x.view(tiles, tokens, heads, -1) for x in (grad, out))
         grad_qkv, grad_bias = torch.empty_like(qkv), torch.zeros_like(bias, dtype=torch.float32)
-        with torch.autocast(qkv.device.type, enabled=False):
+        with without_autocast(qkv):
             for head in range(heads):
                 for first in range(0, tiles, tiles_each):
                     here = slice(first, first + tiles_each)

@@ -11,6 +11,8 @@ from gtool import console
 from gtool.config.recipe import to_toml
 from gtool.config.schema import Recipe
 from gtool.models import registry
+from gtool.models.flops import forward_flops
+from gtool.nn.outline import outline
 from gtool.runtime.device import Compute
 
 # Shares of the measured matrix-product rate that whole steps reached on two cores and are assumed elsewhere.
@@ -20,16 +22,14 @@ UTILISATION = {"fp32": 0.35, "bf16": 0.10}
 def dry_run(recipe: Recipe, config: Any, name: str, compute: Compute, as_json: bool) -> None:
     """Print a resolved recipe on stdout and its costs on stderr; nothing is written."""
     model = recipe.model_name
-    with torch.device("meta"):
-        networks = registry.networks(model).build(config)
-    forward = registry.flops(model, config)
-    counts = {
-        key: sum(p.numel() for p in network.parameters())
-        for key, network in zip(forward, networks, strict=True)
-    }
+    with outline():
+        built = registry.networks(model).build(config)
+    networks = dict(zip(registry.find_model(model).networks, built, strict=False))  # a palette is alone
+    forward = {key: forward_flops(network.to("meta")) for key, network in networks.items()}
+    counts = {key: sum(p.numel() for p in network.parameters()) for key, network in networks.items()}
     # fp32 parameters, gradients and two Adam moments of all networks, and the average of the first.
     state_bytes = 4 * (4 * sum(counts.values()) + next(iter(counts.values())))
-    seconds = estimate_seconds(recipe, config, compute)
+    seconds = estimate_seconds(recipe, forward, compute)
     record = {
         "recipe": name,
         **{f"{key}_parameters": count for key, count in counts.items()},
@@ -57,9 +57,11 @@ def dry_run(recipe: Recipe, config: Any, name: str, compute: Compute, as_json: b
     )
 
 
-def estimate_seconds(recipe: Recipe, config: Any, compute: Compute) -> float:
-    """Estimate the time of a whole run from its arithmetic and a tenth of a second of matrix products."""
-    forward = registry.flops(recipe.model_name, config)
+def estimate_seconds(recipe: Recipe, forward: dict[str, float], compute: Compute) -> float:
+    """Estimate the time of a whole run from its arithmetic and a tenth of a second of matrix products.
+
+    forward: floating-point operations of one image through each network.
+    """
     flop_per_image = registry.trainer(recipe.model_name).step_flops(recipe, forward)
     rate = _matmul_rate(compute) * UTILISATION[compute.precision] * compute.world_size
     seconds = flop_per_image * 1000 * recipe.train.kimg / rate

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gtool.config.schema import Recipe
 from gtool.errors import RecipeError
 from gtool.models import registry
+from gtool.nn.outline import outline
 from gtool.runtime.device import Compute
 from gtool.train.augment.policies import parse_policy
 from gtool.train.optim import lazy_share, make_optimizer
@@ -119,7 +120,7 @@ def check_networks(recipe: Recipe, config: Any, world_size: int) -> None:
     Raises:
         RecipeError: they cannot.
     """
-    with torch.device("meta"):
+    with outline():
         generator, discriminator = registry.networks(recipe.model_name).build(config)
     _require_fit(recipe, generator, discriminator, world_size)
 

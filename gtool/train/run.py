@@ -19,6 +19,7 @@ from gtool.io.files import atomic_write
 from gtool.io.run_folder import RunFolder, create_run, find_start
 from gtool.io.weights import load_state, save_state, save_weights
 from gtool.models import registry
+from gtool.models.flops import forward_flops
 from gtool.models.generate import weights_meta
 from gtool.models.trained import open_trained
 from gtool.runtime.device import Compute, make_compute
@@ -166,7 +167,10 @@ class RunWriter:
         parameters = (
             f"{millions} parameters ({' + '.join(sizes)})" if sizes else "nothing learned by gradients"
         )
-        whole = estimate_seconds(recipe, self.trainer.config, compute)
+        first, *others = registry.find_model(recipe.model_name).networks
+        counted = {first: state.ema} | {name: state.networks[name] for name in others if name in sizes}
+        forward = {name: forward_flops(network) for name, network in counted.items()}
+        whole = estimate_seconds(recipe, forward, compute)
         remaining = (1 - state.nimg / (1000 * recipe.train.kimg)) * whole
         if recipe.train.minutes is not None:
             remaining = min(remaining, 60 * recipe.train.minutes - state.seconds)

@@ -29,7 +29,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from gtool.models.prior.config import MLP_RATIO, PriorConfig, prior_flops
+from gtool.models.flops import forward_flops
+from gtool.models.prior.config import MLP_RATIO, PriorConfig
 from gtool.models.prior.network import Prior, for_sampling
 from gtool.models.prior.sampling import UNKNOWN, SamplingParams, sample_codes, uniform_numbers
 from tests.benchmarks.prior_reference import load_module, ours, released
@@ -132,7 +133,7 @@ def race(network: nn.Module, prior: Prior, batch: int, options: argparse.Namespa
         mine.append(tuple(seconds / batch for seconds in draw(prior, batch)))  # type: ignore[arg-type]
         floors.append(256 * step_bytes(prior.config, 2 if half else 4) / read_speed() / batch)
         (cpu, wall), (their_cpu, their_wall) = mine[-1], theirs[-1]
-        rate = prior_flops(prior.config) / cpu / 1e9
+        rate = forward_flops(prior) / cpu / 1e9
         print(
             f"batch {batch}, a picture: released {their_cpu:.1f} s ({their_wall:.1f}), ours {cpu:.2f} s ({wall:.2f}), "
             f"{their_cpu / cpu:.1f}x ({their_wall / wall:.1f}x); reading the weights {floors[-1]:.2f} s, "

@@ -139,9 +139,11 @@ def matmul_peak(dtype: torch.dtype, threads: int) -> float:
 
 def report(results: dict[str, list[dict[str, float]]], arguments: argparse.Namespace) -> None:
     """Print times, ratios, memory and the share of the measured peak."""
-    from gtool.models.transgan.config import TransGANConfig, flops
+    from gtool.models.flops import forward_flops
+    from gtool.models.transgan.config import TransGANConfig
+    from gtool.models.transgan.network import build
 
-    generator, discriminator = flops(TransGANConfig()).values()
+    generator, discriminator = map(forward_flops, build(TransGANConfig()))
     # Two forwards and a backward of the generator; real, fake, penalty (6.3 forwards) and generated ones.
     work = arguments.batch * (4 * generator + (6 + 6.3 + 2) * discriminator)
     peak = matmul_peak(torch.bfloat16, arguments.threads)

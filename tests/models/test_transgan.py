@@ -15,7 +15,7 @@ from torch import nn
 
 from gtool.errors import CheckpointError
 from gtool.models.transgan import network as transgan
-from gtool.models.transgan.config import PRESETS, RESOLUTIONS, TransGANConfig, flops
+from gtool.models.transgan.config import PRESETS, RESOLUTIONS, TransGANConfig
 from gtool.models.transgan.network import Discriminator, Generator, build, read_released, rename_released
 from tests.helpers.transgan_formula import formula_noise, formula_tensor, formula_weights, summary
 
@@ -121,21 +121,6 @@ def test_version_1_differs_from_its_sizes_by_the_relative_tables():
     with_tables = {"preset": "v1-s", "generator": {"relative_position": "learned"}}
     count = _counts(TransGANConfig(**with_tables))[0]
     assert abs(count / 18.68e6 - 1) < 1e-3
-
-
-# Forward passes of the released classes, measured at dispatch level (matrix products and convolutions).
-GFLOP = {
-    "cifar10": (10.79, 2.69),
-    "stl10": (37.10, 6.76),
-    "church256": (202.0, 63.9),
-    "celebahq256": (228.1, 61.5),
-}
-
-
-@pytest.mark.parametrize("name", RELEASED)
-def test_flops_agree_with_the_measured_ones(name):
-    counted = flops(TransGANConfig.preset(name))
-    assert list(counted.values()) == pytest.approx([1e9 * value for value in GFLOP[name]], rel=0.01)
 
 
 @pytest.mark.parametrize("name", RELEASED)

@@ -204,10 +204,3 @@ class GANsformerConfig(Section):
             ValueError: no power of two, or out of range.
         """
         return GANsformerConfig.model_validate(self.model_dump() | {"resolution": resolution})
-
-
-def flops(config: GANsformerConfig) -> dict[str, float]:
-    """Return the FLOPs that one image takes through each network, forward only: convolutions and matrix products."""
-    from gtool.models.gansformer.flops import flops as count
-
-    return count(config)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from gtool.models.gansformer.config import SMALLEST, GANsformerConfig
 from gtool.nn.equalized import Convolution, EqualizedLinear, activate
 from gtool.nn.grid_encoding import GridEncoding
+from gtool.nn.precision import without_autocast
 
 HALF = math.sqrt(0.5)
 SPREAD_EPS = 1e-8
@@ -66,6 +67,7 @@ class Discriminator(nn.Module):
         settings = config.discriminator
         channels = config.discriminator_channels
         self.noise_shapes: tuple[tuple[int, ...], ...] = ()
+        self.resolution = config.resolution
         self.group_size = settings.group_size
         self.group_channels = settings.group_channels if settings.group_size > 1 else 0
         sides = config.sides[:0:-1]  # the resolution down to 8
@@ -110,12 +112,16 @@ class Discriminator(nn.Module):
             x = torch.cat([x, _spread(x, group, self.group_channels)], dim=1)
         x = self.conv(x)
         # The head in float32: a loss of the difference of two logits near 20 would be blind in half precision.
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             features = activate(self.hidden(x.float().flatten(1)))
             if components is not None:
                 features = torch.cat([features, self._scores(components.float(), group)], dim=1)
             logits: Tensor = self.logit(features)
         return logits.squeeze(-1)
+
+    def example_inputs(self) -> tuple[Tensor]:
+        """Return one image."""
+        return (self.logit.weight.new_zeros(1, 3, self.resolution, self.resolution),)
 
     def _scores(self, components: Tensor, group: int) -> Tensor:
         """One number for each component: (N, k, d) -> (N, k)."""
@@ -128,7 +134,7 @@ class Discriminator(nn.Module):
 def _spread(x: Tensor, group: int, channels: int) -> Tensor:
     """Standard deviation within consecutive groups, averaged: (N, C, H, W) -> (N, channels, H, W)."""
     n, _, height, width = x.shape
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         y = x.float().reshape(n // group, group, channels, -1, height, width)
         y = y - y.mean(dim=1, keepdim=True)
         y = (y.square().mean(dim=1) + SPREAD_EPS).sqrt()  # (N / group, channels, C / channels, H, W)

@@ -29,6 +29,7 @@ from gtool.models.gansformer.discriminator import Discriminator
 from gtool.nn.bipartite import AttentionSettings, BipartiteAttention
 from gtool.nn.equalized import SLOPE, Convolution, EqualizedLinear, LowPass, ModulatedConvolution, activate
 from gtool.nn.grid_encoding import GridEncoding
+from gtool.nn.precision import without_autocast
 
 __all__ = ["Discriminator", "Generator", "build"]
 
@@ -111,7 +112,7 @@ class Mapping(nn.Module):
 
     def forward(self, z: Tensor, positions: Tensor | None) -> Tensor:
         """(N, K, d) -> (N, K, d), in float32 whatever autocast says."""
-        with torch.autocast(z.device.type, enabled=False):
+        with without_autocast(z):
             z = z.float()
             last = normalize(z[:, -1:]) if self.normalize_global else z[:, -1:]
             last = last if self.unique is None else self.unique(last)
@@ -210,7 +211,7 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """(N, C, H, W), (N, K, d) -> (N, 3, H, W) in float32: half precision would round colours."""
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             x, _ = self.conv(x.float(), w[:, -1])
             return x + self.bias[:, None, None]
 
@@ -321,6 +322,10 @@ class Generator(nn.Module):
         images, _ = self.synthesis(ws, noise)
         return (images, ws) if with_ws else images
 
+    def example_inputs(self) -> tuple[Tensor]:
+        """Return z of one image."""
+        return (next(self.parameters()).new_zeros(1, *self.z_shape),)
+
     def mapping(self, z: Tensor) -> Tensor:
         """z (N, K, d) -> w (N, K, d)."""
         w: Tensor = self.mapping_network(z, self.component_positions)
@@ -385,7 +390,7 @@ class Generator(nn.Module):
         else:
             assert block.constant is not None
             x = block.constant.expand(n, -1, -1, -1)
-        if torch.is_autocast_enabled(x.device.type):
+        if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         return x.contiguous(memory_format=torch.channels_last), None, place
 

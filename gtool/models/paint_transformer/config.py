@@ -53,35 +53,3 @@ class PaintTransformerConfig(BaseModel):
         if resolution != PATCH:
             raise ValueError(f"patches have {PATCH} pixels a side, whatever the size of the painting")
         return self
-
-
-def num_parameters(config: PaintTransformerConfig) -> int:
-    """Return how many numbers the network learns."""
-    if config.architecture == "released":
-        return 9_072_902
-    width, stem, share = config.width, config.stem_width, (CELLS // config.grid) ** 2
-    convolutions = 9 * (9 * stem + 2 * stem * stem + 2 * stem * width) + 3 * stem + width
-    norms = 2 * stem + 4 * stem
-    attention = 4 * width**2 + width + config.heads * (2 * config.grid - 1) ** 2
-    mlp = 2 * config.mlp_ratio * width**2 + config.mlp_ratio * width + width
-    block = attention + mlp + 4 * width
-    return (
-        convolutions
-        + norms
-        + config.grid**2 * width
-        + config.depth * block
-        + 2 * width
-        + 7 * share * (width + 1)
-    )
-
-
-def flops(config: PaintTransformerConfig) -> dict[str, float]:
-    """Return the floating-point operations of one patch, forward only (matrix products and convolutions)."""
-    if config.architecture == "released":
-        return {"predictor": 0.689e9}  # counted at dispatch level for the released network
-    tokens, width = config.grid**2, config.width
-    block = tokens * width * width * (4 + 2 * config.mlp_ratio) + 2 * tokens**2 * width
-    last = width if config.grid == 8 else 2 * config.stem_width
-    stem = 16 * 16 * 9 * 9 * config.stem_width + 8 * 8 * 9 * config.stem_width * 2 * config.stem_width
-    stem += tokens * 9 * 2 * config.stem_width * last
-    return {"predictor": 2.0 * (config.depth * block + stem + CELLS**2 * width * 7)}

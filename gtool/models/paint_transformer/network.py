@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from gtool.models.paint_transformer.config import CELLS, PATCH, PaintTransformerConfig
 from gtool.nn.attention import MLP, SelfAttention
 from gtool.nn.normalization import Normalization
+from gtool.nn.precision import without_autocast
 
 REACH = 1.5  # cells that a dense centre can leave the middle of its own by
 SMALLEST, LARGEST = 0.03, 1.0  # sides of a dense stroke, in patches
@@ -79,13 +80,18 @@ class DensePredictor(nn.Module):
         self.head = nn.Linear(width, 7 * self.share**2)
         nn.init.normal_(self.head.weight, std=INIT_STD)
         # Starts as upright strokes of about a third of the patch, rarely painted.
-        start = torch.tensor([0.0, 0.0, -0.8, -0.8, 1.0, 0.0, -1.5])
+        start = torch.tensor([0.0, 0.0, -0.8, -0.8, 1.0, 0.0, -1.5], device="cpu")
         self.head.bias.data.copy_(start.repeat(self.share**2))
-        cells = (torch.arange(CELLS) + 0.5) / CELLS
+        cells = (torch.arange(CELLS, device="cpu") + 0.5) / CELLS
         centres = torch.stack(torch.meshgrid(cells, cells, indexing="xy"), dim=-1).view(-1, 2)
         self.register_buffer("centres", centres, persistent=False)
 
     centres: Tensor
+
+    def example_inputs(self) -> tuple[Tensor, Tensor]:
+        """Return one patch of a photo and of a canvas."""
+        patch = self.position.new_zeros(1, 3, PATCH, PATCH)
+        return patch, patch
 
     def forward(self, target: Tensor, canvas: Tensor) -> Proposals:
         """Propose strokes.
@@ -99,7 +105,7 @@ class DensePredictor(nn.Module):
         x = x + self.position
         for block in self.blocks:
             x = block(x)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             out = self._by_cell(self.head(self.norm(x.float()).float()))  # (N, S, 7)
             centre = self.centres + REACH / CELLS * out[..., :2].tanh()
             sides = SMALLEST + (LARGEST - SMALLEST) * out[..., 2:4].sigmoid()
@@ -137,6 +143,11 @@ class ReleasedPredictor(nn.Module):
         last = self.linear_param[-1]
         assert isinstance(last, nn.Linear)
         last.bias.data.copy_(torch.tensor([0.5, 0.5, 0.4, 0.4, 0.5]))
+
+    def example_inputs(self) -> tuple[Tensor, Tensor]:
+        """Return one patch of a photo and of a canvas."""
+        patch = self.query_pos.new_zeros(1, 3, PATCH, PATCH)
+        return patch, patch
 
     def forward(self, target: Tensor, canvas: Tensor) -> Proposals:
         """As `DensePredictor.forward`; sides may come out as anything, and are held above 0.02 of a patch."""

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from gtool.errors import CheckpointError
 from gtool.io.run_folder import shipped_weights
-from gtool.models.paint_transformer.config import num_parameters
 from gtool.models.paint_transformer.network import Proposals
 from gtool.models.trained import open_trained
 from gtool.runtime.device import Compute
@@ -45,5 +44,5 @@ def load_predictor(path: Path | None, compute: Compute) -> Predict:
     trained = open_trained(path)
     if trained.model != MODEL:
         raise CheckpointError(f"{path}: weights of {trained.model!r}; painting needs those of {MODEL}")
-    network = trained.network(num_parameters(trained.config))
+    network = trained.network()
     return predictor_of(network.to(compute.device).eval().requires_grad_(False), compute)

@@ -181,16 +181,3 @@ def drops_conditions(meta: Mapping[str, Any]) -> bool:
     recipe = meta.get("recipe")
     prior = recipe.get("prior") if isinstance(recipe, dict) else None
     return isinstance(prior, dict) and prior.get("condition_dropout", 0.0) != 0
-
-
-def flops(config: PriorPipelineConfig) -> dict[str, float]:
-    """Return the floating-point operations of one image, forward only: of the prior, since codes are computed once."""
-    return {"prior": prior_flops(config.prior)}
-
-
-def prior_flops(config: PriorConfig) -> float:
-    """Return the operations of reading all tokens once, in matrix products; a causal score for each visible pair."""
-    linear = config.tokens * (4 + 2 * MLP_RATIO) * config.width**2
-    scores = config.tokens * (config.tokens + 1) * config.width
-    head = config.length * config.width * config.codebook_size
-    return 2.0 * (config.layers * (linear + scores) + head)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from gtool.models.prior.config import PriorConfig
 from gtool.models.prior.orders import cells_in_order
 from gtool.nn.causal import Cache, CausalBlock, make_norm
+from gtool.nn.outline import outline
 
 INIT_STD = 0.02
 POSITION_STD = 0.01  # of image-GPT; those of the released prior start at zero
@@ -88,6 +89,12 @@ class Prior(nn.Module):
             x = block(x)
         return self._logits(x[:, self.config.condition_length - 1 :])
 
+    def example_inputs(self) -> tuple[Tensor, Tensor]:
+        """Return the condition and the codes of one image."""
+        config, device = self.config, self.positions.device
+        condition = torch.zeros(1, config.condition_length, dtype=torch.int64, device=device)
+        return condition, torch.zeros(1, *config.grid, dtype=torch.int64, device=device)
+
     def predict(self, condition: Tensor, known: Tensor, places: Tensor) -> Tensor:
         """Return the logits of one code of every sequence; what stands at its place and after it has no influence.
 
@@ -153,7 +160,7 @@ def for_sampling(prior: Prior, dtype: torch.dtype) -> Prior:
 
     Norms, embeddings, the sum that blocks add to, and the head stay fp32: they take few bytes of a step.
     """
-    with torch.device("meta"):
+    with outline():
         copy = Prior(prior.config)
     inner = {
         f"{name}.{part}"

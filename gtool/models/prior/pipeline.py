@@ -22,7 +22,7 @@ PIXELS_AT_ONCE = 2**18  # that are decoded or encoded
 
 
 class PriorPipeline(nn.Module):
-    """`prior`, `tokenizer` and, where maps are encoded by one, `condition_tokenizer`; no forward of its own."""
+    """`prior`, `tokenizer` and, where maps are encoded by one, `condition_tokenizer`; a forward is the prior's."""
 
     def __init__(self, config: PriorPipelineConfig) -> None:
         super().__init__()
@@ -31,6 +31,15 @@ class PriorPipeline(nn.Module):
         self.tokenizer = make_tokenizer(config.tokenizer)
         own = config.condition_tokenizer
         self.condition_tokenizer = None if own is None else make_tokenizer(own)
+
+    def forward(self, condition: Tensor, codes: Tensor) -> Tensor:
+        """Return logits (N, L, K) of codes (N, h, w), as `Prior.forward`."""
+        logits: Tensor = self.prior(condition, codes)
+        return logits
+
+    def example_inputs(self) -> tuple[Tensor, Tensor]:
+        """Return the condition and the codes of one image."""
+        return self.prior.example_inputs()
 
 
 def build(config: PriorPipelineConfig) -> tuple[PriorPipeline]:

@@ -18,7 +18,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from gtool.models.transgan.flops import flops
 from gtool.models.transgan.presets import PRESETS
 
 __all__ = [
@@ -30,7 +29,6 @@ __all__ = [
     "GeneratorConfig",
     "GeneratorStage",
     "TransGANConfig",
-    "flops",
 ]
 
 Count = Annotated[int, Field(ge=1, le=2**16)]

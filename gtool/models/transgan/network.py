@@ -27,6 +27,7 @@ from gtool.models.transgan.released import Released, read_released, rename_relea
 from gtool.nn.attention import MLP, CrossAttention, SelfAttention
 from gtool.nn.normalization import Normalization
 from gtool.nn.position import INIT_STD, from_tiles, neighbourhood_mask, to_tiles
+from gtool.nn.precision import without_autocast
 from gtool.nn.resampling import PatchEmbed, low_pass, pixel_shuffle, pool, to_map, to_tokens, upsample
 
 __all__ = ["Discriminator", "Generator", "Released", "build", "read_released", "rename_released"]
@@ -171,6 +172,10 @@ class Generator(nn.Module):
         tokens = self.input(z).view(-1, first.side**2, first.channels)
         return self._paint(tokens, z, noise)
 
+    def example_inputs(self) -> tuple[Tensor]:
+        """Return z of one image."""
+        return (self.to_rgb.weight.new_zeros(1, *self.z_shape),)
+
     def super_resolve(self, images: Tensor) -> Tensor:
         """Make images out of their own means over the first stage's map: the auxiliary task of version 1.
 
@@ -201,7 +206,7 @@ class Generator(nn.Module):
             x = stage(x, values, z, context)
         x = x if self.final_norm is None else self.final_norm(x)
         # Half precision would round colours to steps of half a level of the file.
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             x = self.to_rgb(x.to(self.to_rgb.weight.dtype))  # (N, S S, 3 P P)
         image = to_map(pixel_shuffle(x, self.config.patch_size))
         return image.tanh() if self.config.output == "tanh" else image
@@ -259,6 +264,7 @@ class Discriminator(nn.Module):
         tokens = [stage.side**2 for stage in discriminator.stages] + [last.side**2 + 1]
         self.noise_shapes = _noise_shapes(discriminator, tokens, self.depths)
         self.group_size = 1  # no image is compared with others
+        self.resolution = config.resolution
         if discriminator.init == "truncated-normal":
             self.apply(_init_linear)
 
@@ -280,6 +286,10 @@ class Discriminator(nn.Module):
             x = stage(x, images, values, twice)
         logits: Tensor = self.head(x, for_head, twice)
         return logits.float()
+
+    def example_inputs(self) -> tuple[Tensor]:
+        """Return one image."""
+        return (self.head.logit.weight.new_zeros(1, 3, self.resolution, self.resolution),)
 
 
 class ClassHead(nn.Module):
@@ -304,7 +314,7 @@ class ClassHead(nn.Module):
         for block, values in zip(self.blocks[last:], noise[last:], strict=True):
             x = cast(Block, block).read(x, values, twice)
         # In the precision of the weights, as in `PooledHead`.
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             logits: Tensor = self.logit(self.norm(x)[:, 0].to(self.logit.weight.dtype))
         return logits.squeeze(-1)
 
@@ -324,7 +334,7 @@ class PooledHead(nn.Module):
         pooled = pool(x, side // self.side).flatten(1).to(self.logit.weight.dtype)
         # In the precision of the weights, a hundredth of the work: a finite difference, and a relativistic
         # loss of two logits near 20, would otherwise be differences of bf16 numbers that lie 0.125 apart.
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             logits: Tensor = self.logit(F.leaky_relu(self.hidden(pooled), 0.2))
         return logits.squeeze(-1)
 

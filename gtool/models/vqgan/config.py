@@ -164,10 +164,3 @@ class VQGANConfig(Section):
         return VQGANConfig.model_validate(
             self.model_dump() | {"resolution": resolution, "attention_sides": tuple(sides)}
         )
-
-
-def flops(config: VQGANConfig) -> dict[str, float]:
-    """Return the FLOPs that one image takes through each network, forward only: convolutions and matrix products."""
-    from gtool.models.vqgan.flops import flops as count
-
-    return count(config)

@@ -34,6 +34,7 @@ class PatchDiscriminator(nn.Module):
         settings = config.discriminator
         widths = [settings.channels * min(2**n, MOST_WIDER) for n in range(settings.layers + 1)]
         biased = settings.norm == "none"
+        self.image_shape = (config.image_channels, config.resolution, config.resolution)
         self.first = nn.Conv2d(config.image_channels, widths[0], 4, stride=2, padding=1)
         self.convs, self.norms = nn.ModuleList(), nn.ModuleList()
         for number, (before, width) in enumerate(pairwise(widths), 1):
@@ -50,6 +51,10 @@ class PatchDiscriminator(nn.Module):
             x = F.leaky_relu(norm(conv(x)), SLOPE)
         logits: Tensor = self.last(x)
         return logits.squeeze(1).float()
+
+    def example_inputs(self) -> tuple[Tensor]:
+        """Return one image."""
+        return (self.first.weight.new_zeros(1, *self.image_shape),)
 
 
 def _norm(kind: str, width: int) -> nn.Module:

@@ -29,6 +29,7 @@ from gtool.errors import DataError
 from gtool.models.vqgan.config import QuantizerConfig, VQGANConfig
 from gtool.models.vqgan.discriminator import PatchDiscriminator
 from gtool.nn.attention import attend
+from gtool.nn.precision import without_autocast
 from gtool.nn.quantizers import FSQ, Codebook, CosineCodebook, GumbelCodebook, nearest
 
 __all__ = ["PaletteTokenizer", "PatchDiscriminator", "Tokenized", "Tokenizer", "build", "make_tokenizer"]
@@ -61,7 +62,7 @@ class SwishNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> the same; in the precision of x, moments in float32."""
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
             x = F.group_norm(x, self.num_groups, weight, bias, self.eps)
             return x if self.plain else F.silu(x)
@@ -273,6 +274,11 @@ class Tokenizer(nn.Module):
         reconstruction = self.decoder(self.from_codes(quantized.vectors))
         return Tokenized(reconstruction.float(), quantized.codes, quantized.loss, vectors)
 
+    def example_inputs(self) -> tuple[Tensor]:
+        """Return one image."""
+        side = self.resolution
+        return (self.last_layer.new_zeros(1, self.image_channels, side, side),)
+
     def encode(self, images: Tensor) -> Tensor:
         """Return the codes (N, h, w) of images (N, C, H, W) in [-1, 1]; errors as of `forward`."""
         codes: Tensor = self.quantizer(self._vectors(images)).codes
@@ -307,10 +313,14 @@ class PaletteTokenizer(nn.Module):
         codes = self.encode(images)
         return Tokenized(self.decode(codes), codes, images.new_zeros(()), images.float())
 
+    def example_inputs(self) -> tuple[Tensor]:
+        """Return one image."""
+        return (self.palette.new_zeros(1, 3, self.resolution, self.resolution),)
+
     def encode(self, images: Tensor) -> Tensor:
         """Return the codes (N, H, W) of images (N, 3, H, W) in [-1, 1]."""
         check_images(images, 3, 1)
-        with torch.autocast(images.device.type, enabled=False):
+        with without_autocast(images):
             n, _, height, width = images.shape
             return nearest(_pixels(images), self.palette).view(n, height, width)
 
