@@ -7,6 +7,9 @@ Its two weight files are other people's work and come from the user: VGG16 for I
 (vgg16-397923af.pth), and the five linear heads (vgg.pth of richzhang/PerceptualSimilarity). Nothing is downloaded, and
 without both files there is no LPIPS: features of random networks or other networks are no substitute of that name.
 
+Kept in the place of torchmetrics' network of this name, which is private, has the dropout below, shortens lengths and
+heads to half precision under autocast, and builds VGG16's 123 M other parameters to throw them away.
+
 Deviation: the release has dropout before the heads, which its training switches on by `model.train()`, so that equal
 images have random distances. There is none here.
 
@@ -15,13 +18,10 @@ Axis letters: N images, C channels, H W pixels.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from itertools import pairwise
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gtool.errors import CheckpointError
@@ -41,10 +41,14 @@ class LPIPS(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        widths = [3, *(width for stage in STAGES for width in stage)]
-        self.convs = nn.ModuleList(
-            nn.Conv2d(before, width, 3, padding=1) for before, width in pairwise(widths)
-        )
+        layers: list[nn.Module] = []
+        before = 3
+        for stage in STAGES:
+            for width in stage:
+                layers += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU()]
+                before = width
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers[:-1])  # numbered as torchvision does
         self.heads = nn.ParameterList(nn.Parameter(torch.zeros(stage[-1])) for stage in STAGES)
         self.register_buffer("shift", torch.tensor(SHIFT).view(1, 3, 1, 1))
         self.register_buffer("scale", torch.tensor(SCALE).view(1, 3, 1, 1))
@@ -65,23 +69,14 @@ class LPIPS(nn.Module):
 
     def load_vgg(self, tensors: Mapping[str, Tensor], where: str | Path) -> None:
         """Copy the convolutions from VGG16 by torchvision's names, `features.0.weight`; the classifier is not used."""
-        place = 0
-        convs = iter(self.convs)
-        for stage in STAGES:
-            for _ in stage:
-                conv = next(convs)
-                for kind in ("weight", "bias"):
-                    _copy(getattr(conv, kind), tensors, f"features.{place}.{kind}", where, "VGG16")
-                place += 2  # its activation is a layer
-            place += 1  # as is the maximum
+        for name, own in self.features.named_parameters():
+            _copy(own, tensors, f"features.{name}", where, "VGG16")
 
     def load_heads(self, tensors: Mapping[str, Tensor], where: str | Path) -> None:
-        """Copy the linear heads, `lin0.model.1.weight` (1, C, 1, 1) and so on."""
+        """Copy the linear heads, `lin0.model.1.weight` (1, C, 1, 1) and so on; 0 where dropout was left out."""
         for number, head in enumerate(self.heads):
-            pattern = re.compile(rf"lin{number}\.model\.[01]\.weight")
-            name = next(
-                (key for key in tensors if pattern.fullmatch(str(key))), f"lin{number}.model.1.weight"
-            )
+            names = [f"lin{number}.model.{place}.weight" for place in (1, 0)]
+            name = next((name for name in names if name in tensors), names[0])
             _copy(head.view(1, -1, 1, 1), tensors, name, where, "the linear heads of LPIPS")
 
     def forward(self, images: Tensor, references: Tensor) -> Tensor:
@@ -91,29 +86,21 @@ class LPIPS(nn.Module):
             (N,) float32; no gradient goes to the references.
         """
         with torch.no_grad():
-            wanted = self.features(references)
-        return self.distance(self.features(images), wanted)
-
-    def features(self, images: Tensor) -> list[Tensor]:
-        """Return the five features, as the network makes them."""
-        x = (images - self.shift) / self.scale  # one channel becomes three
-        found = []
-        convs = iter(self.convs)
-        for number, stage in enumerate(STAGES):
-            if number:
-                x = F.max_pool2d(x, 2)
-            for _ in stage:
-                x = F.relu(next(convs)(x))
-            found.append(x)
-        return found
-
-    def distance(self, found: list[Tensor], wanted: list[Tensor]) -> Tensor:
-        """Return the distances (N,) of images by their features."""
-        total = torch.zeros((), device=found[0].device)
-        for head, ours, theirs in zip(self.heads, found, wanted, strict=True):
+            wanted = self._features(references)
+        total = torch.zeros((), device=images.device)
+        for head, ours, theirs in zip(self.heads, self._features(images), wanted, strict=True):
             apart = (_unit(ours) - _unit(theirs)).square().mean(dim=(2, 3))  # (N, C)
             total = total + (apart * head).sum(dim=1)  # no product that autocast would shorten
         return total
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        """Return what each stage makes of images, before its maximum."""
+        x, found = (images - self.shift) / self.scale, []  # one channel becomes three
+        for layer in self.features:
+            if isinstance(layer, nn.MaxPool2d):
+                found.append(x)
+            x = layer(x)
+        return [*found, x]
 
 
 def _unit(x: Tensor) -> Tensor:
