@@ -117,16 +117,17 @@ class RowWriter:
         self._file.write(np.ascontiguousarray(rows).tobytes())
         self.count += len(rows)
 
-    def convert(self, change: Callable[[np.ndarray], np.ndarray], dtype: Any) -> None:
-        """Replace all values by `change(values)` of a type that is no larger, in place."""
-        size, old, self.dtype = int(np.prod(self.shape)), self.dtype, np.dtype(dtype)
+    def convert(self, change: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Replace all values by `change(values)`, in place; the new type is no larger."""
+        size, old = int(np.prod(self.shape)), self.dtype
+        self.dtype = change(np.zeros(1, old)).dtype
         step = max(1, (1 << 22) // size)
         for first in range(0, self.count, step):
             many = min(step, self.count - first) * size
             self._file.seek(self._start + first * size * old.itemsize)
             values = np.frombuffer(self._file.read(many * old.itemsize), old)
             self._file.seek(self._start + first * size * self.dtype.itemsize)
-            self._file.write(change(values).astype(self.dtype).tobytes())
+            self._file.write(change(values).tobytes())
         self._file.truncate(self._start + self.count * size * self.dtype.itemsize)
 
     def write_header(self) -> int:

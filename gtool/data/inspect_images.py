@@ -11,8 +11,8 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 
@@ -27,6 +27,10 @@ BLOCK = 16  # images that a thread looks at before it hands over what it saw
 BACKGROUND = "alpha composed on white"
 SCALED = "16 bits scaled to 8 by 1/257"
 SHOWN = 3  # names in an error
+
+# Format, mode, width and height as stored (before a noted orientation), and what is changed on the way to RGB.
+_Header = tuple[str, str, tuple[int, int], str | None]
+Progress = Callable[[int, int], None]
 
 
 @dataclass
@@ -48,22 +52,8 @@ class Inspection:
     unread: list[tuple[int, str, str]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class _Header:
-    digest: bytes
-    format: str = ""
-    mode: str = ""
-    change: str | None = None
-    size: tuple[int, int] = (0, 0)  # width and height as stored, before a noted orientation
-    failure: UnreadableImage | None = None
-
-
 def inspect_images(
-    dataset: ImageDataset,
-    chosen: np.ndarray,
-    *,
-    decode: bool,
-    progress: Callable[[int, int], None] | None = None,
+    dataset: ImageDataset, chosen: np.ndarray, *, decode: bool, progress: Progress | None = None
 ) -> Inspection:
     """Look at the images `chosen` (n,) of a data set.
 
@@ -96,73 +86,59 @@ def repeated_stems(names: Sequence[str]) -> list[list[str]]:
 
 
 def _inspect(
-    dataset: ImageDataset,
-    chosen: np.ndarray,
-    decode: bool,
-    progress: Callable[[int, int], None] | None,
+    dataset: ImageDataset, chosen: np.ndarray, decode: bool, progress: Progress | None
 ) -> Inspection:
     formats, modes, converted = Counter[str](), Counter[str](), Counter[str]()
     found = Inspection(count=len(chosen))
     content = hashlib.sha256(f"pixels {VERSION}\n".encode())
 
-    def look(block: list[int]) -> list[tuple[str, _Header]]:
+    def look(block: list[int]) -> list[tuple[int, str, bytes, _Header | UnreadableImage]]:
         names = [dataset.name_of(place) for place in block]
-        return [
-            (name, _read_header(encoded, name, decode))
-            for name, encoded in zip(names, dataset.files.load(block), strict=True)
-        ]
+        loaded = dataset.files.load(block)
+        return [(p, n, *_look(e, n, decode)) for p, n, e in zip(block, names, loaded, strict=True)]
 
-    done = 0
+    blocks = (chosen[start : start + BLOCK].tolist() for start in range(0, len(chosen), BLOCK))
     with quiet_pillow():
-        blocks = (chosen[start : start + BLOCK].tolist() for start in range(0, len(chosen), BLOCK))
-        for headers in in_order(look, blocks):
-            for name, header in headers:
-                place = int(chosen[done])
-                done += 1
-                if progress:
-                    progress(done, len(chosen))
-                content.update(name.encode("utf-8", "surrogateescape") + b"\0" + header.digest)
-                if header.failure is not None:
-                    found.unread.append((place, header.failure.name, header.failure.reason))
-                    continue
-                formats[header.format] += 1
-                modes[header.mode] += 1
-                if header.change:
-                    converted[header.change] += 1
-                width, height = header.size
-                found.num_oblong += width != height
-                if width != height and len(found.oblong) < SHOWN:
-                    found.oblong.append(f"{name} ({width}x{height})")
+        for done, (place, name, digest, header) in enumerate(chain.from_iterable(in_order(look, blocks)), 1):
+            content.update(name.encode("utf-8", "surrogateescape") + b"\0" + digest)
+            if progress:
+                progress(done, len(chosen))
+            if isinstance(header, UnreadableImage):
+                found.unread.append((place, header.name, header.reason))
+                continue
+            kind, mode, (width, height), change = header
+            formats[kind] += 1
+            modes[mode] += 1
+            if change:
+                converted[change] += 1
+            found.num_oblong += width != height
+            if width != height and len(found.oblong) < SHOWN:
+                found.oblong.append(f"{name} ({width}x{height})")
     found.content = content.hexdigest()[:24]
     found.formats, found.modes = dict(formats.most_common()), dict(modes.most_common())
     found.converted = dict(converted.most_common())
     return found
 
 
-def _read_header(encoded: Encoded, name: str, decode: bool) -> _Header:
+def _look(encoded: Encoded, name: str, decode: bool) -> tuple[bytes, _Header | UnreadableImage]:
+    """Return a hash of the bytes of an image, and its header or why it cannot be read."""
     digest = b""
     try:
-        data = _read_bytes(encoded, name)
-        if data is not None:
-            digest = hashlib.blake2b(data, digest_size=16).digest()
-        with open_image(data, name) as image:
+        if isinstance(encoded, Path):
+            try:
+                if encoded.stat().st_size > MAX_BYTES:
+                    raise UnreadableImage(name, f"larger than {MAX_BYTES >> 20} MB")
+                encoded = encoded.read_bytes()
+            except OSError as bad:
+                raise UnreadableImage(name, f"cannot be read: {bad.strerror or bad}") from None
+        if isinstance(encoded, bytes):
+            digest = hashlib.blake2b(encoded, digest_size=16).digest()
+        with open_image(encoded, name) as image:
             kind, mode, size = image.format or "", image.mode, image.size
             deep = mode == "I" or mode.startswith("I;16")
             change = BACKGROUND if image.has_transparency_data else SCALED if deep else None
         if decode:
-            read_rgb(data, name)
-        return _Header(digest, kind, mode, change, size)
+            read_rgb(encoded, name)
+        return digest, (kind, mode, size, change)
     except UnreadableImage as failure:
-        return _Header(digest, failure=failure)
-
-
-def _read_bytes(encoded: Encoded, name: str) -> Any:
-    """Return the bytes of a file, and everything else as it is."""
-    if not isinstance(encoded, Path):
-        return encoded
-    try:
-        if encoded.stat().st_size > MAX_BYTES:
-            raise UnreadableImage(name, f"larger than {MAX_BYTES >> 20} MB")
-        return encoded.read_bytes()
-    except OSError as bad:
-        raise UnreadableImage(name, f"cannot be read: {bad.strerror or bad}") from None
+        return digest, failure

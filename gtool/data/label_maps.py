@@ -62,11 +62,7 @@ def read_label_names(folder: Path) -> tuple[str, ...] | None:
 
 
 def read_labels(encoded: Encoded, name: str) -> np.ndarray:
-    """Decode a label map to uint16 (H, W): palette indices or grey values as stored, UNLABELLED where none.
-
-    Raises:
-        UnreadableImage: damaged, a colour picture, or values that are no labels.
-    """
+    """Decode a label map to uint16 (H, W): palette indices or grey values as stored, UNLABELLED where none."""
     values = read_values(encoded, name)
     if values.dtype == np.uint8:
         return np.where(values == 255, np.uint16(UNLABELLED), values)
@@ -76,11 +72,7 @@ def read_labels(encoded: Encoded, name: str) -> np.ndarray:
 
 
 def read_depth(encoded: Encoded, name: str) -> np.ndarray:
-    """Decode a depth map to float32 (H, W) from 0, its smallest value, to 1; a constant one is 0.
-
-    Raises:
-        UnreadableImage: damaged, a colour picture, or not finite.
-    """
+    """Decode a depth map to float32 (H, W) from 0, its smallest value, to 1; a constant one is 0."""
     with open_image(encoded, name) as image:
         if image.mode not in ("L", "I", "I;16", "I;16B", "I;16L", "F"):
             raise UnreadableImage(name, f"a depth map must be grey; this is {image.mode}")
@@ -144,14 +136,10 @@ def nearest(
     return np.ascontiguousarray(values[rows[:, None], columns])
 
 
-def ids_type(num_labels: int) -> type[np.uint8] | type[np.uint16]:
-    """Return the smallest type that holds the ids 0 to num_labels."""
-    return np.uint8 if num_labels <= 255 else np.uint16
-
-
 def to_ids(labels: np.ndarray, num_labels: int) -> np.ndarray:
-    """Return labels, with UNLABELLED, as ids; those that have no label become `num_labels`."""
-    return np.where(labels == UNLABELLED, num_labels, labels).astype(ids_type(num_labels))
+    """Return labels as ids, uint8 where that is enough, else uint16; those that have no label become `num_labels`."""
+    dtype = np.uint8 if num_labels <= 255 else np.uint16
+    return np.where(labels == UNLABELLED, num_labels, labels).astype(dtype)
 
 
 def majority(maps: Any, side: int | Sequence[int]) -> np.ndarray:
@@ -249,11 +237,7 @@ def read_depth_file(path: Path, size: tuple[int, int] | None = None, *, cell: in
 
 
 def _read_painted_labels(path: Path, num_labels: int, colours: NDArray[np.uint8]) -> np.ndarray | None:
-    """Return the labels of a map that is painted; None where a palette holds other colours, and for grey.
-
-    Raises:
-        DataError: a colour picture with colours of its own.
-    """
+    """Return the labels of a map that is painted; None where a palette holds other colours, and for grey."""
     with open_image(path, str(path)) as image:
         if image.mode not in ("RGB", "RGBA", "P"):
             return None
@@ -278,11 +262,7 @@ def _read_painted_labels(path: Path, num_labels: int, colours: NDArray[np.uint8]
 
 
 def _size_to_use(values: np.ndarray, size: tuple[int, int] | None, cell: int, path: Path) -> tuple[int, int]:
-    """Return the height and width that a map is brought to.
-
-    Raises:
-        DataError: a size or shape that cannot be used.
-    """
+    """Return the height and width that a map is brought to."""
     height, width = values.shape
     if size is None:
         if height % cell or width % cell:

@@ -17,7 +17,7 @@ import numpy as np
 
 from gtool.data.cache import CacheEntry, RowWriter, write_rows
 from gtool.data.dataset import ImageDataset
-from gtool.data.label_maps import KINDS, MAX_LABELS, MapSquare, ids_type, to_ids
+from gtool.data.label_maps import KINDS, MAX_LABELS, MapSquare, to_ids
 from gtool.data.label_maps import VERSION as MAPS_VERSION
 from gtool.data.threads import count_workers, in_order
 from gtool.errors import DataError
@@ -30,19 +30,15 @@ _BLOCK = 32  # images that a thread decodes at a time; their encoded bytes are i
 _BLOCK_PIXELS = 1 << 22
 
 
-class Unread(NamedTuple):
-    """An image of the data set that has no pixels, or no map."""
-
-    place: int  # in the data set
-    name: str
-    reason: str
-
-
 class Notes(NamedTuple):
     """What is known of an entry besides its arrays."""
 
-    unread: list[Unread]
+    unread: list[tuple[int, str, str]]  # place in the data set, name, reason: images without pixels or map
     num_labels: int | None  # of label maps
+
+    @property
+    def places(self) -> list[int]:
+        return [place for place, _, _ in self.unread]
 
 
 class DecodedOnAccess:
@@ -162,12 +158,12 @@ def load_images(
     images, maps, notes = squares.load(budget_gb, progress)
     labels = dataset.labels
     if labels is not None:
-        labels = np.delete(labels, [image.place for image in notes.unread])
+        labels = np.delete(labels, notes.places)
     return ImageSet(
         images,
         labels,
         squares.entry.key,
-        [(image.name, image.reason) for image in notes.unread],
+        [(name, reason) for _, name, reason in notes.unread],
         condition=condition,
         segmentations=maps if condition == "segmentation" else None,
         depths=maps if condition == "depth" else None,
@@ -222,62 +218,58 @@ class _Squares:
         size = total * side**2 * (5 if self.kind else 3)  # bytes of the arrays while they are written
         if size <= 1e9 * budget_gb:
             return self.entry.get(self._find, lambda: self._build(size, progress))
-        if self.dataset.is_drawn:  # always readable
-            drawn = len(self.label_names or ())
-            if self.kind:
-                self._check_label(drawn - 1, 0)
-            notes = Notes([], self.num_labels or drawn or None)
-        else:
-            notes = self.entry.get(
-                self._read_notes, lambda: self.entry.write_notes(self._decode_all(None, None, progress))
-            )
-        kept = np.delete(np.arange(total), [image.place for image in notes.unread])
+        notes = self.entry.get(
+            self._read_notes, lambda: self.entry.write_notes(self._decode_all(None, None, progress))
+        )
+        if self.dataset.is_drawn and self.kind:
+            self._check_label(len(self.label_names or ()) - 1, 0)
+        kept = np.delete(np.arange(total), notes.places)
         images = DecodedOnAccess(self._read_images, kept, (3, side, side), np.uint8)
         if self.kind is None:
             return images, None, notes
-        count = notes.num_labels
 
         def read_maps(block: list[int]) -> list[np.ndarray | UnreadableImage]:
-            maps = self.dataset.read_maps(block, side, self.crop, self.kind or "")
-            values = [m if isinstance(m, UnreadableImage) else m.values for m in maps]
-            if count is None:  # depth
-                return values
-            return [v if isinstance(v, UnreadableImage) else to_ids(v, count) for v in values]
+            return [
+                m if isinstance(m, UnreadableImage) else _ids(m.values, notes) for m in self._read_maps(block)
+            ]
 
-        dtype = np.uint16 if count is None else ids_type(count)
+        dtype = _ids(np.zeros(1, np.uint16), notes).dtype
         return images, DecodedOnAccess(read_maps, kept, (side, side), dtype), notes
 
     def _read_images(self, block: list[int]) -> list[np.ndarray | UnreadableImage]:
         return self.dataset.read_squares(block, self.resolution, self.crop)
+
+    def _read_maps(self, block: list[int]) -> Sequence[MapSquare | UnreadableImage]:
+        return self.dataset.read_maps(block, self.resolution, self.crop, self.kind or "")
 
     def _find(self) -> tuple[np.ndarray, np.ndarray | None, Notes] | None:
         notes = self._read_notes()
         if notes is None:
             return None
         count, side = len(self.dataset) - len(notes.unread), self.resolution
-        images = self.entry.open_array((count, 3, side, side), np.uint8)
-        maps = None
+        images, maps = self.entry.open_array((count, 3, side, side), np.uint8), None
         if self.kind:
             maps = self.entry.open_array((count, side, side), np.uint8, np.uint16, part=self.kind)
         return None if images is None or (self.kind and maps is None) else (images, maps, notes)
 
     def _build(self, size: int, progress: Progress | None) -> None:
         self.entry.require_space(size, "the images", ", or data.cache_gb = 0 to decode on access")
-        side = self.resolution
+        side, maps = self.resolution, None
         with ExitStack() as files:
             images = files.enter_context(write_rows(self.entry.array(), (3, side, side), np.uint8))
-            maps = None
             if self.kind:
                 maps = files.enter_context(write_rows(self.entry.array(self.kind), (side, side), np.uint16))
             notes = self._decode_all(images, maps, progress)
-            if maps is not None and (count := notes.num_labels) is not None:
-                maps.convert(lambda labels: to_ids(labels, count), ids_type(count))
+            if maps is not None:
+                maps.convert(lambda values: _ids(values, notes))
             self.entry.write_notes(notes)
 
     def _read_notes(self) -> Notes | None:
+        if self.dataset.is_drawn:  # always readable, and the number of labels is known
+            return Notes([], self.num_labels or len(self.label_names or ()) or None)
         try:
             unread, num_labels = self.entry.read_notes()
-            return Notes([Unread(*image) for image in unread], num_labels)
+            return Notes([(int(place), str(name), str(why)) for place, name, why in unread], num_labels)
         except (TypeError, ValueError):  # missing, damaged, or of an earlier form: made again
             return None
 
@@ -285,23 +277,24 @@ class _Squares:
         self, images: RowWriter | None, maps: RowWriter | None, progress: Progress | None
     ) -> Notes:
         """Decode everything once and write it where there is a place for it; two images must be readable."""
-        unread, largest = list[Unread](), -1
-        for place, (image, square) in enumerate(self._pairs(progress)):
+        unread, largest = list[tuple[int, str, str]](), -1
+        total, name = len(self.dataset), self.dataset.name
+        for place, (image, square) in enumerate(self._pairs()):
+            if progress and (place + 1 == total or place % _BLOCK == _BLOCK - 1):
+                progress(place + 1, total)
             bad = next((half for half in (image, square) if isinstance(half, UnreadableImage)), None)
             if bad is not None:
-                unread.append(Unread(place, bad.name, bad.reason))
+                unread.append((place, bad.name, bad.reason))
                 continue
-            if isinstance(square, MapSquare):
-                if self.kind == "segmentation":
-                    largest = max(largest, square.largest)
-                    self._check_label(square.largest, place)
-                if maps is not None:
-                    maps.append(square.values[None])
-            if images is not None and isinstance(image, np.ndarray):
+            if square is not None and self.kind == "segmentation":
+                largest = max(largest, square.largest)
+                self._check_label(square.largest, place)
+            if square is not None and maps is not None:
+                maps.append(square.values[None])
+            if images is not None:
                 images.append(image[None])
-        total, name = len(self.dataset), self.dataset.name
         if total - len(unread) < 2:
-            first = f"; {unread[0].name}: {unread[0].reason}" if unread else ""
+            first = f"; {unread[0][1]}: {unread[0][2]}" if unread else ""
             raise DataError(
                 f"{name}: {total - len(unread)} of {total} images can be read, and 2 are needed{first}"
             )
@@ -309,27 +302,19 @@ class _Squares:
             return Notes(unread, None)
         return Notes(unread, self.num_labels or max(largest + 1, len(self.label_names or ()), 1))
 
-    def _pairs(
-        self, progress: Progress | None
-    ) -> Iterator[tuple[np.ndarray | UnreadableImage, MapSquare | UnreadableImage | None]]:
-        """Yield every image of the data set in order, with its map, decoded by all cores."""
+    def _pairs(self) -> Iterator[tuple[Any, Any]]:
+        """Yield every image of the data set in order, with its map, decoded by all cores, or why it cannot be."""
         total = len(self.dataset)
         step = max(1, min(_BLOCK, _BLOCK_PIXELS // self.resolution**2))
 
         def read(block: list[int]) -> list[tuple[Any, Any]]:
-            maps: Sequence[Any] = [None] * len(block)
-            if self.kind is not None:
-                maps = self.dataset.read_maps(block, self.resolution, self.crop, self.kind)
+            maps = self._read_maps(block) if self.kind else [None] * len(block)
             return list(zip(self._read_images(block), maps, strict=True))
 
         blocks = (list(range(start, min(start + step, total))) for start in range(0, total, step))
-        done = 0
         with quiet_pillow():
             for pairs in in_order(read, blocks):
                 yield from pairs
-                done += len(pairs)
-                if progress:
-                    progress(done, total)
 
     def _check_label(self, label: int, place: int) -> None:
         """Raise DataError for a label beyond those there can be."""
@@ -340,3 +325,8 @@ class _Squares:
                 f"{self.dataset.name}: {self.dataset.name_of(place, self.kind)}: label {label}, "
                 f"and {limit} ends at {most - 1}"
             )
+
+
+def _ids(values: np.ndarray, notes: Notes) -> np.ndarray:
+    """Return labels as ids; depth, which has no labels, as it is."""
+    return values if notes.num_labels is None else to_ids(values, notes.num_labels)

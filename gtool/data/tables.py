@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 Tables = Mapping[str, "Dataset"]  # split -> rows
 HUB_SECONDS = 3.0
-_NOISY = ("datasets", "huggingface_hub", "fsspec", "httpx", "urllib3", "filelock")
 
 
 def open_table(
@@ -232,11 +231,7 @@ def _require_repository(repository: str) -> None:
 
 
 def _read(name: str, load: Callable[[], Any]) -> Tables:
-    """Call the library and turn what it raises into one line.
-
-    Raises:
-        DataError: the set cannot be read, with the library's reason.
-    """
+    """Call the library and turn what it raises into a DataError of one line."""
     try:
         return _splits(load())
     # Readers of tables from strangers raise errors of arrow, yaml, fsspec and their own.
@@ -279,17 +274,14 @@ def _quiet() -> Iterator[None]:
     """Silence progress bars, log lines and warnings of the libraries: what matters is raised."""
     import datasets
 
-    levels = {name: logging.getLogger(name).level for name in _NOISY}
-    had_bars = not datasets.are_progress_bars_disabled()
+    disabled, had_bars = logging.root.manager.disable, not datasets.are_progress_bars_disabled()
+    logging.disable(logging.CRITICAL)
     datasets.disable_progress_bars()
-    for name in levels:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
+        logging.disable(disabled)
         if had_bars:
             datasets.enable_progress_bars()
