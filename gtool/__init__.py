@@ -6,7 +6,7 @@
     images = model.sample(num=16, seed=0)                           # uint8 (16, R, R, 3)
     gtool.paint("photo.jpg").to_image(1024).save("painted.png")
     scores = gtool.score(model, metrics=["rfd", "swd"])             # against the data that it was trained on
-    scores["rfd.ratio"]["value"]                                    # 1 for images as good as real ones
+    scores["rfd"]["value"]
 
 Importing gtool imports nothing else; each function imports what it needs. What a user can put right is raised as a
 `gtool.errors.GToolError` of one line.
