@@ -5,7 +5,7 @@ from types import ModuleType
 from typing import Any
 
 
-class _Callable(ModuleType):
+class _SamplePackage(ModuleType):
     """Python puts this package in the place of the function `gtool.sample` when it is imported, so it can be called."""
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
@@ -13,4 +13,4 @@ class _Callable(ModuleType):
 
 
 _FUNCTION = vars(sys.modules["gtool"])["sample"]
-sys.modules[__name__].__class__ = _Callable
+sys.modules[__name__].__class__ = _SamplePackage
