@@ -114,7 +114,7 @@ def lazy_shares(recipe: Recipe) -> tuple[float, float]:
     return lazy_share(interval), lazy_share(loss.penalty_interval if has_penalty else 1)
 
 
-def check_networks(recipe: Recipe, config: Any, world_size: int) -> None:
+def check_networks(recipe: Recipe, config: Any, processes: int) -> None:
     """Find out, before any data is read, whether the networks can do what the recipe asks for.
 
     Raises:
@@ -122,7 +122,7 @@ def check_networks(recipe: Recipe, config: Any, world_size: int) -> None:
     """
     with outline():
         generator, discriminator = registry.networks(recipe.model_name).build(config)
-    _require_fit(recipe, generator, discriminator, world_size)
+    _require_fit(recipe, generator, discriminator, processes)
 
 
 def _require_fit(recipe: Recipe, generator: Any, discriminator: Any, world_size: int) -> None:

@@ -1,16 +1,17 @@
 """The run shell: what every family of training shares, and no mathematics.
 
-`run_training` is a generator. It steps the engine and yields a `Tick` now and then; the command that iterates over
-it prints, previews, measures and saves between two steps. A plain `for` loop takes the place of callbacks.
+`run_training` is a generator. It calls the family's step and yields a `Tick` now and then; whoever iterates over it
+prints, previews, measures and saves between two steps. A plain `for` loop takes the place of callbacks.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,15 +19,6 @@ from torch import Tensor
 from gtool.config.schema import TrainRecipe
 from gtool.errors import DivergedError
 from gtool.runtime.device import Compute
-
-
-class Progress(Protocol):
-    """The part of an engine's state that the shell reads and writes."""
-
-    nimg: int
-    steps: int
-    seconds: float  # spent training, over all sessions
-    progress: float  # share of the run that is done, 0 to 1: schedules read it
 
 
 @dataclass(frozen=True)
@@ -56,7 +48,7 @@ def run_training(
 
     Args:
         step: one iteration of the family; updates the networks, `state.nimg` and `state.steps`, returns statistics.
-        state: the family's state; changed in place, also by the caller between two ticks.
+        state: a `gtool.train.trainer.TrainingState`; changed in place, also by the caller between two ticks.
         train: length and cadence.
         compute: where it runs; all processes stop at the same step.
         stop_signal: the number of a pending signal, or None.
@@ -64,14 +56,13 @@ def run_training(
     Raises:
         DivergedError: a statistic is no longer finite; nothing of this step has been saved.
     """
-    limit = round(train.kimg * 1000)
     window = _Window(state)
-    state.progress = _progress(state, train, limit)
+    state.progress = _progress(state, train)
     while state.progress < 1.0:
         before = state.nimg
         window.add(step(state))
         state.seconds, signum = _agree(compute, window.seconds(), stop_signal())
-        state.progress = _progress(state, train, limit)
+        state.progress = _progress(state, train)
         is_last = state.progress >= 1.0
         is_snapshot = is_last or signum is not None or _crossed(before, state.nimg, train.snapshot_kimg)
         if is_snapshot or _crossed(before, state.nimg, train.tick_kimg):
@@ -83,8 +74,8 @@ def run_training(
             return
 
 
-def _progress(state: Progress, train: TrainRecipe, limit: int) -> float:
-    done = state.nimg / limit
+def _progress(state: Any, train: TrainRecipe) -> float:
+    done = state.nimg / round(train.kimg * 1000)
     if train.minutes is not None:
         done = max(done, state.seconds / (60 * train.minutes))
     return min(1.0, done)
@@ -98,49 +89,44 @@ def _agree(compute: Compute, seconds: float, signum: int | None) -> tuple[float,
     """Take the slowest clock and any signal of all processes, so that all of them stop at the same step."""
     if compute.world_size == 1:
         return seconds, signum
-    mine = torch.tensor([seconds, float(signum or 0)], dtype=torch.float64, device=compute.device)
-    if compute.device.type == "mps":
-        mine = mine.float()
-    all_of_them = compute.accelerator.gather(mine[None])
-    slowest, number = all_of_them.max(dim=0).values.tolist()
+    dtype = torch.float32 if compute.device.type == "mps" else torch.float64
+    mine = torch.tensor([[seconds, float(signum or 0)]], dtype=dtype, device=compute.device)
+    slowest, number = compute.accelerator.gather(mine).max(dim=0).values.tolist()
     return slowest, int(number) or None
 
 
 class _Window:
     """Sums of the statistics since the last tick; they stay on the device until the tick."""
 
-    def __init__(self, state: Progress) -> None:
+    def __init__(self, state: Any) -> None:
         self._state = state
-        self._start = time.monotonic()
-        self._seconds = state.seconds
-        self._nimg = state.nimg
+        self._start, self._seconds, self._nimg = time.monotonic(), state.seconds, state.nimg
         self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self._counts: Counter[str] = Counter()
 
     def seconds(self) -> float:
-        return self._seconds + time.monotonic() - self._start
+        return float(self._seconds + time.monotonic() - self._start)
 
     def add(self, stats: dict[str, Tensor]) -> None:
         for name, value in stats.items():
-            known = self._sums.get(name)
-            self._sums[name] = value if known is None else known + value
-            self._counts[name] = self._counts.get(name, 0) + 1
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._counts.update(stats.keys())
 
     def close(self, *, is_snapshot: bool, is_last: bool, signum: int | None) -> Tick:
+        state = self._state
         stats = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
         for name, value in stats.items():
             if not math.isfinite(value):
                 raise DivergedError(
-                    f"training diverged at {self._state.nimg / 1000:g} kimg: `{name}` is {value}; "
+                    f"training diverged at {state.nimg / 1000:g} kimg: `{name}` is {value}; "
                     "the last saved state is good: lower optim.learning_rate or raise the penalty and resume from it"
                 )
-        elapsed = max(time.monotonic() - self._start, 1e-9)
         return Tick(
-            nimg=self._state.nimg,
-            steps=self._state.steps,
-            seconds=self._state.seconds,
-            progress=self._state.progress,
-            images_per_second=(self._state.nimg - self._nimg) / elapsed,
+            nimg=state.nimg,
+            steps=state.steps,
+            seconds=state.seconds,
+            progress=state.progress,
+            images_per_second=(state.nimg - self._nimg) / max(time.monotonic() - self._start, 1e-9),
             stats=stats,
             is_snapshot=is_snapshot,
             is_last=is_last,

@@ -62,7 +62,7 @@ class TrainingState:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """What is saved beside networks and counters, the same in every process."""
+        """What else is saved, the same in every process."""
         return {}
 
     @numbers.setter

@@ -1,44 +1,30 @@
 """Names of the augmentations and their one number each; imports no torch, as reading a recipe must not.
 
-A policy is a comma-separated list of words, applied from left to right: `translation,cutout,color`. A word
-may carry its number after a colon: `translation:0.125,cutout:1` are those of Differentiable Augmentation
-(Zhao et al. 2020), the plain words are those of the TransGAN release, those with `ada` the pipeline of
-StyleGAN2-ADA (Karras et al. 2020). With the number 0 every operation leaves the images as they are.
+A policy is a comma-separated list of words, applied from left to right: `translation,cutout,color`. A word may carry
+its number in [0, 1] after a colon: `translation:0.125,cutout:1` are those of Differentiable Augmentation (Zhao et al.
+2020), the plain words are those of the TransGAN release, those with `ada` the pipeline of StyleGAN2-ADA (Karras et al.
+2020). With the number 0 every operation leaves the images as they are.
 
 Left out: `geo`, `crop`, `rotate` and `cutmix` of the release, which no released recipe uses.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from gtool.errors import did_you_mean
 
-
-class Operation(NamedTuple):
-    """What the number of a word means and what it is when none is given; it lies in [0, largest]."""
-
-    meaning: str
-    default: float
-    largest: float = 1.0
-
-
-OPERATIONS: dict[str, Operation] = {
-    "color": Operation("strength; 1 is brightness ±0.5, saturation 0 to 2, contrast 0.5 to 1.5", 1.0),
-    "translation": Operation("largest shift as a share of the side", 0.2),
-    "cutout": Operation("probability that the whole batch loses a square of half the side", 0.3),
-    "erase_ratio": Operation("probability that the whole batch loses sides of 20 to 70 %", 0.3),
-    "stl_erase_ratio": Operation(
-        "probability that the whole batch loses sides of 20 pixels to half + 20", 0.3
-    ),
-    "hue": Operation("probability, per image, of a rotation about the grey axis", 0.5),
-    "filter": Operation("probability, per image, with which each of four bands changes", 0.25),
-    "ada-blit": Operation("probability, each, of mirroring, quarter turns, shifts by whole pixels", 1.0),
-    "ada-geometric": Operation("probability, each, of scaling, turning, stretching, shifting", 1.0),
-    "ada-color": Operation(
-        "probability, each, of other brightness, contrast, inverted luma, hue, saturation", 1.0
-    ),
-    "ada": Operation("probability of each change of ada-blit, ada-geometric and ada-color", 1.0),
+# Name: what its number means, and the number where none is given.
+OPERATIONS: dict[str, tuple[str, float]] = {
+    "color": ("strength; 1 is brightness ±0.5, saturation 0 to 2, contrast 0.5 to 1.5", 1.0),
+    "translation": ("largest shift as a share of the side", 0.2),
+    "cutout": ("probability that the whole batch loses a square of half the side", 0.3),
+    "erase_ratio": ("probability that the whole batch loses sides of 20 to 70 %", 0.3),
+    "stl_erase_ratio": ("probability that the whole batch loses sides of 20 pixels to half + 20", 0.3),
+    "hue": ("probability, per image, of a rotation about the grey axis", 0.5),
+    "filter": ("probability, per image, with which each of four bands changes", 0.25),
+    "ada-blit": ("probability, each, of flips, quarter turns, shifts by whole pixels", 1.0),
+    "ada-geometric": ("probability, each, of scaling, rotation, stretching, shifts", 1.0),
+    "ada-color": ("probability, each, of brightness, contrast, inverted luma, hue, saturation", 1.0),
+    "ada": ("probability of each change of ada-blit, ada-geometric and ada-color", 1.0),
 }
 
 
@@ -46,7 +32,7 @@ def parse_policy(text: str) -> tuple[str, ...]:
     """Split a policy into its words; empty or `none` is no augmentation.
 
     Raises:
-        ValueError: an unknown operation, or a number that is none or out of range.
+        ValueError: an unknown operation, or a number that is not one or out of range.
     """
     if text.strip().lower() in ("", "none"):
         return ()
@@ -57,23 +43,17 @@ def parse_policy(text: str) -> tuple[str, ...]:
 
 
 def parse_word(word: str) -> tuple[str, float]:
-    """Return the operation of a word and its number.
-
-    Raises:
-        ValueError: as `parse_policy`.
-    """
+    """Return the operation of a word and its number; raises ValueError as `parse_policy` does."""
     name, colon, number = word.partition(":")
     if name not in OPERATIONS:
         raise ValueError(f"unknown augmentation `{name}`{did_you_mean(name, list(OPERATIONS))}")
-    operation = OPERATIONS[name]
+    meaning, default = OPERATIONS[name]
     if not colon:
-        return name, operation.default
+        return name, default
     try:
         amount = float(number)
     except ValueError:
         raise ValueError(f"augmentation `{word}`: `{number}` is no number") from None
-    if not 0 <= amount <= operation.largest:
-        raise ValueError(
-            f"augmentation `{word}`: a number in [0, {operation.largest:g}] expected ({operation.meaning})"
-        )
+    if not 0 <= amount <= 1:
+        raise ValueError(f"augmentation `{word}`: a number in [0, 1] expected ({meaning})")
     return name, amount
