@@ -5,8 +5,8 @@ TransGAN code gets wrong and this module gets right: all micro-batches of the di
 micro-batches of the generator, its update; the discriminator is frozen while the generator learns, so that no
 gradient of the generator's loss is left in it.
 
-`gan_state` holds what changes, `gan_random` the random numbers, `gan_losses` R1 and R2 weights, WGAN-GP, path length
-and the other terms beside the adversarial loss.
+`gan_state` holds what changes, `gan_random` the random numbers. Each term of a loss sees one share of the global batch,
+and means over shares are means over the batch.
 
 Axis letters: N images of the global batch, n of one share; R resolution.
 """
@@ -29,7 +29,6 @@ from gtool.metrics.weight_free import WeightFreeScorer
 from gtool.models.generate import generate as generate_images
 from gtool.nn.ranges import to_pm1
 from gtool.runtime.random import derive_seed
-from gtool.train import gan_losses
 from gtool.train.augment.augment import augment
 from gtool.train.gan_random import (
     Latents,
@@ -38,6 +37,7 @@ from gtool.train.gan_random import (
     discriminate,
     generate,
     micro_batches,
+    random_of,
     take,
 )
 from gtool.train.gan_state import GANState, check_networks, init_state, learning_rates
@@ -83,7 +83,7 @@ def _discriminator_step(state: GANState, critic: int) -> tuple[Reused | None, di
     purposes = ("real", "fake", "mix") if recipe.loss.gradient_penalty else ("real", "fake")
     views = [View.draw(state, batch, purpose, critic) for purpose in purposes]
     parts = micro_batches(state, batch)
-    mean_logit = gan_losses.mean_real_logit(state, real, views[0], parts)
+    mean_logit = _mean_real_logit(state, real, views[0], parts)
     state.bare("discriminator").requires_grad_(True)
     optimizer.zero_grad(set_to_none=True)
     reused = None
@@ -94,7 +94,7 @@ def _discriminator_step(state: GANState, critic: int) -> tuple[Reused | None, di
         with _no_sync(state, state.discriminator, last=position == len(parts) - 1):
             loss, logits, stats = _discriminator_loss(state, chunk, fake.detach(), seen[:2], mean_logit)
             if recipe.loss.gradient_penalty and state.steps % recipe.loss.penalty_interval == 0:
-                penalty = gan_losses.gradient_penalty(state, chunk, fake.detach(), seen[2], part, critic)
+                penalty = _gradient_penalty(state, chunk, fake.detach(), seen[2], part, critic)
                 stats["penalty"] = stats["penalty"] + penalty if "penalty" in stats else penalty
             if "penalty" in stats:
                 loss = loss + recipe.loss.penalty_interval * stats["penalty"]
@@ -115,11 +115,11 @@ def _discriminator_loss(
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Return the adversarial loss with drift, the logits of the reals (n,), and statistics with R1 + R2 (`penalty`)."""
     recipe = state.recipe
-    gammas = gan_losses.gammas(state)
+    gammas = _gammas(state)
     penalized = [place for place, gamma in enumerate(gammas) if gamma]
     inputs = [x.detach().requires_grad_(gamma > 0) for x, gamma in zip((real, fake), gammas, strict=True)]
     images = [augment(x, view.draws) for x, view in zip(inputs, views, strict=True)]
-    with state.compute.autocast(enabled=not penalized or gan_losses.penalties_autocast(state)):
+    with state.compute.autocast(enabled=not penalized or recipe.train.penalty_precision != "fp32"):
         if len(penalized) == 1:
             # A second derivative is half the work of all: what needs none goes by itself.
             alone = zip(images, views, strict=True)
@@ -140,13 +140,56 @@ def _discriminator_loss(
     return loss, logits[0], stats
 
 
+def _gammas(state: GANState) -> tuple[float, float]:
+    """Return the weights of R1 and R2 in this step, 0 where they are not due.
+
+    loss.gamma_decay is the factor that they have reached at the end of the run.
+    """
+    loss = state.recipe.loss
+    if state.steps % loss.penalty_interval:
+        return 0.0, 0.0
+    factor = loss.gamma_decay**state.progress
+    return loss.r1_gamma * factor, loss.r2_gamma * factor
+
+
+def _gradient_penalty(
+    state: GANState, real: Tensor, fake: Tensor, view: View, part: slice, critic: int
+) -> Tensor:
+    """WGAN-GP with its weight, with respect to the images before augmentation."""
+    loss = state.recipe.loss
+
+    def discriminator(images: Tensor) -> Tensor:
+        with state.compute.autocast(enabled=state.recipe.train.penalty_precision != "fp32"):
+            return discriminate(state.discriminator, [augment(images, view.draws)], [view])[0]
+
+    random = random_of(state, "interpolate", critic)
+    alpha = torch.rand(state.recipe.train.batch_size, 1, 1, 1, generator=random, device=random.device)
+    penalty = penalties.gradient_penalty(discriminator, real, fake, alpha[part].to(real))
+    return loss.gradient_penalty * penalty
+
+
+def _mean_real_logit(state: GANState, real: Tensor, view: View, parts: list[slice]) -> Tensor | None:
+    """Return the mean of D(real) over the global batch, which the drift term of every share needs.
+
+    None when it is unused, or when the one share is the whole batch and its own mean will do.
+    """
+    if not state.recipe.loss.drift or (len(parts) == 1 and state.compute.world_size == 1):
+        return None
+    means = []
+    for part in parts:
+        with torch.no_grad():
+            logits = augment_and_discriminate(state, take(real, part, parts), view.of(part, real.device))
+            means.append(logits.mean())
+    return state.compute.mean(torch.stack(means).mean())
+
+
 def _generator_step(state: GANState, reused: Reused | None) -> dict[str, Tensor]:
     recipe, optimizer = state.recipe, state.generator_optimizer
     batch = recipe.train.generator_batch_size or recipe.train.batch_size
     compares = losses.needs_real_in_generator(recipe.loss.kind)
     state.bare("discriminator").requires_grad_(False)
     optimizer.zero_grad(set_to_none=True)
-    sums = gan_losses.add_path_length(state, batch)
+    sums = add_path_length(state, batch)
     latents = Latents.draw(state, batch, "generator")
     view = View.draw(state, batch, "generated")
     real = None  # for losses that look at reals; they are not counted in nimg
@@ -165,13 +208,55 @@ def _generator_step(state: GANState, reused: Reused | None) -> dict[str, Tensor]
             loss = losses.generator_loss(recipe.loss.kind, logits, real_logits)
             stats = {"generator_loss": loss, "fake_std": fake.detach().std(dim=0).mean()}
             if chunk is not None and recipe.loss.super_resolution:
-                loss = loss + gan_losses.super_resolution(state, chunk)
+                loss = loss + _super_resolution(state, chunk)
             state.compute.accelerator.backward(loss / len(parts))
         for name, value in stats.items():
             sums[name] = sums.get(name, 0.0) + value.detach() / len(parts)
     limit = recipe.optim.clip_grad_norm
     sums["generator_grad_norm"] = clip_and_step(state.compute, state.generator, optimizer, limit)
     return sums
+
+
+def _super_resolution(state: GANState, real: Tensor) -> Tensor:
+    """Return the loss of the super-resolution co-training of TransGAN's version 1, with its weight."""
+    loss = state.recipe.loss
+    with state.compute.autocast():
+        enlarged = state.bare("generator").super_resolve(real)
+    # Weight 0 after its time instead of no term at all: processes expect a gradient for every parameter.
+    weight = loss.super_resolution if state.nimg < 1000 * loss.super_resolution_kimg else 0.0
+    return weight * nn.functional.mse_loss(enlarged.float(), real)
+
+
+def add_path_length(state: GANState, batch: int) -> dict[str, Tensor]:
+    """Add the gradients of the path length penalty to those of the generator, where it is due; returns statistics.
+
+    StyleGAN2 (Karras et al. 2020, section 3.2), on latents of its own. There the running mean that lengths are
+    compared with has moved by this batch already; here it moves afterwards, so that no share has to know the
+    lengths of the others. With a decay of 0.01 that is a hundredth of a gradient.
+    """
+    loss = state.recipe.loss
+    if not loss.path_length or state.steps % loss.path_length_interval:
+        return {}
+    batch = batch // loss.path_length_batch_shrink
+    latents = Latents.draw(state, batch, "path-length")
+    resolution = state.recipe.data.resolution
+    random = random_of(state, "direction-path-length")
+    direction = torch.randn(batch, 3, resolution, resolution, generator=random)
+    parts = micro_batches(state, batch)
+    mean, penalty = state.path_length.new_zeros(()), state.path_length.new_zeros(())
+    for part in parts:
+        # Gradients of processes meet in the backward pass of the adversarial loss, which is still to come.
+        with state.compute.accelerator.no_sync(state.generator):
+            with state.compute.autocast(enabled=state.recipe.train.penalty_precision != "fp32"):
+                images, ws = generate(state, latents, part, with_ws=True)
+            lengths = penalties.path_lengths(images, ws, direction[part].to(images.device))
+            term = loss.path_length * (lengths - state.path_length).square().mean()
+            state.compute.accelerator.backward(loss.path_length_interval * term / len(parts))
+        mean += lengths.detach().mean() / len(parts)
+        penalty += term.detach() / len(parts)
+    mean = state.compute.mean(mean)
+    state.path_length.lerp_(mean, loss.path_length_decay)
+    return {"path_length": mean, "path_penalty": penalty}
 
 
 def _fakes(state: GANState, latents: Latents, part: slice, with_graph: bool = False) -> Tensor:
@@ -228,7 +313,6 @@ class GANTrainer(Trainer):
         return for_discriminator + ratio * (3.0 * (generator + discriminator) + path * generator)
 
     def prepare(self, inputs: Any) -> None:
-        """Read the images and build the networks."""
         recipe, compute = self.recipe, self.compute
         self.images = self.load_images(inputs)
         batches = Batches(
@@ -241,7 +325,6 @@ class GANTrainer(Trainer):
         self.state = init_state(recipe, self.config, batches, compute)
 
     def open_reports(self, run: RunFolder) -> None:
-        """Save a grid of real images, and measure what scores are compared with."""
         super().open_reports(run)
         train = self.recipe.train
         if train.metrics and len(self.images) >= 4:
@@ -250,15 +333,12 @@ class GANTrainer(Trainer):
             )
 
     def real_images(self) -> np.ndarray:
-        """Return the first images of the data set."""
         return np.asarray(self.images.images[np.arange(min(self.recipe.sample.num, len(self.images)))])
 
     def preview(self) -> np.ndarray:
-        """Generate from the fixed latents."""
         return self._generate(self.recipe.sample.num, self.recipe.train.seed)
 
     def measure(self) -> dict[str, float]:
-        """Score fresh images of the averaged generator; their seed is never one that a user samples with by chance."""
         if self.scorer is None:
             return {}
         train = self.recipe.train

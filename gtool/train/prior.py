@@ -32,10 +32,10 @@ from gtool.data.token_cache import load_codes
 from gtool.errors import CheckpointError, RecipeError
 from gtool.io.run_folder import RunFolder
 from gtool.io.weights import load_weights
-from gtool.models.prior.config import SPATIAL
+from gtool.models.prior.config import SPATIAL, SamplingParams
 from gtool.models.prior.network import decay_groups, for_sampling
 from gtool.models.prior.pipeline import decode
-from gtool.models.prior.sampling import UNKNOWN, SamplingParams, sample_codes, uniform_numbers
+from gtool.models.prior.sampling import UNKNOWN, sample_codes, uniform_numbers
 from gtool.nn.ranges import to_pm1
 from gtool.runtime.device import Compute
 from gtool.runtime.random import derive_seed, hashed_uniform
@@ -216,7 +216,6 @@ class PriorTrainer(Trainer):
 
     @staticmethod
     def check(recipe: Recipe, config: Any, processes: int) -> None:
-        """Refuse what cannot be trained."""
         if recipe.data.flip:
             raise RecipeError(
                 "data.flip: codes are computed before training; set prior.encode_flipped = true"
@@ -228,7 +227,6 @@ class PriorTrainer(Trainer):
         return 3.0 * forward["prior"]
 
     def prepare(self, inputs: tuple[Any, Path]) -> None:
-        """Read images and tokenizer, build the prior, and compute the codes of all images."""
         source, tokenizer = inputs
         self.images = self.load_images(source)
         self._fill_in_labels()
@@ -285,24 +283,20 @@ class PriorTrainer(Trainer):
             )
 
     def describe_data(self) -> str:
-        """Return the data set with its size, and what images are generated from."""
         condition = self.recipe.data.condition
         each = "" if condition == "none" else f", each with its {condition}"
         return f"{super().describe_data()}{each}, {len(self.held_out.codes):,} of them held out for scores"
 
     def open_reports(self, run: RunFolder) -> None:
-        """Save the held-out images whose conditions the previews have, beside these and their reconstructions."""
         columns = self._columns(2)
         save_grid(run, "real", self.real_images(), columns, {"dataset": self.recipe.data.dataset})
 
     def real_images(self) -> np.ndarray:
-        """Return label maps where there are any, held-out images and their reconstructions in turn."""
         shown = self.held_out.images.numpy()
         again = decode(self.state.ema, self.held_out.codes[: len(shown)], self.compute).numpy()
         return self._beside_maps(shown, again)
 
     def preview(self) -> np.ndarray:
-        """Sample images of the same conditions, each beside its label map where there is one."""
         return self._beside_maps(preview(self.state, self.held_out).numpy())
 
     @property
@@ -322,7 +316,6 @@ class PriorTrainer(Trainer):
         return None if each == 1 else each * max(1, round((len(self.held_out.images) / each) ** 0.5))
 
     def measure(self) -> dict[str, float]:
-        """Return the negative log-likelihood of held-out codes."""
         return measure(self.state, self.held_out)
 
 

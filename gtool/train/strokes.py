@@ -293,7 +293,6 @@ class StrokesTrainer(Trainer):
 
     @staticmethod
     def check(recipe: Recipe, config: Any, processes: int) -> None:
-        """Refuse batches that are too small."""
         require_crops(recipe, processes)
 
     @staticmethod
@@ -303,7 +302,6 @@ class StrokesTrainer(Trainer):
         return (3.0 + 0.2 * (1 - recipe.strokes.supervised_share)) * forward["predictor"]
 
     def prepare(self, inputs: Any) -> None:
-        """Read or draw the pictures, and build the network."""
         pictures = None
         if inputs is not None:
             images = self.load_images(inputs, USER_RESOLUTION)
@@ -312,20 +310,16 @@ class StrokesTrainer(Trainer):
         self.state = init_state(self.recipe, self.config, pictures, self.compute)
 
     def describe_data(self) -> str:
-        """Return what pictures there are."""
         pictures = f"{len(self.state.pictures.training):,} pictures"
         if self.num_images is None:
             return f"strokes and {pictures} drawn at the start"
         return f"strokes and {pictures} of {self.recipe.data.dataset}, {self.num_images:,} images"
 
     def real_images(self) -> np.ndarray:
-        """Return the pictures that the previews are paintings of."""
         return self.state.pictures.shown.numpy()
 
     def preview(self) -> np.ndarray:
-        """Paint the same pictures."""
         return preview(self.state).numpy()
 
     def measure(self) -> dict[str, float]:
-        """Return the share of the error that the strokes of one forward leave."""
         return measure(self.state, min(self.recipe.train.metric_images, 256))

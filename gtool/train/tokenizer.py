@@ -33,10 +33,10 @@ from gtool.models.vqgan.network import Tokenized
 from gtool.nn.ranges import to_pm1, to_uint8
 from gtool.runtime.device import Compute
 from gtool.runtime.torch_random import make_generator
-from gtool.train import palette
 from gtool.train.optim import clip_and_step, ema_beta, ema_update, make_optimizer, rate_factor, set_rate
 from gtool.train.trainer import Trainer, TrainingState, build_networks
 
+MAX_PIXELS = 2**22  # of the images that the colours of a palette are taken from
 CHUNK = 64  # images that are reconstructed at a time
 
 
@@ -247,6 +247,35 @@ def _restart_unused_codes(state: TokenizerState, output: Tokenized) -> None:
     state.usage.counts.zero_()
 
 
+# A palette, the tokenizer of image-GPT.
+
+
+@dataclass(kw_only=True)
+class PaletteState(TrainingState):
+    """The palette is its own average, and nothing optimizes it."""
+
+    in_training = ()
+
+
+def init_palette(recipe: Recipe, config: Any, batches: Any, compute: Compute) -> PaletteState:
+    """Build an empty palette."""
+    (palette,) = build_networks(recipe, config)
+    return PaletteState(
+        recipe=recipe, compute=compute, batches=batches, ema=palette.to(compute.device).eval()
+    )
+
+
+def fit_palette(state: PaletteState) -> dict[str, Tensor]:
+    """Find the colours by one k-means over pixels; the run is over after this."""
+    train = state.recipe.train
+    side = state.recipe.data.resolution
+    images = state.batches.next(max(train.batch_size, MAX_PIXELS // side**2))
+    random = make_generator(train.seed, "palette")
+    error = state.ema.fit(to_pm1(images.to(state.compute.device)), random)
+    state.nimg, state.steps = round(1000 * train.kimg), 1
+    return {"palette_error": torch.tensor(error)}
+
+
 @torch.no_grad()
 def reconstruct(tokenizer: Any, images: Tensor, compute: Compute) -> tuple[Tensor, Tensor]:
     """Return reconstructions, uint8 (N, 3, R, R), and codes (N, h, w) of uint8 images, both on the CPU."""
@@ -284,7 +313,6 @@ class TokenizerTrainer(Trainer):
 
     @staticmethod
     def check(recipe: Recipe, config: Any, processes: int) -> None:
-        """Refuse what cannot be trained."""
         if config.kind == "palette":
             if processes > 1:
                 raise RecipeError(
@@ -326,29 +354,24 @@ class TokenizerTrainer(Trainer):
         return 3.0 * forward["tokenizer"] + (6.0 * own + 3.0 * tokenizers) * forward["discriminator"]
 
     def prepare(self, inputs: Any) -> None:
-        """Read the images, keep some aside, and build the networks."""
         recipe, config, compute = self.recipe, self.config, self.compute
         self.images = self.load_images(inputs)
         batches, self.held_out = hold_out(self.images, recipe, compute, flip=recipe.data.flip)
         if config.kind == "palette":
-            self.state, self.step = palette.init_state(recipe, config, batches, compute), palette.step
+            self.state, self.step = init_palette(recipe, config, batches, compute), fit_palette
         else:
             self.state, self.step = init_state(recipe, config, batches, compute), step
 
     def describe_data(self) -> str:
-        """Return the data set with its size."""
         return f"{super().describe_data()}, {len(self.held_out):,} of them held out for scores"
 
     def real_images(self) -> np.ndarray:
-        """Return the held-out images whose reconstructions are the previews."""
         return self._held_out(self.recipe.sample.num).numpy()
 
     def preview(self) -> np.ndarray:
-        """Reconstruct the same held-out images."""
         return reconstruct(self.state.ema, self._held_out(self.recipe.sample.num), self.compute)[0].numpy()
 
     def measure(self) -> dict[str, float]:
-        """Score reconstructions of held-out images."""
         return measure(self.state.ema, self._held_out(self.recipe.train.metric_images), self.compute)
 
     def _held_out(self, most: int) -> Tensor:

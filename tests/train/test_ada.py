@@ -26,10 +26,7 @@ def _draws(policy: str, n: int = 4, resolution: int = 16, p: float = 1.0):
 
 
 def _chances(p: float, n: int = N) -> ada.Chances:
-    random = torch.Generator().manual_seed(1)
-    return ada.Chances(
-        p, lambda k: torch.rand(n, k, generator=random), lambda k: torch.randn(n, k, generator=random)
-    )
+    return ada.Chances(n, p, torch.Generator().manual_seed(1))
 
 
 def _move(images: torch.Tensor, rows: list[list[float]]) -> torch.Tensor:

@@ -18,7 +18,7 @@ from gtool.models import registry
 from gtool.models.generate import generate, latents
 from gtool.sample.latents import interpolate
 from gtool.train import gan as engine
-from gtool.train.gan_losses import add_path_length
+from gtool.train.gan import add_path_length
 from gtool.train.gan_random import random_of
 from gtool.train.gan_state import check_networks
 from gtool.train.resume import restore_state, state_info, state_tensors

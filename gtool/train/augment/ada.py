@@ -18,7 +18,8 @@ Axis letters: N images, R resolution, P = 2R + 7 positions of the fine grid.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -39,22 +40,22 @@ DOWN = (
 UP = (1.1150870524569936, 0.5912717631142469, -0.0575435262284996, -0.0912717631142469)
 REACH = len(DOWN) - 1
 
-Random = Callable[[int], Tensor]  # columns -> (N, columns)
 
-
+@dataclass(frozen=True)
 class Chances:
     """Random numbers for N images, and the decision, each with the same probability, of what is changed."""
 
-    def __init__(self, p: float, uniform: Random, normal: Random) -> None:
-        self.p, self._uniform, self._normal = p, uniform, normal
+    num_images: int
+    p: float
+    generator: torch.Generator
 
     def uniform(self) -> Tensor:
         """Return (N,) in [0, 1)."""
-        return self._uniform(1)[:, 0]
+        return torch.rand(self.num_images, generator=self.generator, device=self.generator.device)
 
     def normal(self) -> Tensor:
         """Return (N,) from N(0, 1)."""
-        return self._normal(1)[:, 0]
+        return torch.randn(self.num_images, generator=self.generator, device=self.generator.device)
 
     def often(self, values: Tensor, p: float | None = None) -> Tensor:
         """Return values (N,) with the probability, else 0, which is no change."""
@@ -82,16 +83,10 @@ def draw(
             places = places @ geometric(chances, resolution)
         if word in ("ada", "ada-color"):
             colours = colour(chances) @ colours
-    return _rows(places, colours), tuple(
-        int((maps != torch.eye(maps.shape[-1], device=maps.device)).any()) for maps in (places, colours)
-    )
-
-
-def _rows(places: Tensor, colours: Tensor) -> Tensor:
-    count = max(maps.shape[0] for maps in (places, colours) if maps.ndim == 3)
-    return torch.cat(
-        [maps.expand(count, *maps.shape[-2:])[:, :-1].flatten(1) for maps in (places, colours)], dim=1
-    )
+    count, maps = words[0][1].num_images, (places, colours)
+    rows = [matrix.expand(count, *matrix.shape[-2:])[:, :-1].flatten(1) for matrix in maps]
+    present = [bool((matrix != torch.eye(matrix.shape[-1], device=device)).any()) for matrix in maps]
+    return torch.cat(rows, dim=1), tuple(map(int, present))
 
 
 def apply(images: Tensor, values: Tensor, present: tuple[int, ...]) -> Tensor:
@@ -111,59 +106,41 @@ def blit(chances: Chances, resolution: int) -> Tensor:
     """Draw (N, 3, 3): mirror, then quarter turns, then whole pixels."""
     mirror = chances.often((chances.uniform() < 0.5).float())
     quarters = chances.often(torch.floor(4 * chances.uniform())).long()
-    largest = resolution / 8
-    shift = [torch.round((2 * chances.uniform() - 1) * largest) for _ in "xy"]
+    x, y = (torch.round((2 * chances.uniform() - 1) * resolution / 8) for _ in "xy")
     moved = chances.often(torch.ones_like(mirror))
     # Exact, as cosines of floats are not.
     cosine, sine = (
         torch.tensor(turns, device=quarters.device)[quarters]
         for turns in ((1.0, 0.0, -1.0, 0.0), (0.0, 1.0, 0.0, -1.0))
     )
-    return (
-        _scaling(1 - 2 * mirror, torch.ones_like(mirror))
-        @ _turning(cosine, sine)
-        @ _shifting(shift[0] * moved, shift[1] * moved)
-    )
+    flip = _affine(1 - 2 * mirror, 0, 0, 0, 1, 0)
+    return flip @ _affine(cosine, sine, 0, -sine, cosine, 0) @ _affine(1, 0, -x * moved, 0, 1, -y * moved)
 
 
 def geometric(chances: Chances, resolution: int) -> Tensor:
     """Draw (N, 3, 3): scale, then turn, stretch, turn again, then shift."""
-    scale = chances.often(0.2 * chances.normal())
+    scale = (-chances.often(0.2 * chances.normal())).exp2()
     # Twice with this probability is once or more with the probability of all.
     p_turn = 1 - math.sqrt(1 - chances.p)
-    turns = [chances.often(math.pi * (2 * chances.uniform() - 1), p_turn) for _ in range(2)]
+    first, second = (chances.often(math.pi * (2 * chances.uniform() - 1), p_turn) for _ in range(2))
     stretch = chances.often(0.2 * chances.normal())
-    shift = [0.125 * resolution * chances.normal() for _ in "xy"]
+    x, y = (0.125 * resolution * chances.normal() for _ in "xy")
     moved = chances.often(torch.ones_like(scale))
     return (
-        _scaling((-scale).exp2(), (-scale).exp2())
-        @ _turning(turns[0].cos(), turns[0].sin())
-        @ _scaling((-stretch).exp2(), stretch.exp2())
-        @ _turning(turns[1].cos(), turns[1].sin())
-        @ _shifting(shift[0] * moved, shift[1] * moved)
+        _affine(scale, 0, 0, 0, scale, 0)
+        @ _affine(first.cos(), first.sin(), 0, -first.sin(), first.cos(), 0)
+        @ _affine((-stretch).exp2(), 0, 0, 0, stretch.exp2(), 0)
+        @ _affine(second.cos(), second.sin(), 0, -second.sin(), second.cos(), 0)
+        @ _affine(1, 0, -x * moved, 0, 1, -y * moved)
     )
 
 
-def _scaling(x: Tensor, y: Tensor) -> Tensor:
-    return _matrix(3, [x, None, None, None, y, None])
-
-
-def _turning(cosine: Tensor, sine: Tensor) -> Tensor:
-    return _matrix(3, [cosine, sine, None, -sine, cosine, None])
-
-
-def _shifting(x: Tensor, y: Tensor) -> Tensor:
-    one = torch.ones_like(x)
-    return _matrix(3, [one, None, -x, None, one, -y])
-
-
-def _matrix(size: int, entries: list[Tensor | None]) -> Tensor:
-    """Return (N, size, size) with these rows; None is 0, and the last row is that of an affine map."""
-    given = next(entry for entry in entries if entry is not None)
-    zero, one = torch.zeros_like(given), torch.ones_like(given)
-    last: list[Tensor | None] = [None] * (size - 1) + [one]
-    filled = [zero if entry is None else entry for entry in entries + last]
-    return torch.stack(filled, dim=1).view(len(given), size, size)
+def _affine(*entries: Tensor | float) -> Tensor:
+    """Return (N, 3, 3) with these two rows, and the last row of an affine map; numbers are the same for all N."""
+    given = next(entry for entry in entries if isinstance(entry, Tensor))
+    rows = [*entries, 0.0, 0.0, 1.0]
+    filled = [row if isinstance(row, Tensor) else torch.full_like(given, row) for row in rows]
+    return torch.stack(filled, dim=1).view(len(given), 3, 3)
 
 
 # Maps of colours (R, G, B) in [-1, 1]. The luma axis is v = (1, 1, 1) / sqrt(3).

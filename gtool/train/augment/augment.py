@@ -111,9 +111,7 @@ def draw(
     drawn = []
     for is_ada, words in groupby((parse_word(word) for word in policy), lambda word: word[0].startswith(ADA)):
         if is_ada:
-            pipeline = [
-                (name, ada.Chances(p * amount, random.uniform, random.normal)) for name, amount in words
-            ]
+            pipeline = [(name, ada.Chances(num_images, p * amount, generator)) for name, amount in words]
             drawn.append(Drawn(ADA, *ada.draw(pipeline, resolution, generator.device)))
             continue
         for name, amount in words:
