@@ -179,9 +179,15 @@ def _one(**chosen: float) -> torch.Tensor:
     normal = iter([numbers["brightness"] / 0.2, numbers["contrast"] / 0.5, numbers["saturation"]])
     # Each change draws its value, where it is uniform, and then whether it is there.
     uniform = iter([0.0, 0.0, numbers["inverted"], 0.0, numbers["hue"], 0.0, 0.0])
-    return ada.colour(
-        ada.Chances(1.0, lambda _: torch.tensor([[next(uniform)]]), lambda _: torch.tensor([[next(normal)]]))
-    )[:, :3]
+
+    class Chosen(ada.Chances):
+        def uniform(self):
+            return torch.tensor([next(uniform)])
+
+        def normal(self):
+            return torch.tensor([next(normal)])
+
+    return ada.colour(Chosen(1, 1.0, torch.Generator()))[:, :3]
 
 
 def test_brightness_contrast_and_saturation_are_about_black_grey_and_grey():
