@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ class TrainedModel:
         seed: int = 0,
         *,
         psi: float = 1.0,
-        condition: int | Tensor | Callable[[Tensor], Tensor] | None = None,
+        condition: int | Callable[[Tensor], Tensor] | None = None,
         params: SamplingParams | None = None,
         batch_size: int | None = None,
     ) -> Iterator[Tensor]:
@@ -81,8 +81,8 @@ class TrainedModel:
             indices: int64 (N,) image numbers.
             seed: with its number, all that an image depends on.
             psi: truncation of w, 1 for none; of generators with a mapping network.
-            condition: of a prior: a class for all images, ids (N, 1) or (N, h, w), or a function from image numbers
-                (b,) to the ids of these images. None where it has no condition or was trained to do without.
+            condition: of a prior: a class for all images, or a function from image numbers (b,) to the ids of these
+                images, (b, 1) or (b, h, w). None where it has no condition or was trained to do without.
             params: how a prior samples codes; None for temperature 1 and the 100 most likely codes.
             batch_size: images per forward.
 
@@ -90,43 +90,42 @@ class TrainedModel:
             RecipeError: an option that the model does not have, a condition that is missing.
             CheckpointError: the network makes values that are not finite.
         """
-        if self.samples_from == "codes":
-            if psi != 1:
-                raise RecipeError("psi: a prior samples codes, and has no latents to truncate")
-            return self._from_codes(indices, seed, condition, params, batch_size or BATCH)
-        if condition is not None or params is not None:
-            raise RecipeError(f"{self.meta['model']} samples from latents, and takes no condition or params")
-        return self._from_latents(indices, seed, psi, batch_size or batch_of(self.resolution))
+        if self.samples_from == "latents":
+            if condition is not None or params is not None:
+                raise RecipeError(f"{self.meta['model']} samples from latents: no condition, no params")
+            return self._from_latents(indices, seed, psi, batch_size or batch_of(self.resolution))
+        if psi != 1:
+            raise RecipeError(f"{self.meta['model']} samples from codes: no psi")
+        ids_of = condition if callable(condition) else self.no_condition
+        if isinstance(condition, int):
+            ids_of = partial(torch.full_like, fill_value=condition)
+        return self._from_codes(indices, seed, ids_of, params or self.default_params, batch_size or BATCH)
 
     def _from_latents(self, indices: Tensor, seed: int, psi: float, batch_size: int) -> Iterator[Tensor]:
         ws = None if psi == 1 else self.ws(indices, seed, psi)
         done = 0
         for images, _ in batches(self.network, seed, indices, self.compute, batch_size=batch_size, ws=ws):
             if not torch.isfinite(images).all():
-                numbers = indices[done : done + len(images)].tolist()
+                first, last = int(indices[done]), int(indices[done + len(images) - 1])
                 raise CheckpointError(
-                    f"{self.path}: the generator makes values that are not finite "
-                    f"(images {numbers[0]} to {numbers[-1]})"
+                    f"{self.path}: the generator makes values that are not finite (images {first} to {last})"
                 )
             done += len(images)
             yield to_uint8(images).cpu()
 
     def _from_codes(
-        self, indices: Tensor, seed: int, condition: Any, params: SamplingParams | None, batch_size: int
+        self,
+        indices: Tensor,
+        seed: int,
+        ids_of: Callable[[Tensor], Tensor],
+        params: SamplingParams,
+        batch_size: int,
     ) -> Iterator[Tensor]:
-        config = self.network.config.prior
-        params = params or self.default_params
-        if condition is None:
-            condition = self.no_condition
+        grid = self.network.config.prior.grid
         for part in indices.split(batch_size):
-            if isinstance(condition, int):
-                ids = torch.full((len(part), 1), condition)
-            else:
-                ids = condition(part) if callable(condition) else condition[: len(part)]
-            if isinstance(condition, Tensor):
-                condition = condition[len(part) :]
-            codes = torch.full((len(part), *config.grid), UNKNOWN)
-            uniform = uniform_numbers(seed, part, config.grid)
+            codes, uniform = torch.full((len(part), *grid), UNKNOWN), uniform_numbers(seed, part, grid)
+            ids = ids_of(part)
+            ids = ids[:, None] if ids.ndim == 1 else ids
             codes = sample_codes(self.prior, ids, codes, uniform, params, batch_size=batch_size)
             yield decode(self.network, codes, self.compute)
 
@@ -149,26 +148,34 @@ class TrainedModel:
             RecipeError: the prior was always given one in training.
         """
         config = self.network.config.prior
-        if config.condition == "none":
-            return torch.zeros(len(indices), 1, dtype=torch.int64)
-        if not drops_conditions(self.meta):
+        if config.condition != "none" and not drops_conditions(self.meta):
             raise RecipeError(f"{self.path}: this prior needs a condition: {config.condition}")
         cells = (grid or config.grid) if config.condition in SPATIAL else (1,)
-        return torch.full((len(indices), *cells), config.condition_size - 1)
+        last = 0 if config.condition == "none" else config.condition_size - 1
+        return torch.full((len(indices), *cells), last)
 
     # Generators with a mapping network.
 
     @cached_property
+    @torch.no_grad()
     def mean_w(self) -> Tensor:
-        """What truncation pulls to, (K, d)."""
-        return mean_w(self.network, self.compute)
+        """The mean w (K, d) of always the same latents, to which truncation pulls: it depends on the weights alone."""
+        total = torch.zeros(self.network.z_shape, dtype=torch.float64)
+        for numbers in torch.arange(MEAN_LATENTS).split(MEAN_CHUNK):
+            z = latents(self.network, 0, numbers, "mean-w").to(self.compute.device)
+            total += self.network.mapping(z).cpu().double().sum(0)
+        return (total / MEAN_LATENTS).float().to(self.compute.device)
 
     def w(self, z: Tensor, psi: float | Tensor = 1.0) -> Tensor:
-        """z (N, K, d) -> truncated w (N, K, d) on the device; psi a number, or one for each image (N,)."""
+        """z (N, K, d) -> w (N, K, d) on the device, each component pulled to its own mean.
+
+        psi: truncation, a number or one for each image (N,); 1 leaves w as the mapping makes it.
+        """
         w: Tensor = self.network.mapping(z.to(self.compute.device))
-        if isinstance(psi, Tensor) or psi != 1:
-            return truncate(w, self.mean_w, psi)
-        return w
+        if not isinstance(psi, Tensor) and psi == 1:
+            return w
+        share = torch.as_tensor(psi, dtype=w.dtype, device=w.device).view(-1, 1, 1)
+        return torch.lerp(self.mean_w.expand_as(w), w, share)  # exactly w at 1
 
     def ws(self, indices: Tensor, seed: int, psi: float | Tensor = 1.0) -> WsOfRows:
         """Return what makes the truncated ws of image numbers (N,), batch after batch."""
@@ -190,11 +197,7 @@ def load_model(
 ) -> TrainedModel:
     """Load a run, a weights file or a hub id as a model that makes images; None for the newest run.
 
-    Args:
-        path: what to load.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
-        precision: `auto` (bf16 where it is fast), `bf16`, `fp32`.
-        compute: where to run, in place of device and precision.
+    Device and precision as of `make_compute`; `compute` takes their place where there is one already.
 
     Raises:
         CheckpointError: no such weights, damaged ones, or of a model that makes no images.
@@ -207,8 +210,7 @@ def load_model(
             f"use `{row.next_command.format(path=trained.path)}`"
         )
     compute = compute or make_compute(device, precision)
-    network = trained.network()
-    network = network.to(compute.device).eval().requires_grad_(False)
+    network = trained.network().to(compute.device).eval().requires_grad_(False)
     return TrainedModel(trained.path, network, trained.meta, compute)
 
 
@@ -230,23 +232,6 @@ def weights_meta(recipe: Recipe, config: Any, nimg: int) -> dict[str, Any]:
 def latents(generator: Any, seed: int, indices: Tensor, stream: str = "z") -> Tensor:
     """Return z (n, *z_shape) for image numbers; row i depends on (seed, stream, indices[i]) alone."""
     return _normal(seed, indices, generator.z_shape, stream)
-
-
-@torch.no_grad()
-def mean_w(generator: Any, compute: Compute) -> Tensor:
-    """Return the mean w (K, d) of always the same latents: it depends on the weights alone."""
-    total = torch.zeros(generator.z_shape, dtype=torch.float64)
-    for start in range(0, MEAN_LATENTS, MEAN_CHUNK):
-        numbers = torch.arange(start, start + MEAN_CHUNK)
-        w = generator.mapping(latents(generator, 0, numbers, "mean-w").to(compute.device))
-        total += w.cpu().double().sum(0)
-    return (total / MEAN_LATENTS).float().to(compute.device)
-
-
-def truncate(w: Tensor, mean: Tensor, psi: float | Tensor) -> Tensor:
-    """Pull each component of w (N, K, d) to its own mean (K, d); psi a number, or one for each image (N,)."""
-    share = torch.as_tensor(psi, dtype=w.dtype, device=w.device).view(-1, 1, 1)
-    return torch.lerp(mean.expand_as(w), w, share)  # exactly w at 1
 
 
 def generate(

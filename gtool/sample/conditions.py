@@ -28,7 +28,7 @@ from gtool.models.prior.config import PriorPipelineConfig
 from gtool.models.prior.pipeline import encode_condition
 from gtool.runtime.device import Compute
 from gtool.runtime.random import derive_seed, permutation
-from gtool.sample.options import CONDITION_FLAG, SampleOptions, Size, check_size
+from gtool.sample.options import CONDITIONS, SampleOptions, Size, check_size
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def open_conditions(options: SampleOptions, compute: Compute) -> Conditions:
     if given is None:
         if recipe is None:
             raise RecipeError(
-                f"{options.weights}: does not say what it was trained on; add {CONDITION_FLAG[kind]}"
+                f"{options.weights}: does not say what it was trained on; add {CONDITIONS[kind][1]}"
             )
         return of_data_set(recipe, num_labels(config), options.seed, compute)
     if isinstance(given, str):
@@ -163,7 +163,7 @@ def open_conditions(options: SampleOptions, compute: Compute) -> Conditions:
 def of_data_set(recipe: Recipe, labels: int, seed: int, compute: Compute) -> DataSetConditions:
     """Return the conditions of the images that a training has held out, in an order of the seed."""
     data = recipe.data
-    images, held_out = held_out_of(recipe, compute, CONDITION_FLAG[data.condition])
+    images, held_out = held_out_of(recipe, compute, CONDITIONS[data.condition][1])
     places = held_out[permutation(len(held_out), derive_seed("conditions", seed))]
     text = f"{data.condition} of held-out images of {data.dataset}"
     return DataSetConditions((data.resolution, data.resolution), text, images, places, data.dataset, labels)

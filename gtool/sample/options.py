@@ -33,37 +33,17 @@ FLAG_OF_KIND = {
     "noise": "--noise-variation",
     "attention": "--attention",
 }
-# Flags by what a family samples from.
-FLAGS_OF = {
-    "latents": [
-        "psi",
-        "psi_sweep",
-        "attention",
-        "mix",
-        "components",
-        "layers",
-        "space",
-        "noise_variation",
-        "interpolate",
-    ],
-    "codes": [
-        "of_class",
-        "segmentation",
-        "depth",
-        "complete",
-        "keep",
-        "size",
-        "temperature",
-        "top_k",
-        "top_p",
-    ],
-}
-CONDITION_FLAG = {"class": "--class 3", "segmentation": "--segmentation map.png", "depth": "--depth map.png"}
-CONDITION_NAME = {
-    "none": "no condition",
-    "class": "classes",
-    "segmentation": "label maps",
-    "depth": "depth maps",
+# Fields of families that sample from latents, or from codes; those that need a mapping network.
+LATENT_FIELDS = "psi psi_sweep attention mix components layers space noise_variation interpolate"
+CODE_FIELDS = "of_class segmentation depth complete keep size temperature top_k top_p"
+FLAGS_OF = {"latents": set(LATENT_FIELDS.split()), "codes": set(CODE_FIELDS.split())}
+OF_MAPPING = {"psi", "psi_sweep", "mix", "components", "space"}
+# What a prior is conditioned on: in words, and the flag that names one.
+CONDITIONS = {
+    "none": ("no condition", ""),
+    "class": ("classes", "--class 3"),
+    "segmentation": ("label maps", "--segmentation map.png"),
+    "depth": ("depth maps", "--depth map.png"),
 }
 Size = tuple[int, int]  # height and width in pixels
 
@@ -412,104 +392,85 @@ def _in_name(text: str) -> str:
 # What is refused: each raises RecipeError with one line about the first mistake.
 
 
-def _check_values(options: SampleOptions) -> None:
+def _check_values(o: SampleOptions) -> None:
     """Refuse flags that mean nothing to any model."""
-    # --animate alone is not looked at here: what it means depends on the model.
-    is_mix, is_interpolation = options.mix is not None, options.interpolate or options.animate
-    says_what = options.components is not None or options.layers is not None
-    if not -2 <= options.psi <= 2:
-        raise RecipeError(f"--psi {options.psi}: a number from -2 to 2, where 1 changes nothing")
-    if options.psi_sweep is not None:
-        parse_psis(options.psi_sweep)
-        if options.psi != 1:
-            raise RecipeError("--psi and --psi-sweep exclude each other")
-    if options.components is not None and not (is_mix or is_interpolation):
+    # What --animate alone means depends on the model.
+    is_mix, is_interpolation = o.mix is not None, o.interpolate or o.animate
+    if not -2 <= o.psi <= 2:
+        raise RecipeError(f"--psi {o.psi}: a number from -2 to 2, where 1 changes nothing")
+    if o.psi_sweep is not None and (parse_psis(o.psi_sweep) and o.psi != 1):
+        raise RecipeError("--psi and --psi-sweep exclude each other")
+    if o.components is not None and not (is_mix or is_interpolation):
         raise RecipeError(
-            "--components says what --mix swaps or --interpolate changes; add --mix 3,8 or --interpolate 12"
+            "--components are what --mix swaps or --interpolate changes: add --mix 3,8 or --interpolate 12"
         )
-    if options.layers is not None and not is_mix:
+    if o.layers is not None and not is_mix:
         raise RecipeError("--layers says where --mix swaps components; add --mix 3,8")
-    if options.space not in ("z", "w"):
-        raise RecipeError(f"--space {options.space}: interpolation is in `z` or `w`")
-    if options.space == "w" and not is_interpolation:
+    if o.space not in ("z", "w"):
+        raise RecipeError(f"--space {o.space}: interpolation is in `z` or `w`")
+    if o.space == "w" and not is_interpolation:
         raise RecipeError("--space says where images are interpolated; add --interpolate 12")
-    if options.mix is not None and not parse_mix(options.mix).is_pair and not says_what:
+    if o.mix is not None and not parse_mix(o.mix).is_pair and o.components is None and o.layers is None:
         raise RecipeError("--mix of many images needs --components or --layers: what rows give to columns")
 
 
-def _check_family(options: SampleOptions) -> None:
+def _check_family(o: SampleOptions) -> None:
     """Refuse the flags of other families than the weights are of."""
-    model, path = options.meta.get("model"), options.weights
-    defaults = {field.name: field.default for field in fields(options)}
-    foreign = FLAGS_OF["codes" if options.samples_from == "latents" else "latents"]
-    for name in (name for name in foreign if getattr(options, name) != defaults[name]):
-        flag = "--" + name.removeprefix("of_").replace("_", "-")
-        hint = "; `gtool train prior` trains one of codes" if options.samples_from == "latents" else ""
-        raise RecipeError(f"{flag}: {path}: {model} samples from {options.samples_from}{hint}")
-    row = registry.find_model(str(model))
-    of_mapping = {
-        "--psi": options.psi != 1,
-        "--psi-sweep": options.psi_sweep is not None,
-        "--mix": options.mix is not None,
-        "--components": options.components is not None,
-        "--space": options.space == "w",
-    }
-    asked = [flag for flag, is_asked in of_mapping.items() if is_asked]
-    if asked and not row.truncation:
-        raise RecipeError(f"{asked[0]}: {path}: {model} has no latent components and no mapping network")
-    if options.attention and not row.attention_maps:
-        raise RecipeError(f"--attention: {path}: {model} has no attention to latent components")
+    model, source = str(o.meta.get("model")), o.samples_from
+    where = f"{o.weights}: {model}"
+    hint = "; `gtool train prior` trains one of codes" if source == "latents" else ""
+    for field in fields(o):
+        name, flag = field.name, "--" + field.name.removeprefix("of_").replace("_", "-")
+        if getattr(o, name) == field.default:
+            continue
+        if name in FLAGS_OF["codes" if source == "latents" else "latents"]:
+            raise RecipeError(f"{flag}: {where} samples from {source}{hint}")
+        if name in OF_MAPPING and not registry.find_model(model).truncation:
+            raise RecipeError(f"{flag}: {where} has no latent components and no mapping network")
+    if o.attention and not registry.find_model(model).attention_maps:
+        raise RecipeError(f"--attention: {where} has no attention to latent components")
 
 
-def _check_combinations(options: SampleOptions) -> None:
+def _check_combinations(o: SampleOptions) -> None:
     """Refuse flags that mean nothing together, where the model is known."""
-    out, kind, into_folder = options.out, options.kind, options.folder is not None
-    count = len(options.numbers)
+    kind, count, in_files, flag = o.kind, len(o.numbers), o.folder is not None, f"-o {o.out}"
     if kind == "interpolation" and count < 2:
         raise RecipeError("interpolation is between at least two images; give --seeds 0,1 or --num 2")
-    if into_folder and kind not in ("sample", "attention"):
-        raise RecipeError(f"-o {out}: {FLAG_OF_KIND[kind]} makes one .png file; name that, or leave -o out")
-    if kind == "attention" and count > MAX_SHEETS and not into_folder:
-        raise RecipeError(
-            f"--attention: {count:,} images are too many for one picture; write one for each with -o FOLDER/"
-        )
-    if options.animate and into_folder:
-        raise RecipeError(
-            f"-o {out}: an animation is of the images of a grid; name a .png file, or leave -o out"
-        )
-    if options.columns and (kind != "sample" or into_folder):
-        raise RecipeError(
-            "--columns is for grids; an interpolation has one row for each image, a folder has none"
-        )
-    if options.scale and kind == "attention":
+    if in_files and kind not in ("sample", "attention"):
+        raise RecipeError(f"{flag}: {FLAG_OF_KIND[kind]} makes one .png file; name that, or leave -o out")
+    if kind == "attention" and count > MAX_SHEETS and not in_files:
+        raise RecipeError(f"--attention: {count:,} images are too many; write one for each with -o FOLDER/")
+    if o.animate and in_files:
+        raise RecipeError(f"{flag}: an animation is of the images of a grid; name a .png file")
+    if o.columns and (kind != "sample" or in_files):
+        raise RecipeError("--columns is for grids; an interpolation has a row for each image, a folder none")
+    if o.scale and kind == "attention":
         raise RecipeError("--scale enlarges images; the sheets of --attention have a size of their own")
-    if out is not None and not into_folder and Path(out).suffix.lower() != ".png":
-        raise RecipeError(f"-o {out}: a grid ends in .png, a folder in /; an animation is named by --animate")
+    if o.out is not None and not in_files and Path(o.out).suffix.lower() != ".png":
+        raise RecipeError(f"{flag}: a grid ends in .png, a folder in /; an animation is named by --animate")
 
 
-def _check_codes(options: SampleOptions) -> None:
+def _check_codes(o: SampleOptions) -> None:
     """Refuse what this prior cannot do."""
-    if options.keep is not None and options.complete is None:
+    if o.keep is not None and o.complete is None:
         raise RecipeError("--keep says how much of an image is kept; add --complete photo.png")
-    if not 0 <= options.kept_share <= 1:
-        raise RecipeError(f"--keep {options.keep:g}: a share of the height from 0 to 1")
+    if not 0 <= o.kept_share <= 1:
+        raise RecipeError(f"--keep {o.keep:g}: a share of the height from 0 to 1")
     try:
-        options.params.check(options.config.prior.codebook_size)
+        o.params.check(o.config.prior.codebook_size)
     except RecipeError as bad:
         raise RecipeError(f"--{bad}") from None
-    needs, path = CONDITION_NAME[options.condition], options.weights
-    asked = {"class": options.of_class, "segmentation": options.segmentation, "depth": options.depth}
-    right = CONDITION_FLAG.get(options.condition)
-    for kind, value in asked.items():
-        if value is not None and kind != options.condition:
-            instead = f"; use {right}" if right else ""
-            raise RecipeError(f"--{kind}: {path}: this prior is conditioned on {needs}{instead}")
-    if right and options.given_condition is None and not options.without_condition:
-        named = next((flag for flag in ("complete", "size") if getattr(options, flag) is not None), None)
-        if named:
-            raise RecipeError(f"--{named}: {path}: this prior is conditioned on {needs}; add {right}")
-    if options.image_size is not None:
-        check_size(options.image_size, options.config, f"--size {options.size}")
+    needs, right = CONDITIONS[o.condition]
+    where = f"{o.weights}: this prior is conditioned on {needs}"
+    for kind, value in (("class", o.of_class), ("segmentation", o.segmentation), ("depth", o.depth)):
+        if value is not None and kind != o.condition:
+            raise RecipeError(f"--{kind}: {where}" + (f"; use {right}" if right else ""))
+    if right and o.given_condition is None and not o.without_condition:
+        for flag, asked in (("--complete", o.complete), ("--size", o.size)):
+            if asked is not None:
+                raise RecipeError(f"{flag}: {where}; add {right}")
+    if o.image_size is not None:
+        check_size(o.image_size, o.config, f"--size {o.size}")
 
 
 def check_size(size: Size, config: PriorPipelineConfig, where: str) -> None:

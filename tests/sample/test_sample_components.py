@@ -16,7 +16,7 @@ from gtool.errors import RecipeError
 from gtool.io.pictures import HEAD, LABEL, PAD, TITLE_HEIGHT, image_cell
 from gtool.io.weights import save_weights
 from gtool.models import registry
-from gtool.models.generate import TrainedModel, batches, generate, latents, load_model, mean_w, weights_meta
+from gtool.models.generate import TrainedModel, batches, generate, latents, load_model, weights_meta
 from gtool.runtime.device import make_compute
 from gtool.sample.latents import interpolated_ws, mixed_ws, noise_variation
 from gtool.sample.options import parse_components, parse_mix, parse_psis
@@ -114,10 +114,10 @@ def test_an_image_depends_on_its_number_and_the_seed_alone(weights, psi):
 # Truncation.
 
 
-def test_each_component_is_pulled_to_its_own_mean(model, generator, compute):
+def test_each_component_is_pulled_to_its_own_mean(model, generator):
     numbers = torch.arange(5)
     full, half = w(model, numbers, 7), w(model, numbers, 7, psi=0.5)
-    mean = mean_w(generator, compute)
+    mean = model.mean_w
     torch.testing.assert_close(half, mean + 0.5 * (full - mean))
     assert mean.shape == (K + 1, 8)
     assert (mean[0] - mean[1]).abs().max() > 1e-4  # one mean for all components would be another truncation

@@ -112,10 +112,10 @@ def _require_maps(model: TrainedModel) -> None:
 def _sample(model: TrainedModel, maps: np.ndarray, seed: int) -> np.ndarray:
     """Return an image uint8 (n, 3, H, W) of each map."""
     labels = torch.from_numpy(maps.astype(np.int64))
-    condition = encode_condition(model.network, labels, model.compute, ids_of_maps)
+    ids = encode_condition(model.network, labels, model.compute, ids_of_maps)
     made: list[np.ndarray] = []
     with console.progress("sampling") as update:
-        for images in model.batches(torch.arange(len(maps)), seed, condition=condition):
+        for images in model.batches(torch.arange(len(maps)), seed, condition=ids.__getitem__):
             made.append(images.numpy())
             done = sum(map(len, made))
             update(done, len(maps), f"{done:,} of {len(maps):,} images")

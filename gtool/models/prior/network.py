@@ -13,6 +13,7 @@ Axis letters: N images, h w grid of codes, L = h w codes, M condition tokens, T 
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -160,18 +161,13 @@ def for_sampling(prior: Prior, dtype: torch.dtype) -> Prior:
 
     Norms, embeddings, the sum that blocks add to, and the head stay fp32: they take few bytes of a step.
     """
-    with outline():
-        copy = Prior(prior.config)
-    inner = {
-        f"{name}.{part}"
-        for name, module in prior.blocks.named_modules(prefix="blocks")
-        if isinstance(module, nn.Linear)
-        for part, _ in module.named_parameters()
-    }
-    tensors = {n: t.detach().to(dtype) if n in inner else t.detach() for n, t in prior.named_parameters()}
-    copy.load_state_dict(tensors, assign=True)
-    copy.cells = prior.cells
-    return copy.eval().requires_grad_(False)
+    shared = {id(tensor): tensor for tensor in (*prior.parameters(), *prior.buffers())}
+    copied = copy.deepcopy(prior, shared)
+    for module in copied.blocks.modules():
+        if isinstance(module, nn.Linear):
+            for name, tensor in list(module.named_parameters(recurse=False)):
+                setattr(module, name, nn.Parameter(tensor.detach().to(dtype), requires_grad=False))
+    return copied.eval()
 
 
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -185,8 +181,3 @@ def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]
         {"params": [p for p in parameters if id(p) in linear], "weight_decay": weight_decay},
         {"params": [p for p in parameters if id(p) not in linear], "weight_decay": 0.0},
     ]
-
-
-def build(config: PriorConfig) -> tuple[Prior]:
-    """Build all networks of the model: one."""
-    return (Prior(config),)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-Key = Callable[[int, int], tuple[int, ...]]
+import numpy as np
 
 
 def cells_in_order(order: str, height: int, width: int) -> list[int]:
@@ -20,19 +20,18 @@ def cells_in_order(order: str, height: int, width: int) -> list[int]:
     `spiral-out` that backwards; `random` a fixed shuffle.
     """
     size = height * width
-    if order == "raster":
-        return list(range(size))
-    if order == "spiral-in":
-        return _inwards(height, width)
-    if order == "spiral-out":
-        return _inwards(height, width)[::-1]
+    if order.startswith("spiral"):
+        cells, grid = [], np.arange(size).reshape(height, width)
+        while grid.size:  # the last column upwards, then what is left, turned by a quarter
+            cells += grid[::-1, -1].tolist()
+            grid = np.rot90(grid[:, :-1], -1)
+        return cells if order == "spiral-in" else cells[::-1]
     if order == "random":
-        import numpy as np
-
         # The generator of the release, whose numbers are the same in every version of numpy.
         return [int(cell) for cell in np.random.RandomState(1).permutation(size)]
     bits = range(max(height, width).bit_length())
-    keys: dict[str, Key] = {
+    keys: dict[str, Callable[[int, int], tuple[int, ...]]] = {
+        "raster": lambda i, j: (i, j),
         "alternate": lambda i, j: (i, -j if i % 2 else j),
         # Parities of row and column, the finest first.
         "subsample": lambda i, j: tuple(part >> bit & 1 for bit in bits for part in (i, j)),
@@ -40,18 +39,3 @@ def cells_in_order(order: str, height: int, width: int) -> list[int]:
         "z-curve": lambda i, j: tuple(part >> bit & 1 for bit in reversed(bits) for part in (i, j)),
     }
     return sorted(range(size), key=lambda cell: keys[order](*divmod(cell, width)))
-
-
-def _inwards(height: int, width: int) -> list[int]:
-    """From the lower right corner up, along the top, down, along the bottom, and again inside of that."""
-    top, left, bottom, right = 0, 0, height - 1, width - 1
-    cells: list[tuple[int, int]] = []
-    while top <= bottom and left <= right:
-        cells += [(i, right) for i in range(bottom, top - 1, -1)]
-        cells += [(top, j) for j in range(right - 1, left - 1, -1)]
-        if left < right:
-            cells += [(i, left) for i in range(top + 1, bottom + 1)]
-        if top < bottom and left < right:
-            cells += [(bottom, j) for j in range(left + 1, right)]
-        top, left, bottom, right = top + 1, left + 1, bottom - 1, right - 1
-    return [i * width + j for i, j in cells]

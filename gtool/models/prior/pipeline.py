@@ -5,7 +5,7 @@ Axis letters: N images, P Q their height and width in pixels, H W in codes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -49,7 +49,14 @@ def build(config: PriorPipelineConfig) -> tuple[PriorPipeline]:
 
 def encode_images(pipeline: Any, images: Tensor, compute: Compute) -> Tensor:
     """Return the codes int64 (N, H, W), on the CPU, of images uint8 (N, 3, P, Q)."""
-    return _encode(pipeline.tokenizer, images, to_pm1, compute)
+    return _in_parts(images, images[0, 0].numel(), compute, lambda x: pipeline.tokenizer.encode(to_pm1(x)))
+
+
+def decode(pipeline: Any, codes: Tensor, compute: Compute) -> Tensor:
+    """Return images uint8 (N, 3, P, Q), on the CPU, of codes (N, H, W)."""
+    tokenizer = pipeline.tokenizer
+    pixels = codes[0].numel() * tokenizer.down**2
+    return _in_parts(codes, pixels, compute, lambda x: to_uint8(tokenizer.decode(x)))
 
 
 def encode_condition(
@@ -66,41 +73,28 @@ def encode_condition(
     tokenizer, down = pipeline.condition_tokenizer, pipeline.tokenizer.down
     if tokenizer is None:
         return cell_ids(values, (values.shape[-2] // down, values.shape[-1] // down))
-    channels = tokenizer.image_channels
 
-    def one_hot(labels: Tensor) -> Tensor:
-        # What has no label is one more than the last, and none of the channels.
-        return F.one_hot(labels.long(), channels + 1)[..., :channels].movedim(-1, 1).float()
+    def encode(part: Tensor) -> Tensor:
+        if pipeline.config.prior.condition == "segmentation":
+            # What has no label is one more than the last, and none of the channels.
+            one_hot = F.one_hot(part.long(), tokenizer.image_channels + 1)
+            part = one_hot[..., : tokenizer.image_channels].movedim(-1, 1).float()
+        codes: Tensor = tokenizer.encode(part)
+        return codes
 
-    is_labels = pipeline.config.prior.condition == "segmentation"
-    return _encode(tokenizer, values, one_hot if is_labels else torch.Tensor.float, compute)
-
-
-@torch.no_grad()
-def _encode(tokenizer: Any, pixels: Tensor, prepare: Callable[[Tensor], Tensor], compute: Compute) -> Tensor:
-    made = []
-    for part, count in _equal_parts(pixels, pixels.shape[-1] * pixels.shape[-2]):
-        with compute.autocast():
-            made.append(tokenizer.encode(prepare(part).to(compute.device))[:count].cpu())
-    return torch.cat(made)
+    return _in_parts(values, values.shape[-1] * values.shape[-2], compute, encode)
 
 
 @torch.no_grad()
-def decode(pipeline: Any, codes: Tensor, compute: Compute) -> Tensor:
-    """Return images uint8 (N, 3, P, Q), on the CPU, of codes (N, H, W)."""
-    made = []
-    for part, count in _equal_parts(codes, codes[0].numel() * pipeline.tokenizer.down**2):
-        with compute.autocast():
-            made.append(to_uint8(pipeline.tokenizer.decode(part.to(compute.device))[:count]).cpu())
-    return torch.cat(made)
-
-
-def _equal_parts(tensor: Tensor, pixels: int) -> Iterator[tuple[Tensor, int]]:
-    """Yield parts of one size, the last filled up, with how many rows of each count.
+def _in_parts(tensor: Tensor, pixels: int, compute: Compute, work: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply `work` to parts of one size, of rows of so many pixels; the last is filled up.
 
     Kernels of other sizes round differently, and an image would depend on how many are decoded with it.
     """
     size = max(1, min(64, PIXELS_AT_ONCE // pixels))
+    made = []
     for start in range(0, len(tensor), size):
         rows = torch.arange(start, start + size).clamp(max=len(tensor) - 1)
-        yield tensor[rows.to(tensor.device)], min(size, len(tensor) - start)
+        with compute.autocast():
+            made.append(work(tensor[rows].to(compute.device))[: len(tensor) - start].cpu())
+    return torch.cat(made)
