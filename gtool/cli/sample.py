@@ -85,7 +85,7 @@ def sample(
     ] = None,
     attention: Annotated[
         bool,
-        latents("--attention", metavar="", help="Show every component's attention at each layer and head."),
+        latents("--attention", help="Show every component's attention at each layer and head."),
     ] = False,
     mix: Annotated[
         str | None,
@@ -105,7 +105,7 @@ def sample(
     ] = None,
     space: Annotated[str, latents(help="Latent space of --interpolate: `z` or `w`.")] = "z",
     noise_variation: Annotated[
-        bool, latents("--noise-variation", metavar="", help="Show what other noise inputs change.")
+        bool, latents("--noise-variation", help="Show what other noise inputs change.")
     ] = False,
     of_class: Annotated[
         str | None, codes("--class", metavar="CLASS", help="Class: a number or a name.")
@@ -141,7 +141,7 @@ def sample(
     ] = None,
     overwrite: Annotated[
         bool,
-        output("--overwrite", metavar="", help="Replace the numbered files of a folder that is not empty."),
+        output("--overwrite", help="Replace the numbered files of a folder that is not empty."),
     ] = False,
     animate: Annotated[
         Path | None,

@@ -43,12 +43,14 @@ class TrainedModel:
 
     network: a generator of latents, or a `PriorPipeline`.
     meta: of the weights file: model, config, recipe, nimg.
+    batch_size: images per forward; None for what suits the model.
     """
 
     path: Path
     network: Any
     meta: dict[str, Any]
     compute: Compute
+    batch_size: int | None = None
 
     @property
     def resolution(self) -> int:
@@ -59,6 +61,11 @@ class TrainedModel:
     def samples_from(self) -> str:
         """`latents` or `codes`."""
         return str(registry.find_model(self.meta["model"]).samples_from)
+
+    def images_at_once(self, most: int = 256) -> int:
+        """Return a batch size at which batches of any resolution have about as many pixels."""
+        default = BATCH if self.samples_from == "codes" else max(4, min(most, 2**18 // self.resolution**2))
+        return self.batch_size or default
 
     def sample(self, num: int = 1, seed: int = 0, **options: Any) -> np.ndarray:
         """Return images 0 to num - 1 of a seed as uint8 (num, R, R, 3); options as of `batches`."""
@@ -84,22 +91,23 @@ class TrainedModel:
             condition: of a prior: a class for all images, or a function from image numbers (b,) to the ids of these
                 images, (b, 1) or (b, h, w). None where it has no condition or was trained to do without.
             params: how a prior samples codes; None for temperature 1 and the 100 most likely codes.
-            batch_size: images per forward.
+            batch_size: images per forward, in place of the model's.
 
         Raises:
             RecipeError: an option that the model does not have, a condition that is missing.
             CheckpointError: the network makes values that are not finite.
         """
+        batch_size = batch_size or self.images_at_once()
         if self.samples_from == "latents":
             if condition is not None or params is not None:
                 raise RecipeError(f"{self.meta['model']} samples from latents: no condition, no params")
-            return self._from_latents(indices, seed, psi, batch_size or batch_of(self.resolution))
+            return self._from_latents(indices, seed, psi, batch_size)
         if psi != 1:
             raise RecipeError(f"{self.meta['model']} samples from codes: no psi")
         ids_of = condition if callable(condition) else self.no_condition
         if isinstance(condition, int):
             ids_of = partial(torch.full_like, fill_value=condition)
-        return self._from_codes(indices, seed, ids_of, params or self.default_params, batch_size or BATCH)
+        return self._from_codes(indices, seed, ids_of, params or self.default_params, batch_size)
 
     def _from_latents(self, indices: Tensor, seed: int, psi: float, batch_size: int) -> Iterator[Tensor]:
         ws = None if psi == 1 else self.ws(indices, seed, psi)
@@ -194,10 +202,12 @@ def load_model(
     precision: str = "auto",
     *,
     compute: Compute | None = None,
+    batch_size: int | None = None,
 ) -> TrainedModel:
     """Load a run, a weights file or a hub id as a model that makes images; None for the newest run.
 
-    Device and precision as of `make_compute`; `compute` takes their place where there is one already.
+    Device and precision as of `make_compute`; `compute` takes their place where there is one already. batch_size:
+    images per forward, None for what suits the model.
 
     Raises:
         CheckpointError: no such weights, damaged ones, or of a model that makes no images.
@@ -211,12 +221,7 @@ def load_model(
         )
     compute = compute or make_compute(device, precision)
     network = trained.network().to(compute.device).eval().requires_grad_(False)
-    return TrainedModel(trained.path, network, trained.meta, compute)
-
-
-def batch_of(resolution: int, most: int = 256) -> int:
-    """Return a batch size at which the pixels of a batch are about as many for every resolution."""
-    return max(4, min(most, 2**18 // resolution**2))
+    return TrainedModel(trained.path, network, trained.meta, compute, batch_size)
 
 
 def weights_meta(recipe: Recipe, config: Any, nimg: int) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from gtool.io.pictures import (
 from gtool.models.generate import TrainedModel
 from gtool.models.prior.config import SamplingParams
 from gtool.models.prior.pipeline import decode, encode_images
-from gtool.models.prior.sampling import BATCH, UNKNOWN, sample_codes, uniform_numbers
+from gtool.models.prior.sampling import UNKNOWN, sample_codes, uniform_numbers
 from gtool.sample.conditions import ConditionBatch
 
 MARGIN = 8  # of a legend, in pixels
@@ -51,8 +51,7 @@ def start_codes(model: TrainedModel, size: tuple[int, int], photo: Pixels | None
     codes = torch.full((1, size[0] // down, size[1] // down), UNKNOWN)
     if photo is not None:
         rows = round(share * codes.shape[1])
-        encoded = encode_images(model.network, torch.from_numpy(photo)[None], model.compute)
-        codes[:, :rows] = encoded[:, :rows]
+        codes[:, :rows] = encode_images(model.network, torch.from_numpy(photo)[None], model.compute)[:, :rows]
     return codes
 
 
@@ -63,24 +62,12 @@ def sample_numbers(
     start: Tensor,
     seed: int,
     params: SamplingParams,
-    batch_size: int | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """Sample images by their numbers, with progress.
 
-    Args:
-        model: a prior with its tokenizer.
-        numbers: of the images.
-        condition: ids, one row for each image.
-        start: codes (1, h, w) that all begin with.
-        seed: of the images.
-        params: how a code is sampled.
-        batch_size: images at once.
-
-    Returns:
-        Codes (n, h, w), and which of them the first batch had after every step, bool (h, w) each.
+    condition: ids, a row for each image. start: codes (1, h, w) that all begin with. Returns codes (n, h, w), and
+    which of them the first batch had after every step, bool (h, w) each.
     """
-    size = batch_size or BATCH
-    codes = start.expand(len(numbers), -1, -1)
     uniform = uniform_numbers(seed, torch.tensor(numbers), (start.shape[1], start.shape[2]))
     steps: list[Tensor] = []
     with console.progress("sampling codes") as update:
@@ -90,10 +77,11 @@ def sample_numbers(
                 steps.append(decided.clone())
             update(done, total, f"{done // start.numel():,} of {len(numbers):,} images")
 
-        sampled = sample_codes(
+        codes, size = start.expand(len(numbers), -1, -1), model.images_at_once()
+        codes = sample_codes(
             model.prior, condition, codes, uniform, params, batch_size=size, callback=callback
         )
-    return sampled, steps or [start[0] >= 0]
+    return codes, steps or [start[0] >= 0]
 
 
 def lay_out(
@@ -136,56 +124,45 @@ def with_legend(picture: Pixels, labels: np.ndarray, colours: Pixels, names: Seq
     return joined
 
 
-def animate(
+def frames(
     model: TrainedModel,
     codes: Tensor,
     steps: Sequence[Tensor],
-    path: Path,
     *,
     shared: Sequence[Pixels] = (),
     maps: Pixels | None = None,
-    fps: float = 15.0,
-    layout: tuple[int | None, int | None] = (None, None),
-) -> None:
-    """Write how images were sampled, code by code: what is not sampled yet is grey.
+    columns: int | None = None,
+    scale: int | None = None,
+) -> Iterator[Pixels]:
+    """Yield pictures of how images were sampled, code by code: what is not sampled yet is grey.
 
-    Args:
-        model: a prior with its tokenizer.
-        codes: of the finished images (n, h, w).
-        steps: which codes there were after every step, bool (h, w) each.
-        path: of the animation.
-        shared: images (3, P, Q) that come first.
-        maps: an image for each, which it stands beside.
-        fps: frames a second.
-        layout: columns of the grid, scale of its pixels.
+    codes: of the finished images (n, h, w). steps: which there were after every step, bool (h, w) each. shared:
+    images (3, P, Q) that come first. maps: an image for each, which it stands beside.
     """
-    known, total = int(steps[0].sum()), steps[-1].numel()
-    first = 0 if len(steps) == 1 else known - 1
+    first, total, down = int(steps[0].sum()), steps[-1].numel(), model.network.tokenizer.down
     wanted = set(np.linspace(first, total, min(MOST_FRAMES, total - first + 1)).round().astype(int).tolist())
     chosen = [step for step in steps if int(step.sum()) in wanted]
-    down = model.network.tokenizer.down
-    columns, scale = layout
+    with console.progress("animating") as update:
+        for done, step in enumerate(chosen, start=1):
+            images = decode(model.network, torch.where(step, codes, 0), model.compute).numpy()
+            seen = step.repeat_interleave(down, 0).repeat_interleave(down, 1).numpy()
+            images = np.where(seen, images, np.uint8(GREY))
+            tiles = np.stack([*shared, *images])
+            across = columns or default_columns(len(tiles))
+            if maps is not None:
+                tiles = np.stack([maps, images], axis=1).reshape(-1, *images.shape[1:])
+                across = 2 * (columns or default_columns(max(1, len(images) // 2)))
+            width = min(across, len(tiles)) * images.shape[-1]
+            update(done, len(chosen), f"{done} of {len(chosen)} frames")
+            yield grid(tiles, columns=across, scale=scale or comfortable_scale(width, FRAME_WIDTH))
 
-    def frames() -> Iterator[Pixels]:
-        with console.progress("animating") as update:
-            for done, step in enumerate(chosen, start=1):
-                images = decode(model.network, torch.where(step, codes, 0), model.compute).numpy()
-                seen = step.repeat_interleave(down, 0).repeat_interleave(down, 1).numpy()
-                frame = _frame(np.where(seen, images, np.uint8(GREY)), shared, maps, columns, scale)
-                update(done, len(chosen), f"{done} of {len(chosen)} frames")
-                yield frame
-        yield from repeat(frame, round(HOLD_SECONDS * fps))
 
-    save_animation(path, frames(), fps)
+def animate(path: Path, pictures: Iterator[Pixels], fps: float) -> None:
+    """Write pictures as an animation whose last one stays for a while."""
 
+    def held() -> Iterator[Pixels]:
+        for picture in pictures:
+            yield picture
+        yield from repeat(picture, round(HOLD_SECONDS * fps))
 
-def _frame(
-    images: Pixels, shared: Sequence[Pixels], maps: Pixels | None, columns: int | None, scale: int | None
-) -> Pixels:
-    tiles = np.stack([*shared, *images])
-    across = columns or default_columns(len(tiles))
-    if maps is not None:
-        tiles = np.stack([maps, images], axis=1).reshape(-1, *images.shape[1:])
-        across = 2 * (columns or default_columns(max(1, len(images) // 2)))
-    scale = scale or comfortable_scale(min(across, len(tiles)) * images.shape[-1], FRAME_WIDTH)
-    return grid(tiles, columns=across, scale=scale)
+    save_animation(path, held(), fps)

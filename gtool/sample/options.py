@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gtool import __version__
 from gtool.config.recipe import recipe_of_weights, validate
 from gtool.errors import CheckpointError, RecipeError
 from gtool.io.outputs import check_animation, check_folder
@@ -196,18 +195,6 @@ class SampleOptions:
         run = self.weights.parent
         return run / "samples" / name if (run / "recipe.toml").is_file() else Path(name)
 
-    def png_text(self, index: str, **more: str) -> dict[str, str]:
-        """Return text chunks that say how a picture was made, so that it can be made again."""
-        return {
-            "Software": f"gtool {__version__}",
-            "model": str(self.meta["model"]),
-            "weights": f"{self.weights.resolve().parent.name}/{self.weights.name}",
-            "kimg": kimg_of(self.meta),
-            "seed": str(self.seed),
-            "index": index,
-            **more,
-        }
-
     # Of priors.
 
     @cached_property
@@ -378,11 +365,6 @@ def parse_size(text: str, down: int) -> Size:
             f"--size {text}: both sides must be multiples of {down}, the pixels of a code, as {near[0]}x{near[1]}"
         )
     return height, width
-
-
-def kimg_of(meta: Mapping[str, Any]) -> str:
-    """Return how many thousand images weights were trained with."""
-    return f"{meta.get('nimg', 0) / 1000:g}"
 
 
 def _in_name(text: str) -> str:

@@ -1,7 +1,7 @@
-"""Pictures of what latents make: grids, sheets that compare images, interpolations.
+"""Pictures of what latents make: sheets that compare images, interpolations, animations.
 
 Images are uint8 (3, R, R), pictures uint8 (H, W, 3). Every function can be called from a notebook with a model of
-`gtool.models.generate.load_model`.
+`gtool.models.generate.load_model`; `numbers` are of images of a seed, `scale` enlarges their pixels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gtool.errors import RecipeError
 from gtool.io.animation import save_animation
 from gtool.io.attention_pictures import COLOURS, layers_sheet
 from gtool.io.pictures import Column, Pixels, Row, comfortable_scale, enlarge, fit, heat, image_cell, sheet
-from gtool.models.generate import TrainedModel, WsOfRows, batch_of, batches, generate
+from gtool.models.generate import TrainedModel, WsOfRows, batches
 from gtool.nn.ranges import to_uint8
 from gtool.sample.latents import mixed_ws, noise_variation
 
@@ -30,7 +30,7 @@ SHEET_COLUMNS = 16  # at most, of an interpolation
 FRAME_WIDTH = 384  # pixels that a frame of an animation comes near to
 
 
-def check_pixels(count: int, height: int, width: int, scale: int | None) -> None:
+def check_pixels(count: int, height: int, width: int, scale: int | None = None) -> None:
     """Raise RecipeError for a picture of so many images that nobody could open it."""
     if count * height * width * (scale or 1) ** 2 > MAX_PIXELS:
         raise RecipeError(
@@ -41,35 +41,34 @@ def check_pixels(count: int, height: int, width: int, scale: int | None) -> None
 
 def draw(
     model: TrainedModel,
-    numbers: Tensor,
+    numbers: Sequence[int] | Tensor,
     seed: int,
     *,
     z: Tensor | None = None,
     ws: WsOfRows | None = None,
-    batch_size: int | None = None,
+    most: int = 256,
 ) -> Iterator[Pixels]:
-    """Yield images (3, R, R) one by one, with progress; arguments as of `gtool.models.generate.generate`."""
-    size = batch_size or batch_of(model.resolution)
-    done, total = 0, len(numbers)
+    """Yield images (b, 3, R, R), `most` at once, with progress; z and ws as of `gtool.models.generate.batches`."""
+    indices, size = torch.as_tensor(numbers), model.images_at_once(most)
+    made = batches(model.network, seed, indices, model.compute, batch_size=size, z=z, ws=ws)
+    done, total = 0, len(indices)
     with console.progress("sampling") as update:
-        for batch in generate(model.network, seed, numbers, model.compute, batch_size=size, z=z, ws=ws):
+        for batch, _ in made:
             done += len(batch)
             update(done, total, f"{done:,} of {total:,} images")
-            yield from batch.numpy()
+            yield to_uint8(batch).cpu().numpy()
 
 
 def _draw_all(
     model: TrainedModel,
-    numbers: Tensor,
+    numbers: Sequence[int] | Tensor,
     seed: int,
     ws: WsOfRows | None,
     scale: int | None,
-    batch_size: int | None,
-) -> Pixels:
-    """Return all images of a sheet (n, 3, R, R)."""
+) -> list[Pixels]:
+    """Return all images of a sheet."""
     check_pixels(len(numbers), model.resolution, model.resolution, scale)
-    size = batch_size or batch_of(model.resolution, SHEET_BATCH)
-    return np.stack(list(draw(model, numbers, seed, ws=ws, batch_size=size)))
+    return [image for batch in draw(model, numbers, seed, ws=ws, most=SHEET_BATCH) for image in batch]
 
 
 def psi_sheet(
@@ -79,23 +78,19 @@ def psi_sheet(
     seed: int = 0,
     *,
     scale: int | None = None,
-    batch_size: int | None = None,
 ) -> Pixels:
     """Draw a row for each image, a column for each truncation psi."""
-    indices = torch.tensor(numbers).repeat_interleave(len(psis))
+    columns = len(psis)
+    indices = torch.tensor(numbers).repeat_interleave(columns)
     ws = model.ws(indices, seed, torch.tensor(psis).repeat(len(numbers)))
-    made = _draw_all(model, indices, seed, ws, scale, batch_size)
-    cell = image_cell(model.resolution, len(psis), scale)
-    cells = [fit(image, cell) for image in made]
-    rows = [
-        Row(f"image {number}", cells[place * len(psis) :][: len(psis)])
-        for place, number in enumerate(numbers)
-    ]
+    cell = image_cell(model.resolution, columns, scale)
+    cells = [fit(image, cell) for image in _draw_all(model, indices, seed, ws, scale)]
+    rows = [Row(f"image {number}", cells[i * columns :][:columns]) for i, number in enumerate(numbers)]
     return sheet(rows, [Column(f"psi {psi:g}") for psi in psis], cell, "truncation")
 
 
 class Swap(NamedTuple):
-    """What an image takes from another: these components at these layers, and the head of its column."""
+    """What an image takes from another: these components at these layers."""
 
     name: str
     components: Sequence[int]
@@ -126,17 +121,14 @@ def swap_sheet(
     *,
     psi: float = 1.0,
     scale: int | None = None,
-    batch_size: int | None = None,
 ) -> Pixels:
     """Draw two images, a row each: the image, what it becomes with each part of the other, and what changes."""
     first, second = pair
-    width = 1 + len(swaps)
-    masks = [swap.mask(model.network) for swap in swaps]
+    width, masks = 1 + len(swaps), [swap.mask(model.network) for swap in swaps]
     taken = torch.stack([torch.zeros_like(masks[0]), *masks]).repeat(2, 1, 1)
     targets = torch.tensor([first] * width + [second] * width)
-    sources = torch.tensor([second] * width + [first] * width)
-    ws = mixed_ws(model, targets, sources, taken, seed, psi)
-    rows = np.split(_draw_all(model, targets, seed, ws, scale, batch_size), 2)
+    ws = mixed_ws(model, targets, first + second - targets, taken, seed, psi)
+    rows = np.split(np.stack(_draw_all(model, targets, seed, ws, scale)), 2)
     changes = [np.abs(images.astype(np.float32) - images[:1]).mean(axis=1) for images in rows]
     # The global component changes everything: on its scale nobody would see what the others do.
     local = slice(1, -1) if model.network.z_shape[0] > 1 else slice(1, None)
@@ -146,13 +138,9 @@ def swap_sheet(
     for number, images, change in zip(pair, rows, changes, strict=True):
         shown.append(Row(f"image {number}", [fit(image, cell) for image in images]))
         shown.append(Row("change", [None, *(fit(heat(one, largest), cell) for one in change[1:])]))
-    return sheet(
-        shown,
-        [Column("image"), *(Column(swap.name, swap.colour) for swap in swaps)],
-        cell,
-        _with_psi(f"images {first} and {second}: each with parts of the other", psi),
-        f"change: black 0, white {largest:.0f} of 255 or more",
-    )
+    heads = [Column("image"), *(Column(swap.name, swap.colour) for swap in swaps)]
+    title = with_psi(f"images {first} and {second}: each with parts of the other", psi)
+    return sheet(shown, heads, cell, title, f"change: black 0, white {largest:.0f} of 255 or more")
 
 
 def mix_table(
@@ -164,23 +152,22 @@ def mix_table(
     *,
     psi: float = 1.0,
     scale: int | None = None,
-    batch_size: int | None = None,
 ) -> Pixels:
     """Draw sources down the side, targets along the top, and between them targets with parts of sources."""
     check_pixels((len(sources) + 1) * (len(targets) + 1), model.resolution, model.resolution, scale)
-    rows, columns = torch.tensor(sources), torch.tensor(targets)
-    giving = torch.cat([rows, columns, rows.repeat_interleave(len(columns))])
+    rows, columns, width = torch.tensor(sources), torch.tensor(targets), len(targets)
+    giving = torch.cat([rows, columns, rows.repeat_interleave(width)])
     taking = torch.cat([rows, columns, columns.repeat(len(rows))])
     taken = swap.mask(model.network).expand(len(taking), -1, -1)
     ws = mixed_ws(model, taking, giving, taken, seed, psi)
-    cell = image_cell(model.resolution, len(columns) + 1, scale)
-    cells = [fit(image, cell) for image in _draw_all(model, taking, seed, ws, scale, batch_size)]
-    mixed = cells[len(rows) + len(columns) :]
-    shown = [Row("", [None, *cells[len(rows) :][: len(columns)]])]
-    for place, number in enumerate(sources):
-        shown.append(Row(f"image {number}", [cells[place], *mixed[place * len(columns) :][: len(columns)]]))
+    cell = image_cell(model.resolution, width + 1, scale)
+    cells = [fit(image, cell) for image in _draw_all(model, taking, seed, ws, scale)]
+    givers, takers, mixed = cells[: len(rows)], cells[len(rows) :][:width], cells[len(rows) + width :]
+    shown = [Row("", [None, *takers])]
+    for i, number in enumerate(sources):
+        shown.append(Row(f"image {number}", [givers[i], *mixed[i * width :][:width]]))
     heads = [Column(""), *(Column(f"image {number}") for number in targets)]
-    return sheet(shown, heads, cell, _with_psi(f"columns with {swap.name} of rows", psi))
+    return sheet(shown, heads, cell, with_psi(f"columns with {swap.name} of rows", psi))
 
 
 def noise_sheet(
@@ -190,15 +177,12 @@ def noise_sheet(
     *,
     psi: float = 1.0,
     scale: int | None = None,
-    batch_size: int | None = None,
 ) -> Pixels:
     """Draw a row for each image: as it is, the mean over other noise inputs, and how much these change."""
     check_pixels(3 * len(numbers), model.resolution, model.resolution, scale)
-    size = batch_size or batch_of(model.resolution, SHEET_BATCH)
-    indices = torch.tensor(numbers)
-    ws = None if psi == 1 else model.ws(indices, seed, psi)
-    images = _draw_all(model, indices, seed, ws, scale, batch_size)
-    found = []
+    ws = None if psi == 1 else model.ws(torch.tensor(numbers), seed, psi)
+    images, found = _draw_all(model, numbers, seed, ws, scale), []
+    size = model.images_at_once(SHEET_BATCH)
     with console.progress("sampling noise") as update:
         for number in numbers:
             found.append(noise_variation(model, number, seed, psi=psi, draws=NOISE_DRAWS, batch_size=size))
@@ -211,38 +195,26 @@ def noise_sheet(
         rows.append(Row(f"image {number}", [fit(picture, cell) for picture in shown]))
     columns = [Column("image"), Column(f"mean of {NOISE_DRAWS}"), Column("deviation")]
     note = f"deviation: black 0, white {largest:.1f} of 255"
-    return sheet(rows, columns, cell, _with_psi("noise drawn anew", psi), note)
+    return sheet(rows, columns, cell, with_psi("noise drawn anew", psi), note)
 
 
 def attention_sheets(
-    model: TrainedModel,
-    numbers: Sequence[int],
-    seed: int = 0,
-    *,
-    psi: float = 1.0,
-    batch_size: int | None = None,
+    model: TrainedModel, numbers: Sequence[int], seed: int = 0, psi: float = 1.0
 ) -> Iterator[Pixels]:
     """Yield for each image a sheet of every component's attention at each layer and head."""
-    indices, names = torch.tensor(numbers), model.network.attention_layers
-    made = batches(
-        model.network,
-        seed,
-        indices,
-        model.compute,
-        batch_size=batch_size or batch_of(model.resolution, SHEET_BATCH),
-        ws=model.ws(indices, seed, psi),
-        with_maps=True,
-    )
-    done = 0
+    network, indices, done = model.network, torch.tensor(numbers), 0
+    size, ws = model.images_at_once(SHEET_BATCH), model.ws(indices, seed, psi)
+    made = batches(network, seed, indices, model.compute, batch_size=size, ws=ws, with_maps=True)
     with console.progress("drawing attention") as update:
         for images, maps in made:
-            pictures, layers = to_uint8(images).cpu().numpy(), [one.float().cpu().numpy() for one in maps]
-            for place, picture in enumerate(pictures):
-                own = {name: layer[place] for name, layer in zip(names, layers, strict=True)}
-                title = _with_psi(f"image {numbers[done]}: attention", psi)
+            layers = dict(
+                zip(network.attention_layers, (one.float().cpu().numpy() for one in maps), strict=True)
+            )
+            for i, picture in enumerate(to_uint8(images).cpu().numpy()):
+                title = with_psi(f"image {numbers[done]}: attention", psi)
                 done += 1
                 update(done, len(numbers), f"{done} of {len(numbers)} images")
-                yield layers_sheet(picture, own, title=title)
+                yield layers_sheet(picture, {name: one[i] for name, one in layers.items()}, title=title)
 
 
 def interpolation_sheet(
@@ -256,53 +228,37 @@ def interpolation_sheet(
     cell = image_cell(images.shape[-1], columns + 1, scale)
     cells = [fit(image, cell) for image in images]
     rows = [
-        Row(
-            f"as image {number}",
-            [*cells[place * columns :][:columns], fit(heat(change[place], largest), cell)],
-        )
-        for place, number in enumerate(numbers)
+        Row(f"as image {number}", [*cells[i * columns :][:columns], fit(heat(change[i], largest), cell)])
+        for i, number in enumerate(numbers)
     ]
-    title = _with_psi(f"component {components} moves, all else stays as in image {numbers[0]}", psi)
+    title = with_psi(f"component {components} moves, all else stays as in image {numbers[0]}", psi)
     heads = [Column("")] * columns + [Column("change")]
     return sheet(rows, heads, cell, title, f"change: black 0, white {largest:.0f} of 255")
 
 
-def animate(frames: Iterator[Pixels], steps: int, path: Path | None, fps: float, scale: int | None) -> Pixels:
+def animate(drawn: Iterator[Pixels], steps: int, path: Path | None, fps: float, scale: int | None) -> Pixels:
     """Write the images of an interpolation as an animation, where a path is given; return those of its sheet.
 
-    A long interpolation is made once and never held whole: evenly spaced images, SHEET_COLUMNS a row at most, are
-    copied as they pass.
-
-    Args:
-        frames: images (3, R, R).
-        steps: from one to the next.
-        path: of the animation.
-        fps: frames a second.
-        scale: whole number that the animation's pixels are enlarged by; None brings them near FRAME_WIDTH.
-
-    Returns:
-        (n, 3, R, R).
+    A long interpolation is made once and never held whole: of every `steps` images, SHEET_COLUMNS at most are copied
+    as they pass. drawn: batches of images. `scale` None brings the animation near FRAME_WIDTH. Returns (n, 3, R, R).
     """
     columns = min(steps, SHEET_COLUMNS)
     in_row = {column * steps // columns for column in range(columns)}
     kept: list[Pixels] = []
 
     def passing() -> Iterator[Pixels]:
-        for number, frame in enumerate(frames):
+        for number, frame in enumerate(image for batch in drawn for image in batch):
             if number % steps in in_row:
                 kept.append(frame)
-            yield frame
+            yield enlarge(frame, scale or comfortable_scale(frame.shape[-1], FRAME_WIDTH))
 
-    if path is None:
-        for _ in passing():
-            continue
-    else:
-        enlarged = (
-            enlarge(frame, scale or comfortable_scale(frame.shape[-1], FRAME_WIDTH)) for frame in passing()
-        )
-        save_animation(path, enlarged, fps)
+    if path is not None:
+        save_animation(path, passing(), fps)
+    for _ in passing():  # what is left: all, without an animation
+        continue
     return np.stack(kept)
 
 
-def _with_psi(title: str, psi: float) -> str:
+def with_psi(title: str, psi: float) -> str:
+    """Return a headline that names the truncation where there is any."""
     return title if psi == 1 else f"{title}, psi {psi:g}"

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from gtool.models.prior.config import PriorConfig
 from gtool.models.prior.orders import cells_in_order
 from gtool.nn.causal import Cache, CausalBlock, make_norm
-from gtool.nn.outline import outline
 
 INIT_STD = 0.02
 POSITION_STD = 0.01  # of image-GPT; those of the released prior start at zero
