@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from gtool import console
@@ -26,15 +25,9 @@ DIAGNOSTICS = {
     "map_agreement": "Agreement of a prior's images of scenes with their label maps",
 }
 RECONSTRUCTION = ("psnr", "ssim", "l1", "rfd", "rfd_ratio", "codes_used", "perplexity")
-# Numbers of diagnostics of which more is better: shares of objects, of wanted pixels, of codes in use.
-HIGHER_IN_DIAGNOSTICS = {score.name for score in SCORES.values() if score.higher_is_better} | {
-    "codes_used",
-    "perplexity",
-    "pixels",
-    "mean_iou",
-    "attention",
-    "margin",
-}
+# Numbers of which more is better: scores, and shares of objects, pixels and codes in diagnostics.
+HIGHER = {score.name for score in SCORES.values() if score.higher_is_better}
+HIGHER_IN_DIAGNOSTICS = HIGHER | {"codes_used", "perplexity", "pixels", "mean_iou", "attention", "margin"}
 LEVELS = ("error", "warn")
 Record = Mapping[str, Any]
 
@@ -55,29 +48,22 @@ class Gate:
         return f"--{self.kind.replace('_', '-')} {self.typed}"
 
 
-# From words to gates.
-
-
 def parse_gates(maxima: Sequence[str], minima: Sequence[str], regressions: Sequence[str]) -> tuple[Gate, ...]:
     """Parse `fid=20`, `kid=0.01:warn`, and `fid=5%` of regressions.
 
     Raises:
         RecipeError: a word that means nothing, a gate that could never be met, or two that say the same.
     """
-    typed = [("max", word) for word in maxima]
-    typed += [("min", word) for word in minima]
-    typed += [("max_regress", word) for word in regressions]
-    gates = tuple(_parse(kind, word) for kind, word in typed)
-    seen: dict[tuple[str, str, float, bool], Gate] = {}
-    for gate in gates:
-        same = seen.setdefault((gate.metric, gate.kind, gate.bound, gate.is_relative), gate)
-        if same is not gate:
-            raise RecipeError(f"{same.flag} and {gate.flag} are one gate")
-        for other in gates:
-            if (gate.kind, other.kind, gate.metric) == (
+    typed = {"max": maxima, "min": minima, "max_regress": regressions}
+    gates = tuple(_parse(kind, word) for kind, words in typed.items() for word in words)
+    for number, gate in enumerate(gates):
+        for other in gates[:number]:
+            if (gate.metric, gate.kind, gate.bound) == (other.metric, other.kind, other.bound):
+                raise RecipeError(f"{other.flag} and {gate.flag} are one gate")
+            if (gate.metric, gate.kind, other.kind) == (
+                other.metric,
                 "min",
                 "max",
-                other.metric,
             ) and gate.bound > other.bound:
                 raise RecipeError(f"{gate.flag} and {other.flag} can never both be met")
     return gates
@@ -85,26 +71,34 @@ def parse_gates(maxima: Sequence[str], minima: Sequence[str], regressions: Seque
 
 def _parse(kind: str, word: str) -> Gate:
     flag = f"--{kind.replace('_', '-')} {word}"
-    text, colon, level = word.partition(":")
-    name, _, number = text.partition("=")
-    if not name or not number:
+    found = re.fullmatch(r"([^=]+)=([^:]+)(?::(.*))?", word)
+    if found is None:
         form = "METRIC=5% or METRIC=0.3" if kind == "max_regress" else "METRIC=NUMBER"
         raise RecipeError(f"{flag}: write {form}, and :warn behind it where it is only a warning")
-    if colon and level not in LEVELS:
+    metric, number = found[1].strip().replace("-", "_"), found[2].strip()
+    level = "error" if found[3] is None else found[3]
+    if level not in LEVELS:
         raise RecipeError(f"{flag}: `:{level}` is no level{did_you_mean(level, LEVELS)}")
-    metric = name.strip().replace("-", "_")
     _require_known(metric, flag)
-    found = re.fullmatch(r"([^%]*)(%?)", number.strip())
+    is_relative = number.endswith("%")
     try:
-        bound = float(found[1]) if found else math.nan
+        bound = float(number.removesuffix("%"))
     except ValueError:
         bound = math.nan
-    if found is None or not math.isfinite(bound):
+    if not math.isfinite(bound):
         raise RecipeError(f"{flag}: `{number}` is no number")
-    is_relative = bool(found[2])
-    gate = Gate(metric, kind, bound / 100 if is_relative else bound, is_relative, level or "error", word)
-    _require_possible(gate)
-    return gate
+    if is_relative and kind != "max_regress":
+        raise RecipeError(f"{flag}: a share of what? Percent goes with --max-regress")
+    if kind == "max_regress" and bound < 0:
+        raise RecipeError(f"{flag}: how much worse a score may be is not negative")
+    if kind != "max_regress" and (score := SCORES.get(metric)):
+        if not score.low <= bound <= score.high and (kind == "max") == (bound < score.low):
+            edge = f"below {score.low:g}" if kind == "max" else f"above {score.high:g}"
+            raise RecipeError(f"{flag}: {metric} is never {edge}, so this can never be met")
+        if (kind == "max") == score.higher_is_better:
+            better, usual = ("more", "--min") if score.higher_is_better else ("less", "--max")
+            console.notice(f"{flag}: {better} is better of {metric}; {usual} is the usual gate")
+    return Gate(metric, kind, bound / 100 if is_relative else bound, is_relative, level, word)
 
 
 def _require_known(metric: str, flag: str) -> None:
@@ -112,124 +106,83 @@ def _require_known(metric: str, flag: str) -> None:
     if head in DIAGNOSTICS:
         if not dot:
             raise RecipeError(f"{flag}: {head} has many numbers; name one: `{head}.NAME=...`")
-        if head == "reconstruction" and tail not in RECONSTRUCTION:
-            raise RecipeError(f"{flag}: {head} has no number {tail}{did_you_mean(tail, RECONSTRUCTION)}")
-        return
-    if head not in SCORES:
-        several = [name for name in SCORES if name.startswith(f"{head}_")][:2]
-        if len(several) > 1 and head.isalpha():
-            raise RecipeError(f"{flag}: {head} has several values; name one: `{'`, `'.join(several)}`, ...")
-        hint = did_you_mean(head.lower(), (*SCORES, *DIAGNOSTICS))
+        known: tuple[str, ...] = RECONSTRUCTION if head == "reconstruction" else (tail,)
+    elif head in SCORES:
+        known = ("value", *SCORES[head].beside)
+    else:
+        levels = [name for name in SCORES if name.startswith(f"{head}_")]
+        hint = f"; name one of {', '.join(levels)}" if len(levels) > 1 else ""
+        hint = hint or did_you_mean(head.lower(), (*SCORES, *DIAGNOSTICS))
         raise RecipeError(f"{flag}: unknown metric {head}{hint}")
-    fields = ("value", *SCORES[head].beside)
-    if dot and tail not in fields:
-        raise RecipeError(f"{flag}: {head} has no number {tail}{did_you_mean(tail, fields)}")
-
-
-def _require_possible(gate: Gate) -> None:
-    """Refuse a gate that cannot be met, and say which looks like the other kind."""
-    if gate.kind == "max_regress":
-        if gate.bound < 0:
-            raise RecipeError(f"{gate.flag}: how much worse a score may be is not negative")
-        return
-    if gate.is_relative:
-        raise RecipeError(f"{gate.flag}: a share of what? Percent goes with --max-regress")
-    score, higher = SCORES.get(gate.metric), is_better_higher(gate.metric)
-    if score and gate.kind == "max" and gate.bound < score.low:
-        raise RecipeError(
-            f"{gate.flag}: {gate.metric} is never below {score.low:g}, so this can never be met"
-        )
-    if score and gate.kind == "min" and gate.bound > score.high:
-        raise RecipeError(
-            f"{gate.flag}: {gate.metric} is never above {score.high:g}, so this can never be met"
-        )
-    if gate.kind == "max" and higher:
-        console.notice(f"{gate.flag}: more is better of {gate.metric}; --min is the usual gate")
-    if gate.kind == "min" and score and not higher:
-        console.notice(f"{gate.flag}: less is better of {gate.metric}; --max is the usual gate")
+    if dot and tail not in known:
+        raise RecipeError(f"{flag}: {head} has no number {tail}{did_you_mean(tail, known)}")
 
 
 def is_better_higher(name: str) -> bool:
     """Say whether more is better of a score (`fid`), or of a number in a diagnostic (`reconstruction.psnr`)."""
     name = name.removesuffix(".value")
-    if "." in name:
-        return name.rpartition(".")[2] in HIGHER_IN_DIAGNOSTICS
-    return name in SCORES and SCORES[name].higher_is_better
+    return name.rpartition(".")[2] in HIGHER_IN_DIAGNOSTICS if "." in name else name in HIGHER
 
 
-# The baseline.
+# Records.
 
 
-def require_comparable(path: Path, baseline: Record, gates: Sequence[Gate]) -> None:
-    """Raise DataError where a baseline has no number that a gate compares with."""
-    for gate in gates:
-        if gate.kind == "max_regress" and find_number(baseline, gate.metric) is None:
-            raise DataError(f"{path}: has no {gate.metric}, which {gate.flag} compares with")
+def numbers_of(record: Record) -> dict[str, float]:
+    """Return the numbers of a record by the names that gates use; NaN is a number here."""
+    found: dict[str, float] = {}
+
+    def add(name: str, value: Any) -> None:
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                add(name if key == "value" else f"{name}.{key}", inner)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found[name] = float(value)
+
+    for name, value in (*record.get("metrics", {}).items(), *record.items()):
+        if name in DIAGNOSTICS or name in record.get("metrics", {}):
+            add(name, value)
+    return found
 
 
 def find_number(record: Record, name: str) -> float | None:
-    """Return a number of a record by its name, or None; NaN is a number here."""
-    head, *tail = name.split(".")
-    found = _dig(_entry(record, head), *tail)
-    if isinstance(found, Mapping):
-        found = found.get("value")
-    if isinstance(found, bool) or not isinstance(found, int | float):
-        return None
-    return float(found)
+    """Return a number of a record by its name, or None."""
+    return numbers_of(record).get(name.removesuffix(".value"))
 
 
-def _entry(record: Record, name: str) -> Any:
+def _entry(record: Record, name: str) -> Record:
     """Return what a record says of a score or a diagnostic."""
     head = name.split(".")[0]
-    found = record.get("metrics", {}).get(head)
-    return record.get(head) if found is None else found
-
-
-def _dig(record: Any, *keys: str) -> Any:
-    """Return what lies under keys of keys, None where there is nothing."""
-    for key in keys:
-        record = record.get(key) if isinstance(record, Mapping) else None
-    return record
+    found = record.get("metrics", {}).get(head, record.get(head))
+    return found if isinstance(found, Mapping) else {}
 
 
 def why_apart(record: Record, baseline: Record, name: str) -> str | None:
     """Say why a number and the baseline's cannot be compared; None when they can.
 
     They can when protocol, weights of the metric and content of the reference are the same; seeds may differ. What a
-    record does not say of weights and content, as earlier ones do not, is passed over.
+    record does not say of weights and content is passed over.
     """
     ours, theirs = _entry(record, name), _entry(baseline, name)
-    protocol = _dig(ours, "protocol")
-    if protocol != _dig(theirs, "protocol"):
-        return (
-            f"{name} was measured by {protocol} and in the baseline by {_dig(theirs, 'protocol')}, "
-            "which are not comparable"
+    protocol = ours.get("protocol")
+    if protocol != theirs.get("protocol"):
+        there = f"in the baseline by {theirs.get('protocol')}"
+        return f"{name} was measured by {protocol} and {there}, which are not comparable"
+    pairs = [("with weights", ours.get("weights"), theirs.get("weights"), are_same_weights)]
+    totals = [((one.get("images") or {}).get("real") or {}).get("chosen_from") for one in (record, baseline)]
+    chosen_apart = totals[0] and totals[0] == totals[1] and record.get("seed") != baseline.get("seed")
+    if not chosen_apart and name.split(".")[0] not in DIAGNOSTICS:
+        contents = (
+            found.get("reference", (one.get("reference") or {}).get("fingerprint"))
+            for found, one in ((ours, record), (theirs, baseline))
         )
-    pairs = [("with weights", _dig(ours, "weights"), _dig(theirs, "weights"), are_same_weights)]
-    if not _chosen_apart(record, baseline):
-        contents = (_content(one, name) for one in (record, baseline))
         pairs.append(("against a reference of content", *contents, operator.eq))
     for what, mine, other, agree in pairs:
-        if isinstance(mine, str) and isinstance(other, str) and mine and other and not agree(mine, other):
+        if mine and other and not agree(mine, other):
+            there = f"in the baseline by the same {what} {other[:12]}"
             return (
-                f"{name} was measured by {protocol} {what} {mine[:12]} and in the baseline by the same "
-                f"{what} {other[:12]}, which are not comparable"
+                f"{name} was measured by {protocol} {what} {mine[:12]} and {there}, which are not comparable"
             )
     return None
-
-
-def _content(record: Record, name: str) -> Any:
-    """Return the fingerprint of what a score compared with; None where it compares with nothing."""
-    entry = _dig(record, "metrics", name.split(".")[0])
-    if not isinstance(entry, Mapping):
-        return None
-    return entry["reference"] if "reference" in entry else _dig(record, "reference", "fingerprint")
-
-
-def _chosen_apart(one: Record, other: Record) -> bool:
-    """Say whether both references are parts of sets of one size, chosen by different seeds: then contents differ."""
-    totals = [_dig(record, "images", "real", "chosen_from") for record in (one, other)]
-    return totals[0] is not None and totals[0] == totals[1] and one.get("seed") != other.get("seed")
 
 
 def comparable_part(record: Record, earlier: Record) -> dict[str, Any]:
@@ -254,56 +207,57 @@ def judge(gates: Sequence[Gate], record: dict[str, Any], baseline: Record | None
     record["gates"] = [_verdict(gate, record, baseline) for gate in gates]
     if baseline is None:
         return []
-    apart = {}
-    for name, found in record.get("metrics", {}).items():
-        before = find_number(baseline, name)
-        if before is not None and (reason := why_apart(record, baseline, name)):
-            apart[name] = reason
-        elif before is not None:
-            found |= {"baseline": before, "delta": found["value"] - before}
+    apart, metrics, before = [], record.get("metrics", {}), numbers_of(baseline)
+    for name in [name for name in metrics if name in before]:
+        if reason := why_apart(record, baseline, name):
+            apart.append(reason)
+        else:
+            metrics[name] |= {"baseline": before[name], "delta": metrics[name]["value"] - before[name]}
     if wanted := dict.fromkeys(gate.metric for gate in gates if gate.kind == "max_regress"):
-        reasons = (why_apart(record, baseline, name) for name in wanted)
-        return [reason for reason in reasons if reason]
-    if not any("baseline" in found for found in record.get("metrics", {}).values()):
-        return list(apart.values()) or ["the baseline has no metric that was measured now"]
-    return list(apart.values())
+        return [reason for name in wanted if (reason := why_apart(record, baseline, name))]
+    if not apart and not any("baseline" in found for found in metrics.values()):
+        return ["the baseline has no metric that was measured now"]
+    return apart
 
 
 def _verdict(gate: Gate, record: Record, baseline: Record | None) -> dict[str, Any]:
-    value = find_number(record, gate.metric)
+    value, limit = find_number(record, gate.metric), gate.bound
     verdict: dict[str, Any] = {"metric": gate.metric, "kind": gate.kind, "level": gate.level}
-    limit: float | None = gate.bound
+    from_below = gate.kind == "min"
+    comparable = True
     if gate.kind == "max_regress":
         assert baseline is not None
-        limit = None
-        before = find_number(baseline, gate.metric)
-        if before is not None and why_apart(record, baseline, gate.metric) is None:
+        from_below, before = is_better_higher(gate.metric), find_number(baseline, gate.metric)
+        comparable = before is not None and why_apart(record, baseline, gate.metric) is None
+        if before is not None and comparable:
             allowed = abs(before) * gate.bound if gate.is_relative else gate.bound
-            limit = before - allowed if is_better_higher(gate.metric) else before + allowed
+            limit = before - allowed if from_below else before + allowed
             verdict |= {"baseline": before, "delta": None if value is None else value - before}
         verdict["allowed"] = gate.typed.partition(":")[0].partition("=")[2]
-    from_below = gate.kind == "min" or (gate.kind == "max_regress" and is_better_higher(gate.metric))
-    passed = value is not None and limit is not None and (value >= limit if from_below else value <= limit)
-    needs = "at least" if from_below else "at most"
-    return verdict | {"needs": needs, "limit": limit, "value": value, "passed": passed}
+    passed = value is not None and comparable and (value >= limit if from_below else value <= limit)
+    return verdict | {
+        "needs": "at least" if from_below else "at most",
+        "limit": limit if comparable else None,
+        "value": value,
+        "passed": passed,
+    }
 
 
 def require_measured(gates: Sequence[Gate], record: Record) -> None:
     """Raise DataError for a gate whose number the record does not have."""
+    known = numbers_of(record)
     for gate in gates:
-        if find_number(record, gate.metric) is None:
-            head = gate.metric.split(".")[0]
-            known = [*record.get("metrics", {}), *_numbers(record, head, record.get(head))]
-            raise DataError(f"{gate.flag}: {gate.metric} was not measured{did_you_mean(gate.metric, known)}")
+        if gate.metric.removesuffix(".value") not in known:
+            raise DataError(
+                f"{gate.flag}: {gate.metric} was not measured{did_you_mean(gate.metric, list(known))}"
+            )
 
 
-def _numbers(record: Record, name: str, found: Any) -> Iterator[str]:
-    """Yield the names of the numbers of a diagnostic, at any depth."""
-    for key, value in found.items() if isinstance(found, Mapping) else ():
-        if find_number(record, f"{name}.{key}") is not None:
-            yield f"{name}.{key}"
-        else:
-            yield from _numbers(record, f"{name}.{key}", value)
+def require_comparable(where: object, baseline: Record, gates: Sequence[Gate]) -> None:
+    """Raise DataError where a baseline has no number that a gate compares with."""
+    for gate in gates:
+        if gate.kind == "max_regress" and find_number(baseline, gate.metric) is None:
+            raise DataError(f"{where}: has no {gate.metric}, which {gate.flag} compares with")
 
 
 def failures(record: Record, level: str = "error") -> list[Record]:

@@ -20,8 +20,7 @@ import numpy as np
 from gtool import console
 from gtool.data.dataset import ImageDataset
 from gtool.data.files import count_suffixes, list_ignored
-from gtool.data.inspect_images import BACKGROUND, Inspection, inspect_images
-from gtool.data.inspect_images import repeated_stems as find_repeated_stems
+from gtool.data.inspect_images import BACKGROUND, Inspection, inspect_images, repeated_stems
 from gtool.data.names import find_dataset
 from gtool.errors import DataError
 
@@ -29,34 +28,32 @@ SHOWN = 3  # names in a line
 KEPT = 20  # names in the record
 
 
-def check_files(source: ImageDataset, dataset: str, *, strict: bool) -> dict[str, Any]:
-    """Say what else lies in a folder or zip; returns the beginnings of its part of the record.
+def check_files(dataset: ImageDataset, spec: str, *, strict: bool) -> dict[str, Any]:
+    """Say what else lies in a folder or zip that `spec` names; returns the beginnings of its part of the record.
 
     Raises:
         DataError: files that are no images, and `strict`.
     """
-    if source.kind not in ("folder", "zip"):
+    if dataset.kind not in ("folder", "zip"):
         return {}
-    ignored = list_ignored(find_dataset(dataset), arrays=True)
-    if ignored:
-        text = (
-            f"{source.name}: {'1 file is' if len(ignored) == 1 else f'{len(ignored):,} files are'} no images: "
-            f"{count_suffixes(ignored)} ({_some(ignored)})"
-        )
-        if strict:
-            raise DataError(f"{text}; move them away, or leave out --strict")
-        console.notice(f"{text}; left out")
-    twins = find_repeated_stems([source.name_of(index) for index in range(len(source))])
-    if twins:
+    if twins := repeated_stems([dataset.name_of(index) for index in range(len(dataset))]):
         pair = " and ".join(twins[0][:2])
         console.warning(
-            f"{source.name}: {len(twins):,} names appear with several suffixes ({pair}); every file counts"
+            f"{dataset.name}: {len(twins):,} names appear with several suffixes ({pair}); every file counts"
         )
-    return {"ignored": {"count": len(ignored), "names": ignored[:KEPT]}} if ignored else {}
+    ignored = list_ignored(find_dataset(spec), arrays=True)
+    if not ignored:
+        return {}
+    count = "1 file is" if len(ignored) == 1 else f"{len(ignored):,} files are"
+    text = f"{dataset.name}: {count} no images: {count_suffixes(ignored)} ({_some(ignored, len(ignored))})"
+    if strict:
+        raise DataError(f"{text}; move them away, or leave out --strict")
+    console.notice(f"{text}; left out")
+    return {"ignored": {"count": len(ignored), "names": ignored[:KEPT]}}
 
 
 def check_images(
-    source: ImageDataset, places: np.ndarray, makeup: dict[str, Any], *, square: bool = False
+    dataset: ImageDataset, places: np.ndarray, makeup: dict[str, Any], *, square: bool = False
 ) -> str:
     """Look at the images that will be scored, complete `makeup` and return a hash of their content.
 
@@ -65,15 +62,15 @@ def check_images(
     Raises:
         DataError: files that are no images, or some that are not square, where they have to be.
     """
-    if source.is_drawn:
+    if dataset.is_drawn:
         makeup["formats"] = {"drawn": len(places)}
-        return source.fingerprint
-    seen = _inspect(source, places, f"looking at {source.name}", decode=False)
+        return dataset.fingerprint
+    seen = _inspect(dataset, places, decode=False)
     if seen.unread:
-        find_damaged(source, places, 0, {})  # raises, and names those with sound headers too
+        find_damaged(dataset, places, 0, {})  # raises, and names those with sound headers too
     if square and seen.oblong:
         raise DataError(
-            f"{source.name}: {seen.num_oblong:,} images are not square ({_some(seen.oblong, seen.num_oblong)}); "
+            f"{dataset.name}: {seen.num_oblong:,} images are not square ({_some(seen.oblong, seen.num_oblong)}); "
             "--resolution R crops them, --fit squeezes them as every protocol would"
         )
     makeup |= {"formats": seen.formats, "modes": seen.modes}
@@ -82,33 +79,30 @@ def check_images(
     if BACKGROUND in seen.converted:
         makeup["background"] = "white"
     for change, count in seen.converted.items():
-        console.notice(f"{source.name}: {count:,} images: {change}")
+        console.notice(f"{dataset.name}: {count:,} images: {change}")
     return seen.content
 
 
 def find_damaged(
-    source: ImageDataset, places: np.ndarray, allowed: int | None, makeup: dict[str, Any]
+    dataset: ImageDataset, places: np.ndarray, allowed: int | None, makeup: dict[str, Any]
 ) -> list[int]:
     """Decode images and return the places of those that cannot be, after they have been named.
 
     Raises:
         DataError: more of them than allowed.
     """
-    if source.is_drawn:
+    if dataset.is_drawn:
         return []
-    seen = _inspect(source, places, f"looking for damaged images in {source.name}", decode=True)
-    tolerate([(name, reason) for _, name, reason in seen.unread], source.name, allowed, makeup)
-    return [place for place, _, _ in seen.unread]
+    unread = _inspect(dataset, places, decode=True).unread
+    tolerate([(name, reason) for _, name, reason in unread], dataset.name, allowed, makeup)
+    return [place for place, _, _ in unread]
 
 
-def _inspect(source: ImageDataset, places: np.ndarray, doing: str, *, decode: bool) -> Inspection:
-    with console.progress(doing) as update:
-        return inspect_images(
-            source,
-            places,
-            decode=decode,
-            progress=lambda done, total: update(done, total, f"{done:,} of {total:,} images"),
-        )
+def _inspect(dataset: ImageDataset, places: np.ndarray, *, decode: bool) -> Inspection:
+    doing = "looking for damaged images in" if decode else "looking at"
+    with console.progress(f"{doing} {dataset.name}") as update:
+        progress = lambda done, total: update(done, total, f"{done:,} of {total:,} images")  # noqa: E731
+        return inspect_images(dataset, places, decode=decode, progress=progress)
 
 
 def tolerate(
@@ -135,6 +129,5 @@ def tolerate(
         makeup["num_skipped"] = total
 
 
-def _some(names: Sequence[str], total: int | None = None) -> str:
-    total = len(names) if total is None else total
+def _some(names: Sequence[str], total: int) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {total - SHOWN:,} more" if total > SHOWN else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -135,7 +135,7 @@ class ImageSpec:
     """Which images, and how they are read; `resolution` None keeps the images' own size.
 
     crop: `center` or `fit`; of images that keep their size, whether those that are not square are accepted.
-    columns: of image, label and label map in a table.
+    columns: of a table, as `open_dataset` takes them: `image_column`, `label_column`, `segmentation_column`.
     sized: the resolution was asked for, and is not that of a model; then it is part of the name.
     skip_bad: how many images may be unreadable; None is any number, as in training.
     strict: refuse a folder with files that are no images.
@@ -145,7 +145,7 @@ class ImageSpec:
     split: str = "train"
     resolution: int | None = None
     crop: str = "center"
-    columns: tuple[str | None, str | None, str | None] = (None, None, None)
+    columns: Mapping[str, Any] = field(default_factory=dict)
     num_images: int | None = None
     cache_gb: float = 4.0
     skip_bad: int | None = 0
@@ -159,23 +159,6 @@ class ImageSpec:
         name = path.resolve().name if path.exists() else f"{self.dataset.split('/')[-1]}-{self.split}"
         size = f"@{self.resolution}px" if self.sized else ""
         return printable(name) + size + ("@fit" if self.crop == "fit" else "")
-
-    def open(self) -> ImageDataset:
-        """Open the data set, and say what was chosen in place of what was asked for."""
-        image, label, segmentation = self.columns
-        source = open_dataset(
-            self.dataset,
-            split=self.split,
-            image_column=image,
-            label_column=label,
-            segmentation_column=segmentation,
-            num_images=self.num_images,
-            resolution=self.resolution,
-            arrays=True,
-        )
-        if source.note:
-            console.notice(source.note)
-        return source
 
 
 @dataclass(frozen=True)
@@ -269,7 +252,16 @@ def open_stored(spec: ImageSpec, num: int | None, seed: int) -> StoredImages:
     Raises:
         DataError: nothing there, more unreadable images than tolerated, images that are not square.
     """
-    source = spec.open()
+    source = open_dataset(
+        spec.dataset,
+        split=spec.split,
+        num_images=spec.num_images,
+        resolution=spec.resolution,
+        arrays=True,
+        **spec.columns,
+    )
+    if source.note:
+        console.notice(source.note)
     makeup = check_files(source, spec.dataset, strict=spec.strict)
     places = np.arange(len(source))
     images: Any
@@ -303,13 +295,12 @@ def spec_of_training(meta: dict[str, Any], path: Path, split: str | None = None)
         raise CheckpointError(
             f"{path}: does not say what it was trained on; name a data set with --reference"
         )
-    image, label, segmentation = (data.get(f"{kind}_column") for kind in ("image", "label", "segmentation"))
     return ImageSpec(
         data["dataset"],
         split or data["split"],
         meta["config"]["resolution"],
         data["crop"],
-        (image, label, segmentation),
+        {name: data.get(name) for name in ("image_column", "label_column", "segmentation_column")},
         data.get("num_images") if split in (None, data["split"]) else None,
         data["cache_gb"],
         skip_bad=None,  # what training could not read is left out here too
@@ -343,6 +334,8 @@ def _load_pixels(source: ImageDataset, spec: ImageSpec, makeup: dict[str, Any]) 
             progress=lambda done, total: update(done, total, f"{done:,} of {total:,} images"),
         )
     tolerate(loaded.skipped, source.name, spec.skip_bad, makeup)
+    if not loaded.skipped:
+        return loaded.images, np.arange(len(source))
     left_out = {name for name, _ in loaded.skipped}
-    kept = [i for i in range(len(source)) if not left_out or source.name_of(i) not in left_out]
+    kept = [place for place in range(len(source)) if source.name_of(place) not in left_out]
     return loaded.images, np.array(kept, np.int64)

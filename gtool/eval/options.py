@@ -100,25 +100,6 @@ def complete(options: EvalOptions) -> EvalOptions:
         RecipeError: options that do not go together, or mean nothing.
         CheckpointError, DataError: files that are not there, or cannot be used.
     """
-    _check_values(options)
-    _check_outputs(options)
-    if options.only_reference:
-        _check_reference(options)
-        return options
-    options = _ask_for_gates(options)
-    if options.other is not None:
-        options = replace(options, reference=str(options.other), other=None)
-    _check_together(options)
-    _check_reference(options)
-    if not options.metrics and not options.diagnostics:
-        console.notice("no metric was named: rfd and swd, which need no weights (--fid and --kid need them)")
-        options = replace(options, metrics=WITHOUT_WEIGHTS)
-        _check_reference(options)
-    return options
-
-
-def _check_values(options: EvalOptions) -> None:
-    """Refuse a mode that does not exist, files that are not there, and what several processes cannot do."""
     if options.other is not None and options.reference is not None:
         raise RecipeError("a second folder and --reference both say what to compare with; give one")
     if options.mode not in MODES:
@@ -126,13 +107,36 @@ def _check_values(options: EvalOptions) -> None:
     for flag, path in (("--weights", options.weights), ("--clip-weights", options.clip_weights)):
         if path is not None and not path.is_file():
             raise CheckpointError(f"{path}: no such file ({flag})")
-    alone = [*options.diagnostics, *options.paired]
-    if alone and (options.num_processes or 1) > 1:
-        raise RecipeError(f"{_flag(alone[0])} is computed by one process; leave out --num-processes")
+    wanted = [gate.metric for gate in options.gates]
+    _check_outputs(options)
+    if options.baseline is not None:
+        baseline = read_baseline(options.baseline)
+        require_comparable(options.baseline, baseline, options.gates)
+        if not (wanted or options.metrics or options.diagnostics):
+            wanted = list(baseline.get("metrics", {}))
+    if not options.only_reference:
+        # Gates ask for what they are about.
+        metrics = {*options.metrics, *metrics_of(wanted)}
+        diagnostics = {*options.diagnostics, *(name.split(".")[0] for name in wanted)}
+        options = replace(
+            options,
+            metrics=tuple(name for name in METRICS if name in metrics),
+            diagnostics=tuple(name for name in DIAGNOSTICS if name in diagnostics),
+            reference=options.reference if options.other is None else str(options.other),
+            other=None,
+        )
+        if not options.metrics and not options.diagnostics:
+            console.notice(
+                "no metric was named: rfd and swd, which need no weights (--fid and --kid need them)"
+            )
+            options = replace(options, metrics=WITHOUT_WEIGHTS)
+        _check_together(options)
+    _check_reference(options)
+    return options
 
 
 def _check_outputs(options: EvalOptions) -> None:
-    """Refuse gates without a baseline, and files that could not be written in the end."""
+    """Refuse files that could not be written in the end, and regressions without a baseline."""
     relative = [gate for gate in options.gates if gate.kind == "max_regress"]
     if relative and options.baseline is None:
         raise RecipeError(f"{relative[0].flag}: worse than what? Name a --baseline")
@@ -143,38 +147,24 @@ def _check_outputs(options: EvalOptions) -> None:
         raise RecipeError(f"--export-reference {options.export_reference}: statistics are an .npz file")
     named = [*options.outputs, *filter(None, (options.gitlab_metrics, options.export_reference))]
     for path in named:
-        if path.is_dir():
-            raise CheckpointError(f"{path}: is a folder; name a file in it")
         there = next(folder for folder in path.absolute().parents if folder.exists())
-        if not there.is_dir():
-            raise CheckpointError(f"{path}: {there} is no folder")
+        if path.is_dir() or not there.is_dir():
+            why = "is a folder; name a file in it" if path.is_dir() else f"{there} is no folder"
+            raise CheckpointError(f"{path}: {why}")
         if named.count(path) > 1:
             raise RecipeError(f"{path}: named twice")
-    if options.baseline is not None:
-        if options.baseline.absolute() in [path.absolute() for path in named]:
+        if options.baseline is not None and options.baseline.absolute() == path.absolute():
             raise RecipeError(
-                f"-o {options.baseline}: is the baseline, which a worse result would replace; "
-                "write another file, and copy it when the gates are met"
+                f"-o {path}: is the baseline, which a worse result would replace; write another file, and copy it "
+                "when the gates are met"
             )
-        require_comparable(options.baseline, read_baseline(options.baseline), options.gates)
-
-
-def _ask_for_gates(options: EvalOptions) -> EvalOptions:
-    """Ask for what gates are about; where nothing is asked for at all, for what the baseline has."""
-    wanted = [gate.metric for gate in options.gates]
-    if not wanted and not options.metrics and not options.diagnostics and options.baseline is not None:
-        wanted = list(read_baseline(options.baseline).get("metrics", {}))
-    metrics = {*options.metrics, *metrics_of(wanted)}
-    diagnostics = {*options.diagnostics, *(name.split(".")[0] for name in wanted)}
-    return replace(
-        options,
-        metrics=tuple(name for name in METRICS if name in metrics),
-        diagnostics=tuple(name for name in DIAGNOSTICS if name in diagnostics),
-    )
 
 
 def _check_together(options: EvalOptions) -> None:
-    """Refuse a target without what is asked of it, and options that nothing asked for has a use for."""
+    """Refuse what the target cannot do, and options that nothing asked for has a use for."""
+    asked = [*options.diagnostics, *options.paired]
+    if asked and (options.num_processes or 1) > 1:
+        raise RecipeError(f"{_flag(asked[0])} is computed by one process; leave out --num-processes")
     inception = [name for name in options.metrics if METRICS[name].inputs == "inception"]
     if options.export_reference is not None and not inception:
         raise RecipeError(
@@ -183,17 +173,16 @@ def _check_together(options: EvalOptions) -> None:
     weights, folder = find_target(options.target)
     if options.diagnostics and weights is None:
         raise RecipeError(f"{folder}: {_flag(options.diagnostics[0])} needs a model; name a run or weights")
-    if options.paired:
-        if folder is None or options.reference is None or options.against_statistics:
-            flag = _flag(options.paired[0])
-            raise RecipeError(f"{flag} compares two folders: gtool eval PICTURES ORIGINALS {flag}")
-        if options.metrics != options.paired or options.diagnostics:
-            raise RecipeError("metrics of pairs go with no other metric; give them alone")
+    if options.paired and (options.metrics != options.paired or options.diagnostics):
+        raise RecipeError("metrics of pairs go with no other metric; give them alone")
+    if options.paired and (folder is None or options.reference is None or options.against_statistics):
+        flag = _flag(options.paired[0])
+        raise RecipeError(f"{flag} compares two folders: gtool eval PICTURES ORIGINALS {flag}")
     if folder is not None and options.reference is None and options.needs_reference:
         raise RecipeError(f"{folder}: a folder is compared with another; name it second, or --reference NAME")
-    if options.diagnostics and not options.metrics:
+    if not options.metrics:
         compares = "reconstruction" in options.diagnostics
-        unused = ("weights", "clip_weights") + (() if compares else ("reference", "split", "resolution"))
+        unused = ("weights", "clip_weights") if compares else ("reference", "split", "resolution", "weights")
         for name in unused:
             if getattr(options, name) is not None:
                 why = "needs no such network" if compares else "compares with nothing real"

@@ -13,14 +13,7 @@ from gtool import __version__, console
 from gtool.errors import CheckpointError, DataError, GateError, RecipeError
 from gtool.eval import gates
 from gtool.eval.diagnostics import attention, map_agreement, reconstruction
-from gtool.eval.image_sets import (
-    ImageSet,
-    ImageSpec,
-    StoredImages,
-    open_generated,
-    open_stored,
-    spec_of_training,
-)
+from gtool.eval.image_sets import ImageSet, ImageSpec, open_generated, open_stored, spec_of_training
 from gtool.eval.options import EvalOptions, find_target
 from gtool.eval.pairs import score_pairs
 from gtool.eval.reference import open_statistics
@@ -28,7 +21,7 @@ from gtool.eval.report import record as records
 from gtool.eval.report import table as tables
 from gtool.eval.report.files import write_all, write_to_github
 from gtool.eval.report.page import page
-from gtool.eval.report.preview import ImageSampler
+from gtool.eval.report.preview import ImageSampler, Preview
 from gtool.eval.scores import FeatureNetwork, Reference, open_networks, reference_of, score
 from gtool.io import run_folder
 from gtool.metrics.registry import METRIC_OF, METRICS
@@ -39,9 +32,7 @@ from gtool.runtime.processes import launch, launched_processes
 
 STYLES = {tables.PASS: "green", tables.FAIL: "bold red", tables.WARN: "yellow"}
 PRINTERS = {
-    "attention": attention.print_tables,
-    "reconstruction": reconstruction.print_tables,
-    "map_agreement": map_agreement.print_tables,
+    one.__name__.rpartition(".")[2]: one.print_tables for one in (attention, reconstruction, map_agreement)
 }
 
 
@@ -72,108 +63,35 @@ def run(options: EvalOptions) -> dict[str, Any]:
         "gtool": __version__,
         **records.provenance(weights),
     }
-    sampler, real = None, None
+    preview: Callable[[], Preview | None] = lambda: None  # noqa: E731
     if options.paired:
         fake_spec, real_spec = (_spec(options, str(name)) for name in (folder, options.reference))
         record |= score_pairs(fake_spec, real_spec, options.paired, compute, seed=options.seed)
     elif options.metrics:
-        scores, sampler, real = _score(options, weights, folder, compute)
+        scores, preview = _score(options, weights, folder, compute)
         record |= scores
+    num, seed, batch_size = options.num, options.seed, options.batch_size
     for name in options.diagnostics:
         assert weights is not None
-        record[name] = _diagnose(name, options, weights, compute)
+        if name == "attention":
+            record[name] = attention.score(weights, compute, num=num, seed=seed, batch_size=batch_size)
+        elif name == "map_agreement":
+            record[name] = map_agreement.score(weights, compute, num=num, seed=seed)
+        else:
+            spec: ImageSpec | None = _spec_for_model(options, run_folder.read_meta(weights), weights)
+            if options.reference is None and options.split is None:
+                spec = None  # the images that training has kept aside
+            record[name] = reconstruction.score(
+                weights, compute, spec, num=num, seed=seed, batch_size=batch_size
+            )
     compute.close()
     if compute.is_main:
         record["seconds"] = round(time.monotonic() - started, 1)
-        finish(record, options, weights, lambda: sampler and sampler.preview(real))
+        finish(record, options, weights, preview)
     return record
 
 
-def make_statistics(options: EvalOptions, compute: Compute) -> dict[str, Any]:
-    """Write the statistics of a reference, which also fills the cache; nothing is scored."""
-    real = open_stored(_spec(options, str(options.reference), options.split), options.num, options.seed)
-    network = _open_networks(options, ("fid",), compute)["inception"]
-    facts = _export(real, network, options, compute)
-    compute.close()
-    if not compute.is_main:
-        return {}
-    found = {"statistics": str(options.export_reference), **facts, "images": real.makeup}
-    if options.as_json:
-        console.result_json(found)
-    else:
-        console.result(found["statistics"])
-    return found
-
-
-def _export(
-    real: Reference, network: FeatureNetwork, options: EvalOptions, compute: Compute
-) -> dict[str, Any]:
-    """Write the statistics of a reference to `--export-reference`; return what the file says of them."""
-    features = reference_of(real, network, compute, need_rows=False, batch_size=options.batch_size)
-    if features is None or options.export_reference is None:
-        return {}
-    facts = {
-        "count": features.count,
-        "mode": network.extractor.mode,
-        "name": real.name,
-        "dtype": network.extractor.dtype,
-        "weights": network.weights.sha256,
-        "fingerprint": real.key["source"],
-    }
-    write_statistics(options.export_reference, features, facts)
-    console.notice(f"statistics of {real.name}, {features.count:,} images: {options.export_reference}")
-    return facts
-
-
-# Scoring.
-
-
-def _score(
-    options: EvalOptions, weights: Path | None, folder: str | None, compute: Compute
-) -> tuple[dict[str, Any], ImageSampler | None, StoredImages | None]:
-    """Return what the record says of the scores, and what a page shows images of."""
-    seconds: dict[str, float] = {}
-    last = time.monotonic()
-
-    def on_stage(name: str) -> None:
-        nonlocal last
-        now = time.monotonic()
-        seconds[name], last = round(now - last, 2), now
-
-    fake, real, about = open_image_sets(options, weights, folder, compute)
-    sampler = None
-    if any(path.suffix.lower() == ".html" for path in options.outputs):
-        fake = sampler = ImageSampler(fake)
-    on_stage("opening")
-    for name in options.metrics:
-        METRICS[name].require_images(fake.count)  # before any network is downloaded
-    networks = _open_networks(options, options.metrics, compute)
-    metrics = score(
-        fake,
-        real,
-        options.metrics,
-        networks,
-        compute,
-        seed=options.seed,
-        batch_size=options.batch_size,
-        on_stage=on_stage,
-    )
-    if options.export_reference is not None and real is not None:
-        _export(real, networks["inception"], options, compute)
-    _warn(metrics, networks)
-    reference = None
-    if real is not None:
-        key = real.key
-        reference = {"name": real.name, "fingerprint": key["source"], "resolution": key["resolution"]}
-    makeup = {"fake": about.pop("makeup", None), "real": getattr(real, "makeup", None)}
-    record = {
-        **about,
-        "reference": reference,
-        "images": {side: one for side, one in makeup.items() if one},
-        "metrics": metrics,
-        "stages": seconds,
-    }
-    return record, sampler, real if isinstance(real, StoredImages) else None
+# What is scored, and against what.
 
 
 def open_image_sets(
@@ -186,7 +104,7 @@ def open_image_sets(
         stored = open_stored(_spec(options, str(folder)), num, options.seed)
         fake: ImageSet = stored
         about: dict[str, Any] = {"candidate": stored.key, "makeup": stored.makeup}
-        spec: ImageSpec | None = _spec(options, str(options.reference), options.split)
+        spec = _spec(options, str(options.reference), options.split)
     else:
         meta = run_folder.read_meta(weights)
         model = registry.MODELS.get(str(meta.get("model")))
@@ -197,11 +115,11 @@ def open_image_sets(
         num = num or max(METRICS[name].num_images for name in options.metrics)
         fake, about = open_generated(weights, compute, num=num, seed=options.seed)
         about = {"nimg": meta.get("nimg"), "precision": compute.precision, **about}
-        spec = _spec_for_model(options, meta, weights) if options.needs_reference else None
+        spec = _spec_for_model(options, meta, weights) if options.needs_reference else ImageSpec("")
     real: Reference | None = None
     if options.needs_reference and options.against_statistics:
         real = open_statistics(str(options.reference), options.mode)
-    elif options.needs_reference and spec is not None:
+    elif options.needs_reference:
         real = open_stored(spec, num, options.seed)
     return fake, real, about
 
@@ -231,29 +149,68 @@ def _spec_for_model(options: EvalOptions, meta: dict[str, Any], path: Path) -> I
     return replace(spec, resolution=resolution, crop=crop, sized=False)
 
 
+# Scores.
+
+
+def _score(
+    options: EvalOptions, weights: Path | None, folder: str | None, compute: Compute
+) -> tuple[dict[str, Any], Callable[[], Preview | None]]:
+    """Return what the record says of the scores, and what makes images for a page."""
+    seconds: dict[str, float] = {}
+    last = time.monotonic()
+
+    def on_stage(name: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        seconds[name], last = round(now - last, 2), now
+
+    fake, real, about = open_image_sets(options, weights, folder, compute)
+    sampler = (
+        ImageSampler(fake, real) if ".html" in [path.suffix.lower() for path in options.outputs] else None
+    )
+    on_stage("opening")
+    for name in options.metrics:
+        METRICS[name].require_images(fake.count)  # before any network is downloaded
+    networks = _open_networks(options, options.metrics, compute)
+    batch_size, seed = options.batch_size, options.seed
+    metrics = score(
+        sampler or fake,
+        real,
+        options.metrics,
+        networks,
+        compute,
+        seed=seed,
+        batch_size=batch_size,
+        on_stage=on_stage,
+    )
+    if real is not None:
+        _export(real, networks.get("inception"), options, compute)
+    _warn(metrics, networks)
+    sides = {"fake": about.pop("makeup", None), "real": getattr(real, "makeup", None)}
+    reference = real and {
+        "name": real.name,
+        "fingerprint": real.key["source"],
+        "resolution": real.key["resolution"],
+    }
+    images = {side: makeup for side, makeup in sides.items() if makeup}
+    record = {**about, "reference": reference, "images": images, "metrics": metrics, "stages": seconds}
+    return record, sampler.preview if sampler else lambda: None
+
+
 def _open_networks(
     options: EvalOptions, metrics: Sequence[str], compute: Compute
 ) -> dict[str, FeatureNetwork]:
-    return open_networks(
-        metrics,
-        compute.device,
-        mode=options.mode,
-        inception_weights=options.weights,
-        clip_weights=options.clip_weights,
-        bf16=options.preview,
-    )
+    files = {"inception": options.weights, "clip": options.clip_weights}
+    return open_networks(metrics, compute.device, mode=options.mode, files=files, bf16=options.preview)
 
 
 def _warn(metrics: dict[str, dict[str, Any]], networks: dict[str, FeatureNetwork]) -> None:
     """Say what the number of images and the precision allow to conclude."""
     for name, found in metrics.items():
-        entry = METRIC_OF[name]
         if "comparable" not in found:
             continue
-        count, size = (
-            min(filter(None, (found["num_fake"], found["num_real"]))),
-            networks[entry.inputs].extractor.size,
-        )
+        entry, count = METRIC_OF[name], min(filter(None, (found["num_fake"], found["num_real"])))
+        size, least = networks[entry.inputs].extractor.size, entry.comparable_from
         if found["value"] == 0:
             console.notice(
                 f"{name} came out at zero, or below it by rounding, and is given as 0: equal images?"
@@ -266,34 +223,51 @@ def _warn(metrics: dict[str, dict[str, Any]], networks: dict[str, FeatureNetwork
             console.warning(
                 f"{name} from {count:,} images, fewer than its {size:,} dimensions: mostly bias; trust kid"
             )
-        if count < entry.comparable_from:
-            least = f"{entry.comparable_from:,} or more"
+        if count < least:
             console.warning(
-                f"{name} from {count:,} images is not comparable with published numbers ({least})"
+                f"{name} from {count:,} images is not comparable with published numbers ({least:,} or more)"
             )
 
 
-def _diagnose(name: str, options: EvalOptions, weights: Path, compute: Compute) -> dict[str, Any]:
-    """Return the record of a diagnostic of a model."""
-    num, seed, batch_size = options.num, options.seed, options.batch_size
-    if name == "attention":
-        return attention.score(weights, compute, num=num, seed=seed, batch_size=batch_size)
-    if name == "map_agreement":
-        return map_agreement.score(weights, compute, num=num, seed=seed)
-    spec: ImageSpec | None = _spec_for_model(options, run_folder.read_meta(weights), weights)
-    if options.reference is None and options.split is None:
-        spec = None  # the images that training has kept aside
-    return reconstruction.score(weights, compute, spec, num=num, seed=seed, batch_size=batch_size)
+def make_statistics(options: EvalOptions, compute: Compute) -> dict[str, Any]:
+    """Write the statistics of a reference, which also fills the cache; nothing is scored."""
+    real = open_stored(_spec(options, str(options.reference), options.split), options.num, options.seed)
+    facts = _export(real, _open_networks(options, ("fid",), compute)["inception"], options, compute)
+    compute.close()
+    found = {"statistics": str(options.export_reference), **facts, "images": real.makeup}
+    if compute.is_main and options.as_json:
+        console.result_json(found)
+    elif compute.is_main:
+        console.result(found["statistics"])
+    return found if compute.is_main else {}
+
+
+def _export(
+    real: Reference, network: FeatureNetwork | None, options: EvalOptions, compute: Compute
+) -> dict[str, Any]:
+    """Write the statistics of a reference where they are asked for; return what the file says of them."""
+    if network is None or options.export_reference is None:
+        return {}
+    features = reference_of(real, network, compute, need_rows=False, batch_size=options.batch_size)
+    if features is None:
+        return {}
+    facts = {
+        "count": features.count,
+        "mode": network.extractor.mode,
+        "name": real.name,
+        **network.made_with,
+        "fingerprint": real.key["source"],
+    }
+    write_statistics(options.export_reference, features, facts)
+    console.notice(f"statistics of {real.name}, {features.count:,} images: {options.export_reference}")
+    return facts
 
 
 # The result.
 
 
 def finish(
-    record: dict[str, Any],
-    options: EvalOptions,
-    weights: Path | None,
-    preview: Callable[[], Any],
+    record: dict[str, Any], options: EvalOptions, weights: Path | None, preview: Callable[[], Preview | None]
 ) -> None:
     """Judge, keep, print and write a record; raises at the very end, so that a gate that was missed hides nothing.
 
@@ -316,8 +290,13 @@ def finish(
     else:
         for name in options.diagnostics:
             PRINTERS[name](record[name], record["target"])
-        print_scores(records.shown(record))
-
+        shown = records.shown(record)
+        if record.get("metrics"):
+            heads, *rows = tables.score_rows(shown)
+            console.table(heads, rows, tables.title_of(shown))
+        if record.get("gates"):
+            heads, *rows = tables.gate_rows(shown)
+            console.table(heads, rows, styles=STYLES)
     unwritten = write_all(
         record, options.outputs, options.gitlab_metrics, lambda: page(record, preview(), before)
     )
@@ -327,27 +306,11 @@ def finish(
     if incomparable:
         raise DataError("; ".join(incomparable))
     gates.require_measured(options.gates, record)
-    _require_passed(record, exit_zero=options.exit_zero)
-
-
-def print_scores(record: dict[str, Any]) -> None:
-    """Print the metrics and the gates."""
-    if record.get("metrics"):
-        heads, *rows = tables.score_rows(record)
-        console.table(heads, rows, tables.title_of(record))
-    if record.get("gates"):
-        heads, *rows = tables.gate_rows(record)
-        console.table(heads, rows, styles=STYLES)
-
-
-def _require_passed(record: dict[str, Any], *, exit_zero: bool) -> None:
     for gate in gates.failures(record, "warn"):
         console.warning(tables.missed(gate))
-    failed = gates.failures(record)
-    if not failed:
-        return
-    count = f"{len(failed)} of {len(record['gates'])} gates not met"
-    text = f"{count}: {'; '.join(tables.missed(gate) for gate in failed)}"
-    if not exit_zero:
-        raise GateError(text)
-    console.warning(text)
+    if failed := gates.failures(record):
+        count = f"{len(failed)} of {len(record['gates'])} gates not met"
+        text = f"{count}: {'; '.join(tables.missed(gate) for gate in failed)}"
+        if not options.exit_zero:
+            raise GateError(text)
+        console.warning(text)

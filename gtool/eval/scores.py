@@ -6,6 +6,7 @@ the images, and the main one computes the scores.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,13 @@ import torch
 from torch import Tensor
 
 from gtool import console
-from gtool.errors import CheckpointError
+from gtool.errors import CheckpointError, GToolError
 from gtool.eval.image_sets import ImageSet, StoredImages, one_size
-from gtool.eval.processes import gather, share_of
 from gtool.eval.reference import StatisticsReference
 from gtool.metrics.features.clip import ClipExtractor, load_clip
 from gtool.metrics.features.collector import FeatureCollector, Features
 from gtool.metrics.features.inception import InceptionExtractor, load_inception, logits_of
+from gtool.metrics.features.packed import Dtype
 from gtool.metrics.features.weights import CLIP, INCEPTION, Network, WeightsFile, find_weights
 from gtool.metrics.reference import reference_features
 from gtool.metrics.registry import METRIC_OF, METRICS, SCORES, Metric
@@ -47,47 +48,53 @@ class FeatureNetwork:
         dtype = self.extractor.dtype
         return f"{self.extractor.mode}/{self.weights.label}" + ("" if dtype == "fp32" else f"/{dtype}")
 
+    @property
+    def made_with(self) -> Record:
+        """What records say of it."""
+        return {"dtype": self.extractor.dtype, "weights": self.weights.sha256}
+
 
 def open_networks(
     metrics: Iterable[str],
     device: torch.device,
     *,
     mode: str = "clean",
-    inception_weights: Path | None = None,
-    clip_weights: Path | None = None,
+    files: Mapping[str, Path | None] = {},
     bf16: bool = False,
 ) -> dict[str, FeatureNetwork]:
     """Load the networks that metrics need, by what the registry calls their features: `inception`, `clip`.
 
+    files: weights that the user names, by network.
+
     Raises:
         CheckpointError, NetworkError: no weights, others, or without the last layer that is needed.
     """
+
+    def find(network: Network) -> WeightsFile:
+        with console.progress(f"downloading the {network.title} weights") as update:
+            progress = lambda done, total: update(done, total, f"{done >> 20} MiB")  # noqa: E731
+            return find_weights(network, files.get(network.key), progress)
+
     inputs = {METRICS[name].inputs for name in metrics}
+    dtype: Dtype = "bf16" if bf16 else "fp32"
     networks = {}
     if inputs & {"inception", "logits"}:
-        weights = _find(INCEPTION, inception_weights)
+        weights = find(INCEPTION)
         network = load_inception(weights.path, device)
         if "logits" in inputs and network.head is None:
             raise CheckpointError(
                 f"{weights.path}: has no last layer, which --is needs; leave --is out, or name another copy"
             )
         head = network.head.cpu() if "logits" in inputs and network.head is not None else None
-        extractor = InceptionExtractor(network, mode, "bf16" if bf16 else "fp32")
-        networks["inception"] = FeatureNetwork(weights, extractor, head)
+        networks["inception"] = FeatureNetwork(weights, InceptionExtractor(network, mode, dtype), head)
     if "clip" in inputs:
-        weights = _find(CLIP, clip_weights)
-        encoder = ClipExtractor(load_clip(weights.path, device), "bf16" if bf16 else "fp32")
-        networks["clip"] = FeatureNetwork(weights, encoder)
+        weights = find(CLIP)
+        networks["clip"] = FeatureNetwork(weights, ClipExtractor(load_clip(weights.path, device), dtype))
     if bf16 and networks and not has_fast_bf16(device):
         console.warning(
             "--preview: bf16 is not fast on this device; without it scores come sooner, and count"
         )
     return networks
-
-
-def _find(network: Network, named: Path | None) -> WeightsFile:
-    with console.progress(f"downloading the {network.title} weights") as update:
-        return find_weights(network, named, lambda done, total: update(done, total, f"{done >> 20} MiB"))
 
 
 def score(
@@ -120,33 +127,52 @@ def score(
     entries = [METRICS[name] for name in metrics]
     for entry in entries:
         entry.require_images(fake.count)
-    compared = {}
+    collectors = _open_collectors(entries, fake.count, real, compute, seed)
+    compared: dict[str, Features | None] = {}
     for inputs, network in networks.items():
         kept = {entry.real for entry in entries if entry.inputs == inputs} - {None}
-        if kept:
+        if kept and real is not None:
             need_rows = "rows" in kept
             compared[inputs] = reference_of(
                 real, network, compute, need_rows=need_rows, batch_size=batch_size
             )
     on_stage("reference")
-    collectors = _open_collectors(entries, fake.count, real, networks, compute.device, seed)
     _collect(fake, collectors, networks, compute, batch_size, "scoring")
     on_stage("candidate")
     records: dict[str, Record] = {}
     if compute.is_main:
-        pixel_scores = collectors["pixels"].scores() if "pixels" in collectors else {}
+        pixels = collectors["pixels"].scores() if "pixels" in collectors else {}
         for entry in entries:
             if entry.has_floor:
-                found = _pixel_records(entry, pixel_scores, real)
+                records |= _pixel_records(entry, pixels, real)
             else:
-                found = _feature_records(entry, collectors, compared, real, networks, seed)
-            records |= {name: one | {"seed": seed} for name, one in found.items()}
+                network = networks["inception" if entry.inputs == "logits" else entry.inputs]
+                features = collectors[entry.inputs].features(), compared.get(entry.inputs)
+                values = entry.load()(*features, seed)
+                records |= _records(entry, values, features, real, network)
+        records = {name: record | {"seed": seed} for name, record in records.items()}
     on_stage("distances")
     return records
 
 
+def _open_collectors(
+    entries: Sequence[Metric], count: int, real: Reference | None, compute: Compute, seed: int
+) -> dict[str, Any]:
+    """Return what keeps the features of `count` images: by their network, or of `pixels`."""
+    collectors: dict[str, Any] = {}
+    for entry in entries:
+        if not entry.has_floor:
+            keep_rows = any(one.fake == "rows" for one in entries if one.inputs == entry.inputs)
+            collectors[entry.inputs] = FeatureCollector(keep_rows=keep_rows)
+        elif "pixels" not in collectors:
+            assert isinstance(real, StoredImages)
+            scorer = WeightFreeScorer.build(real.images, num=count, seed=seed, device=compute.device)
+            collectors["pixels"] = scorer.collector()
+    return collectors
+
+
 def reference_of(
-    real: Reference | None, network: FeatureNetwork, compute: Compute, *, need_rows: bool, batch_size: int
+    real: Reference, network: FeatureNetwork, compute: Compute, *, need_rows: bool, batch_size: int
 ) -> Features | None:
     """Return the features of a reference: those of its file, of the cache, or taken from its images now.
 
@@ -159,20 +185,19 @@ def reference_of(
     if isinstance(real, StatisticsReference):
         real.require(network.weights, network.extractor.dtype)
         return real.features
-    assert real is not None
     collector = FeatureCollector(keep_rows=need_rows)
+    title = f"{network.weights.network.title} features of {real.name}"
     has_taken = False
 
     def take() -> Features:
         nonlocal has_taken
         has_taken = compute.share(True)
-        title = f"{network.weights.network.title} features of {real.name}"
         _collect(real, {"reference": collector}, {"reference": network}, compute, batch_size, title)
         return collector.features()
 
     if not compute.is_main:
         if compute.share(None):
-            _collect(real, {"reference": collector}, {"reference": network}, compute, batch_size, "")
+            _collect(real, {"reference": collector}, {"reference": network}, compute, batch_size, title)
         return None
     key = {**real.key, "mode": network.extractor.mode, "weights": network.weights.sha256}
     if network.weights.network is not INCEPTION:
@@ -185,25 +210,16 @@ def reference_of(
     return features
 
 
-def _open_collectors(
-    entries: Sequence[Metric],
-    count: int,
-    real: Reference | None,
-    networks: Mapping[str, FeatureNetwork],
-    device: torch.device,
-    seed: int,
-) -> dict[str, Any]:
-    """Return what keeps the features of `count` images: by their network, or of `pixels`."""
-    collectors: dict[str, Any] = {}
-    for entry in entries:
-        if entry.has_floor:
-            assert isinstance(real, StoredImages)
-            scorer = WeightFreeScorer.build(real.images, num=count, seed=seed, device=device)
-            collectors["pixels"] = scorer.collector()
-        elif entry.inputs not in collectors:
-            keep_rows = any(one.fake == "rows" for one in entries if one.inputs == entry.inputs)
-            collectors[entry.inputs] = FeatureCollector(keep_rows=keep_rows)
-    return collectors
+def share_of(count: int, compute: Compute, batch_size: int, grain: int = 1) -> tuple[int, int]:
+    """Return the first image of this process and the one after its last; shares begin at multiples of `grain`.
+
+    Shares are whole batches where there is one for every process: then the forwards are those of one process, bit
+    for bit.
+    """
+    rank, size = compute.rank, compute.world_size
+    grain = math.lcm(grain, batch_size if count >= size * batch_size else 1)
+    start, stop = (count if cut == size else count * cut // size // grain * grain for cut in (rank, rank + 1))
+    return start, stop
 
 
 def _collect(
@@ -214,89 +230,76 @@ def _collect(
     batch_size: int,
     title: str,
 ) -> None:
-    """Run images through all networks, each process its share; the main process's collectors then hold all."""
-    start, stop = share_of(images.count, compute, batch_size, images.grain)
+    """Run images through all networks, each process its share; the main process's collectors then hold all.
 
-    def work() -> dict[str, dict[str, Tensor]]:
-        done = start
+    Raises:
+        GToolError: of any process, in all of them; the main one reports it.
+    """
+    start, stop = share_of(images.count, compute, batch_size, images.grain)
+    done, failure = start, None
+    found: dict[str, dict[str, Tensor]] = {}
+    try:
         with console.progress(title) as update:
             for batch in images.batches(batch_size, start, stop):
                 positions = torch.arange(done, done + len(batch))
                 done += len(batch)
                 features = {name: network.extractor(batch) for name, network in networks.items()}
-                if "logits" in collectors:
-                    head = networks["inception"].head
-                    assert head is not None
+                if "logits" in collectors and (head := networks["inception"].head) is not None:
                     features["logits"] = logits_of(head, features["inception"])
                 if "pixels" in collectors:
                     features["pixels"] = one_size(batch, title)
                 for name, collector in collectors.items():
                     collector.add(features[name], positions)
                 update(done - start, stop - start, f"{done - start:,} of {stop - start:,} images")
-        return {} if compute.is_main else {name: one.tensors() for name, one in collectors.items()}
-
-    for share in gather(work, compute):
+        if not compute.is_main:
+            found = {name: one.tensors() for name, one in collectors.items()}
+    except GToolError as failed:
+        failure = failed
+    shares = compute.gather((found, failure))
+    for share, problem in shares:
+        if problem is not None:
+            raise problem
         for name, tensors in share.items() if compute.is_main else ():
             collectors[name].absorb(tensors)
 
 
-def _feature_records(
+def _records(
     entry: Metric,
-    collectors: Mapping[str, Any],
-    compared: Mapping[str, Features | None],
+    values: Mapping[str, float | None],
+    features: tuple[Features, Features | None],
     real: Reference | None,
-    networks: Mapping[str, FeatureNetwork],
-    seed: int,
+    network: FeatureNetwork,
 ) -> dict[str, Record]:
-    """Compute the scores of a metric over a network's features."""
-    fake, reference = collectors[entry.inputs].features(), compared.get(entry.inputs)
-    network = networks["inception" if entry.inputs == "logits" else entry.inputs]
-    values = entry.load()(fake, reference, seed)
+    """Return the records of a metric over a network's features."""
+    fake, reference = features
+    num_real = 0 if reference is None else reference.count
+    common = {"num_fake": fake.count, "num_real": num_real, **network.made_with, "reference": None}
     tail = f"{network.protocol}/n{fake.count}"
     if reference is not None and real is not None:
-        tail += _counted(real.name, reference.count)
-    common: Record = {
-        "num_fake": fake.count,
-        "num_real": 0 if reference is None else reference.count,
-        "dtype": network.extractor.dtype,
-        "weights": network.weights.sha256,
-        "reference": None if reference is None or real is None else real.key["source"],
-    }
+        common["reference"] = real.key["source"]
+        # Statistics of others may come without the number of images behind them.
+        tail += f"/ref-{real.name}" + (f"-n{num_real}" if num_real else "")
     if entry.comparable_from:
-        # Published statistics may come without the number of images behind them.
-        count = min(filter(None, (common["num_fake"], common["num_real"])))
+        count = min(filter(None, (fake.count, num_real)))
         common["comparable"] = count >= entry.comparable_from and common["dtype"] == "fp32"
-    return _records(values, tail, common)
+    return {name: _record(name, values, tail, common) for name in values if name in SCORES}
 
 
 def _pixel_records(entry: Metric, found: Mapping[str, float], real: Reference | None) -> dict[str, Record]:
     """Return the scores of a metric of pixels, each beside what other real images get."""
     assert real is not None
-    values: dict[str, float | None] = {}
+    counts = {name: int(found[name]) for name in ("num_fake", "num_real")}
+    common = {**counts, "dtype": "fp32", "weights": None, "reference": real.key["source"]}
+    tail = f"n{counts['num_fake']}/ref-{real.name}-n{counts['num_real']}"
+    records = {}
     for name in (name for name in found if METRIC_OF.get(name) is entry):
-        floor = found[f"{name}_floor"]
-        values |= {name: found[name], f"{name}.floor": floor}
-        values[f"{name}.ratio"] = found[name] / floor if floor else None
-    num_fake, num_real = int(found["num_fake"]), int(found["num_real"])
-    common = {"num_fake": num_fake, "num_real": num_real, "dtype": "fp32", "weights": None}
-    tail = f"n{num_fake}{_counted(real.name, num_real)}"
-    return _records(values, tail, common | {"reference": real.key["source"]})
+        value, floor = found[name], found[f"{name}_floor"]
+        values = {name: value, f"{name}.floor": floor, f"{name}.ratio": value / floor if floor else None}
+        records[name] = _record(name, values, tail, common)
+    return records
 
 
-def _records(values: Mapping[str, float | None], tail: str, common: Mapping[str, Any]) -> dict[str, Record]:
-    """Return a record of each score: its value, the numbers beside it, protocol, and what all have in common."""
-    return {
-        name: {
-            "value": value,
-            **{beside: values.get(f"{name}.{beside}") for beside in SCORES[name].beside},
-            "protocol": f"{SCORES[name].protocol_head}/{tail}",
-            **common,
-        }
-        for name, value in values.items()
-        if name in SCORES
-    }
-
-
-def _counted(name: str, count: int) -> str:
-    """Return what a protocol says of the reference; a count that nobody knows is left out."""
-    return f"/ref-{name}" + (f"-n{count}" if count else "")
+def _record(name: str, values: Mapping[str, float | None], tail: str, common: Record) -> Record:
+    """Return a score's record: its value, the numbers beside it, its protocol, and what all of them have."""
+    beside = {one: values.get(f"{name}.{one}") for one in SCORES[name].beside}
+    return {"value": values[name], **beside, "protocol": f"{SCORES[name].protocol_head}/{tail}", **common}

@@ -7,8 +7,8 @@ import torch
 
 from gtool.errors import GToolError
 from gtool.eval.api import score_images
-from tests import pictures
-from tests.eval.test_eval_hygiene import save
+from tests.eval.commands import save
+from tests.helpers import pictures
 
 
 def test_arrays_tensors_and_folders_of_the_same_images_have_the_same_scores(tmp_path):

@@ -18,7 +18,7 @@ from gtool.io.files import cache_dir
 from gtool.metrics.features import resize_clip, weights
 from gtool.metrics.features.clip import DEVIATION, MEAN, ClipExtractor, Encoder, load_clip
 from gtool.metrics.features.weights import CLIP, digest_of
-from tests.eval.test_eval_hygiene import save
+from tests.eval.commands import ask, save
 from tests.helpers import clip_standin, pictures, small_inception
 from tests.helpers.clip_standin import TINY
 
@@ -196,11 +196,6 @@ def file(files, monkeypatch):
 @pytest.fixture
 def folders(tmp_path):
     return [str(save(tmp_path / name, pictures.draw(14, seed))) for name, seed in (("fake", 1), ("real", 2))]
-
-
-def ask(capsys, *arguments):
-    assert run(["eval", *map(str, arguments), "--json", "--device", "cpu"]) == 0
-    return json.loads(capsys.readouterr().out)
 
 
 def test_the_record_says_what_it_was_made_with(file, folders, capsys):

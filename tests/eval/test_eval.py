@@ -10,23 +10,15 @@ from PIL import Image
 
 from gtool.cli import run
 from gtool.metrics.features.weights import INCEPTION, digest_of
+from tests.eval.commands import ask, save
 from tests.helpers import inception_standin, pictures
 from tests.helpers.tiny import tiny_recipe
-
-
-def save_folder(folder, images):
-    folder.mkdir()
-    for number, image in enumerate(images):
-        Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{number:04d}.png")
-    return str(folder)
 
 
 @pytest.fixture
 def folders(tmp_path):
     """Two small sets of the same kind."""
-    return [
-        save_folder(tmp_path / name, pictures.draw(24, seed)) for name, seed in (("fake", 1), ("real", 2))
-    ]
+    return [str(save(tmp_path / name, pictures.draw(24, seed))) for name, seed in (("fake", 1), ("real", 2))]
 
 
 @pytest.fixture
@@ -50,14 +42,8 @@ def run_folder(tmp_path):
     return folder
 
 
-def answer(capsys, *arguments):
-    """Run `gtool eval ... --json` and return the record."""
-    assert run(["eval", *map(str, arguments), "--json", "--device", "cpu"]) == 0
-    return json.loads(capsys.readouterr().out)
-
-
 def test_two_folders_are_scored_without_weights(folders, capsys):
-    record = answer(capsys, *folders)
+    record = ask(capsys, *folders)
     assert list(record["metrics"]) == ["rfd", "swd_32", "swd_16"]
     rfd = record["metrics"]["rfd"]
     assert rfd["protocol"] == "rfd-v1/n12/ref-real-n12"
@@ -67,12 +53,12 @@ def test_two_folders_are_scored_without_weights(folders, capsys):
 
 
 def test_images_here_are_scored_where_a_data_set_has_their_name(folders, tmp_path, monkeypatch, capsys):
-    save_folder(tmp_path / "data", [])
-    save_folder(tmp_path / "data" / "fake", pictures.draw(5, 3))
+    save(tmp_path / "data", [])
+    save(tmp_path / "data" / "fake", pictures.draw(5, 3))
     monkeypatch.setenv("GTOOL_DATA", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
     for name in ("fake", "fake/"):
-        assert answer(capsys, name, "real/", "--rfd")["images"]["fake"]["formats"] == {"PNG": 24}
+        assert ask(capsys, name, "real/", "--rfd")["images"]["fake"]["formats"] == {"PNG": 24}
 
 
 def test_the_table_names_values_floors_and_protocols(folders, capsys):
@@ -90,14 +76,14 @@ def test_unnamed_metrics_are_the_two_that_need_no_weights_and_it_says_so(folders
 
 
 def test_num_takes_a_seeded_part_of_both_folders(folders, capsys):
-    first, again = (answer(capsys, *folders, "--rfd", "--num", 10) for _ in range(2))
-    other = answer(capsys, *folders, "--rfd", "--num", 10, "--seed", 1)
+    first, again = (ask(capsys, *folders, "--rfd", "--num", 10) for _ in range(2))
+    other = ask(capsys, *folders, "--rfd", "--num", 10, "--seed", 1)
     assert first["metrics"] == again["metrics"] != other["metrics"]
     assert first["metrics"]["rfd"]["num_fake"] == 10
 
 
 def test_the_newest_run_is_scored_against_its_own_data(run_folder, capsys):
-    record = answer(capsys, "--num", 20)
+    record = ask(capsys, "--num", 20)
     assert record["target"].endswith("weights-000001.safetensors")
     assert record["metrics"]["rfd"]["protocol"] == "rfd-v1/n20/ref-scenes-train-n20"
     assert record["nimg"] == 1000
@@ -107,31 +93,31 @@ def test_the_newest_run_is_scored_against_its_own_data(run_folder, capsys):
 
 def test_scores_of_a_run_do_not_depend_on_the_batch_size(run_folder, capsys):
     scores = [
-        answer(capsys, run_folder, "--num", 12, "--batch-size", size, "--precision", "fp32")["metrics"]
+        ask(capsys, run_folder, "--num", 12, "--batch-size", size, "--precision", "fp32")["metrics"]
         for size in (5, 12)
     ]
     assert scores[0] == scores[1]
 
 
 def test_a_run_can_be_scored_against_a_folder_at_its_own_resolution(run_folder, folders, capsys):
-    record = answer(capsys, run_folder, "--reference", folders[1], "--num", 8, "--swd")
+    record = ask(capsys, run_folder, "--reference", folders[1], "--num", 8, "--swd")
     assert list(record["metrics"]) == ["swd_16"]
     assert record["reference"]["name"] == "real"
 
 
 def test_images_of_several_sizes_need_a_resolution(folders, tmp_path, capsys):
-    mixed = save_folder(tmp_path / "mixed", pictures.draw(8, seed=3))
+    mixed = str(save(tmp_path / "mixed", pictures.draw(8, seed=3)))
     Image.fromarray(pictures.draw(1, seed=4, side=40)[0].transpose(1, 2, 0)).save(
         tmp_path / "mixed" / "large.png"
     )
     assert run(["eval", mixed, folders[1], "--rfd"]) == 1
     assert "--resolution" in capsys.readouterr().err
-    record = answer(capsys, mixed, folders[1], "--rfd", "--resolution", 32)
+    record = ask(capsys, mixed, folders[1], "--rfd", "--resolution", 32)
     assert record["metrics"]["rfd"]["num_fake"] == 9
     assert (
         record["metrics"]["rfd"]["protocol"] == "rfd-v1/n9/ref-real@32px-n9"
     )  # of 9 and 24, 12 and 12 at most
-    fitted = answer(capsys, mixed, folders[1], "--rfd", "--resolution", 32, "--fit")
+    fitted = ask(capsys, mixed, folders[1], "--rfd", "--resolution", 32, "--fit")
     assert fitted["metrics"]["rfd"]["protocol"] == "rfd-v1/n9/ref-real@32px@fit-n9"
 
 
@@ -162,7 +148,7 @@ def test_metrics_of_inception_name_their_protocol_and_their_limits(folders, caps
 
 def test_every_number_says_what_it_was_made_with(folders, capsys, monkeypatch, inception):
     monkeypatch.setenv(INCEPTION.variable, str(inception))
-    record = answer(capsys, *folders, "--fid", "--swd", "--num", 4, "--seed", 3)
+    record = ask(capsys, *folders, "--fid", "--swd", "--num", 4, "--seed", 3)
     fingerprint = record["reference"]["fingerprint"]
     common = {"dtype": "fp32", "reference": fingerprint, "seed": 3, "num_fake": 4}
     for name, weights in (("fid", digest_of(inception)), ("swd_16", None)):
@@ -172,8 +158,8 @@ def test_every_number_says_what_it_was_made_with(folders, capsys, monkeypatch, i
 
 def test_a_preview_is_marked_and_kept_apart(folders, capsys, monkeypatch, inception):
     monkeypatch.setenv(INCEPTION.variable, str(inception))
-    plain = answer(capsys, *folders, "--fid", "--num", 4)["metrics"]["fid"]
-    quick = answer(capsys, *folders, "--fid", "--num", 4, "--preview")["metrics"]["fid"]
+    plain = ask(capsys, *folders, "--fid", "--num", 4)["metrics"]["fid"]
+    quick = ask(capsys, *folders, "--fid", "--num", 4, "--preview")["metrics"]["fid"]
     assert quick["dtype"] == "bf16"
     assert "/bf16/n4/" in quick["protocol"]
     assert quick["comparable"] is False

@@ -14,25 +14,18 @@ import pytest
 import torch
 
 import gtool
-from gtool.cli import run
 from gtool.errors import GToolError
 from gtool.eval.image_sets import ImageSpec, open_stored
-from gtool.eval.processes import share_of
-from gtool.eval.scores import open_networks, reference_of
+from gtool.eval.scores import open_networks, reference_of, share_of
 from gtool.io.files import cache_dir
 from gtool.metrics.features.weights import INCEPTION
-from tests.eval.test_eval_hygiene import save
+from tests.eval.commands import ask, save
 from tests.helpers import inception_standin, pictures, small_inception
 
 
 @pytest.fixture(autouse=True)
 def weights(tmp_path, monkeypatch):
     return small_inception.install(tmp_path, monkeypatch)
-
-
-def ask(capsys, *arguments):
-    assert run(["eval", *map(str, arguments), "--json", "--device", "cpu"]) == 0
-    return json.loads(capsys.readouterr().out)
 
 
 def test_shares_are_neighbours_that_leave_nothing_out():

@@ -23,7 +23,7 @@ from gtool.metrics.features.collector import FeatureCollector
 from gtool.metrics.features.inception import InceptionExtractor
 from gtool.metrics.reference import reference_features
 from gtool.metrics.statistics import read_statistics
-from tests.eval.test_eval_hygiene import save
+from tests.eval.commands import answer, refuse, save
 from tests.helpers import pictures, small_inception
 
 
@@ -43,28 +43,15 @@ def quick(monkeypatch):
     monkeypatch.setattr("gtool.metrics.fid.fid", lambda *_: {"fid": 1.0})
 
 
-def ask(capsys, *arguments):
-    assert run(["eval", *map(str, arguments), "--json", "--device", "cpu"]) == 0
-    shown = capsys.readouterr()
-    return json.loads(shown.out), shown.err
-
-
-def refuse(capsys, *arguments):
-    status = run(["--quiet", "eval", *map(str, arguments)])
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1
-    return status, lines[0]
-
-
 # Statistics in a file.
 
 
 def test_exported_statistics_score_as_the_images_do(weights, folders, capsys):
     fake, real = folders
-    images, _ = ask(capsys, fake, real, "--fid", "--export-reference", "stats.npz")
+    images, _ = answer(capsys, fake, real, "--fid", "--export-reference", "stats.npz")
     with np.load("stats.npz", allow_pickle=False) as written:  # as clean-fid and pytorch-fid read it
         assert (written["mu"].shape, written["sigma"].shape) == ((2048,), (2048, 2048))
-    record, _ = ask(capsys, fake, "--reference", "stats.npz", "--fid")
+    record, _ = answer(capsys, fake, "--reference", "stats.npz", "--fid")
     found, expected = (r["metrics"]["fid"] for r in (record, images))
     assert found["value"] == pytest.approx(expected["value"], rel=1e-5)
     assert found["protocol"] == expected["protocol"]
@@ -72,8 +59,8 @@ def test_exported_statistics_score_as_the_images_do(weights, folders, capsys):
 
 
 def test_a_run_is_scored_against_statistics(weights, quick, folders, tiny_run, capsys):
-    ask(capsys, *folders, "--fid", "--export-reference", "stats.npz")
-    record, _ = ask(capsys, tiny_run, "--reference", "stats.npz", "--fid", "--num", 12)
+    answer(capsys, *folders, "--fid", "--export-reference", "stats.npz")
+    record, _ = answer(capsys, tiny_run, "--reference", "stats.npz", "--fid", "--num", 12)
     assert record["metrics"]["fid"]["protocol"].endswith("/n12/ref-real-n8")
 
 
@@ -81,7 +68,7 @@ def test_statistics_of_others_are_named_by_their_content_and_a_mode_is_assumed_a
     weights, quick, folders, capsys
 ):
     np.savez("mine.npz", mu=np.zeros(2048), sigma=np.eye(2048))
-    record, said = ask(capsys, folders[0], "--reference", "mine.npz", "--fid")
+    record, said = answer(capsys, folders[0], "--reference", "mine.npz", "--fid")
     found = record["metrics"]["fid"]
     assert "/n8/ref-mine@" in found["protocol"]
     assert found["num_real"] == 0
@@ -118,12 +105,12 @@ def test_wrong_statistics_are_one_line(folders, capsys):
 
 def test_a_name_of_several_lines_is_no_part_of_a_protocol(weights, quick, folders, capsys):
     spoil({"name": np.array("cifar10\n::error::")})
-    record, _ = ask(capsys, folders[0], "--reference", "stats.npz", "--fid")
+    record, _ = answer(capsys, folders[0], "--reference", "stats.npz", "--fid")
     assert "/ref-stats@" in record["metrics"]["fid"]["protocol"]
 
 
 def test_statistics_of_another_mode_or_network_are_refused(weights, quick, folders, capsys, tmp_path):
-    ask(capsys, *folders, "--fid", "--export-reference", "stats.npz")
+    answer(capsys, *folders, "--fid", "--export-reference", "stats.npz")
     options = (folders[0], "--reference", "stats.npz", "--fid")
     status, said = refuse(capsys, *options, "--mode", "legacy_pytorch")
     assert (status, "made by --mode clean" in said) == (2, True)
@@ -154,7 +141,7 @@ def test_statistics_are_made_without_a_target_and_later_scores_start_at_once(
 ):
     save(tmp_path / "real", pictures.draw(8, seed=2))
     alone = ("--reference", "real", "--export-reference", "stats.npz", "--resolution", 16)
-    made, said = ask(capsys, *alone)
+    made, said = answer(capsys, *alone)
     assert "statistics of real@16px, 8 images: stats.npz" in said
     assert (made["statistics"], made["count"], made["name"]) == ("stats.npz", 8, "real@16px")
     assert not (tiny_run / "eval.jsonl").exists()
@@ -163,10 +150,10 @@ def test_statistics_are_made_without_a_target_and_later_scores_start_at_once(
     monkeypatch.setattr(
         InceptionExtractor, "__call__", lambda self, images: seen.append(len(images)) or extract(self, images)
     )
-    scored, _ = ask(capsys, tiny_run, "--reference", "real", "--fid", "--num", 12)
+    scored, _ = answer(capsys, tiny_run, "--reference", "real", "--fid", "--num", 12)
     assert sum(seen) == 12  # of the run; the reference's are in the cache
     assert scored["reference"]["fingerprint"] == made["fingerprint"]
-    again, _ = ask(capsys, tiny_run, "--reference", "stats.npz", "--fid", "--num", 12)
+    again, _ = answer(capsys, tiny_run, "--reference", "stats.npz", "--fid", "--num", 12)
     assert again["reference"]["fingerprint"] == made["fingerprint"]
     assert run(["eval", *map(str, alone), "--num", "5", "--seed", "1", "--mode", "legacy_pytorch"]) == 0
     assert capsys.readouterr().out.strip() == "stats.npz"
@@ -202,13 +189,13 @@ def strange_weights(tiny_run):
 
 def test_is_asks_for_no_reference_and_its_record_has_none(weights, tmp_path, tiny_run, capsys):
     fake = save(tmp_path / "fake", pictures.draw(12, seed=1))
-    record, _ = ask(capsys, fake, "--is")
+    record, _ = answer(capsys, fake, "--is")
     assert (record["reference"], list(record["images"])) == (None, ["fake"])
     assert record["metrics"]["is"]["reference"] is None
-    beside, said = ask(capsys, fake, "--is", "--reference", fake)
+    beside, said = answer(capsys, fake, "--is", "--reference", fake)
     assert (beside["reference"], "is not opened" in said) == (None, True)
     assert beside["metrics"] == record["metrics"]
-    made, _ = ask(capsys, strange_weights(tiny_run), "--is", "--num", 12)
+    made, _ = answer(capsys, strange_weights(tiny_run), "--is", "--num", 12)
     assert made["metrics"]["is"]["protocol"].endswith("/n12")
     status, said = refuse(capsys, fake, "--is", "--kid")
     assert (status, "a folder is compared with another" in said) == (2, True)
@@ -250,7 +237,7 @@ def test_published_statistics_are_used_from_the_cache_and_belong_to_published_we
     options = (folders[0], "--fid", "--reference", "clean-fid:cifar10-32-train")
     assert "other Inception weights" in refuse(capsys, *options)[1]
     monkeypatch.setattr("gtool.metrics.features.weights.WeightsFile.is_published", True)
-    record, _ = ask(capsys, *options)
+    record, _ = answer(capsys, *options)
     assert record["metrics"]["fid"]["protocol"] == (
         "fid/clean/inception-2015/n8/ref-clean-fid:cifar10-32-train-n50000"
     )

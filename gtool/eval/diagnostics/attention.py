@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gtool import console
 from gtool.errors import RecipeError
+from gtool.eval.diagnostics.scenes import require_scenes
 from gtool.eval.sheets import save_sheet
 from gtool.io.attention_pictures import score_sheet
 from gtool.metrics.attention import layer_table, picked_table, score_attention
@@ -24,7 +25,6 @@ from gtool.runtime.torch_random import make_generator
 
 NUM_IMAGES = 1000  # or as many as the budget holds
 BUDGET = 1.5e9  # bytes of maps: of the trained model, the untrained one, and with other local latents
-KNOWN = "scenes"  # the data set whose objects the segmenter of the package finds
 ROWS = 8  # images on the sheet
 OTHER = "z-other"  # stream of the local latents that are put in the place of an image's own
 
@@ -40,7 +40,11 @@ def score(
     """
     model = load_model(path, compute=compute)
     generator, meta = model.network, model.meta
-    _require_objects(path, meta)
+    if meta["config"].get("attention", "none") == "none":
+        raise RecipeError(
+            f"{path}: --attention: this {meta['model']} has no attention between pixels and components"
+        )
+    require_scenes(meta, path, "--attention")
     count = _count(generator, meta, num)
     images, maps = attend(generator, count, seed, compute, batch_size)
     _, changed = attend(generator, count, seed, compute, batch_size, other_locals=True)
@@ -61,20 +65,6 @@ def score(
     )
     record["picture"] = str(save_sheet(picture, path, "attention"))
     return record
-
-
-def _require_objects(path: Path, meta: dict[str, Any]) -> None:
-    """Refuse a generator without attention, and one whose images have objects that the segmenter does not know."""
-    if meta["config"].get("attention", "none") == "none":
-        raise RecipeError(
-            f"{path}: --attention: this {meta['model']} has no attention between pixels and components"
-        )
-    dataset = meta.get("recipe", {}).get("data", {}).get("dataset")
-    if dataset != KNOWN:
-        raise RecipeError(
-            f"{path}: --attention: the masks come from a segmenter that knows the built-in scenes alone, and this "
-            f"model was trained on {dataset or 'something that its file does not name'}"
-        )
 
 
 def _count(generator: Any, meta: dict[str, Any], num: int | None) -> int:

@@ -16,6 +16,7 @@ from gtool.data.held_out import held_out_of
 from gtool.data.label_colours import colour_maps, colours_of
 from gtool.data.synthetic.scenes import CLASSES
 from gtool.errors import CheckpointError, RecipeError
+from gtool.eval.diagnostics.scenes import SCENES, require_scenes
 from gtool.eval.sheets import save_sheet
 from gtool.io.pictures import Column, Row, fit, image_cell, sheet
 from gtool.metrics.map_agreement import (
@@ -36,7 +37,6 @@ from gtool.runtime.random import derive_seed, permutation
 
 NUM_IMAGES = 256
 SHOWN = 8  # images on the sheet
-KNOWN = "scenes"  # the data set whose classes the segmenter of the package knows
 ROWS = {
     "samples": "images of these maps",
     "reconstructions": "ceiling: the tokenizer's reconstructions of the originals",
@@ -73,13 +73,13 @@ def score(path: Path, compute: Compute, *, num: int | None = None, seed: int = 0
     if len(kept) > 1:
         found["shuffled"] = compare_maps(seen["samples"], maps[others(len(maps), seed)])
     record: dict[str, Any] = {
-        "protocol": f"{PROTOCOL}/{KNOWN}-held-out-n{len(kept)}/top-k {DEFAULT_TOP_K}",
+        "protocol": f"{PROTOCOL}/{SCENES}-held-out-n{len(kept)}/top-k {DEFAULT_TOP_K}",
         "num_images": len(kept),
         "seed": seed,
         "classes": list(CLASSES),
     }
     record |= {name: _as_record(one) for name, one in found.items()}
-    colours = colours_of(KNOWN, len(CLASSES))
+    colours = colours_of(SCENES, len(CLASSES))
     rows = {
         "map": colour_maps(maps[:SHOWN], colours),
         "sample": pictures["samples"][:SHOWN],
@@ -101,12 +101,7 @@ def _require_maps(model: TrainedModel) -> None:
         raise RecipeError(
             f"{model.path}: --map-agreement: this prior is conditioned on {kind}, not on label maps"
         )
-    dataset = model.meta.get("recipe", {}).get("data", {}).get("dataset")
-    if dataset != KNOWN:
-        raise RecipeError(
-            f"{model.path}: --map-agreement: the segmenter of the package knows the built-in scenes alone, and this "
-            f"prior was trained on {dataset or 'something that its file does not name'}"
-        )
+    require_scenes(model.meta, model.path, "--map-agreement")
 
 
 def _sample(model: TrainedModel, maps: np.ndarray, seed: int) -> np.ndarray:

@@ -26,30 +26,27 @@ SUFFIXES = (".json", ".jsonl", ".xml", ".md", ".html")
 
 
 def write_all(
-    record: Record,
-    paths: Sequence[Path],
-    gitlab_metrics: Path | None,
-    draw_page: Callable[[], str],
+    record: Record, paths: Sequence[Path], gitlab_metrics: Path | None, draw_page: Callable[[], str]
 ) -> list[str]:
     """Write every file, those after one that cannot be written too; return what went wrong.
 
     draw_page: returns the HTML of the record; called where a page is wanted.
     """
+    text_of: dict[str, Callable[[], str]] = {
+        ".json": lambda: json.dumps(plain(record), indent=2, allow_nan=False) + "\n",
+        ".xml": lambda: junit(shown(record)).decode(),
+        ".md": lambda: markdown(shown(record)),
+        ".html": draw_page,
+    }
     wrong = []
     for path in (*paths, *([gitlab_metrics] if gitlab_metrics else [])):
         try:
             if path == gitlab_metrics:
-                _write(path, "".join(f"{_key(name)} {value!r}\n" for name, value in numbers(record).items()))
+                _write(path, "".join(f"{name} {value}\n" for name, value in _numbers(record).items()))
             elif path.suffix.lower() == ".jsonl":
                 append_line(path, record)
-            elif path.suffix.lower() == ".html":
-                _write(path, draw_page())
-            elif path.suffix.lower() == ".md":
-                _write(path, markdown(shown(record)))
-            elif path.suffix.lower() == ".xml":
-                _write(path, junit(shown(record)).decode())
             else:
-                _write(path, json.dumps(plain(record), indent=2, allow_nan=False) + "\n")
+                _write(path, text_of[path.suffix.lower()]())
         except CheckpointError as bad:
             wrong.append(str(bad))
         except OSError as bad:
@@ -65,36 +62,33 @@ def _write(path: Path, text: str) -> None:
 def write_to_github(record: Record) -> None:
     """Append to the step's summary and outputs where there are such files, and annotate within Actions."""
     record = shown(record)
-    _append("GITHUB_STEP_SUMMARY", markdown(record) + "\n")
-    lines = [f"{_key(name)}={value!r}" for name, value in numbers(record).items()]
+    outputs = _numbers(record)
     if record.get("gates"):
-        lines.append(f"passed={str(not failures(record)).lower()}")
-    _append("GITHUB_OUTPUT", "".join(f"{line}\n" for line in lines))
-    if os.environ.get("GITHUB_ACTIONS") != "true":
-        return
-    for level, command in (("error", "error"), ("warn", "warning")):
-        for gate in failures(record, level):
-            text = missed(gate).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-            console.annotation(f"::{command} title=gtool eval::{text}")
+        outputs["passed"] = str(not failures(record)).lower()
+    texts = {
+        "GITHUB_STEP_SUMMARY": markdown(record) + "\n",
+        "GITHUB_OUTPUT": "".join(f"{name}={value}\n" for name, value in outputs.items()),
+    }
+    for variable, text in texts.items():
+        if path := os.environ.get(variable):
+            try:
+                with open(path, "a", encoding="utf-8") as out:
+                    out.write(text)
+            except OSError as bad:
+                console.warning(f"{variable}={path}: cannot be written: {bad.strerror}")
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        for level, command in (("error", "error"), ("warn", "warning")):
+            for gate in failures(record, level):
+                text = missed(gate).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+                console.annotation(f"::{command} title=gtool eval::{text}")
 
 
-def numbers(record: Record) -> dict[str, float]:
-    """Return each metric's value by name, then the other numbers that gates name."""
+def _numbers(record: Record) -> dict[str, str]:
+    """Return each metric's value, then the other numbers that gates name, by names of letters, digits and _."""
     names = [*record.get("metrics", {}), *(gate["metric"] for gate in record.get("gates", ()))]
     found = {name: find_number(record, name) for name in names}
-    return {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
-
-
-def _key(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_]", "_", name)
-
-
-def _append(variable: str, text: str) -> None:
-    path = os.environ.get(variable)
-    if not path or not text:
-        return
-    try:
-        with open(path, "a", encoding="utf-8") as out:
-            out.write(text)
-    except OSError as bad:
-        console.warning(f"{variable}={path}: cannot be written: {bad.strerror}")
+    return {
+        re.sub(r"\W", "_", name, flags=re.ASCII): repr(value)
+        for name, value in found.items()
+        if value is not None and math.isfinite(value)
+    }

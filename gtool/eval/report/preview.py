@@ -55,8 +55,9 @@ class Preview:
 class ImageSampler:
     """An image set that keeps some of its images as they pass, evenly spread: folders are often sorted by class."""
 
-    def __init__(self, images: ImageSet) -> None:
+    def __init__(self, images: ImageSet, real: object) -> None:
         self.images = images
+        self.real = real if isinstance(real, StoredImages) else None
         self.count = images.count
         self.grain = images.grain
         self._small: list[Tensor] = []
@@ -76,8 +77,9 @@ class ImageSampler:
                 start += 1
             yield batch
 
-    def preview(self, real: StoredImages | None) -> Preview | None:
+    def preview(self) -> Preview | None:
         """Return what a page shows; None where nothing has passed, images alone where there is nothing real."""
+        real = self.real
         if not self._small:
             return None
         pictures = list(self._pictures.values())

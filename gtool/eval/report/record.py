@@ -19,42 +19,25 @@ SCHEMA = 1
 GIT_SECONDS = 10  # a working tree on a slow disk must not hold up a result
 
 
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """Return the record of a .json file or all those of a .jsonl file; None for numbers that JSON does not have.
+def read_baseline(path: Path) -> dict[str, Any]:
+    """Return the record of a .json file, or the last of a .jsonl file; None for numbers that JSON does not have.
 
     Raises:
-        DataError: no such file, or not records of `gtool eval`.
+        DataError: no such file, or no record of `gtool eval`.
     """
     try:
         text = path.read_text(encoding="utf-8")
+        lines = [line for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else [text]
+        return _parse(lines[-1])
     except OSError as bad:
         raise DataError(f"{path}: cannot be read: {bad.strerror}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: is not text, so no record of `gtool eval`") from None
-    try:
-        parts = [line for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else [text]
-        return [_parse(part, path) for part in parts]
+    except IndexError:
+        why = f"no record of `gtool eval` (--baseline); write one with -o {path.stem}.json"
+    except DataError as bad:
+        why = str(bad)
     except (ValueError, RecursionError):
-        raise DataError(f"{path}: is no JSON, so no record of `gtool eval`") from None
-
-
-def read_baseline(path: Path) -> dict[str, Any]:
-    """Return the record of a file, or the last of its records; DataError as `read_records`, and for none."""
-    records = read_records(path)
-    if not records:
-        raise DataError(f"{path}: no record of `gtool eval` (--baseline); write one with -o {path.stem}.json")
-    return records[-1]
-
-
-def _parse(text: str, path: Path) -> dict[str, Any]:
-    """Return a record; ValueError for text that is no JSON, DataError for other JSON."""
-    record = json.loads(text)
-    metrics = record.get("metrics", {}) if isinstance(record, dict) else None
-    if not isinstance(metrics, dict) or not all(isinstance(found, dict) for found in metrics.values()):
-        raise DataError(f"{path}: is no record of `gtool eval`")
-    if record.get("schema") != SCHEMA:
-        raise DataError(f"{path}: a record of schema {record.get('schema')}; this gtool reads {SCHEMA}")
-    return plain(record)  # a baseline of infinity would let everything pass
+        why = "is no JSON, so no record of `gtool eval`"
+    raise DataError(f"{path}: {why}")
 
 
 def history(weights: Path | None) -> list[dict[str, Any]]:
@@ -65,10 +48,21 @@ def history(weights: Path | None) -> list[dict[str, Any]]:
     records = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            records.append(_parse(line, path))
+            records.append(_parse(line))
         except (ValueError, DataError):
             continue
     return records
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """Return a record; ValueError for text that is no JSON, DataError for other JSON."""
+    record = json.loads(text)
+    metrics = record.get("metrics", {}) if isinstance(record, dict) else None
+    if not isinstance(metrics, dict) or not all(isinstance(found, dict) for found in metrics.values()):
+        raise DataError("is no record of `gtool eval`")
+    if record.get("schema") != SCHEMA:
+        raise DataError(f"a record of schema {record.get('schema')}; this gtool reads {SCHEMA}")
+    return plain(record)  # a baseline of infinity would let everything pass
 
 
 def _map_leaves(found: Any, change: Callable[[Any], Any]) -> Any:
@@ -119,22 +113,17 @@ def keep(record: Mapping[str, Any], weights: Path | None) -> None:
 def provenance(weights: Path | None) -> dict[str, Any]:
     """Return what a result depends on besides its options: digest of the weights, versions, commit of this folder."""
     packages = {name: version(name) for name in ("torch", "numpy", "pillow")}
-    found: dict[str, Any] = {"versions": {"python": platform.python_version(), **packages}, "git": _git()}
-    if weights is not None:
-        found["weights_sha256"] = digest_of(weights)
-    return found
+    commit, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
+    dirty = None if changed is None else bool(changed)
+    found: dict[str, Any] = {
+        "versions": {"python": platform.python_version(), **packages},
+        "git": {"commit": commit, "dirty": dirty} if commit else None,
+    }
+    return found if weights is None else found | {"weights_sha256": digest_of(weights)}
 
 
-def _git() -> dict[str, Any] | None:
-    """Return the commit of the current folder, and whether tracked files differ from it; None outside a repository."""
-    commit = _ask_git("rev-parse", "HEAD")
-    if not commit:
-        return None
-    changed = _ask_git("status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit, "dirty": None if changed is None else bool(changed)}
-
-
-def _ask_git(*words: str) -> str | None:
+def _git(*words: str) -> str | None:
+    """Return what git says of the current folder; None outside a repository."""
     try:
         done = subprocess.run(
             ["git", *words], capture_output=True, text=True, timeout=GIT_SECONDS, check=True, errors="replace"

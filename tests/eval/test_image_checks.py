@@ -6,7 +6,6 @@ numbers from garbage.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import zipfile
@@ -16,19 +15,13 @@ import pytest
 import torch
 from PIL import Image
 
-from gtool.cli import run
 from gtool.data import threads
 from gtool.eval.options import EvalOptions, complete
 from gtool.eval.run import run as run_options
 from gtool.metrics.features.resize import MODES
+from tests.eval import commands
+from tests.eval.commands import save
 from tests.helpers import odd_images, pictures, small_inception
-
-
-def save(folder, images, suffix=".png"):
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, image in enumerate(images):
-        Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{number:04d}{suffix}")
-    return folder
 
 
 @pytest.fixture
@@ -51,9 +44,7 @@ def answer(capsys):
     """Run `gtool eval ... --json`, return the record and what was said."""
 
     def ask(*arguments, metric="--rfd"):
-        assert run(["eval", *map(str, arguments), metric, "--json", "--device", "cpu"]) == 0
-        shown = capsys.readouterr()
-        return json.loads(shown.out), shown.err
+        return commands.answer(capsys, *arguments, metric)
 
     return ask
 
@@ -63,10 +54,9 @@ def refusal(capsys):
     """Run `gtool eval ...` that must fail with a status, return its one line."""
 
     def ask(*arguments, status=1, metric="--rfd"):
-        assert run(["--quiet", "eval", *map(str, arguments), metric]) == status
-        lines = capsys.readouterr().err.strip().splitlines()
-        assert len(lines) == 1
-        return lines[0]
+        found, line = commands.refuse(capsys, *arguments, metric)
+        assert found == status
+        return line
 
     return ask
 

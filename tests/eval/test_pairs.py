@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from gtool.cli import run
+from tests.eval import commands
 from tests.helpers import pictures
 
 
@@ -32,8 +31,7 @@ def folders(tmp_path, monkeypatch):
 
 
 def answer(capsys, *arguments):
-    assert run(["eval", *map(str, arguments), "--paired", "--json", "--device", "cpu"]) == 0
-    return json.loads(capsys.readouterr().out)
+    return commands.ask(capsys, *arguments, "--paired")
 
 
 def test_pairs_are_found_by_name_and_scored_by_their_means(folders, capsys):
@@ -62,10 +60,7 @@ def test_the_sheet_shows_the_worst_first(folders, capsys):
 
 
 def refused(capsys, *arguments):
-    status = run(["--quiet", "eval", *map(str, arguments), "--paired"])
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1
-    return status, lines[0]
+    return commands.refuse(capsys, *arguments, "--paired")
 
 
 def test_what_has_no_partner_is_named(folders, capsys):
@@ -90,9 +85,7 @@ def test_pairs_need_two_folders_and_no_other_metric(folders, capsys):
 
 def warned(capsys, *arguments):
     """Return the record and what was said beside it."""
-    assert run(["eval", *map(str, arguments), "--paired", "--json", "--device", "cpu"]) == 0
-    shown = capsys.readouterr()
-    return json.loads(shown.out), shown.err
+    return commands.answer(capsys, *arguments, "--paired")
 
 
 @pytest.mark.parametrize("size", [(), ("--resolution", 32)], ids=["own size", "resized"])
