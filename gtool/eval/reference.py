@@ -8,9 +8,9 @@ from pathlib import Path
 from gtool import console
 from gtool.errors import RecipeError
 from gtool.metrics.features.collector import Features
-from gtool.metrics.features.published import PREFIX, PUBLISHED, find_published
+from gtool.metrics.features.published import PREFIX, PUBLISHED
 from gtool.metrics.features.weights import WeightsFile, are_same_weights
-from gtool.metrics.statistics import Statistics, read_statistics
+from gtool.metrics.statistics import Statistics, find_published, read_statistics
 
 
 @dataclass(frozen=True)

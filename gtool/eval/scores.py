@@ -21,9 +21,8 @@ from gtool.eval.image_sets import ImageSet, StoredImages, one_size
 from gtool.eval.reference import StatisticsReference
 from gtool.metrics.features.clip import ClipExtractor, load_clip
 from gtool.metrics.features.collector import FeatureCollector, Features
-from gtool.metrics.features.inception import InceptionExtractor, load_inception, logits_of
-from gtool.metrics.features.packed import Dtype
-from gtool.metrics.features.weights import CLIP, INCEPTION, Network, WeightsFile, find_weights
+from gtool.metrics.features.inception import Dtype, InceptionExtractor, load_inception, logits_of
+from gtool.metrics.features.weights import CLIP, INCEPTION, WeightsFile, find_weights
 from gtool.metrics.reference import reference_features
 from gtool.metrics.registry import METRIC_OF, METRICS, SCORES, Metric
 from gtool.metrics.weight_free import WeightFreeScorer
@@ -69,17 +68,11 @@ def open_networks(
     Raises:
         CheckpointError, NetworkError: no weights, others, or without the last layer that is needed.
     """
-
-    def find(network: Network) -> WeightsFile:
-        with console.progress(f"downloading the {network.title} weights") as update:
-            progress = lambda done, total: update(done, total, f"{done >> 20} MiB")  # noqa: E731
-            return find_weights(network, files.get(network.key), progress)
-
     inputs = {METRICS[name].inputs for name in metrics}
     dtype: Dtype = "bf16" if bf16 else "fp32"
     networks = {}
     if inputs & {"inception", "logits"}:
-        weights = find(INCEPTION)
+        weights = find_weights(INCEPTION, files.get(INCEPTION.key))
         network = load_inception(weights.path, device)
         if "logits" in inputs and network.head is None:
             raise CheckpointError(
@@ -88,7 +81,7 @@ def open_networks(
         head = network.head.cpu() if "logits" in inputs and network.head is not None else None
         networks["inception"] = FeatureNetwork(weights, InceptionExtractor(network, mode, dtype), head)
     if "clip" in inputs:
-        weights = find(CLIP)
+        weights = find_weights(CLIP, files.get(CLIP.key))
         networks["clip"] = FeatureNetwork(weights, ClipExtractor(load_clip(weights.path, device), dtype))
     if bf16 and networks and not has_fast_bf16(device):
         console.warning(

@@ -20,7 +20,7 @@ from torch import Tensor
 from gtool.errors import CheckpointError
 from gtool.io.files import atomic_write, cache_dir
 from gtool.metrics.features.collector import Features
-from gtool.metrics.features.inception import SIZE
+from gtool.metrics.features.inception_network import SIZE
 from gtool.metrics.frechet import Moments
 
 FORMAT = 1

@@ -6,24 +6,29 @@ knows of them: number of images, mode, weights, name. Never unpickled; sizes are
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cleanfid
 import numpy as np
 import torch
 
-from gtool.errors import DataError
-from gtool.io.files import atomic_write
+from gtool.errors import DataError, NetworkError
+from gtool.io.files import atomic_write, cache_dir
 from gtool.metrics.features.collector import Features
-from gtool.metrics.features.inception import SIZE
+from gtool.metrics.features.downloads import download
+from gtool.metrics.features.inception_network import SIZE
+from gtool.metrics.features.published import ALL_MODES, PUBLISHED
+from gtool.metrics.features.weights import digest_of
 from gtool.metrics.frechet import Moments
 
+SERVER = "https://www.cs.cmu.edu/~clean-fid/stats"  # of cleanfid.features.get_reference_statistics
+SHAPES: dict[str, tuple[int, ...]] = {"mu": (SIZE,), "sigma": (SIZE, SIZE)}
+FACTS = ("count", "mode", "weights", "name", "fingerprint", "dtype")
 MOST_BYTES = SIZE * SIZE * 8 + 4096  # of one array in the file
 TOLERANCE = 1e-4  # by which sigma may differ from its transpose, as a share of its largest entry
-FACTS = ("count", "mode", "weights", "name", "fingerprint", "dtype")
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,26 @@ class Statistics:
     dtype: str | None = None
 
 
+def find_published(name: str, mode: str) -> Path:
+    """Return the file of clean-fid's statistics: of our cache, of the folder that clean-fid keeps them in, or new.
+
+    Raises:
+        NetworkError: not here and not to be had.
+    """
+    file = PUBLISHED[name].file(mode)
+    target = cache_dir() / "published" / file
+    for path in (target, Path(str(cleanfid.__file__)).parent / "stats" / file):
+        if path.is_file() and is_readable(path):
+            return path
+    try:
+        return download(f"{SERVER}/{file}", target, is_readable)
+    except NetworkError as bad:
+        raise NetworkError(
+            f"{name}: {file} is not in {target.parent} and was not downloaded: {bad}; put the file there, or "
+            "score against images (--reference FOLDER) or statistics of your own (--reference stats.npz)"
+        ) from None
+
+
 def read_statistics(path: Path) -> Statistics:
     """Read and check a file.
 
@@ -47,30 +72,32 @@ def read_statistics(path: Path) -> Statistics:
             of images, or with anything pickled.
     """
     arrays = _arrays(path)
-    mean, covariance = (_checked(arrays, key, shape, path) for key, shape in _SHAPES.items())
+    mean, covariance = (_checked(arrays, key, path) for key in SHAPES)
     skew = np.abs(covariance - covariance.T).max()
     if skew > TOLERANCE * np.abs(covariance).max() or covariance.diagonal().min() < 0:
         raise DataError(
             f"{path}: sigma is no covariance: it must be symmetric, with a diagonal that is not negative"
         )
-    facts = {key: _fact(arrays[key]) for key in FACTS if key in arrays}
-    count = _count(facts.pop("count", None), path)
-    if not (facts.get("name") or "").isprintable():
-        facts["name"] = None  # it becomes a part of protocols, which are one line
-    with path.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    mode = facts.pop("mode", None) or _mode_of(path)
-    known = max(count, 2)  # an unknown number only has to give the covariance back
+    facts = {
+        key: str(arrays[key])
+        for key in FACTS
+        if key in arrays and arrays[key].ndim == 0 and arrays[key].dtype.kind in "Uiu"
+    }
+    number = facts.pop("count", "0")
+    if not (number.isascii() and number.isdigit()):
+        raise DataError(f"{path}: `count` is {number[:20]!r}, which is no number of images")
+    if not facts.get("name", "").isprintable():
+        del facts["name"]  # it becomes a part of protocols, which are one line
+    # In a name as clean-fid gives it, <data set>_<mode>_<split>_<resolution>.npz.
+    named = next((mode for mode in reversed(ALL_MODES) if f"_{mode}_" in path.stem), None)
+    mode = facts.pop("mode", None) or named
+    known = max(int(number), 2)  # an unknown number only has to give the covariance back
     moments = Moments(known, torch.from_numpy(mean), torch.from_numpy(covariance) * (known - 1))
-    return Statistics(Features(count, None, moments), digest, mode, **facts)
+    return Statistics(Features(int(number), None, moments), digest_of(path), mode, **facts)
 
 
 def write_statistics(path: Path, features: Features, facts: dict[str, Any]) -> None:
-    """Write mu, sigma and what is known of them, whole or not at all.
-
-    Raises:
-        CheckpointError: the file cannot be written.
-    """
+    """Write mu, sigma and what is known of them, whole or not at all; CheckpointError where that fails."""
     gaussian = features.gaussian
     known = {key: np.array(str(value)) for key, value in facts.items() if value is not None}
     with atomic_write(path) as temporary, temporary.open("wb") as out:
@@ -86,26 +113,24 @@ def is_readable(path: Path) -> bool:
     return True
 
 
-_SHAPES: dict[str, tuple[int, ...]] = {"mu": (SIZE,), "sigma": (SIZE, SIZE)}
-
-
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
+    keys = (*SHAPES, *FACTS)
     try:
         with zipfile.ZipFile(path) as archive:
             sizes = {entry.filename.removesuffix(".npy"): entry.file_size for entry in archive.infolist()}
-        if too_large := [key for key in (*_SHAPES, *FACTS) if sizes.get(key, 0) > MOST_BYTES]:
+        if too_large := [key for key in keys if sizes.get(key, 0) > MOST_BYTES]:
             raise DataError(f"{path}: `{too_large[0]}` is larger than statistics of {SIZE:,} features are")
         with np.load(path, allow_pickle=False) as opened:
-            return {key: opened[key] for key in (*_SHAPES, *FACTS) if key in opened}
+            return {key: opened[key] for key in keys if key in opened}
     except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError) as bad:
         why = (str(bad) or type(bad).__name__).splitlines()[0]
         raise DataError(f"{path}: no .npz of statistics that can be read: {why}") from None
 
 
-def _checked(arrays: dict[str, np.ndarray], key: str, shape: tuple[int, ...], path: Path) -> np.ndarray:
-    array = arrays.get(key)
+def _checked(arrays: dict[str, np.ndarray], key: str, path: Path) -> np.ndarray:
+    array, shape = arrays.get(key), SHAPES[key]
     if array is None:
         raise DataError(f"{path}: has no `{key}`; statistics are `mu` and `sigma`")
     if array.shape != shape or array.dtype.kind != "f":
@@ -115,22 +140,3 @@ def _checked(arrays: dict[str, np.ndarray], key: str, shape: tuple[int, ...], pa
     if not np.isfinite(array).all():
         raise DataError(f"{path}: `{key}` holds values that are not finite")
     return array.astype(np.float64)
-
-
-def _fact(array: np.ndarray) -> str | None:
-    return str(array) if array.ndim == 0 and array.dtype.kind in "Uiu" else None
-
-
-def _count(fact: str | None, path: Path) -> int:
-    """Return the number of images, 0 where the file does not say."""
-    if fact is None:
-        return 0
-    if not (fact.isascii() and fact.isdigit()):
-        raise DataError(f"{path}: `count` is {fact[:20]!r}, which is no number of images")
-    return int(fact)
-
-
-def _mode_of(path: Path) -> str | None:
-    """Return the mode in a name as clean-fid gives it, <data set>_<mode>_<split>_<resolution>.npz."""
-    known = ("legacy_tensorflow", "legacy_pytorch", "clean")
-    return next((mode for mode in known if f"_{mode}_" in path.stem), None)

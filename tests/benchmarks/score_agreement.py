@@ -42,8 +42,8 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from gtool.metrics.features.clip import VIT_B_32
 from tests.helpers import clip_standin, inception_standin, pictures
+from tests.helpers.clip_standin import VIT_B_32
 
 BAR = 1e-4
 MODES = ("clean", "legacy_tensorflow", "legacy_pytorch", "clip")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -13,14 +14,13 @@ import torch
 from PIL import Image
 
 from gtool.cli import run
-from gtool.errors import CheckpointError, NetworkError
-from gtool.io.files import cache_dir
-from gtool.metrics.features import resize_clip, weights
-from gtool.metrics.features.clip import DEVIATION, MEAN, ClipExtractor, Encoder, load_clip
+from gtool.errors import CheckpointError, GToolError, NetworkError
+from gtool.metrics.features import weights
+from gtool.metrics.features.clip import DEVIATION, MEAN, ClipExtractor, load_clip, to_square
 from gtool.metrics.features.weights import CLIP, digest_of
 from tests.eval.commands import ask, save
 from tests.helpers import clip_standin, pictures, small_inception
-from tests.helpers.clip_standin import TINY
+from tests.helpers.clip_standin import TINY, VIT_B_32
 
 
 @pytest.fixture(scope="module")
@@ -41,42 +41,35 @@ def test_features_equal_those_of_an_independent_encoder(network, files):
     pixels = torch.randn(3, 3, TINY.side, TINY.side)
     with torch.no_grad():
         expected = network(pixels)
-    got = load_clip(files["TorchScript"], shape=TINY)(pixels)
-    assert got.shape == (3, TINY.size)
-    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_every_layout_gives_the_same_weights(files):
-    states = [load_clip(path, shape=TINY).state_dict() for path in files.values()]
-    for other in states[1:]:
-        assert all(torch.equal(tensor, other[name]) for name, tensor in states[0].items())
-    assert {tensor.dtype for tensor in states[0].values()} == {torch.float32}  # the archive holds halves
+    for path in files.values():
+        got = load_clip(path, config=TINY.config)(pixels).image_embeds
+        assert got.shape == (3, TINY.size)
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_default_encoder_is_vit_b_32():
     """87,849,216 parameters: those of `visual.*` in OpenAI's file."""
-    with torch.device("meta"):
-        assert sum(parameter.numel() for parameter in Encoder().parameters()) == 87_849_216
+    from transformers import CLIPVisionConfig
+
+    assert CLIPVisionConfig(projection_dim=512).to_diff_dict() == VIT_B_32.config.to_diff_dict()
+    assert sum(parameter.numel() for parameter in clip_standin.build(VIT_B_32).parameters()) == 87_849_216
 
 
+def test_without_transformers_the_message_names_the_extra(files, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(GToolError, match=r"pip install 'gtool\[features\]'"):
+        load_clip(files["safetensors"])
+
+
+CLASS = "vision_model.embeddings.class_embedding"
 WRONG = {
-    "another network": (lambda state: {"fc.weight": torch.ones(2)}, "`visual.class_embedding`"),
+    "another network": (lambda state: {"fc.weight": torch.ones(2)}, f"`{CLASS}` is missing"),
     "a layer is missing": (
-        lambda state: {k: v for k, v in state.items() if "visual.transformer.resblocks.1.mlp.c_fc" not in k},
-        "visual.transformer.resblocks.1.mlp.c_fc.weight` is missing",
+        lambda state: {k: v for k, v in state.items() if "layers.1.mlp.fc1" not in k},
+        "vision_model.encoder.layers.1.mlp.fc1.weight` is missing",
     ),
-    "another size": (
-        lambda state: state | {"visual.proj": torch.ones(2, 2)},
-        "`visual.proj` is of the size (2, 2)",
-    ),
-    "another number of tokens": (
-        lambda state: state | {"visual.positional_embedding": torch.ones([])},
-        "`visual.positional_embedding` is of the size ()",
-    ),
-    "not finite": (
-        lambda state: state | {"visual.proj": state["visual.proj"] * torch.nan},
-        "`visual.proj`",
-    ),
+    "another size": (lambda state: state | {CLASS: torch.ones(2, 2)}, f"`{CLASS}` is of the size (2, 2)"),
+    "not finite": (lambda state: state | {CLASS: state[CLASS] * torch.nan}, f"`{CLASS}`"),
 }
 
 
@@ -84,40 +77,37 @@ WRONG = {
 def test_another_file_is_refused_in_one_line_that_names_what_is_missing(name, network, tmp_path):
     change, said = WRONG[name]
     path = tmp_path / "other.pth"
-    torch.save(change(clip_standin.openai_state(network)), path)
+    torch.save(change(clip_standin.hugging_face_state(network)), path)
     with pytest.raises(CheckpointError, match=re.escape(said)) as raised:
-        load_clip(path, shape=TINY)
+        load_clip(path, config=TINY.config)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def test_a_file_that_is_cut_short_is_refused(files, tmp_path):
-    path = tmp_path / "ViT-B-32.pt"
-    path.write_bytes(files["TorchScript"].read_bytes()[:5000])
+    path = tmp_path / "pytorch_model.bin"
+    path.write_bytes(files["pickled"].read_bytes()[:5000])
     with pytest.raises(CheckpointError, match=re.escape(str(path))):
-        load_clip(path, shape=TINY)
+        load_clip(path, config=TINY.config)
 
 
 # Pixels.
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (16, 17), (224, 224), (300, 451), (91, 37)])
-def test_pixels_are_torchvisions_bit_for_bit_on_every_device(height, width):
+def test_pixels_are_torchvisions_bit_for_bit(height, width):
     from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
     picture = np.random.RandomState(0).randint(0, 256, (height, width, 3), dtype=np.uint8)
     resize = Compose([Resize(224, interpolation=InterpolationMode.BICUBIC), CenterCrop(224)])
     expected = torch.from_numpy(np.array(resize(Image.fromarray(picture)))).permute(2, 0, 1).float()
-    images = torch.from_numpy(picture).permute(2, 0, 1)[None]
-    resized = tuple(int(224 * size / min(height, width)) for size in (height, width))
-    assert torch.equal(resize_clip.to_square(images)[0], expected)
-    assert torch.equal(resize_clip.by_matrices(images, resized, 224)[0], expected)
+    assert torch.equal(to_square(torch.from_numpy(picture).permute(2, 0, 1)), expected)
 
 
 def test_the_extractor_normalises_as_clip_was_trained_and_takes_several_sizes(network, files):
     small, large = (torch.from_numpy(pictures.draw(1, seed=0, side=side))[0] for side in (24, 80))
-    got = ClipExtractor(load_clip(files["Hugging Face"], shape=TINY))([small, large])
-    pixels = torch.cat([resize_clip.to_square(image[None], TINY.side) for image in (small, large)]) / 255
+    got = ClipExtractor(load_clip(files["safetensors"], config=TINY.config))([small, large])
+    pixels = torch.stack([to_square(image, TINY.side) for image in (small, large)]) / 255
     mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, DEVIATION))
     with torch.no_grad():
         expected = network((pixels - mean) / deviation)
@@ -134,51 +124,37 @@ def nowhere(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(weights, "cached", lambda *_: None)
-    return tmp_path / "home" / ".cache" / "clip"
 
 
-def test_offline_the_message_says_everything_in_one_line(nowhere):
-    planted = nowhere / "ViT-B-32.pt"
-    planted.parent.mkdir(parents=True)
+def test_offline_the_message_says_everything_in_one_line(nowhere, tmp_path, monkeypatch):
+    planted = tmp_path / "pytorch_model.bin"
     planted.write_bytes(b"cut short")
+    monkeypatch.setattr(weights, "cached", lambda *_: planted)
     with pytest.raises(NetworkError) as raised:
         weights.find_weights(CLIP)
     message = str(raised.value)
-    wanted = [
-        CLIP.variable,
-        "--clip-weights",
-        "ViT-B-32.pt",
-        "--fid",
-        "--rfd",
-        "offline",
-        "not the published bytes",
-    ]
-    wanted += [str(planted), str(cache_dir() / "weights"), "openai/clip-vit-base-patch32"]
+    wanted = [CLIP.variable, "--clip-weights", "--fid", "--rfd", "not downloaded", "not the published bytes"]
+    wanted += [str(planted), "openai/clip-vit-base-patch32"]
     assert [part for part in wanted if part not in message] == []
     assert "\n" not in message
 
 
-def test_published_weights_are_taken_from_clips_own_cache_and_from_the_hubs(nowhere, tmp_path, monkeypatch):
-    openai, theirs, _ = CLIP.published
-    digests = {"ViT-B-32.pt": openai.sha256, "pytorch_model.bin": theirs.sha256}
-    monkeypatch.setattr(weights, "digest_of", lambda path: digests[path.name])
+def test_published_weights_are_taken_from_the_hubs_cache(nowhere, tmp_path, monkeypatch):
     hub = tmp_path / "pytorch_model.bin"
     hub.write_bytes(b"weights")
+    monkeypatch.setattr(weights, "digest_of", lambda _: CLIP.files["pytorch_model.bin"])
     monkeypatch.setattr(weights, "cached", lambda *_: hub)
-    assert weights.find_weights(CLIP).path == hub
-    nowhere.mkdir(parents=True)
-    (nowhere / "ViT-B-32.pt").write_bytes(b"weights")
     found = weights.find_weights(CLIP)
-    assert (found.path, found.label) == (nowhere / "ViT-B-32.pt", "clip-vit-b-32")
+    assert (found.path, found.label) == (hub, "clip-vit-b-32")
 
 
 def test_doctor_says_what_there_is(nowhere, files, capsys, monkeypatch):
     assert run(["doctor"]) == 0
     assert "clip         not found; CLIP-FID needs them" in capsys.readouterr().out
-    monkeypatch.setenv(CLIP.variable, str(files["Hugging Face"]))
+    monkeypatch.setenv(CLIP.variable, str(files["safetensors"]))
     assert run(["doctor", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["clip"]
-    assert (found["path"], found["is_published"]) == (str(files["Hugging Face"]), False)
+    assert (found["path"], found["is_published"]) == (str(files["safetensors"]), False)
 
 
 # `gtool eval`.
@@ -187,10 +163,10 @@ def test_doctor_says_what_there_is(nowhere, files, capsys, monkeypatch):
 @pytest.fixture
 def file(files, monkeypatch):
     """Let `gtool eval` read tiny encoders, and find one."""
-    tiny = partial(load_clip, shape=TINY)
+    tiny = partial(load_clip, config=TINY.config)
     monkeypatch.setattr("gtool.eval.scores.load_clip", tiny)
-    monkeypatch.setenv(CLIP.variable, str(files["Hugging Face"]))
-    return files["Hugging Face"]
+    monkeypatch.setenv(CLIP.variable, str(files["safetensors"]))
+    return files["safetensors"]
 
 
 @pytest.fixture

@@ -18,11 +18,10 @@ from gtool.cli import run
 from gtool.errors import CheckpointError
 from gtool.io.files import cache_dir
 from gtool.io.weights import load_weights, save_weights
-from gtool.metrics.features import published
 from gtool.metrics.features.collector import FeatureCollector
 from gtool.metrics.features.inception import InceptionExtractor
 from gtool.metrics.reference import reference_features
-from gtool.metrics.statistics import read_statistics
+from gtool.metrics.statistics import find_published, read_statistics
 from tests.eval.commands import answer, refuse, save
 from tests.helpers import pictures, small_inception
 
@@ -249,18 +248,27 @@ def test_a_download_is_checked_before_it_gets_its_name(monkeypatch):
 
     spoil({})
     good = Path("stats.npz").read_bytes()
-    monkeypatch.setattr("gtool.io.hub.is_offline", lambda: False)
-    monkeypatch.setattr("gtool.io.hub.is_reachable", lambda *_: True)
-    monkeypatch.setattr(downloads, "_packets", lambda *_: iter([good[:5000]]))
+    monkeypatch.setattr(downloads, "is_offline", lambda: False)
+    monkeypatch.setattr(downloads, "is_reachable", lambda *_: True)
+
+    def publish(content):
+        def write(folder, url):
+            path = Path(folder) / url.rpartition("/")[2]
+            path.write_bytes(content)
+            return str(path)
+
+        monkeypatch.setattr(downloads, "check_download_url", write)
+
+    publish(good[:5000])
     with pytest.raises(NetworkError, match="did not give the published file"):
-        published.find_published("clean-fid:cifar10-32-test", "legacy_pytorch")
+        find_published("clean-fid:cifar10-32-test", "legacy_pytorch")
     folder = cache_dir() / "published"
     assert [path.name for path in folder.iterdir() if path.suffix != ".lock"] == []
-    monkeypatch.setattr(downloads, "_packets", lambda *_: iter([good[:5000], good[5000:]]))
-    found = published.find_published("clean-fid:cifar10-32-test", "legacy_pytorch")
+    publish(good)
+    found = find_published("clean-fid:cifar10-32-test", "legacy_pytorch")
     assert found.name == "cifar10_legacy_pytorch_test_32.npz"
-    monkeypatch.setattr(downloads, "_packets", pytest.fail)
-    assert published.find_published("clean-fid:cifar10-32-test", "legacy_pytorch") == found
+    monkeypatch.setattr(downloads, "check_download_url", pytest.fail)
+    assert find_published("clean-fid:cifar10-32-test", "legacy_pytorch") == found
 
 
 # The cache.

@@ -3,14 +3,40 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import CLIPVisionConfig
 
-from gtool.metrics.features.clip import Shape
 
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of an encoder; the defaults are ViT-B/32."""
+
+    side: int = 224
+    patch: int = 32
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    size: int = 512
+
+    @property
+    def config(self) -> CLIPVisionConfig:
+        return CLIPVisionConfig(
+            image_size=self.side,
+            patch_size=self.patch,
+            hidden_size=self.width,
+            intermediate_size=4 * self.width,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            projection_dim=self.size,
+        )
+
+
+VIT_B_32 = Shape()
 TINY = Shape(side=64, patch=16, width=128, layers=3, heads=2, size=24)
 
 
@@ -45,7 +71,7 @@ class Visual(nn.Module):
         width = shape.width
         self.conv1 = nn.Conv2d(3, width, shape.patch, stride=shape.patch, bias=False)
         self.class_embedding = nn.Parameter(torch.randn(width))
-        self.positional_embedding = nn.Parameter(torch.randn(shape.num_patches + 1, width) / 4)
+        self.positional_embedding = nn.Parameter(torch.randn((shape.side // shape.patch) ** 2 + 1, width) / 4)
         self.ln_pre, self.ln_post = nn.LayerNorm(width), nn.LayerNorm(width)
         self.transformer = nn.Module()
         self.transformer.resblocks = nn.Sequential(*[Layer(width, shape.heads) for _ in range(shape.layers)])
@@ -132,16 +158,8 @@ def save_script(state: dict[str, Tensor], path: Path) -> Path:
 
 
 def save_all(network: Visual, folder: Path) -> dict[str, Path]:
-    """Write every layout that is read; return the files by what they are."""
-    openai, theirs = openai_state(network), hugging_face_state(network)
-    torch.save(openai, folder / "plain.pt")
-    torch.save(network.state_dict(), folder / "visual.pth")
+    """Write Hugging Face's layout as both kinds of file; return them by what they are."""
+    theirs = hugging_face_state(network)
     torch.save(theirs, folder / "pytorch_model.bin")
     save_file(theirs, folder / "model.safetensors")
-    return {
-        "TorchScript": save_script(openai, folder / "ViT-B-32.pt"),
-        "state dict": folder / "plain.pt",
-        "image encoder alone": folder / "visual.pth",
-        "Hugging Face, pickled": folder / "pytorch_model.bin",
-        "Hugging Face": folder / "model.safetensors",
-    }
+    return {"pickled": folder / "pytorch_model.bin", "safetensors": folder / "model.safetensors"}

@@ -8,17 +8,15 @@ import warnings
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from PIL import Image
 from safetensors import SafetensorError
 
 from gtool.errors import CheckpointError, DataError, NetworkError
 from gtool.io.files import cache_dir
 from gtool.metrics import kid as kid_module
-from gtool.metrics.features import packed, weights
+from gtool.metrics.features import inception, weights
 from gtool.metrics.features.collector import FeatureCollector, Features
 from gtool.metrics.features.inception import InceptionExtractor, load_inception
-from gtool.metrics.features.resize import MODES, to_input
+from gtool.metrics.features.resize import MODES
 from gtool.metrics.features.weights import INCEPTION
 from gtool.metrics.fid import distance, fid
 from gtool.metrics.frechet import Gaussian, Moments, frechet, frechet_of_rows
@@ -143,22 +141,6 @@ def test_kid_leaves_numpys_generator_as_it_was():
 # Protocols.
 
 
-@pytest.mark.parametrize("size", [(32, 32), (20, 41), (299, 299), (500, 350)])
-def test_clean_resizing_is_pillow_bicubic(size):
-    pixels = np.random.RandomState(0).randint(0, 256, size).astype(np.uint8)
-    resized = Image.fromarray(pixels.astype(np.float32)).resize((299, 299), Image.Resampling.BICUBIC)
-    expected = np.asarray(resized).clip(0, 255)
-    image = torch.from_numpy(pixels).expand(1, 3, *size)
-    got = to_input(image, "clean")[0, 0] * 128 + 128
-    np.testing.assert_allclose(got.numpy(), expected, atol=2e-4)
-
-
-def test_legacy_pytorch_resizing_is_bilinear_without_antialiasing():
-    image = torch.from_numpy(pictures.draw(1, seed=0, side=48))
-    expected = F.interpolate(image.float(), 299, mode="bilinear", align_corners=False) / 127.5 - 1
-    torch.testing.assert_close(to_input(image, "legacy_pytorch"), expected, rtol=0, atol=1e-4)
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """(state dict, TorchScript) with the same random weights."""
@@ -206,7 +188,7 @@ def _clean_fid_features(images, mode, files, monkeypatch):
 def test_packed_layers_change_no_feature_and_are_not_needed(files, monkeypatch):
     images = torch.from_numpy(pictures.draw(2, seed=0))
     quick = InceptionExtractor(load_inception(files[0]))(images)
-    monkeypatch.setattr(packed, "_has_operators", lambda: False)
+    monkeypatch.setattr(inception, "has_packing", lambda: False)
     plain = InceptionExtractor(load_inception(files[0]))(images)
     torch.testing.assert_close(quick, plain, rtol=1e-4, atol=1e-4 * float(plain.abs().max()))
 
@@ -246,6 +228,8 @@ def test_rows_are_kept_while_they_are_fewer_than_dimensions_or_wanted():
 
 # Weights.
 
+NAME, DIGEST = next(iter(INCEPTION.files.items()))
+
 
 def test_without_weights_the_message_says_everything(monkeypatch, tmp_path):
     monkeypatch.delenv(INCEPTION.variable, raising=False)
@@ -266,7 +250,7 @@ def test_without_weights_the_message_says_everything(monkeypatch, tmp_path):
         str(planted),
         "offline",
     ]
-    assert [part for part in [*parts, *(p.name for p in INCEPTION.published)] if part not in message] == []
+    assert [part for part in [*parts, *INCEPTION.files] if part not in message] == []
     assert "\n" not in message
 
 
@@ -277,15 +261,15 @@ def test_a_named_file_must_exist_and_its_digest_names_the_protocol(files, monkey
     found = weights.find_weights(INCEPTION)
     assert found.path == files[0]
     assert found.label == f"inception-{found.sha256[:8]}"
-    assert weights.WeightsFile(INCEPTION, files[0], INCEPTION.published[0].sha256).label == "inception-2015"
+    assert weights.WeightsFile(INCEPTION, files[0], DIGEST).label == "inception-2015"
 
 
 def test_a_known_place_is_trusted_only_with_the_published_digest(monkeypatch, tmp_path):
     monkeypatch.delenv(INCEPTION.variable, raising=False)
-    path = cache_dir() / "weights" / INCEPTION.published[0].name
+    path = cache_dir() / "weights" / NAME
     path.parent.mkdir(parents=True)
     path.write_bytes(b"weights")
-    monkeypatch.setattr(weights, "digest_of", lambda _: INCEPTION.published[0].sha256)
+    monkeypatch.setattr(weights, "digest_of", lambda _: DIGEST)
     assert weights.find_weights(INCEPTION).path == path
 
 

@@ -1,51 +1,59 @@
-"""A file from a publisher: under a lock, to a temporary name, checked, and only then under its own name."""
+"""Files of a publisher, fetched by clean-fid's downloader: under a lock, checked, and only then under their name."""
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import io
+import os
+import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from cleanfid.downloads_helper import check_download_url
+from filelock import FileLock
+
+from gtool import console
 from gtool.errors import NetworkError
-from gtool.io.files import atomic_write
+from gtool.io.hub import is_offline, is_reachable
 
-TIMEOUT_SECONDS = 30.0  # between two packets, once the probe has found the server
-CHUNK_BYTES = 1 << 20
-
-Progress = Callable[[int, int], None]
+TIMEOUT_SECONDS = 30.0  # between two packets
 
 
-def fetch(url: str, target: Path, is_good: Callable[[Path], bool], progress: Progress | None = None) -> None:
-    """Download to `target` unless a good file is there; processes that want the same one wait for the first.
+def download(url: str, target: Path, is_good: Callable[[Path], bool]) -> Path:
+    """Return `target`, downloaded unless a good file is there; processes that want the same one wait for the first.
 
     Raises:
-        NetworkError: the download fails, or gives something that is not good; nothing is left behind.
+        NetworkError: no network, or a file that is not good; nothing is left behind.
     """
-    from filelock import FileLock
-
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_suffix(".lock")):
         if target.is_file() and is_good(target):
-            return
-        with atomic_write(target) as temporary:
-            with temporary.open("wb") as out:
-                for chunk in _packets(url, progress):
-                    out.write(chunk)
-            if not is_good(temporary):
+            return target
+        if is_offline():
+            raise NetworkError("the environment asks for offline")
+        if not is_reachable(url):
+            raise NetworkError(f"{urlsplit(url).hostname} cannot be reached")
+        console.notice(f"downloading {url}")
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder, _timeout(TIMEOUT_SECONDS):
+            try:
+                with contextlib.redirect_stdout(io.StringIO()):  # it speaks of statistics
+                    fetched = Path(check_download_url(folder, url))
+            except (OSError, http.client.HTTPException) as bad:
+                raise NetworkError(f"{url}: {bad}") from None
+            if not is_good(fetched):
                 raise NetworkError(f"{url} did not give the published file")
+            os.replace(fetched, target)
+    return target
 
 
-def _packets(url: str, progress: Progress | None) -> Iterator[bytes]:
-    """Yield the body of a response; every failure of the network becomes a NetworkError."""
-    import http.client
-    import urllib.request
-
+@contextlib.contextmanager
+def _timeout(seconds: float) -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
-            total, done = int(response.headers.get("Content-Length") or 0), 0
-            while chunk := response.read(CHUNK_BYTES):
-                yield chunk
-                done += len(chunk)
-                if progress is not None:
-                    progress(done, total)
-    except (OSError, http.client.HTTPException) as bad:
-        raise NetworkError(f"{url}: {bad}") from None
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,42 +1,47 @@
-"""Inception-v3's features of images: its weights, its protocol of resizing, and the last layer.
+"""Inception-v3's features of images, by the protocols of clean-fid.
 
 Two file layouts carry the weights: the TorchScript file that clean-fid and NVIDIA's metrics use, and the state dict
 that pytorch-fid and torch-fidelity use. Both are read into the network of inception_network.py, with batch norm folded
-into the convolutions.
+into the convolutions and channels last: 1.4 to 1.5 times the speed of the TorchScript file, features equal to 2e-5.
+
+On a CPU the convolutions are then packed: one spends a good part of its time on bringing its weights into the
+library's own order, again at every call, and on a second pass for its ReLU. oneDNN, which torch brings along, keeps
+weights packed and applies the ReLU inside. Features equal those of the plain layers to fp32 rounding (7e-6 of the
+largest). bf16 is for previews: FIDs move by 0.4 to 1.5 %, so nothing made with it is comparable.
 """
 
 from __future__ import annotations
 
+import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gtool.errors import CheckpointError
-from gtool.metrics.features.inception_network import Inception, Unit
-from gtool.metrics.features.packed import Dtype, pack
+from gtool.io.weights import load_pickled, read_safetensors
+from gtool.metrics.features.inception_network import SIZE, Inception, Name, Unit
 from gtool.metrics.features.resize import to_input
-from gtool.metrics.features.weight_files import read_tensors
 from gtool.metrics.images import in_batches
 
-SIZE = 2048  # numbers of a feature
+Dtype = Literal["fp32", "bf16"]
+DTYPES: dict[Dtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 NUM_CLASSES = 1008
 BATCH_NORM_EPS = 1e-3
 AT_ONCE = 8  # images that a processor's cache holds the first layers of: 8 % faster than 32, and less memory
 
 
 class InceptionExtractor:
-    """From uint8 images of any size to Inception features, by one protocol of clean-fid's.
-
-    The network's layers are exchanged for faster ones. dtype: of the layers; `bf16` for previews only.
-    """
+    """From uint8 images of any size to Inception features; packs the network's layers. bf16: for previews only."""
 
     size = SIZE
 
     def __init__(self, network: Inception, mode: str = "clean", dtype: Dtype = "fp32") -> None:
         self.device = next(network.parameters()).device
-        self.network = pack(network, dtype)
+        self.network = pack(network, DTYPES[dtype])
         self.mode = mode
         self.dtype = dtype
 
@@ -52,12 +57,12 @@ class InceptionExtractor:
 
 
 def logits_of(head: Tensor, features: Tensor) -> Tensor:
-    """Return the classes (N, 1008) of features (N, 2048), without the last layer's bias, as IS is defined on."""
+    """Return the logits (N, 1008) of features (N, 2048), without the last layer's bias, as IS is defined on."""
     return features @ head.to(features).T
 
 
 def load_inception(path: Path, device: torch.device | str = "cpu") -> Inception:
-    """Read one of the three known weight files; CheckpointError for anything else."""
+    """Read one of the known weight files, executing nothing of it; CheckpointError for anything else."""
     tensors = read_tensors(path)
     with torch.device("meta"):
         network = Inception()
@@ -66,8 +71,34 @@ def load_inception(path: Path, device: torch.device | str = "cpu") -> Inception:
         if isinstance(unit, Unit):
             weight, bias = _fold(unit, tensors, path)
             unit.load_state_dict({"weight": weight, "bias": bias})
-    network.head = _head(tensors)
+    # The last layer's weight is the only matrix of its shape, under whatever name a layout gives it.
+    heads = [one for one in tensors.values() if getattr(one, "shape", None) == (NUM_CLASSES, SIZE)]
+    network.head = heads[0].detach().float() if len(heads) == 1 and bool(heads[0].isfinite().all()) else None
     return network.to(device).to(memory_format=torch.channels_last)
+
+
+def read_tensors(path: Path) -> Mapping[str, Tensor]:
+    """Return what a TorchScript archive, a pickled state dict or a safetensors file holds, by its contents.
+
+    Raises:
+        CheckpointError: missing, unreadable, or none of the three.
+    """
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    if not zipfile.is_zipfile(path):
+        return load_pickled(path)
+    with zipfile.ZipFile(path) as archive:
+        is_script = any(name.endswith("/constants.pkl") for name in archive.namelist())
+    if not is_script:
+        return load_pickled(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch.jit is on its way out; the files are older
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return dict(torch.jit.load(path, map_location="cpu").state_dict())  # type: ignore[no-untyped-call]
+    except (RuntimeError, ValueError, OSError) as bad:
+        reason = str(bad).strip().splitlines()[0]
+        raise CheckpointError(f"{path}: not a readable TorchScript file: {reason}") from None
 
 
 def _fold(unit: Unit, tensors: Mapping[str, Tensor], path: Path) -> tuple[Tensor, Tensor]:
@@ -84,13 +115,6 @@ def _fold(unit: Unit, tensors: Mapping[str, Tensor], path: Path) -> tuple[Tensor
     return weight * scale.view(-1, 1, 1, 1), shift - mean * scale
 
 
-def _head(tensors: Mapping[str, Tensor]) -> Tensor | None:
-    """Return the last layer's weight, the only matrix of its shape under whatever name a layout gives it."""
-    shape = (NUM_CLASSES, SIZE)
-    found = [tensor for tensor in tensors.values() if getattr(tensor, "shape", None) == shape]
-    return found[0].detach().float() if len(found) == 1 and bool(torch.isfinite(found[0]).all()) else None
-
-
 def _checked(tensors: Mapping[str, Tensor], name: str, unit: Unit, path: Path) -> Tensor:
     tensor = tensors.get(name)
     expected = unit.weight.shape if name.endswith("weight") else unit.weight.shape[:1]
@@ -99,3 +123,50 @@ def _checked(tensors: Mapping[str, Tensor], name: str, unit: Unit, path: Path) -
             f"{path}: not the Inception network of 2015-12-05: `{name}` is missing or wrong"
         )
     return tensor.double()
+
+
+class PackedUnit(nn.Module):
+    """Convolution and ReLU in one operator, with weights in the order that oneDNN reads."""
+
+    def __init__(self, unit: Unit, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.shape = list(unit.padding), list(unit.stride), list(unit.dilation), unit.groups
+        self.weight = unit.weight.detach().to(dtype).contiguous()
+        self.is_packed = False
+        assert unit.bias is not None
+        self.bias = nn.Parameter(unit.bias.detach().to(dtype), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.is_packed:  # the best order depends on the size of the input
+            reorder = torch.ops.mkldnn._reorder_convolution_weight
+            self.weight = reorder(self.weight, *self.shape, list(x.shape))
+            self.is_packed = True
+        found: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, self.weight, self.bias, *self.shape, "relu", [], ""
+        )
+        return found
+
+
+@torch.no_grad()
+def pack(network: Inception, dtype: torch.dtype = torch.float32) -> Inception:
+    """Change the network's layers in place to faster ones of this dtype; return it."""
+    network.dtype = dtype
+    if next(network.parameters()).device.type != "cpu" or not has_packing():
+        return network.to(dtype)
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, Unit):
+                setattr(parent, name, PackedUnit(child, dtype))
+    return network
+
+
+@torch.no_grad()
+def has_packing() -> bool:
+    """Say whether this torch can do it: the operators are its compiler's own and may change."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    try:
+        PackedUnit(Unit(Name("", ""), 4, 4, 3), torch.float32)(torch.zeros(1, 4, 5, 5))
+    except (AttributeError, RuntimeError, NotImplementedError, TypeError):
+        return False
+    return True

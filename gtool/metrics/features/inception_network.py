@@ -1,15 +1,8 @@
-"""Inception-v3 of 2015-12-05, the network that FID and KID are defined on, ready for fast inference.
+"""Inception-v3 of 2015-12-05, the network that FID and KID are defined on, without batch norm.
 
-Szegedy et al. 2015 (Rethinking the Inception Architecture), in the TensorFlow graph of 2015-12-05 used by
-Heusel et al. 2017. It differs from torchvision's network: average pools leave the padding out of the mean,
-and the last block pools with a maximum. 94 convolutions, 21.8 M parameters up to the 2048 features.
-
-Two file layouts carry these weights: the TorchScript file that clean-fid and NVIDIA's metrics use, and the
-state dict that pytorch-fid and torch-fidelity use. Both are read into the module below, with batch norm
-folded into the convolutions and channels last: 1.4 to 1.5 times the speed of running the TorchScript file,
-features equal to 2e-5.
-
-N images, C channels.
+Szegedy et al. 2015 (Rethinking the Inception Architecture), in the TensorFlow graph of 2015-12-05 used by Heusel et al.
+2017. It differs from torchvision's network: average pools leave the padding out of the mean, and the last block pools
+with a maximum. 94 convolutions, 21.8 M parameters up to the 2048 features. N images, C channels.
 """
 
 from __future__ import annotations
@@ -21,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gtool.metrics.precision import full_fp32
+
+SIZE = 2048  # numbers of a feature
 
 
 @dataclass(frozen=True)

@@ -1,35 +1,19 @@
-"""Statistics of reference sets as others publish them: which there are, known without a network.
+"""Statistics of reference sets that clean-fid publishes: which there are, known without a network and torch.
 
 clean-fid 0.1.35 (its README) names a data set, a resolution and a split; gtool writes that as
-`clean-fid:cifar10-32-train`. Each belongs to a mode, which is a part of the file's name. Nothing heavy is imported.
+`clean-fid:cifar10-32-train`. Each belongs to a mode, which is a part of the file's name.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from gtool.errors import DataError, NetworkError, RecipeError, did_you_mean
-from gtool.io.files import cache_dir
+from gtool.errors import DataError, RecipeError, did_you_mean
 
 PREFIX = "clean-fid:"
 SUFFIX = ".npz"
-SERVER = "https://www.cs.cmu.edu/~clean-fid/stats"
 ALL_MODES = ("clean", "legacy_tensorflow", "legacy_pytorch")
-# What a mean and a covariance are enough for; everything else compares with images or their features.
-METRICS = ("fid", "fid_infinity", "is")
-
-
-class Asked(Protocol):
-    """What of a command line concerns statistics."""
-
-    @property
-    def metrics(self) -> tuple[str, ...]: ...
-    @property
-    def reference(self) -> str | None: ...
-    @property
-    def paired(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -50,29 +34,34 @@ class Published:
         return f"{self.dataset}_{mode}_{self.split}_{self.resolution}{SUFFIX}"
 
 
-def _table() -> dict[str, Published]:
-    found = [Published("cifar10", 32, "train", 50_000), Published("cifar10", 32, "test", 10_000)]
-    for resolution in (256, 1024):
-        found.append(Published("ffhq", resolution, "trainval", 50_000))
-        found.append(Published("ffhq", resolution, "trainval70k", 70_000))
-    for place in ("church", "horse", "cat"):
-        full = ALL_MODES if place == "cat" else ("clean",)
-        found.append(Published(f"lsun_{place}", 256, "train", 50_000))
-        found.append(Published(f"lsun_{place}", 256, "trainfull", modes=full))
-    found += [Published(f"afhq_{animal}", 512, "train") for animal in ("cat", "dog", "wild")]
-    found += [Published("brecahad", 512, "train"), Published("metfaces", 1024, "train")]
-    found += [Published(name, 256, "test") for name in ("horse2zebra", "cat2dog")]
-    return {published.name: published for published in found}
-
-
-PUBLISHED = _table()
+_TABLE = [
+    Published("cifar10", 32, "train", 50_000),
+    Published("cifar10", 32, "test", 10_000),
+    Published("ffhq", 256, "trainval", 50_000),
+    Published("ffhq", 256, "trainval70k", 70_000),
+    Published("ffhq", 1024, "trainval", 50_000),
+    Published("ffhq", 1024, "trainval70k", 70_000),
+    Published("lsun_church", 256, "train", 50_000),
+    Published("lsun_church", 256, "trainfull", modes=("clean",)),
+    Published("lsun_horse", 256, "train", 50_000),
+    Published("lsun_horse", 256, "trainfull", modes=("clean",)),
+    Published("lsun_cat", 256, "train", 50_000),
+    Published("lsun_cat", 256, "trainfull"),
+    Published("afhq_cat", 512, "train"),
+    Published("afhq_dog", 512, "train"),
+    Published("afhq_wild", 512, "train"),
+    Published("brecahad", 512, "train"),
+    Published("metfaces", 1024, "train"),
+    Published("horse2zebra", 256, "test"),
+    Published("cat2dog", 256, "test"),
+]
+PUBLISHED = {published.name: published for published in _TABLE}
 
 
 def is_statistics(reference: str) -> bool:
     """Say whether a reference means statistics and not images."""
-    return reference.startswith(PREFIX) or (
-        Path(reference).suffix.lower() == SUFFIX and not Path(reference).is_dir()
-    )
+    path = Path(reference)
+    return reference.startswith(PREFIX) or (path.suffix.lower() == SUFFIX and not path.is_dir())
 
 
 def check_statistics(reference: str, mode: str) -> None:
@@ -95,47 +84,3 @@ def check_statistics(reference: str, mode: str) -> None:
         raise RecipeError(
             f"--reference {reference} is published for --mode {' or '.join(published.modes)} only"
         )
-
-
-def refuse_beyond_statistics(request: Asked) -> None:
-    """Refuse what a mean and a covariance are not enough for, or have no use for.
-
-    Raises:
-        RecipeError: names the flags.
-    """
-    others = [f"--{name.replace('_', '-')}" for name in request.metrics if name not in METRICS]
-    others += ["--paired"] if request.paired else []
-    if others:
-        raise RecipeError(
-            f"{', '.join(others)}: needs the images of the reference, and {request.reference} holds their mean and "
-            "covariance only; score --fid against it, or name the images"
-        )
-    for name in ("split", "export_reference"):
-        if getattr(request, name) is not None:
-            raise RecipeError(f"--{name.replace('_', '-')}: {request.reference} is statistics already")
-
-
-def find_published(name: str, mode: str) -> Path:
-    """Return the file of published statistics, downloaded once.
-
-    Raises:
-        NetworkError: not in the cache folder and not to be had.
-    """
-    from gtool.io.hub import is_offline, is_reachable
-    from gtool.metrics.features.downloads import fetch
-    from gtool.metrics.statistics import is_readable
-
-    file = PUBLISHED[name].file(mode)
-    target = cache_dir() / "published" / file
-    if target.is_file() and is_readable(target):
-        return target
-    reason = "the environment asks for offline" if is_offline() else ""
-    if not reason and not is_reachable(SERVER):
-        reason = f"{SERVER.split('/')[2]} cannot be reached"
-    if reason:
-        raise NetworkError(
-            f"{name}: {file} is not in {target.parent} and was not downloaded: {reason}; put the file there, or "
-            "score against images (--reference FOLDER) or statistics of your own (--reference stats.npz)"
-        )
-    fetch(f"{SERVER}/{file}", target, is_readable)
-    return target
