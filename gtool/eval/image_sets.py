@@ -15,10 +15,9 @@ from torch import Tensor
 
 from gtool import console
 from gtool.config.recipe import recipe_of_weights
-from gtool.data.conditions import ids_of_depth, ids_of_maps
 from gtool.data.dataset import ImageDataset
 from gtool.data.held_out import held_out_of
-from gtool.data.loader import read_conditions
+from gtool.data.loader import ids_of_depth, ids_of_maps, read_conditions
 from gtool.data.open import open_dataset
 from gtool.data.pixel_cache import load_images
 from gtool.data.threads import in_order

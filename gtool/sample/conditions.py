@@ -16,11 +16,10 @@ from torch import Tensor
 
 from gtool.config.recipe import recipe_of_weights
 from gtool.config.schema import Recipe
-from gtool.data.conditions import ids_of_depth, ids_of_maps
 from gtool.data.held_out import held_out_of, open_images
 from gtool.data.label_colours import colour_maps, colours_of
 from gtool.data.label_maps import read_depth_file, read_label_map_file
-from gtool.data.loader import read_conditions, read_images
+from gtool.data.loader import ids_of_depth, ids_of_maps, read_conditions, read_images
 from gtool.errors import GToolError, RecipeError, did_you_mean
 from gtool.io.pictures import Pixels
 from gtool.models.generate import TrainedModel

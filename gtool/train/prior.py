@@ -23,10 +23,9 @@ from torch import Tensor, nn
 
 from gtool import console
 from gtool.config.schema import Recipe
-from gtool.data.conditions import CodeBatches, condition_size, read_ids
 from gtool.data.held_out import hold_out, open_images
 from gtool.data.label_colours import colour_maps, colours_of
-from gtool.data.loader import read_images
+from gtool.data.loader import CodeBatches, condition_size, read_ids, read_images
 from gtool.data.pixel_cache import ImageSet
 from gtool.data.token_cache import load_codes
 from gtool.errors import CheckpointError, RecipeError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import zipfile
 
 import numpy as np
@@ -90,14 +89,6 @@ def test_class_folders_below_images_stay_classes(tmp_path):
         pair_folder(tmp_path / "set", images=f"images/{name}", maps=f"masks/{name}", count=2)
     assert open_dataset("./set").labels.tolist() == [0, 0, 1, 1]
     assert agree(load("./set").images, load("./set").segmentations)
-
-
-def test_classes_called_as_folders_of_pairs_stay_classes(tmp_path):
-    for name in ("masks/1", "photos/2", "cats/3"):
-        odd.plain(tmp_path / "set" / f"{name}.png")
-    assert open_dataset("./set").class_names == ("cats", "masks", "photos")
-    shutil.rmtree(tmp_path / "set" / "cats")  # and now without equal names
-    assert open_dataset("./set").class_names == ("masks", "photos")
 
 
 def test_pictures_beside_the_pairs_are_left_out_with_a_note(tmp_path):
@@ -303,16 +294,6 @@ def test_classes_are_a_condition_and_unknown_ones_have_the_last_id(tmp_path):
     odd.folder(tmp_path / "flat")
     with pytest.raises(DataError, match="no class labels"):
         load("./flat", "class")
-
-
-def test_a_class_means_the_same_in_every_split(tmp_path):
-    for name in ("train/cat/1", "train/dog/2", "train/emu/3", "test/dog/4", "test/emu/5"):
-        odd.plain(tmp_path / "set" / f"{name}.png")
-    odd.plain(tmp_path / "set" / "val" / "emu" / "6.png")
-    odd.plain(tmp_path / "set" / "val" / "emu" / "7.png")
-    labels = {split: open_dataset("./set", split=split).labels.tolist() for split in ("train", "test", "val")}
-    assert labels == {"train": [0, 1, 2], "test": [1, 2], "val": [2, 2]}
-    assert open_dataset("./set", split="val").class_names == ("cat", "dog", "emu")
 
 
 def test_without_a_condition_there_is_one_id():

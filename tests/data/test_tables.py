@@ -15,6 +15,7 @@ from gtool.data.pixel_cache import load_images
 from gtool.errors import DataError
 from gtool.io import hub
 from gtool.io.image import UnreadableImage
+from tests.data.helpers import greys
 from tests.helpers import odd_images as odd
 
 
@@ -56,10 +57,6 @@ def _own_library_cache(tmp_path, monkeypatch):
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "library")
     datasets.disable_progress_bars()
-
-
-def greys(source):
-    return [int(source.read(index)[0, 0, 0]) for index in range(len(source))]
 
 
 def test_parquet_with_image_and_class_columns(tmp_path):

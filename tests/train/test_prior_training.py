@@ -11,8 +11,7 @@ import torch
 
 from gtool.cli import run
 from gtool.config.recipe import to_toml
-from gtool.data.conditions import CodeBatches, ids_of_depth, read_ids
-from gtool.data.loader import Batches
+from gtool.data.loader import Batches, CodeBatches, ids_of_depth, read_ids
 from gtool.data.pixel_cache import ImageSet
 from gtool.io.run_folder import read_meta
 from gtool.io.weights import load_weights, save_weights

@@ -11,9 +11,9 @@ import torch
 
 from gtool import console
 from gtool.config.recipe import recipe_of_weights
-from gtool.data.conditions import ids_of_maps
 from gtool.data.held_out import held_out_of
 from gtool.data.label_colours import colour_maps, colours_of
+from gtool.data.loader import ids_of_maps
 from gtool.data.synthetic.scenes import CLASSES
 from gtool.errors import CheckpointError, RecipeError
 from gtool.eval.diagnostics.scenes import SCENES, require_scenes

@@ -68,7 +68,7 @@ def encode_condition(
     """Return the condition ids int64 (N, H, W) of label maps (N, P, Q), or of depth (N, 1, P, Q) in [-1, 1].
 
     cell_ids: from values and (H, W) to ids, for priors that have no tokenizer of their conditions
-        (gtool.data.conditions: `ids_of_maps`, `ids_of_depth`).
+        (gtool.data.loader: `ids_of_maps`, `ids_of_depth`).
     """
     tokenizer, down = pipeline.condition_tokenizer, pipeline.tokenizer.down
     if tokenizer is None:

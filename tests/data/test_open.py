@@ -17,16 +17,8 @@ from gtool.data.open import open_dataset
 from gtool.errors import DataError, NetworkError
 from gtool.io import hub
 from gtool.io.image import UnreadableImage
+from tests.data.helpers import greys, names
 from tests.helpers import odd_images as odd
-
-
-def greys(source):
-    return [int(source.read(index)[0, 0, 0]) for index in range(len(source))]
-
-
-def names(source):
-    return [source.name_of(index) for index in range(len(source))]
-
 
 # Names
 
@@ -160,30 +152,6 @@ def test_class_folders_are_labels(tmp_path):
     source = open_dataset("./set")
     assert source.class_names == ("cat", "dog")
     assert source.labels.tolist() == [0, 1, 1]
-
-
-@pytest.mark.parametrize("names", [("a/1", "2"), ("a/x/1", "b/2"), ("a/1", "a/2")])
-def test_other_folders_are_no_labels(names, tmp_path):
-    for name in names:
-        odd.plain(tmp_path / "set" / f"{name}.png")
-    source = open_dataset("./set")
-    assert source.labels is None
-
-
-def test_split_folders_are_splits_with_labels_inside(tmp_path):
-    for name in ("train/cat/1", "train/dog/2", "val/cat/3", "val/dog/4", "val/dog/5"):
-        odd.plain(tmp_path / "set" / f"{name}.png")
-    assert len(open_dataset("./set")) == 2
-    validation = open_dataset("./set", split="validation")
-    assert validation.labels.tolist() == [0, 1, 1]
-    with pytest.raises(DataError, match="no split `test`; it has train, val"):
-        open_dataset("./set", split="test")
-
-
-def test_only_split_is_used_with_a_note(tmp_path):
-    for index in range(2):
-        odd.plain(tmp_path / "set" / "test" / f"{index}.png")
-    assert "its only one, `test`, is used" in open_dataset("./set").note
 
 
 def test_empty_folder_says_what_was_looked_for(tmp_path):
