@@ -31,18 +31,15 @@ MOST_PARTS = 16  # of a shape, of the arguments of a call that is understood
 # Of tuples: Python hashes them as keys to their end each time, and too deep ones overflow the stack of C.
 MOST_DEPTH, MOST_SIZE = 50, 100_000
 MOST_BITS = 128  # of a whole number
-STORAGES = {  # their classes in torch
-    "FloatStorage": torch.float32,
-    "DoubleStorage": torch.float64,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
+_DTYPES = {
+    "Float": "float32",
+    "Double": "float64",
+    "Half": "float16",
+    "BFloat16": "bfloat16",
+    "Long": "int64",
 }
+_DTYPES |= {"Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8", "Bool": "bool"}
+STORAGES: dict[str, torch.dtype] = {f"{name}Storage": getattr(torch, kind) for name, kind in _DTYPES.items()}
 
 
 class RefusedPickleError(Exception):
@@ -141,20 +138,6 @@ def _member(opened: zipfile.ZipFile, name: str) -> bytes:
     return opened.read(name)
 
 
-class _Steps(dict[int, Callable[[Any], None]]):
-    """The instructions that are known; each time one is looked up counts as a step."""
-
-    steps = 0
-
-    def __getitem__(self, opcode: int) -> Callable[[Any], None]:
-        self.steps += 1
-        if self.steps > MOST_STEPS:
-            raise RefusedPickleError(f"more than {MOST_STEPS:,} instructions")
-        if opcode not in self:
-            raise RefusedPickleError(f"instruction {bytes([opcode])!r} is not for data")
-        return super().__getitem__(opcode)
-
-
 class _Reader(pickle._Unpickler):  # the one written in Python, whose instructions can be replaced
     """Python's reader of pickles without importing and calling.
 
@@ -174,7 +157,7 @@ class _Reader(pickle._Unpickler):  # the one written in Python, whose instructio
         calls: bool = True,
     ) -> None:
         super().__init__(stream, encoding="latin1")
-        self.dispatch = _Steps(_INSTRUCTIONS)  # type: ignore[misc] # of this reader: steps are counted
+        self.dispatch = _Instructions(self)  # type: ignore[misc,assignment] # of this reader: steps are counted
         self.numbers, self.calls = numbers, calls
         self.measured: dict[int, tuple[tuple[Any, ...], int, int]] = {}  # tuples, their depths and sizes
         # By the argument: what is asked for a thousand times, is made once.
@@ -221,57 +204,47 @@ class _Reader(pickle._Unpickler):  # the one written in Python, whose instructio
         elif not isinstance(target, dict):  # an OrderedDict with attributes
             raise RefusedPickleError("damaged (state of a value)")
 
-    def check(self) -> None:
-        """Refuse values that are costly to hash as keys."""
-        value = self.stack[-1]
+    def check(self, opcode: int) -> None:
+        """Refuse values that are costly to hash as keys, and to fill what is no container (a tensor, say)."""
+        value = self.stack[-1] if self.stack else None
         if isinstance(value, int) and value.bit_length() > MOST_BITS:
             raise RefusedPickleError(f"a number of {value.bit_length()} bits")
-        if isinstance(value, tuple):
+        if type(value) is tuple and value and id(value) not in self.measured:
             inside = [self.measured[id(part)] for part in value if type(part) is tuple and part]
             depth = 1 + max((depth for _, depth, _ in inside), default=0)
             size = len(value) + sum(size for _, _, size in inside)
             if depth > MOST_DEPTH or size > MOST_SIZE:
                 raise RefusedPickleError(f"tuples of {depth} levels and {size:,} values")
             self.measured[id(value)] = value, depth, size
+        if opcode in _FILLS:
+            place = _FILLS[opcode]
+            target = self.metastack[-1][-1] if place is None else self.stack[place]
+            if not isinstance(target, (list, dict, set, Record)):
+                raise RefusedPickleError(f"damaged ({type(target).__name__} is filled)")
 
 
-def _then_check(load: Callable[[Any], None]) -> Callable[[_Reader], None]:
-    def step(reader: _Reader) -> None:
-        load(reader)
-        reader.check()
+class _Instructions:
+    """What the reader does for each opcode; looking one up is a step, before which the stack is checked."""
 
-    return step
+    def __init__(self, reader: _Reader) -> None:
+        self.reader, self.steps = reader, 0
 
-
-def _into_container(load: Callable[[Any], None], place: int | None) -> Callable[[_Reader], None]:
-    """Replace what fills the value at a place of the stack (None: below the mark), which may be anything."""
-
-    def step(reader: _Reader) -> None:
-        target = reader.metastack[-1][-1] if place is None else reader.stack[place]
-        if not isinstance(target, (list, dict, set, Record)):
-            raise RefusedPickleError(f"damaged ({type(target).__name__} is filled)")
-        load(reader)
-
-    return step
+    def __getitem__(self, opcode: int) -> Callable[[Any], None]:
+        self.steps += 1
+        if self.steps > MOST_STEPS:
+            raise RefusedPickleError(f"more than {MOST_STEPS:,} instructions")
+        if opcode in _REFUSED or opcode not in pickle._Unpickler.dispatch:
+            raise RefusedPickleError(f"instruction {bytes([opcode])!r} is not for data")
+        self.reader.check(opcode)
+        return _REPLACED.get(opcode) or pickle._Unpickler.dispatch[opcode]
 
 
-def _instructions() -> dict[int, Callable[[Any], None]]:
-    known: dict[int, Callable[[Any], None]] = dict(pickle._Unpickler.dispatch)
-    for opcode in (pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.BYTEARRAY8, pickle.LONG4):
-        del known[opcode[0]]  # calls of old classes; what allocates before it reads, or is for huge numbers
-    for opcode in (pickle.REDUCE, pickle.NEWOBJ):
-        known[opcode[0]] = _Reader.call
-    known[pickle.BUILD[0]] = _Reader.build
-    for opcode in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.LONG, pickle.LONG1):
-        known[opcode[0]] = _then_check(known[opcode[0]])
-    for opcode in (pickle.SETITEMS, pickle.APPENDS, pickle.ADDITEMS):
-        known[opcode[0]] = _into_container(known[opcode[0]], None)
-    for opcode, place in ((pickle.SETITEM, -3), (pickle.APPEND, -2)):
-        known[opcode[0]] = _into_container(known[opcode[0]], place)
-    return known
-
-
-_INSTRUCTIONS = _instructions()
+_REPLACED = {pickle.REDUCE[0]: _Reader.call, pickle.NEWOBJ[0]: _Reader.call, pickle.BUILD[0]: _Reader.build}
+# Calls of old classes; what takes memory before it reads, or is for huge numbers.
+_REFUSED = {code[0] for code in (pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.BYTEARRAY8, pickle.LONG4)}
+# Opcode -> where on the stack what is filled lies; None: below the mark.
+_FILLS: dict[int, int | None] = {code[0]: None for code in (pickle.SETITEMS, pickle.APPENDS, pickle.ADDITEMS)}
+_FILLS |= {pickle.SETITEM[0]: -3, pickle.APPEND[0]: -2}
 
 # What is made of calls.
 
