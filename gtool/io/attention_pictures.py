@@ -19,40 +19,12 @@ from gtool.io.pictures import CELLS, Column, Pixels, Row, cell_side, fit, sheet
 
 # The first seven and a grey after Okabe and Ito (2008), for every kind of colour vision; each further one as far
 # from all before it as can be for normal, protan and deutan eyes (Machado et al. 2009, distances in CIELAB).
-COLOURS = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#e69f00",
-    "#56b4e9",
-    "#f0e442",
-    "#555555",
-    "#0000ff",
-    "#7766ff",
-    "#00ff99",
-    "#eedddd",
-    "#773311",
-    "#880077",
-    "#bbaa55",
-    "#5500bb",
-    "#7799ff",
-    "#cc4444",
-    "#3344aa",
-    "#ffccff",
-    "#ff8899",
-    "#99ee66",
-    "#880033",
-    "#22bbcc",
-    "#3344ff",
-    "#aa4488",
-    "#117733",
-    "#77aa66",
-    "#aaeebb",
-    "#9933cc",
-    "#009911",
-    "#bb55cc",
+_RGB = bytes.fromhex(
+    "0072b2 d55e00 009e73 cc79a7 e69f00 56b4e9 f0e442 555555 0000ff 7766ff 00ff99 "
+    "eedddd 773311 880077 bbaa55 5500bb 7799ff cc4444 3344aa ffccff ff8899 99ee66 "
+    "880033 22bbcc 3344ff aa4488 117733 77aa66 aaeebb 9933cc 009911 bb55cc"
 )
+COLOURS = tuple(f"#{_RGB[i : i + 3].hex()}" for i in range(0, len(_RGB), 3))
 TINT = 0.72  # share of a component's colour in hard attention; the rest is the image's brightness
 BRIGHTENED = 0.5  # exponent of soft attention
 NOTE = "components: black 0, white 1"
@@ -71,8 +43,11 @@ def layers_sheet(image: Any, maps: Mapping[str, Any], *, title: str = "") -> Pix
         for head, own in enumerate(np.asarray(all_heads, np.float32)):
             shown = None if rows else fit(image, cell)
             label = f"layer {layer}" + (f"\nhead {head}" if len(all_heads) > 1 else "")
-            rows.append(Row(label, [shown, *_attention_cells(image, own, cell)]))
-    return sheet(rows, [Column("image"), *_component_columns(count)], cell, title, NOTE)
+            hard = fit(paint_labels(image, hard_labels(own, image.shape[-1])), cell)
+            soft = (fit(soft_grey(one, image.shape[-1]), cell) for one in own)
+            rows.append(Row(label, [shown, hard, *soft]))
+    numbered = [Column(str(number), COLOURS[number % len(COLOURS)]) for number in range(count)]
+    return sheet(rows, [Column("image"), Column("strongest"), *numbered], cell, title, NOTE)
 
 
 def score_sheet(
@@ -94,7 +69,7 @@ def score_sheet(
     images, cell = np.asarray(images), CELLS[-1]
     side = images.shape[-1]
     rows = []
-    for number, name in enumerate(_names(names, len(images))):
+    for number, name in enumerate(names or [f"image {number}" for number in range(len(images))]):
         image = images[number]
         partitions = (
             np.asarray(objects[number], np.int64) - 1,
@@ -129,24 +104,9 @@ def soft_grey(one: np.ndarray, resolution: int) -> Pixels:
 
 def palette() -> np.ndarray:
     """Return the colours of components 0 to 31, (32, 3) in 0..255."""
-    return np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in COLOURS])
+    return np.frombuffer(_RGB, np.uint8).reshape(-1, 3).astype(np.int64)
 
 
 def _resized(one: np.ndarray, resolution: int) -> np.ndarray:
     small = Image.fromarray(one.astype(np.float32))
     return np.asarray(small.resize((resolution, resolution), Image.Resampling.BILINEAR))
-
-
-def _attention_cells(image: Pixels, maps: np.ndarray, cell: int) -> list[Pixels]:
-    side = image.shape[-1]
-    hard = fit(paint_labels(image, hard_labels(maps, side)), cell)
-    return [hard, *(fit(soft_grey(one, side), cell) for one in maps)]
-
-
-def _names(names: Sequence[str], count: int) -> Sequence[str]:
-    return names or [f"image {number}" for number in range(count)]
-
-
-def _component_columns(count: int) -> list[Column]:
-    numbered = [Column(str(number), COLOURS[number % len(COLOURS)]) for number in range(count)]
-    return [Column("strongest"), *numbered]
