@@ -160,75 +160,35 @@ class ImageSpec:
         return printable(name) + size + ("@fit" if self.crop == "fit" else "")
 
 
-@dataclass(frozen=True)
-class StoredImages:
-    """Chosen images of a folder, data set or array; `images` is a pixel array (N, 3, R, R) or `NativeImages`."""
-
-    name: str  # as in protocol strings
-    images: Any
-    chosen: np.ndarray
-    key: dict[str, str | int]  # what the pixels depend on
-    makeup: dict[str, Any] = field(default_factory=dict)  # for the record: formats, modes, what was left out
-    source: ImageDataset | None = None
-    places: np.ndarray | None = None  # of `images` in the source
-    grain: int = 1
-
-    @property
-    def count(self) -> int:
-        return len(self.chosen)
-
-    @property
-    def names(self) -> list[str]:
-        """Names of files or rows."""
-        if self.source is None or self.places is None:
-            return []
-        return [self.source.name_of(int(place)) for place in self.places[self.chosen]]
-
-    def subset(self, places: np.ndarray) -> StoredImages:
-        """Return the images at these places (n,) alone."""
-        return replace(self, chosen=self.chosen[places])
-
-    def batches(self, batch_size: int, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
-        chosen = self.chosen[start:stop]
-        if isinstance(self.images, NativeImages):
-            images = self.images.read_all(chosen, ahead=batch_size)
-            while group := list(islice(images, batch_size)):
-                yield group
-            return
-        for first in range(0, len(chosen), batch_size):
-            yield torch.from_numpy(np.array(self.images[chosen[first : first + batch_size]]))
-
-
 class NativeImages:
-    """The images of a source at the size they have."""
+    """The images of a data set at the size they have: those at `places` (N,)."""
 
-    def __init__(self, source: ImageDataset, places: np.ndarray) -> None:
-        """Read from `source` the images at `places` (N,)."""
-        self.source = source
+    def __init__(self, dataset: ImageDataset, places: np.ndarray) -> None:
+        self.dataset = dataset
         self.places = places
 
     def __len__(self) -> int:
         return len(self.places)
 
-    def _read(self, place: int) -> Tensor:
-        """Return uint8 (3, H, W)."""
-        return torch.from_numpy(np.array(self.source.read(place).transpose(2, 0, 1), order="C"))
-
     def __getitem__(self, index: np.ndarray) -> Tensor:
-        return one_size(list(self.read_all(index)), self.source.name)
+        return one_size(list(self.read(index)), self.dataset.name)
 
-    def read_all(self, index: np.ndarray, ahead: int = 0) -> Iterator[Tensor]:
+    def read(self, index: np.ndarray, ahead: int = 0) -> Iterator[Tensor]:
         """Yield images uint8 (3, H, W) in order, decoded by all cores, so many ahead.
 
         Raises:
             DataError: damaged images; names all of them.
         """
+
+        def decode(place: int) -> Tensor:
+            return torch.from_numpy(np.array(self.dataset.read(place).transpose(2, 0, 1), order="C"))
+
         places = self.places[index]
         try:
             with quiet_pillow():
-                yield from in_order(self._read, map(int, places), ahead=ahead)
+                yield from in_order(decode, map(int, places), ahead=ahead)
         except UnreadableImage:
-            find_damaged(self.source, places, 0, {})
+            find_damaged(self.dataset, places, 0, {})
             raise
 
 
@@ -245,13 +205,50 @@ def one_size(images: Batch, name: str) -> Tensor:
     return torch.stack(images)
 
 
+@dataclass(frozen=True)
+class StoredImages:
+    """Chosen images of a folder, data set or array; `images` is a pixel array (N, 3, R, R) or `NativeImages`."""
+
+    name: str  # as in protocol strings
+    images: Any
+    chosen: np.ndarray
+    key: dict[str, str | int]  # what the pixels depend on
+    makeup: dict[str, Any] = field(default_factory=dict)  # for the record: formats, modes, what was left out
+    dataset: Any = None  # an ImageDataset; None for an array
+    places: Any = None  # of `images` in the data set
+    grain: int = 1
+
+    @property
+    def count(self) -> int:
+        return len(self.chosen)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of files or rows."""
+        return [self.dataset.name_of(int(place)) for place in self.places[self.chosen]]
+
+    def subset(self, places: np.ndarray) -> StoredImages:
+        """Return the images at these places (n,) alone."""
+        return replace(self, chosen=self.chosen[places])
+
+    def batches(self, batch_size: int, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
+        chosen = self.chosen[start:stop]
+        if isinstance(self.images, NativeImages):
+            images = self.images.read(chosen, ahead=batch_size)
+            while group := list(islice(images, batch_size)):
+                yield group
+            return
+        for first in range(0, len(chosen), batch_size):
+            yield torch.from_numpy(np.array(self.images[chosen[first : first + batch_size]]))
+
+
 def open_stored(spec: ImageSpec, num: int | None, seed: int) -> StoredImages:
     """Open a data set and choose all its images, or `num` of them by the seed; check each before it is scored.
 
     Raises:
         DataError: nothing there, more unreadable images than tolerated, images that are not square.
     """
-    source = open_dataset(
+    dataset = open_dataset(
         spec.dataset,
         split=spec.split,
         num_images=spec.num_images,
@@ -259,28 +256,35 @@ def open_stored(spec: ImageSpec, num: int | None, seed: int) -> StoredImages:
         arrays=True,
         **spec.columns,
     )
-    if source.note:
-        console.notice(source.note)
-    makeup = check_files(source, spec.dataset, strict=spec.strict)
-    places = np.arange(len(source))
-    images: Any
+    if dataset.note:
+        console.notice(dataset.note)
+    makeup = check_files(dataset, spec.dataset, strict=spec.strict)
+    places = np.arange(len(dataset))
+    images: Any = None
     if spec.resolution is not None:
-        images, places = _load_pixels(source, spec, makeup)
-    else:
-        if spec.skip_bad != 0:
-            places = np.delete(places, find_damaged(source, places, spec.skip_bad, makeup))
-        images = NativeImages(source, places)
+        with console.progress(f"reading {dataset.name}") as update:
+            progress = lambda done, total: update(done, total, f"{done:,} of {total:,} images")  # noqa: E731
+            loaded = load_images(
+                dataset, spec.resolution, crop=spec.crop, budget_gb=spec.cache_gb, progress=progress
+            )
+        tolerate(loaded.skipped, dataset.name, spec.skip_bad, makeup)
+        if skipped := {name for name, _ in loaded.skipped}:
+            places = np.array([i for i in range(len(dataset)) if dataset.name_of(i) not in skipped])
+        images = loaded.images
+    elif spec.skip_bad != 0:
+        places = np.delete(places, find_damaged(dataset, places, spec.skip_bad, makeup))
     chosen = _choose(len(places), num, seed)
     is_part = len(chosen) < len(places)
     if is_part:
         makeup["chosen_from"] = len(places)
     if len(chosen) < 2:
-        raise DataError(f"{source.name}: {len(chosen)} images can be read; at least 2 are needed")
+        raise DataError(f"{dataset.name}: {len(chosen)} images can be read; at least 2 are needed")
     square = spec.resolution is None and spec.crop != "fit"
-    content = check_images(source, places[chosen], makeup, square=square)
+    content = check_images(dataset, places[chosen], makeup, square=square)
     key: dict[str, str | int] = {"source": content, "resolution": spec.resolution or 0}
     key |= {"crop": spec.crop, "num": len(chosen), "seed": seed if is_part else 0}
-    return StoredImages(spec.name, images, chosen, key, makeup, source, places)
+    images = NativeImages(dataset, places) if images is None else images
+    return StoredImages(spec.name, images, chosen, key, makeup, dataset, places)
 
 
 def spec_of_training(meta: dict[str, Any], path: Path, split: str | None = None) -> ImageSpec:
@@ -306,12 +310,12 @@ def spec_of_training(meta: dict[str, Any], path: Path, split: str | None = None)
     )
 
 
-def open_array(images: Any, num: int | None, seed: int, name: str = "array") -> StoredImages:
+def open_array(images: Any, num: int | None, seed: int) -> StoredImages:
     """Return the images of an array or tensor uint8 (N, 3, H, W), or `num` of them by the seed."""
     pixels = as_tensor(images).cpu().numpy()
     content = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()[:24]
     key: dict[str, str | int] = {"source": content, "resolution": pixels.shape[-1], "num": num or len(pixels)}
-    return StoredImages(name, pixels, _choose(len(pixels), num, seed), key | {"seed": seed})
+    return StoredImages("array", pixels, _choose(len(pixels), num, seed), key | {"seed": seed})
 
 
 def _choose(count: int, num: int | None, seed: int) -> np.ndarray:
@@ -319,22 +323,3 @@ def _choose(count: int, num: int | None, seed: int) -> np.ndarray:
     if num is None or num >= count:
         return np.arange(count)
     return np.sort(permutation(count, derive_seed("eval", seed))[:num])
-
-
-def _load_pixels(source: ImageDataset, spec: ImageSpec, makeup: dict[str, Any]) -> tuple[Any, np.ndarray]:
-    """Return the pixels of one resolution, and which images of the source they are."""
-    assert spec.resolution is not None
-    with console.progress(f"reading {source.name}") as update:
-        loaded = load_images(
-            source,
-            spec.resolution,
-            crop=spec.crop,
-            budget_gb=spec.cache_gb,
-            progress=lambda done, total: update(done, total, f"{done:,} of {total:,} images"),
-        )
-    tolerate(loaded.skipped, source.name, spec.skip_bad, makeup)
-    if not loaded.skipped:
-        return loaded.images, np.arange(len(source))
-    left_out = {name for name, _ in loaded.skipped}
-    kept = [place for place in range(len(source)) if source.name_of(place) not in left_out]
-    return loaded.images, np.array(kept, np.int64)

@@ -38,7 +38,7 @@ def score_pairs(
     pairs, left_out = open_pairs(fake, real)
     values, count = _measure(pairs, metrics, compute), len(pairs[2])
     size = f"/{real.resolution}px{'@fit' if real.crop == 'fit' else ''}" if real.resolution else ""
-    name, content = str(pairs[1].source and pairs[1].source.name), pairs[1].key["source"]
+    name, content = pairs[1].dataset.name, pairs[1].key["source"]
     tail = f"{size}/n{count}/ref-{printable(Path(name).name)}"
     common = {"num_fake": count, "num_real": count, "dtype": "fp32", "reference": content, "weights": None}
     scores = {
@@ -102,9 +102,7 @@ def open_pairs(fake: ImageSpec, real: ImageSpec) -> tuple[Pairs, list[str]]:
     """
     specs = [spec if spec.resolution else replace(spec, crop="fit") for spec in (fake, real)]
     opened = [open_stored(spec, None, 0) for spec in specs]
-    names = [
-        _stems(one.source and one.source.name_of(i) for i in range(len(one.source or ()))) for one in opened
-    ]
+    names = [_stems(map(one.dataset.name_of, range(len(one.dataset)))) for one in opened]
     for ours, theirs, spec in ((0, 1, real), (1, 0, fake)):
         if alone := sorted(names[ours].keys() - names[theirs].keys()):
             raise DataError(
@@ -151,7 +149,7 @@ def _write_sheet(pairs: Pairs, values: dict[str, list[float]], score: Any) -> Pa
     rows, note = difference_rows({"picture": fakes, "original": reals}, cell)
     unit = " dB" if score.name == "psnr" else ""
     columns = [Column(f"{values[score.name][place]:.1f}{unit}") for place in worst]
-    title = f"{fake.source and fake.source.name}: the {len(worst)} farthest from their originals"
+    title = f"{fake.dataset.name}: the {len(worst)} farthest from their originals"
     return save_sheet(
         sheet(rows, columns, cell, title, note), None, PICTURE, {"images": ", ".join(chosen[2])}
     )
