@@ -53,9 +53,9 @@ def check_files(dataset: ImageDataset, spec: str, *, strict: bool) -> dict[str, 
 
 
 def check_images(
-    dataset: ImageDataset, places: np.ndarray, makeup: dict[str, Any], *, square: bool = False
+    dataset: ImageDataset, places: np.ndarray, summary: dict[str, Any], *, square: bool = False
 ) -> str:
-    """Look at the images that will be scored, complete `makeup` and return a hash of their content.
+    """Look at the images that will be scored, complete `summary` and return a hash of their content.
 
     Pixels are not decoded: scoring does that, and `find_damaged` says more when it fails.
 
@@ -63,7 +63,7 @@ def check_images(
         DataError: files that are no images, or some that are not square, where they have to be.
     """
     if dataset.is_drawn:
-        makeup["formats"] = {"drawn": len(places)}
+        summary["formats"] = {"drawn": len(places)}
         return dataset.fingerprint
     seen = _inspect(dataset, places, decode=False)
     if seen.unread:
@@ -73,18 +73,18 @@ def check_images(
             f"{dataset.name}: {seen.num_oblong:,} images are not square ({_some(seen.oblong, seen.num_oblong)}); "
             "--resolution R crops them, --fit squeezes them as every protocol would"
         )
-    makeup |= {"formats": seen.formats, "modes": seen.modes}
+    summary |= {"formats": seen.formats, "modes": seen.modes}
     if seen.converted:
-        makeup["converted"] = seen.converted
+        summary["converted"] = seen.converted
     if BACKGROUND in seen.converted:
-        makeup["background"] = "white"
+        summary["background"] = "white"
     for change, count in seen.converted.items():
         console.notice(f"{dataset.name}: {count:,} images: {change}")
     return seen.content
 
 
 def find_damaged(
-    dataset: ImageDataset, places: np.ndarray, allowed: int | None, makeup: dict[str, Any]
+    dataset: ImageDataset, places: np.ndarray, allowed: int | None, summary: dict[str, Any]
 ) -> list[int]:
     """Decode images and return the places of those that cannot be, after they have been named.
 
@@ -94,7 +94,7 @@ def find_damaged(
     if dataset.is_drawn:
         return []
     unread = _inspect(dataset, places, decode=True).unread
-    tolerate([(name, reason) for _, name, reason in unread], dataset.name, allowed, makeup)
+    tolerate([(name, reason) for _, name, reason in unread], dataset.name, allowed, summary)
     return [place for place, _, _ in unread]
 
 
@@ -106,14 +106,14 @@ def _inspect(dataset: ImageDataset, places: np.ndarray, *, decode: bool) -> Insp
 
 
 def tolerate(
-    unread: Sequence[tuple[str, str]], where: str, allowed: int | None, makeup: dict[str, Any]
+    unread: Sequence[tuple[str, str]], where: str, allowed: int | None, summary: dict[str, Any]
 ) -> None:
     """Name the images (name, reason) that cannot be read, or refuse them when there are more than allowed.
 
     Raises:
         DataError: more than `allowed` over all calls for this set.
     """
-    total = makeup.get("num_skipped", 0) + len(unread)
+    total = summary.get("num_skipped", 0) + len(unread)
     if allowed is not None and total > allowed:
         first = "; ".join(f"{name}: {reason}" for name, reason in unread[:SHOWN])
         more = f" and {len(unread) - SHOWN:,} more" if len(unread) > SHOWN else ""
@@ -124,9 +124,9 @@ def tolerate(
     for name, reason in unread:
         console.warning(f"{where}: {name}: left out: {reason}")
     if unread:
-        kept = makeup.setdefault("skipped", [])
+        kept = summary.setdefault("skipped", [])
         kept += [{"name": name, "reason": reason} for name, reason in unread][: KEPT - len(kept)]
-        makeup["num_skipped"] = total
+        summary["num_skipped"] = total
 
 
 def _some(names: Sequence[str], total: int) -> str:

@@ -213,7 +213,7 @@ class StoredImages:
     images: Any
     chosen: np.ndarray
     key: dict[str, str | int]  # what the pixels depend on
-    makeup: dict[str, Any] = field(default_factory=dict)  # for the record: formats, modes, what was left out
+    summary: dict[str, Any] = field(default_factory=dict)  # for the record: formats, modes, what was left out
     dataset: Any = None  # an ImageDataset; None for an array
     places: Any = None  # of `images` in the data set
     grain: int = 1
@@ -258,7 +258,7 @@ def open_stored(spec: ImageSpec, num: int | None, seed: int) -> StoredImages:
     )
     if dataset.note:
         console.notice(dataset.note)
-    makeup = check_files(dataset, spec.dataset, strict=spec.strict)
+    summary = check_files(dataset, spec.dataset, strict=spec.strict)
     places = np.arange(len(dataset))
     images: Any = None
     if spec.resolution is not None:
@@ -267,24 +267,24 @@ def open_stored(spec: ImageSpec, num: int | None, seed: int) -> StoredImages:
             loaded = load_images(
                 dataset, spec.resolution, crop=spec.crop, budget_gb=spec.cache_gb, progress=progress
             )
-        tolerate(loaded.skipped, dataset.name, spec.skip_bad, makeup)
+        tolerate(loaded.skipped, dataset.name, spec.skip_bad, summary)
         if skipped := {name for name, _ in loaded.skipped}:
             places = np.array([i for i in range(len(dataset)) if dataset.name_of(i) not in skipped])
         images = loaded.images
     elif spec.skip_bad != 0:
-        places = np.delete(places, find_damaged(dataset, places, spec.skip_bad, makeup))
+        places = np.delete(places, find_damaged(dataset, places, spec.skip_bad, summary))
     chosen = _choose(len(places), num, seed)
     is_part = len(chosen) < len(places)
     if is_part:
-        makeup["chosen_from"] = len(places)
+        summary["chosen_from"] = len(places)
     if len(chosen) < 2:
         raise DataError(f"{dataset.name}: {len(chosen)} images can be read; at least 2 are needed")
     square = spec.resolution is None and spec.crop != "fit"
-    content = check_images(dataset, places[chosen], makeup, square=square)
+    content = check_images(dataset, places[chosen], summary, square=square)
     key: dict[str, str | int] = {"source": content, "resolution": spec.resolution or 0}
     key |= {"crop": spec.crop, "num": len(chosen), "seed": seed if is_part else 0}
     images = NativeImages(dataset, places) if images is None else images
-    return StoredImages(spec.name, images, chosen, key, makeup, dataset, places)
+    return StoredImages(spec.name, images, chosen, key, summary, dataset, places)
 
 
 def spec_of_training(meta: dict[str, Any], path: Path, split: str | None = None) -> ImageSpec:

@@ -55,7 +55,7 @@ def score_pairs(
     console.notice(f"the pairs farthest apart: {picture}")
     return {
         "reference": {"name": name, "fingerprint": content, "resolution": real.resolution or 0},
-        "images": {"fake": pairs[0].makeup, "real": pairs[1].makeup},
+        "images": {"fake": pairs[0].summary, "real": pairs[1].summary},
         **({"pairs_left_out": left_out} if left_out else {}),
         "metrics": scores,
         "picture": str(picture),

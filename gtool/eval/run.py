@@ -103,7 +103,7 @@ def open_image_sets(
         # Two folders are compared as they are, all images of both, unless the user wants otherwise.
         stored = open_stored(_spec(options, str(folder)), num, options.seed)
         fake: ImageSet = stored
-        about: dict[str, Any] = {"candidate": stored.key, "makeup": stored.makeup}
+        about: dict[str, Any] = {"candidate": stored.key, "summary": stored.summary}
         spec = _spec(options, str(options.reference), options.split)
     else:
         meta = run_folder.read_meta(weights)
@@ -186,13 +186,13 @@ def _score(
     if real is not None:
         _export(real, networks.get("inception"), options, compute)
     _warn(metrics, networks)
-    sides = {"fake": about.pop("makeup", None), "real": getattr(real, "makeup", None)}
+    sides = {"fake": about.pop("summary", None), "real": getattr(real, "summary", None)}
     reference = real and {
         "name": real.name,
         "fingerprint": real.key["source"],
         "resolution": real.key["resolution"],
     }
-    images = {side: makeup for side, makeup in sides.items() if makeup}
+    images = {side: summary for side, summary in sides.items() if summary}
     record = {**about, "reference": reference, "images": images, "metrics": metrics, "stages": seconds}
     return record, sampler.preview if sampler else lambda: None
 
@@ -234,7 +234,7 @@ def make_statistics(options: EvalOptions, compute: Compute) -> dict[str, Any]:
     real = open_stored(_spec(options, str(options.reference), options.split), options.num, options.seed)
     facts = _export(real, _open_networks(options, ("fid",), compute)["inception"], options, compute)
     compute.close()
-    found = {"statistics": str(options.export_reference), **facts, "images": real.makeup}
+    found = {"statistics": str(options.export_reference), **facts, "images": real.summary}
     if compute.is_main and options.as_json:
         console.result_json(found)
     elif compute.is_main:
