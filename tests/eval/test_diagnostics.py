@@ -7,13 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from gtool.cli import run
 from gtool.data.synthetic.scenes import CLASSES, draw_scenes
-from gtool.metrics.reconstruction import Nearness, psnr, ssim
-from tests.helpers import pictures
 from tests.helpers.tiny import save_prior, save_tokenizer
 
 
@@ -41,41 +38,6 @@ def answer(capsys, *arguments):
     flags = ["--json", "--device", "cpu", "--precision", "fp32"]
     assert run(["eval", *map(str, arguments), *flags]) == 0
     return json.loads(capsys.readouterr().out)
-
-
-# Measures.
-
-
-def test_psnr_is_that_of_the_mean_squared_difference():
-    real = torch.full((2, 3, 16, 16), 100, dtype=torch.uint8)
-    made = torch.stack([real[0] + 1, real[1] + 10])
-    assert psnr(made, real).tolist() == pytest.approx(
-        [48.1308, 28.1308], abs=1e-3
-    )  # 20 log10(255 / 1), (255 / 10)
-
-
-def test_ssim_of_equal_pictures_is_one_and_of_their_negative_below_zero():
-    real = torch.from_numpy(pictures.draw(4, seed=1))
-    assert ssim(real, real).tolist() == pytest.approx([1] * 4)
-    assert (ssim(255 - real, real) < 0.1).all()
-    worse = [float(ssim(torch.from_numpy(pictures.noisy(real.numpy(), d)), real).mean()) for d in (5, 20, 60)]
-    assert 1 > worse[0] > worse[1] > worse[2] > 0
-
-
-def test_ssim_of_constant_pictures_is_that_of_their_means():
-    first, second = torch.full((1, 3, 16, 16), 50), torch.full((1, 3, 16, 16), 100)
-    known = (2 * 50 * 100 + 6.5025) / (50**2 + 100**2 + 6.5025)  # C1 = (0.01 * 255)^2
-    assert float(ssim(second.byte(), first.byte())) == pytest.approx(known, abs=1e-6)
-
-
-def test_codes_are_counted_over_all_batches():
-    images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
-    found = Nearness(8)
-    found.add(images, images, torch.tensor([[[0, 1]], [[0, 1]]]))
-    found.add(images, images, torch.tensor([[[2, 3]], [[2, 3]]]))
-    scores = found.scores()
-    assert (scores["codes_used"], scores["l1"]) == (0.5, 0)
-    assert scores["perplexity"] == pytest.approx(4)
 
 
 # Reconstructions.

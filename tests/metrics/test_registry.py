@@ -41,3 +41,8 @@ def test_a_file_of_statistics_is_enough_for_what_needs_no_rows_of_the_reference(
 def test_the_table_is_read_without_anything_heavy():
     code = "import sys, gtool.metrics.registry; print({'torch', 'numpy', 'scipy'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+def test_every_function_is_there(metric):
+    assert callable(metric.load())

@@ -18,7 +18,7 @@ from gtool.eval.sheets import difference_rows, save_sheet
 from gtool.io.pictures import Column, image_cell, sheet
 from gtool.metrics.features.collector import Features
 from gtool.metrics.images import Subset
-from gtool.metrics.reconstruction import PROTOCOL, Nearness
+from gtool.metrics.paired import codebook_usage, pixel_scores
 from gtool.metrics.rfd import RandomFeatures, rfd
 from gtool.models import registry
 from gtool.models.trained import open_trained
@@ -26,6 +26,7 @@ from gtool.nn.ranges import to_pm1, to_uint8
 from gtool.runtime.device import Compute
 from gtool.runtime.random import derive_seed, permutation
 
+PROTOCOL = "reconstruction-v1"
 NUM_IMAGES = 2000
 SHOWN = 8  # images on the sheet
 UNITS = {
@@ -57,20 +58,25 @@ def score(
     """
     tokenizer, meta = load_tokenizer(path, compute)
     images, chosen, name = _open_images(path, meta, compute, spec, num or NUM_IMAGES, seed)
-    found, made = Nearness(tokenizer.codebook_size), []
+    values: dict[str, list[Tensor]] = {}
+    counts, made = torch.zeros(tokenizer.codebook_size, dtype=torch.int64), []
     with console.progress("reconstructing") as update:
         for start in range(0, len(chosen), batch_size):
             real = torch.from_numpy(np.array(images[chosen[start : start + batch_size]]))
             again, codes = reconstruct(tokenizer, real, compute)
-            found.add(again, real, codes)
+            for name_of_score, found in pixel_scores(again, real).items():
+                values.setdefault(name_of_score, []).append(found)
+            counts += torch.bincount(codes.flatten().cpu(), minlength=len(counts))
             made.append(again)
-            update(found.count, len(chosen), f"{found.count:,} of {len(chosen):,} images")
+            done = start + len(real)
+            update(done, len(chosen), f"{done:,} of {len(chosen):,} images")
     everything = torch.cat(made)
     record: dict[str, Any] = {
         "protocol": f"{PROTOCOL}/{name}-n{len(chosen)}",
         "num_images": len(chosen),
         "codebook_size": tokenizer.codebook_size,
-        **found.scores(),
+        **{key: float(torch.cat(found).mean()) for key, found in values.items()},
+        **codebook_usage(counts),
         **_rfd(images, chosen, everything, seed, compute),
     }
     shown = chosen[:SHOWN]

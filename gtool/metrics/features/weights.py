@@ -31,7 +31,7 @@ class Network:
     """A network whose weights are looked for, and what to say where there are none.
 
     label: in protocol strings, for published weights; others have the title and their digest there.
-    files: names of files that carry the published weights, and their SHA-256; the first is what is downloaded.
+    files: names of files that carry the published weights, and how their SHA-256 begins; the first is downloaded.
     source: the URL of the first file, or the hub's repository that holds it.
     """
 
@@ -87,6 +87,16 @@ CLIP = Network(
     files={"pytorch_model.bin": "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f"},
     source="openai/clip-vit-base-patch32",
 )
+VGG16 = Network(
+    title="VGG16",
+    label="vgg16",
+    flag="",
+    variable="GTOOL_VGG16_WEIGHTS",
+    needed_by="LPIPS needs",
+    instead="score by --paired",
+    files={"vgg16-397923af.pth": "397923af"},
+    source="https://download.pytorch.org/models/vgg16-397923af.pth",
+)
 NETWORKS = (INCEPTION, CLIP)
 
 
@@ -101,7 +111,7 @@ class WeightsFile:
     @property
     def is_published(self) -> bool:
         """Whether these are the weights that published scores were made with."""
-        return self.sha256 in self.network.files.values()
+        return self.sha256.startswith(tuple(self.network.files.values()))
 
     @property
     def label(self) -> str:
@@ -131,7 +141,7 @@ def find_weights(network: Network, named: Path | None = None) -> WeightsFile:
             return WeightsFile(network, download_from_hub(network.source, name), digest)
         target = cache_dir() / "weights" / name
         return WeightsFile(
-            network, download(network.source, target, lambda path: digest_of(path) == digest), digest
+            network, download(network.source, target, lambda path: digest_of(path).startswith(digest)), digest
         )
     except NetworkError as bad:
         raise NetworkError(_not_found(network, damaged, str(bad))) from None
@@ -141,7 +151,7 @@ def local_weights(network: Network) -> tuple[WeightsFile | None, list[Path]]:
     """Return the weights if they lie in a known place, and files that have their name but not their bytes."""
     damaged: list[Path] = []
     for path, digest in _places(network):
-        if (found := digest_of(path)) == digest:
+        if (found := digest_of(path)).startswith(digest):
             return WeightsFile(network, path, found), damaged
         damaged.append(path)
     return None, damaged
@@ -182,7 +192,8 @@ def _not_found(network: Network, damaged: list[Path], reason: str) -> str:
         else ", ".join(f"{one} (files of yours)" if one == SHARED else str(one) for one in network.folders)
     )
     wrong = f"; passed over, not the published bytes: {', '.join(map(str, damaged))}" if damaged else ""
+    flag = f"{network.flag} FILE or " if network.flag else ""
     return (
         f"{network.needed_by} the {network.title} weights, {' or '.join(network.files)}: not in {places}{wrong}; "
-        f"not downloaded: {reason}; name a copy with {network.flag} FILE or {network.variable}, or {network.instead}"
+        f"not downloaded: {reason}; name a copy with {flag}{network.variable}, or {network.instead}"
     )
