@@ -22,7 +22,8 @@ from gtool.errors import DataError
 from gtool.io.image import MAX_BYTES, VERSION, Encoded, UnreadableImage
 from gtool.io.image_files import IMAGE_SUFFIXES, is_visible, visible_files
 
-ARRAY_SUFFIX = ".npy"  # counts as an image where pictures are scored, not where they are trained on
+# By whether arrays count as images, as they do where pictures are scored, not where they are trained on.
+_SUFFIXES = {False: IMAGE_SUFFIXES, True: IMAGE_SUFFIXES | {".npy"}}
 Signature = Callable[[int], str]  # of a file by its number: changes when the file does
 
 
@@ -34,13 +35,18 @@ def open_files(place: Place, split: str, *, arrays: bool = False) -> ImageDatase
     """
     assert place.path is not None
     name = str(place.path)
-    suffixes = _suffixes(arrays)
+    suffixes = _SUFFIXES[arrays]
     if place.kind == "zip":
         names, files, signature = _zip_members(place.path, suffixes)
     else:
         names, files, signature = _folder_files(place.path, suffixes)
     if not names:
-        raise DataError(_nothing_found(place, suffixes, arrays=arrays))
+        text = f"{name}: no images found (looked for {' '.join(sorted(suffix[1:] for suffix in suffixes))})"
+        if others := list_ignored(place, arrays=arrays):
+            text += f"; what is there: {count_suffixes(others)}"
+        if place.kind == "folder" and not all(map(is_visible, os.listdir(place.path))):
+            text += "; hidden files and folders are not looked into"
+        raise DataError(text)
     contents = read_layout(names, split, name)
     images = files.take(contents.images)
     label_names = read_label_names(place.path)
@@ -141,24 +147,10 @@ def list_ignored(place: Place, *, arrays: bool = False) -> list[str]:
     """
     assert place.path is not None
     names, *_ = _zip_members(place.path, None) if place.kind == "zip" else _folder_files(place.path, None)
-    return [name for name in names if Path(name).suffix.lower() not in _suffixes(arrays)]
+    return [name for name in names if Path(name).suffix.lower() not in _SUFFIXES[arrays]]
 
 
 def count_suffixes(names: Sequence[str]) -> str:
     """Return `.txt 3, .mov 1`: how many files there are of each kind, the most frequent first."""
     counts = Counter(Path(name).suffix.lower() or "without a suffix" for name in names)
     return ", ".join(f"{suffix} {count:,}" for suffix, count in counts.most_common())
-
-
-def _suffixes(arrays: bool) -> frozenset[str]:
-    return IMAGE_SUFFIXES | {ARRAY_SUFFIX} if arrays else IMAGE_SUFFIXES
-
-
-def _nothing_found(place: Place, suffixes: frozenset[str], *, arrays: bool) -> str:
-    text = f"{place.path}: no images found (looked for {' '.join(sorted(suffix[1:] for suffix in suffixes))})"
-    if others := list_ignored(place, arrays=arrays):
-        text += f"; what is there: {count_suffixes(others)}"
-    path = place.path
-    if path is not None and path.is_dir() and not all(map(is_visible, os.listdir(path))):
-        text += "; hidden files and folders are not looked into"
-    return text

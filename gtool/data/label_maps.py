@@ -23,19 +23,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gtool.errors import DataError
-from gtool.io.image import (
-    Encoded,
-    UnreadableImage,
-    open_image,
-    quiet_pillow,
-    read_values,
-    square_box,
-)
+from gtool.io.image import Encoded, UnreadableImage, open_image, quiet_pillow, square_box
 
 VERSION = 1  # of the maps that come out: raised when any of them changes
 UNLABELLED = 65535  # in squares of labels before they become ids
 MAX_LABELS = 65534
 KINDS = ("segmentation", "depth")
+DEPTH_LEVELS = 64  # ids of depth, from the smallest of an image to its largest
 _CHUNK_PIXELS = 1 << 23  # that `majority` sorts at a time
 
 
@@ -63,7 +57,10 @@ def read_label_names(folder: Path) -> tuple[str, ...] | None:
 
 def read_labels(encoded: Encoded, name: str) -> np.ndarray:
     """Decode a label map to uint16 (H, W): palette indices or grey values as stored, UNLABELLED where none."""
-    values = read_values(encoded, name)
+    with open_image(encoded, name) as image:
+        if image.mode not in ("1", "P", "L", "I", "I;16", "I;16B", "I;16L"):
+            raise UnreadableImage(name, f"a label map must be grey or have a palette; this is {image.mode}")
+        values = np.asarray(image, np.uint8 if image.mode == "1" else None)
     if values.dtype == np.uint8:
         return np.where(values == 255, np.uint16(UNLABELLED), values)
     if values.min() < 0 or values.max() > UNLABELLED:

@@ -23,12 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gtool.data.label_maps import majority
+from gtool.data.label_maps import DEPTH_LEVELS, majority
 from gtool.data.pixel_cache import ImageSet, Stored
 from gtool.errors import DataError
 from gtool.runtime.random import derive_seed, hashed_uniform
 
-DEPTH_LEVELS = 64
 CHUNK = 1024  # images whose maps are read at a time
 
 
@@ -125,11 +124,6 @@ def _rows(stored: Stored, indices: np.ndarray, flipped: np.ndarray | None) -> np
     if flipped is not None:
         rows[flipped] = rows[flipped][..., ::-1]
     return rows
-
-
-def condition_size(images: ImageSet) -> int:
-    """Return how many ids there are."""
-    return DEPTH_LEVELS + 1 if images.condition == "depth" else images.condition_size
 
 
 def ids_of_maps(maps: Any, grid: tuple[int, int]) -> Tensor:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from gtool.errors import DataError, did_you_mean
-from gtool.io.image_files import IMAGE_SUFFIXES, visible_files
+from gtool.io.image_files import IMAGE_SUFFIXES, nearest_name, visible_files
 
 SCENES = "scenes"
 # Short name -> hub id, with its configuration after a colon where the hub has several.
@@ -61,7 +61,8 @@ def find_dataset(dataset: str | os.PathLike[str]) -> Place:
     dataset = os.fspath(dataset)
     if not dataset.strip():
         raise DataError("the data set has no name; give a folder, a known name, or scenes")
-    if _is_written_as_path(dataset):
+    is_path = dataset.startswith((".", "~", os.sep, "/")) or dataset.endswith((os.sep, "/"))
+    if is_path or Path(dataset).is_absolute():
         return _at(Path(dataset).expanduser(), dataset)
     if dataset == SCENES:
         return Place("scenes")
@@ -77,11 +78,6 @@ def find_dataset(dataset: str | os.PathLike[str]) -> Place:
         return Place("hub", repository=repository, config=config or usual or None)
     hint = did_you_mean(dataset.lower(), [SCENES, *SHORT_NAMES])
     raise DataError(f"data set `{dataset}`: no such folder, file or known name{hint}")
-
-
-def _is_written_as_path(dataset: str) -> bool:
-    edges = (os.sep, "/")
-    return dataset.startswith((".", "~", *edges)) or dataset.endswith(edges) or Path(dataset).is_absolute()
 
 
 def _in_data_folders(dataset: str, repository: str) -> Iterator[Path]:
@@ -109,24 +105,13 @@ def _at(path: Path, written: str) -> Place:
         return replace(_at(Path(base), written), config=config)
     if not path.exists():
         kind = "file" if path.suffix.lower() in IMAGE_SUFFIXES.union(ARCHIVES) else "folder"
-        raise DataError(f"{written}: no such {kind}{_nearest(path)}")
+        raise DataError(f"{written}: no such {kind}{nearest_name(path)}")
     if path.is_dir():
-        return Place(_kind_of_folder(path), path)
+        if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+            return Place("arrow", path)
+        return Place("parquet" if any(visible_files(path, (".parquet",))) else "folder", path)
     suffix = path.suffix.lower()
     if suffix in ARCHIVES:
         return Place("zip" if suffix == ".zip" else "parquet", path)
     what = "a single image" if suffix in IMAGE_SUFFIXES else "no data set that can be read"
     raise DataError(f"{written}: {what}; give a folder of images, a .zip of them or a .parquet file")
-
-
-def _nearest(path: Path) -> str:
-    if not path.parent.is_dir():
-        return ""
-    hint = did_you_mean(path.name, sorted(entry.name for entry in os.scandir(path.parent)))
-    return hint if hint.startswith("; did") else ""
-
-
-def _kind_of_folder(path: Path) -> Kind:
-    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-        return "arrow"
-    return "parquet" if any(visible_files(path, (".parquet",))) else "folder"

@@ -20,7 +20,6 @@ def open_dataset(  # noqa: PLR0913  (one keyword for each key of a recipe's [dat
     num_images: int | None = None,
     resolution: int | None = None,
     seed: int = 0,
-    offline: bool = False,
     arrays: bool = False,
 ) -> ImageDataset:
     """Open a data set by name; `gtool.data.names` says what a name can be, `gtool.data.layout` what it holds.
@@ -35,7 +34,6 @@ def open_dataset(  # noqa: PLR0913  (one keyword for each key of a recipe's [dat
         num_images: a seeded choice of so many; for scenes, how many there are.
         resolution: of scenes read one by one.
         seed: of scenes and of the choice.
-        offline: send nothing over the network.
         arrays: of a folder or zip, .npy files are images too.
 
     Raises:
@@ -58,7 +56,7 @@ def open_dataset(  # noqa: PLR0913  (one keyword for each key of a recipe's [dat
             raise DataError(f"{dataset}: a {place.kind} of images has no columns, so none named `{named}`")
         found = open_files(place, split, arrays=arrays)
     else:
-        found = open_table(place, split, columns, offline)
+        found = open_table(place, split, columns)
     if len(found) < 2:
         raise DataError(f"{found.name}: {len(found)} images found; at least 2 are needed")
     return found if num_images is None else found.subset(num_images, seed)

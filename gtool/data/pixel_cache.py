@@ -17,7 +17,7 @@ import numpy as np
 
 from gtool.data.cache import CacheEntry, RowWriter, write_rows
 from gtool.data.dataset import ImageDataset
-from gtool.data.label_maps import KINDS, MAX_LABELS, MapSquare, to_ids
+from gtool.data.label_maps import DEPTH_LEVELS, KINDS, MAX_LABELS, MapSquare, to_ids
 from gtool.data.label_maps import VERSION as MAPS_VERSION
 from gtool.data.threads import count_workers, in_order
 from gtool.errors import DataError
@@ -111,13 +111,9 @@ class ImageSet:
 
     @property
     def condition_size(self) -> int:
-        """How many ids a condition has: 1 for none, else one more than there are labels, for "no label".
-
-        Raises:
-            DataError: depth has no ids.
-        """
+        """How many ids a condition has: 1 for none, else one more than there are labels or levels, for "no label"."""
         if self.condition == "depth":
-            raise DataError("depth maps have no labels; they are turned into codes by a tokenizer of depth")
+            return DEPTH_LEVELS + 1
         return 1 if self.num_labels is None else self.num_labels + 1
 
 

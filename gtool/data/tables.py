@@ -36,9 +36,7 @@ Tables = Mapping[str, "Dataset"]  # split -> rows
 HUB_SECONDS = 3.0
 
 
-def open_table(
-    place: Place, split: str, columns: Mapping[str, str | None], offline: bool = False
-) -> ImageDataset:
+def open_table(place: Place, split: str, columns: Mapping[str, str | None]) -> ImageDataset:
     """Return the images of a table's split.
 
     columns: those that the user named, by role, as of `gtool.data.layout.choose_columns`.
@@ -47,7 +45,7 @@ def open_table(
         DataError: no such split or column, no column of images, no table that can be read.
         NetworkError: the hub cannot be reached and the set is not cached.
     """
-    tables, note = _load(place, offline)
+    tables, note = _load(place)
     name = place.repository or str(place.path)
     chosen, split_note = choose_split(tables, split, name)
     table = tables[chosen]
@@ -146,21 +144,26 @@ def _fingerprint(place: Place, table: Dataset, split: str, column: str) -> str:
     return hashlib.blake2b("\n".join(lines).encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
 
 
-def _load(place: Place, offline: bool) -> tuple[Tables, str | None]:
+def _load(place: Place) -> tuple[Tables, str | None]:
     """Return the splits of a table and a note when something else than asked for was taken."""
-    name = place.repository
     import datasets
 
+    name = place.repository
     with _quiet():
         if place.kind != "hub":
             return _load_local(place), None
-        if offline or hub.is_offline():
-            return _load_cached(place, "offline"), None
-        if not hub.is_reachable():
-            tables = _load_cached(place, f"{hub.endpoint()} cannot be reached")
-            return tables, f"{name}: the hub cannot be reached; its copy in the local cache is used"
-        _require_repository(name)
-        return _read(name, lambda: datasets.load_dataset(name, place.config)), None
+        if not hub.is_offline() and hub.is_reachable():
+            _require_repository(name)
+            return _read(name, lambda: datasets.load_dataset(name, place.config)), None
+        why = "offline" if hub.is_offline() else f"{hub.endpoint()} cannot be reached"
+        missing = (
+            f"data set `{name}`: no such folder, not in the local cache, and {why}; give a folder of images, "
+            f"put its copy into a folder of $GTOOL_DATA, or use --dataset {SCENES}"
+        )
+        with _no_network():
+            tables = _read(name, lambda: datasets.load_dataset(name, place.config), missing)
+        note = f"{name}: the hub cannot be reached; its copy in the local cache is used"
+        return tables, None if hub.is_offline() else note
 
 
 def _load_local(place: Place) -> Tables:
@@ -185,21 +188,6 @@ def _has_configurations(folder: Path) -> bool:
         return False
     header = readme.read_text(encoding="utf-8", errors="replace")[:65536].split("---")
     return len(header) > 2 and any(key in header[1] for key in ("configs:", "dataset_info:"))
-
-
-def _load_cached(place: Place, why: str) -> Tables:
-    import datasets
-
-    try:
-        with _no_network():
-            return _splits(datasets.load_dataset(place.repository, place.config))
-    except (ConnectionError, FileNotFoundError):
-        raise NetworkError(
-            f"data set `{place.repository}`: no such folder, not in the local cache, and {why}; "
-            f"give a folder of images, put its copy into a folder of $GTOOL_DATA, or use --dataset {SCENES}"
-        ) from None
-    except ValueError as bad:
-        raise DataError(f"{place.repository}: {_reason(bad)}") from None
 
 
 def _require_repository(repository: str) -> None:
@@ -230,20 +218,21 @@ def _require_repository(repository: str) -> None:
         raise NetworkError(f"{repository}: {hub.endpoint()} does not answer: {_reason(bad)}") from None
 
 
-def _read(name: str, load: Callable[[], Any]) -> Tables:
-    """Call the library and turn what it raises into a DataError of one line."""
+def _read(name: str, load: Callable[[], Any], missing: str = "") -> Tables:
+    """Call the library; what it raises becomes a DataError of one line, or a NetworkError where nothing is there.
+
+    Returns split -> rows; a saved set without splits is one called `train`.
+    """
     try:
-        return _splits(load())
+        loaded = load()
     # Readers of tables from strangers raise errors of arrow, yaml, fsspec and their own.
     except Exception as bad:
+        if missing and isinstance(bad, ConnectionError | FileNotFoundError):
+            raise NetworkError(missing) from None
         reason = _reason(bad.__cause__ or bad, lines=2)  # the second names the choices
         if "onfig name is missing" in reason:
             reason += f"; name it after a colon, as in `{name}:configuration`"
         raise DataError(f"{name}: cannot be read: {reason}") from bad
-
-
-def _splits(loaded: Any) -> Tables:
-    """Return split -> rows; a saved set without splits is one called `train`."""
     if isinstance(loaded, dict):
         return {str(split): rows for split, rows in loaded.items()}
     return {str(loaded.split or "train"): loaded}

@@ -103,20 +103,6 @@ def read_size(encoded: Encoded, name: str) -> tuple[int, int]:
         return (height, width) if turned else (width, height)
 
 
-def read_values(encoded: Encoded, name: str) -> np.ndarray:
-    """Decode a label map (H, W) as it is stored: palette indices, grey values of 8, 16 or 32 bits.
-
-    Raises:
-        UnreadableImage: damaged, or a colour picture.
-    """
-    with open_image(encoded, name) as image:
-        if image.mode == "1":
-            return np.asarray(image, np.uint8)
-        if image.mode not in ("P", "L", "I", "I;16", "I;16B", "I;16L"):
-            raise UnreadableImage(name, f"a label map must be grey or have a palette; this is {image.mode}")
-        return np.asarray(image)
-
-
 @contextmanager
 def open_image(encoded: Encoded, name: str) -> Iterator[Image.Image]:
     """Open an image; whatever its decoder raises, then or within the block, becomes UnreadableImage."""

@@ -114,8 +114,13 @@ def file_problem(path: Path) -> str:
         return "a link that leads nowhere"
     if os.path.lexists(path):
         return "not a file"
+    return f"no such file{nearest_name(path)}"
+
+
+def nearest_name(path: Path) -> str:
+    """Return `; did you mean ...` where something beside a missing path is called much the same, else nothing."""
     try:
-        near = did_you_mean(path.name, sorted(os.listdir(path.parent)))
+        hint = did_you_mean(path.name, sorted(os.listdir(path.parent)))
     except OSError:
-        near = ""
-    return f"no such file{near if near.startswith('; did') else ''}"
+        return ""
+    return hint if hint.startswith("; did") else ""

@@ -25,7 +25,7 @@ from gtool import console
 from gtool.config.schema import Recipe
 from gtool.data.held_out import hold_out, open_images
 from gtool.data.label_colours import colour_maps, colours_of
-from gtool.data.loader import CodeBatches, condition_size, read_ids, read_images
+from gtool.data.loader import CodeBatches, read_ids, read_images
 from gtool.data.pixel_cache import ImageSet
 from gtool.data.token_cache import load_codes
 from gtool.errors import CheckpointError, RecipeError
@@ -254,7 +254,7 @@ class PriorTrainer(Trainer):
 
     def _fill_in_labels(self) -> None:
         """Set how many condition ids there are, which the data decide."""
-        found, configured = condition_size(self.images), self.config.prior.condition_size
+        found, configured = self.images.condition_size, self.config.prior.condition_size
         if configured not in (1, found):
             raise RecipeError(
                 f"data: {found} labels, including the one for no label; this prior has {configured} "

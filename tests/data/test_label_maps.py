@@ -159,3 +159,13 @@ def test_majority_needs_whole_cells():
 def test_flipping_and_the_majority_commute():
     maps = np.random.RandomState(2).randint(0, 3, (3, 12, 12))
     assert (majority(maps[:, :, ::-1], 3) == majority(maps, 3)[:, :, ::-1]).all()
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "I;16"])
+def test_label_map_keeps_its_values(mode):
+    values = np.arange(144, dtype=np.uint16 if mode == "I;16" else np.uint8).reshape(12, 12)
+    image = Image.fromarray(values)
+    if mode == "P":
+        image = image.convert("L")
+        image.putpalette(list(range(255, -1, -1)) * 3)
+    assert np.array_equal(read_labels(odd.encode(image), "x"), values)

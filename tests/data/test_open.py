@@ -251,8 +251,9 @@ def test_unreachable_hub_is_one_line_within_three_seconds(online, monkeypatch):
 
 def test_offline_asks_nothing(online, monkeypatch):
     monkeypatch.setattr(hub, "is_reachable", None)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(NetworkError, match="not in the local cache, and offline"):
-        open_dataset("uoft-cs/cifar10", offline=True)
+        open_dataset("uoft-cs/cifar10")
 
 
 class Hub(BaseHTTPRequestHandler):

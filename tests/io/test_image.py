@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gtool.io.image import UnreadableImage, quiet_pillow, read_rgb, read_values, to_square
+from gtool.io.image import UnreadableImage, quiet_pillow, read_rgb, to_square
 from tests.helpers import odd_images as odd
 
 
@@ -128,21 +128,6 @@ def test_quiet_pillow_leaves_the_filters_as_they_were():
     with quiet_pillow():
         assert list(warnings.filters) != before
     assert list(warnings.filters) == before
-
-
-@pytest.mark.parametrize("mode", ["P", "L", "I;16"])
-def test_label_map_keeps_its_values(mode):
-    values = np.arange(144, dtype=np.uint16 if mode == "I;16" else np.uint8).reshape(12, 12)
-    image = Image.fromarray(values)
-    if mode == "P":
-        image = image.convert("L")
-        image.putpalette(list(range(255, -1, -1)) * 3)
-    assert np.array_equal(read_values(odd.encode(image), "x"), values)
-
-
-def test_label_map_in_colour_is_refused():
-    with pytest.raises(UnreadableImage, match="label map must be grey"):
-        read_values(odd.encode(Image.new("RGB", (4, 4))), "x")
 
 
 def test_center_takes_the_middle_square_and_fit_the_whole():
