@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gtool.config.recipe import recipe_of_weights
 from gtool.config.schema import Recipe
 from gtool.data.held_out import held_out_of, open_images
 from gtool.data.label_colours import colour_maps, colours_of
@@ -76,7 +75,7 @@ def open_conditions(options: SampleOptions, compute: Compute) -> Conditions:
     """
     config, kind, given = options.config, options.condition, options.given_condition
     size = options.image_size or (config.resolution, config.resolution)
-    recipe = recipe_of_weights(options.meta, options.weights)
+    recipe = options.recipe
     if kind == "none" or options.without_condition:
         grid = (size[0] // config.tokenizer.down, size[1] // config.tokenizer.down)
         text = "no condition" if kind == "none" else "nothing said"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gtool.config.recipe import recipe_of_weights, validate
+from gtool.config.schema import Recipe
 from gtool.errors import CheckpointError, RecipeError
 from gtool.io.outputs import check_animation, check_folder
 from gtool.io.run_folder import find_weights, newest_run, read_meta
@@ -96,11 +97,7 @@ class SampleOptions:
 
     @cached_property
     def samples_from(self) -> str:
-        """`latents` or `codes`.
-
-        Raises:
-            CheckpointError: weights of a model that makes no images, or of none of gtool.
-        """
+        """`latents` or `codes`; CheckpointError for a model that makes no images, or that is none of gtool's."""
         model = str(self.meta.get("model"))
         if model not in registry.MODELS:
             raise CheckpointError(f"{self.weights}: weights of an unknown model {model!r}")
@@ -117,11 +114,7 @@ class SampleOptions:
 
     @cached_property
     def kind(self) -> str:
-        """What is made: sample (a grid or a folder), interpolation, psi, mix, noise or attention.
-
-        Raises:
-            RecipeError: several of them at once.
-        """
+        """What is made: sample (a grid or a folder), interpolation, psi, mix, noise or attention; one of them."""
         # An animation of codes shows how images are sampled, and no interpolation.
         animates_latents = self.animate is not None and self.samples_from == "latents"
         wanted = {
@@ -133,10 +126,8 @@ class SampleOptions:
         }
         kinds = [kind for kind, is_wanted in wanted.items() if is_wanted]
         if len(kinds) > 1:
-            raise RecipeError(
-                f"{FLAG_OF_KIND[kinds[0]]} and {FLAG_OF_KIND[kinds[1]]} exclude each other: "
-                "each makes a picture of its own"
-            )
+            first, second = FLAG_OF_KIND[kinds[0]], FLAG_OF_KIND[kinds[1]]
+            raise RecipeError(f"{first} and {second} exclude each other: each makes a picture of its own")
         return kinds[0] if kinds else "sample"
 
     @cached_property
@@ -218,18 +209,14 @@ class SampleOptions:
 
     @property
     def without_condition(self) -> bool:
-        """Whether a prior that was trained to do without its condition is to.
-
-        What is asked for has nothing to do with the images of its data set then.
-        """
+        """Whether a prior that was trained to do so samples without a condition: to complete an image, or larger."""
         asked = self.complete is not None or self.size is not None
         return asked and self.given_condition is None and drops_conditions(self.meta)
 
     @cached_property
-    def dataset(self) -> str:
-        """The data set that a prior was trained on, empty where its file does not say it."""
-        recipe = recipe_of_weights(self.meta, self.weights)
-        return recipe.data.dataset if recipe else ""
+    def recipe(self) -> Recipe | None:
+        """The data and the seed that a prior was trained with, where its file says it."""
+        return recipe_of_weights(self.meta, self.weights)
 
     @property
     def params(self) -> SamplingParams:
@@ -249,12 +236,7 @@ class SampleOptions:
         return DEFAULT_KEEP if self.keep is None else self.keep
 
     def check(self) -> None:
-        """Find out what is wrong before torch is imported.
-
-        Raises:
-            RecipeError: flags out of range, that contradict each other, or that this model does not have.
-            CheckpointError: no such weights, damaged ones, a place that cannot be written.
-        """
+        """Raise RecipeError or CheckpointError for what is wrong, before torch is imported."""
         _check_values(self)
         _check_family(self)
         _check_combinations(self)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gtool import __version__, console
-from gtool.config.recipe import recipe_of_weights
+from gtool.config.schema import Recipe
 from gtool.data.held_out import open_images
 from gtool.data.label_colours import colours_of
 from gtool.errors import GToolError, RecipeError
@@ -218,8 +218,8 @@ def _from_codes(options: SampleOptions) -> dict[str, Path]:
     picture = codes.lay_out(images, o.numbers, given, shared, conditions.text, **look)
     labels = conditions.labels if given.photos is None else given.labels
     if labels is not None:
-        colours = colours_of(o.dataset, num_labels(o.config))
-        picture = codes.with_legend(picture, labels, colours, _label_names(o))
+        colours = colours_of(o.recipe.data.dataset if o.recipe else "", num_labels(o.config))
+        picture = codes.with_legend(picture, labels, colours, _label_names(o.recipe))
     save_png(o.picture, picture, _png_text(o, o.numbers_as_text, _code_text(o, conditions, conditions.text)))
     return written
 
@@ -253,9 +253,8 @@ def _code_text(options: SampleOptions, conditions: Conditions, condition: str) -
     return text
 
 
-def _label_names(options: SampleOptions) -> Sequence[str] | None:
+def _label_names(recipe: Recipe | None) -> Sequence[str] | None:
     """Return the names of labels where the data set is here and has any."""
-    recipe = recipe_of_weights(options.meta, options.weights)
     try:
         return None if recipe is None else open_images(recipe).maps_of("segmentation").label_names
     except GToolError:

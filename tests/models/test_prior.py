@@ -11,26 +11,7 @@ from gtool.errors import RecipeError
 from gtool.models.prior.config import PriorConfig
 from gtool.models.prior.network import Prior, decay_groups, for_sampling
 from gtool.models.prior.orders import cells_in_order
-
-SMALL = {"layers": 2, "heads": 2, "width": 16, "codebook_size": 11, "grid": (3, 4)}
-
-
-def make(**changes) -> Prior:
-    torch.manual_seed(0)
-    prior = Prior(PriorConfig(**SMALL | changes)).eval()
-    with torch.no_grad():
-        for parameter in prior.parameters():  # zeros at the start would hide mistakes
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return prior.requires_grad_(False)
-
-
-def inputs(prior: Prior, count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
-    config = prior.config
-    generator = torch.Generator().manual_seed(1)
-    condition = torch.randint(config.condition_size, (count, config.condition_length), generator=generator)
-    codes = torch.randint(config.codebook_size, (count, *config.grid), generator=generator)
-    return condition, codes
-
+from tests.helpers.priors import SMALL, inputs, make
 
 # Sheet: what the released configs and image-GPT's sizes count.
 RELEASED = {

@@ -10,8 +10,7 @@ from gtool.errors import RecipeError
 from gtool.models.prior.config import PriorConfig, SamplingParams
 from gtool.models.prior.orders import cells_in_order
 from gtool.models.prior.sampling import draw
-from tests.models.test_prior import SMALL, inputs, make
-from tests.models.test_prior_sampling import sample
+from tests.helpers.priors import SMALL, inputs, make, sample
 
 
 def test_conditions_have_ids_of_their_own():

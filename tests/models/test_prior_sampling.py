@@ -8,8 +8,8 @@ import torch
 from gtool.errors import RecipeError
 from gtool.models.prior.config import SamplingParams
 from gtool.models.prior.network import for_sampling
-from gtool.models.prior.sampling import UNKNOWN, draw, sample_codes, uniform_numbers, waves, window_start
-from tests.models.test_prior import make
+from gtool.models.prior.sampling import UNKNOWN, draw, uniform_numbers, waves, window_start
+from tests.helpers.priors import make, sample
 
 NONE = torch.zeros(4, 1, dtype=torch.int64)
 FOUR = torch.arange(4)
@@ -17,12 +17,6 @@ FOUR = torch.arange(4)
 
 def unknown(count: int, size: tuple[int, int] = (3, 4)) -> torch.Tensor:
     return torch.full((count, *size), UNKNOWN)
-
-
-def sample(prior, condition, seed, indices, params=SamplingParams(), *, known=None, size=(3, 4), **options):
-    codes = unknown(len(indices), size) if known is None else known
-    uniform = uniform_numbers(seed, indices, tuple(codes.shape[1:]))
-    return sample_codes(prior, condition, codes, uniform, params, **{"batch_size": 4} | options)
 
 
 def plainly(prior, condition, params, seed=3, index=0):

@@ -13,22 +13,12 @@ from PIL import Image, ImageSequence
 from safetensors.torch import load_file, save_file
 
 from gtool import __version__
-from gtool.cli import run
 from gtool.errors import RecipeError
 from gtool.io.run_folder import METADATA_KEY
 from gtool.io.weights import load_weights, save_weights
 from gtool.sample.latents import interpolate
 from gtool.sample.options import parse_numbers
-
-
-def sample(*arguments) -> int:
-    return run(["sample", *map(str, arguments), "--device", "cpu"])
-
-
-def pixels(path) -> np.ndarray:
-    with Image.open(path) as opened:
-        return np.asarray(opened.convert("RGB")).astype(int)
-
+from tests.sample.commands import pixels, sample
 
 # Grids.
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from gtool.cli import run
 from gtool.errors import RecipeError
 from gtool.io.pictures import HEAD, LABEL, PAD, TITLE_HEIGHT, image_cell
 from gtool.io.weights import save_weights
@@ -21,23 +20,10 @@ from gtool.runtime.device import make_compute
 from gtool.sample.latents import interpolated_ws, mixed_ws, noise_variation
 from gtool.sample.options import parse_components, parse_mix, parse_psis
 from tests.helpers.tiny import tiny_gansformer
+from tests.sample.commands import pixels, sample, text
 
 CELL = 96  # of a 16 px image at --scale 6
 K, LAYERS = 3, 7
-
-
-def sample(*arguments) -> int:
-    return run(["sample", *map(str, arguments), "--device", "cpu"])
-
-
-def pixels(path) -> np.ndarray:
-    with Image.open(path) as opened:
-        return np.asarray(opened.convert("RGB")).astype(int)
-
-
-def text(path) -> dict[str, str]:
-    with Image.open(path) as opened:
-        return opened.text
 
 
 def cell(sheet: np.ndarray, row: int, column: int) -> np.ndarray:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from gtool.cli import run
 from gtool.data.synthetic.scenes import CLASS_COLOURS, draw_scenes
 from gtool.io.weights import load_weights, save_weights
 from tests.helpers.tiny import save_prior, save_tokenizer
+from tests.sample import commands
+from tests.sample.commands import pixels, text
 
+sample = partial(commands.sample, "--precision", "fp32")
 LABELS = 9  # ids of scenes, with that for no label
 
 
@@ -63,20 +66,6 @@ def maps(tmp_path):
     Image.fromarray(ids[:10, :10]).save("tiny.png")
     Image.fromarray(scene.images[0].transpose(1, 2, 0)).save("photo.png")
     Image.fromarray(np.tile(np.arange(32, dtype=np.uint8) * 8, (32, 1))).save("depth.png")
-
-
-def sample(*arguments) -> int:
-    return run(["sample", *map(str, arguments), "--device", "cpu", "--precision", "fp32"])
-
-
-def pixels(path) -> np.ndarray:
-    with Image.open(path) as opened:
-        return np.asarray(opened.convert("RGB")).astype(int)
-
-
-def text(path) -> dict[str, str]:
-    with Image.open(path) as opened:
-        return dict(opened.text)
 
 
 # Grids and files.

@@ -97,28 +97,21 @@ def _check(config: PriorConfig, condition: Tensor, codes: Tensor) -> None:
     """Refuse conditions and codes that do not fit the prior."""
     (h, w), (count, height, width) = config.grid, codes.shape
     if height < h or width < w:
-        raise RecipeError(
-            f"{height} x {width} codes are fewer than the {h} x {w} that the prior was trained on"
-        )
+        raise RecipeError(f"{height} x {width} codes are fewer than the {h} x {w} of the training")
     if (height, width) != (h, w) and config.order != "raster":
         raise RecipeError(
             f"the prior predicts codes in the order `{config.order}`, which only fits {h} x {w} codes; "
             "larger images need the order `raster`"
         )
+    name, last = f"condition `{config.condition}`", config.condition_size - 1
     expected = (count, height, width) if config.condition in SPATIAL else (count, 1)
     if tuple(condition.shape) != expected:
-        raise RecipeError(
-            f"condition `{config.condition}` needs ids of shape {expected}, not {tuple(condition.shape)}"
-        )
-    if bool(((condition < 0) | (condition >= config.condition_size)).any()):
-        raise RecipeError(
-            f"condition `{config.condition}` has ids from 0 to {config.condition_size - 1}; "
-            f"{int(condition.min())} to {int(condition.max())} were given"
-        )
-    if bool((codes >= config.codebook_size).any()):
-        raise RecipeError(
-            f"known codes must be of this codebook of {config.codebook_size}, 0 to {config.codebook_size - 1}"
-        )
+        raise RecipeError(f"{name} needs ids of shape {expected}, not {tuple(condition.shape)}")
+    low, high = int(condition.min()), int(condition.max())
+    if low < 0 or high > last:
+        raise RecipeError(f"{name} has ids from 0 to {last}; {low} to {high} were given")
+    if int(codes.max()) >= config.codebook_size:
+        raise RecipeError(f"known codes must be of this codebook of {config.codebook_size}")
     if bool(((codes < 0) != (codes[:1] < 0)).any()):
         raise RecipeError("the same cells must be known in every image")
 
