@@ -84,19 +84,12 @@ def first_reason(bad: ValueError) -> str:
 
 
 def _known_keys(section: Any, path: list[str]) -> list[str]:
+    """Return the keys of the table that a path of keys leads to."""
     for part in path:
         field = getattr(section, "model_fields", {}).get(part)
-        if field is None:
-            break
-        section = next((kind for kind in _models_in(field.annotation)), section)
+        annotations = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
+        section = next((kind for kind in annotations if hasattr(kind, "model_fields")), section)
     return [field.alias or name for name, field in getattr(section, "model_fields", {}).items()]
-
-
-def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in getattr(annotation, "__args__", ()):
-        yield from _models_in(inner)
 
 
 def recipes_folder() -> Path:
@@ -207,10 +200,4 @@ def to_toml(recipe: Recipe, comment: str = "", leave_out: Collection[str] = ()) 
     """
     lines = [f"# {line}".rstrip() for line in comment.splitlines()]
     values = recipe.model_dump(by_alias=True, exclude_none=True, exclude=set(leave_out))
-    return "\n".join([*lines, tomli_w.dumps(_without_none(values))])
-
-
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
-    return [_without_none(inner) for inner in value] if isinstance(value, list) else value
+    return "\n".join([*lines, tomli_w.dumps(values)])

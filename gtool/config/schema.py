@@ -40,7 +40,7 @@ class DataRecipe(Section):
     flip: bool = False  # random horizontal flips
     num_images: Count | None = None  # use a random subset of so many images
     cache_gb: NonNegative = (
-        4.0  # largest cache of decoded images; larger data sets are decoded anew in each epoch
+        4.0  # largest cache of decoded images, in 10^9 bytes; above it they are decoded anew
     )
 
     @model_validator(mode="after")
@@ -53,9 +53,7 @@ class DataRecipe(Section):
 class AugmentRecipe(Section):
     """Differentiable augmentation of what a discriminator sees, real and generated (DiffAugment, StyleGAN2-ADA)."""
 
-    policy: str = (
-        ""  # operations, e.g. `translation,cutout,color` or `ada`; see gtool/train/augment/policies.py
-    )
+    policy: str = ""  # operations, as `translation,cutout,color`; see gtool/train/augment/policies.py
     p: Share = 1.0  # probability, per image, of each operation
     target: Share | None = None  # adaptive p (ADA): the value of E[sign D(real)] that p is steered towards
     kimg: Positive = 500.0  # adaptive p: kimg that p takes to go from 0 to 1
@@ -106,9 +104,7 @@ class LossRecipe(Section):
     path_length_decay: Share = 0.01  # of the running mean of path lengths
     path_length_batch_shrink: Count = 2  # it sees 1 / n of the generator's batch
     style_mixing: Share = 0.0  # probability, per image, that later layers get other latents
-    component_mixing: Share = (
-        0.0  # probability, per image, that later components get other latents (GANsformer)
-    )
+    component_mixing: Share = 0.0  # the same of later components (GANsformer)
     super_resolution: NonNegative = 0.0  # weight of the super-resolution co-training (TransGAN, version 1)
     super_resolution_kimg: NonNegative = 0.0  # it ends after so many kimg
 
@@ -137,18 +133,12 @@ class StrokesRecipe(Section):
     decision: NonNegative = 1.0  # cross-entropy of the decision whether a stroke is there
     decision_pos_weight: Positive = 2.0  # weight of strokes that are there in a decision's cross-entropy
     pixel: NonNegative = 0.0  # L1 of the patches as painted
-    picture_decision: NonNegative = (
-        1.0  # pictures: cross-entropy of the decision, towards strokes that were chosen
-    )
+    picture_decision: NonNegative = 1.0  # pictures: cross-entropy of the decision, towards the chosen strokes
     # Pictures: strokes are chosen by the error that they take away times their decision's probability to this power.
     # Among strokes of about equal gain those chosen before are chosen again, so that the decision can learn which.
     confidence_power: NonNegative = 1.0
-    proposal_dropout: Share = (
-        0.5  # pictures: share of patches on which half of the proposals cannot be chosen
-    )
-    reward_eps: Positive = (
-        0.02  # pictures: added to a patch's error, in [0, 1], before the reward is divided by it
-    )
+    proposal_dropout: Share = 0.5  # pictures: share of patches where half of the proposals are hidden
+    reward_eps: Positive = 0.02  # pictures: added to the error of a patch by which a reward is divided
     num_pictures: Annotated[int, Field(ge=16)] = 2048  # pictures made at the start of the run
     scenes_share: Share = 0.3  # share of built-in scenes among synthetic pictures; the others are dead leaves
 
@@ -158,18 +148,14 @@ class ReconstructionRecipe(Section):
 
     l1: NonNegative = 1.0  # weight of the L1 loss
     perceptual: NonNegative = 1.0  # weight of the perceptual loss
-    perceptual_kind: Literal["gradients", "lpips"] = (
-        "gradients"  # gradients: of pixels at three scales, no weights
-    )
+    perceptual_kind: Literal["gradients", "lpips"] = "gradients"  # or of image gradients
     lpips_vgg: str | None = None  # lpips: weights of VGG16 by torchvision's names, .pth or .safetensors
     lpips_heads: str | None = None  # lpips: its linear heads
     codebook: NonNegative = 1.0  # weight of the codebook loss
     restart_interval: Annotated[int, Field(ge=0)] = 20  # steps between restarts of unused codes; 0: never
     restart_until: Share = 0.8  # share of the run after which codes are not restarted
     adversarial: NonNegative = 0.8  # weight of the adversarial loss
-    adaptive_weight: bool = (
-        True  # multiply it by the ratio of gradient norms at the last layer (VQGAN, Eq. 7)
-    )
+    adaptive_weight: bool = True  # times the ratio of gradient norms at the last layer (VQGAN, Eq. 7)
     # Upper bound of that ratio. The release allows 10000, but a discriminator that cannot tell anything has hardly any
     # gradient, and the ratio then amplifies its noise.
     adaptive_weight_max: Positive = 0.2
@@ -196,9 +182,7 @@ class PriorRecipe(Section):
     """Inputs of an autoregressive prior over the codes of a tokenizer."""
 
     tokenizer: str | None = None  # a run, a weights file or a hub id; none: the newest of the data set
-    token_keep_prob: Annotated[float, Field(gt=0, le=1)] = (
-        1.0  # input codes are replaced at random otherwise (pkeep)
-    )
+    token_keep_prob: Annotated[float, Field(gt=0, le=1)] = 1.0  # else an input code is random (pkeep)
     encode_flipped: bool = False  # also learn the codes of the horizontally flipped images
     condition_dropout: Share = 0.0  # probability, per image, that its condition is dropped
     preview_top_k: Count | None = None  # top-k sampling of the previews
@@ -212,9 +196,7 @@ class TrainRecipe(Section):
     minutes: Positive | None = None  # limit of its time; schedules follow whichever is nearer its end
     batch_size: Count = 64  # images per optimizer step, over all processes
     generator_batch_size: Count | None = None  # none: batch_size
-    micro_batch: Count | None = (
-        None  # images per forward and process (gradient accumulation); none: all at once
-    )
+    micro_batch: Count | None = None  # images per forward and process (gradient accumulation)
     n_critic: Count = 1  # discriminator steps per generator step
     share_fakes: bool = False  # the generator step reuses the images of the discriminator step
     ema_kimg: NonNegative = 500.0  # half-life of the moving average of weights

@@ -80,7 +80,7 @@ def _discriminator_step(state: GANState, critic: int) -> tuple[Reused | None, di
     batch = recipe.train.batch_size
     real = to_pm1(state.batches.next(batch).to(state.compute.device, non_blocking=True))
     latents = Latents.draw(state, batch, f"discriminator-{critic}")
-    purposes = ("real", "fake", "mix") if recipe.loss.gradient_penalty else ("real", "fake")
+    purposes = ["real", "fake", *(["mix"] if recipe.loss.gradient_penalty else [])]
     views = [View.draw(state, batch, purpose, critic) for purpose in purposes]
     parts = micro_batches(state, batch)
     mean_logit = _mean_real_logit(state, real, views[0], parts)

@@ -16,7 +16,7 @@ from gtool.nn.outline import outline
 from gtool.runtime.device import Compute
 from gtool.train.augment.policies import parse_policy
 from gtool.train.optim import lazy_share, make_optimizer
-from gtool.train.trainer import TrainingState, build_networks
+from gtool.train.trainer import TrainingState, build_networks, wrap
 
 
 @dataclass(kw_only=True)
@@ -65,9 +65,6 @@ def init_state(recipe: Recipe, config: Any, batches: Any, compute: Compute) -> G
     _require_fit(recipe, generator, discriminator, compute.world_size)
     generator, discriminator = generator.to(compute.device), discriminator.to(compute.device)
     ema = copy.deepcopy(generator).eval().requires_grad_(False)
-    if recipe.train.compile:
-        generator.compile()
-        discriminator.compile()
     first, second = recipe.optim.betas
     optimizers = [
         make_optimizer(
@@ -77,16 +74,13 @@ def init_state(recipe: Recipe, config: Any, batches: Any, compute: Compute) -> G
             (generator, discriminator), learning_rates(recipe), lazy_shares(recipe), strict=True
         )
     ]
-    prepare = compute.accelerator.prepare
     return GANState(
         recipe=recipe,
         compute=compute,
         batches=batches,
-        generator=prepare(generator),
-        discriminator=prepare(discriminator),
         ema=ema,
-        generator_optimizer=prepare(optimizers[0]),
-        discriminator_optimizer=prepare(optimizers[1]),
+        **wrap(recipe, compute, generator=generator, discriminator=discriminator),
+        **wrap(recipe, compute, generator_optimizer=optimizers[0], discriminator_optimizer=optimizers[1]),
         policy=parse_policy(recipe.augment.policy),
         augment_p=recipe.augment.p if recipe.augment.target is None else 0.0,
         real_sign=torch.zeros((), device=compute.device),

@@ -41,7 +41,7 @@ from gtool.runtime.random import derive_seed, hashed_uniform
 from gtool.train.optim import clip_and_step, ema_beta, ema_update, make_optimizer, rate_factor, set_rate
 from gtool.train.prior_tokenizer import PREFIX
 from gtool.train.reports import save_grid
-from gtool.train.trainer import Trainer, TrainingState, build_networks
+from gtool.train.trainer import Trainer, TrainingState, build_networks, wrap
 
 CHUNK = 64  # sequences or images that are measured at a time
 
@@ -65,13 +65,9 @@ def init_state(recipe: Recipe, config: Any, tokenizer: Mapping[str, Tensor], com
     composer.tokenizer.load_state_dict(dict(tokenizer))
     ema = composer.to(compute.device).eval().requires_grad_(False)
     prior = copy.deepcopy(ema.prior).train().requires_grad_(True)
-    if recipe.train.compile:
-        prior.compile()
     optimizer = make_optimizer(recipe.optim, decay_groups(prior, recipe.optim.weight_decay))
-    prepare = compute.accelerator.prepare
-    return PriorState(
-        recipe=recipe, compute=compute, ema=ema, prior=prepare(prior), optimizer=prepare(optimizer)
-    )
+    wrapped = wrap(recipe, compute, prior=prior, optimizer=optimizer)
+    return PriorState(recipe=recipe, compute=compute, ema=ema, **wrapped)
 
 
 def step(state: PriorState) -> dict[str, Tensor]:

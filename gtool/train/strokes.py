@@ -46,7 +46,7 @@ from gtool.train.stroke_targets import (
     known_strokes,
     synthetic_pictures,
 )
-from gtool.train.trainer import Trainer, TrainingState, build_networks
+from gtool.train.trainer import Trainer, TrainingState, build_networks, wrap
 
 BUILT_IN = "scenes"  # the data set's name that stands for synthetic pictures: dead leaves and scenes
 USER_RESOLUTION = 512  # a user's images are read at this size: crops go down to a quarter of their side
@@ -76,13 +76,12 @@ def init_state(recipe: Recipe, config: Any, pictures: Pictures | None, compute: 
     (predictor,) = build_networks(recipe, config)
     predictor = predictor.to(compute.device)
     ema = copy.deepcopy(predictor).eval().requires_grad_(False)
-    prepare = compute.accelerator.prepare
+    optimizer = make_optimizer(recipe.optim, predictor.parameters())
     return StrokesState(
         recipe=recipe,
         compute=compute,
-        predictor=prepare(predictor),
         ema=ema,
-        optimizer=prepare(make_optimizer(recipe.optim, predictor.parameters())),
+        **wrap(recipe, compute, predictor=predictor, optimizer=optimizer),
         brush=load_brush(recipe.strokes.brush).to(compute.device),
         pictures=pictures or synthetic_pictures(recipe),
     )

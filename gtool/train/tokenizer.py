@@ -34,7 +34,7 @@ from gtool.nn.ranges import to_pm1, to_uint8
 from gtool.runtime.device import Compute
 from gtool.runtime.torch_random import make_generator
 from gtool.train.optim import clip_and_step, ema_beta, ema_update, make_optimizer, rate_factor, set_rate
-from gtool.train.trainer import Trainer, TrainingState, build_networks
+from gtool.train.trainer import Trainer, TrainingState, build_networks, wrap
 
 MAX_PIXELS = 2**22  # of the images that the colours of a palette are taken from
 CHUNK = 64  # images that are reconstructed at a time
@@ -73,23 +73,17 @@ def init_state(recipe: Recipe, config: Any, batches: Any, compute: Compute) -> T
     """Build networks, average and optimizers at step 0."""
     tokenizer, discriminator = (network.to(compute.device) for network in build_networks(recipe, config))
     ema = copy.deepcopy(tokenizer).eval().requires_grad_(False)
-    if recipe.train.compile:
-        tokenizer.compile()
-        discriminator.compile()
     optimizers = [
         make_optimizer(recipe.optim, network.parameters(), rate)
         for network, rate in zip((tokenizer, discriminator), _rates(recipe), strict=True)
     ]
-    prepare = compute.accelerator.prepare
     return TokenizerState(
         recipe=recipe,
         compute=compute,
         batches=batches,
-        tokenizer=prepare(tokenizer),
-        discriminator=prepare(discriminator),
         ema=ema,
-        tokenizer_optimizer=prepare(optimizers[0]),
-        discriminator_optimizer=prepare(optimizers[1]),
+        **wrap(recipe, compute, tokenizer=tokenizer, discriminator=discriminator),
+        **wrap(recipe, compute, tokenizer_optimizer=optimizers[0], discriminator_optimizer=optimizers[1]),
         usage=Usage(config.codebook_size).to(compute.device),
         lpips=_load_lpips(recipe, compute),
     )

@@ -87,6 +87,14 @@ def build_networks(recipe: Recipe, config: Any) -> Any:
         return registry.networks(recipe.model_name).build(config)
 
 
+def wrap(recipe: Recipe, compute: Compute, **parts: Any) -> dict[str, Any]:
+    """Compile networks where the recipe says so, and wrap networks and optimizers for several processes."""
+    for part in parts.values():
+        if recipe.train.compile and isinstance(part, nn.Module):
+            part.compile()
+    return {name: compute.accelerator.prepare(part) for name, part in parts.items()}
+
+
 class Trainer(ABC):
     """A model in training: data, state, and what is shown of them."""
 
