@@ -62,8 +62,8 @@ def step(state: GANState) -> dict[str, Tensor]:
     stats: dict[str, Tensor] = {}
     reused = None
     for critic in range(recipe.train.n_critic):
-        reused, seen = _discriminator_step(state, critic)
-        stats |= seen
+        reused, new = _discriminator_step(state, critic)
+        stats |= new
         state.nimg += recipe.train.batch_size
     stats |= _generator_step(state, reused)
     ema_update(state.ema, state.bare("generator"), ema_beta(recipe, state.nimg), buffers="copy")
@@ -89,12 +89,12 @@ def _discriminator_step(state: GANState, critic: int) -> tuple[Reused | None, di
     reused = None
     sums: dict[str, Tensor] = {}
     for position, part in enumerate(parts):
-        seen = [view.of(part, real.device) for view in views]
+        own_views = [view.of(part, real.device) for view in views]
         chunk, fake = take(real, part, parts), _fakes(state, latents, part)
         with _no_sync(state, state.discriminator, last=position == len(parts) - 1):
-            loss, logits, stats = _discriminator_loss(state, chunk, fake.detach(), seen[:2], mean_logit)
+            loss, logits, stats = _discriminator_loss(state, chunk, fake.detach(), own_views[:2], mean_logit)
             if recipe.loss.gradient_penalty and state.steps % recipe.loss.penalty_interval == 0:
-                penalty = _gradient_penalty(state, chunk, fake.detach(), seen[2], part, critic)
+                penalty = _gradient_penalty(state, chunk, fake.detach(), own_views[2], part, critic)
                 stats["penalty"] = stats["penalty"] + penalty if "penalty" in stats else penalty
             if "penalty" in stats:
                 loss = loss + recipe.loss.penalty_interval * stats["penalty"]
@@ -197,14 +197,14 @@ def _generator_step(state: GANState, reused: Reused | None) -> dict[str, Tensor]
         real = to_pm1(state.batches.next(batch).to(state.compute.device, non_blocking=True))
     parts = micro_batches(state, batch)
     for position, part in enumerate(parts):
-        seen = view.of(part, state.compute.device)
+        own_view = view.of(part, state.compute.device)
         with _no_sync(state, state.generator, last=position == len(parts) - 1):
             fake, real_logits = reused or (_fakes(state, latents, part, with_graph=True), None)
             chunk = None if real is None else take(real, part, parts)
             if chunk is not None and compares:
                 with torch.no_grad():
-                    real_logits = augment_and_discriminate(state, chunk, seen)
-            logits = augment_and_discriminate(state, fake, seen)
+                    real_logits = augment_and_discriminate(state, chunk, own_view)
+            logits = augment_and_discriminate(state, fake, own_view)
             loss = losses.generator_loss(recipe.loss.kind, logits, real_logits)
             stats = {"generator_loss": loss, "fake_std": fake.detach().std(dim=0).mean()}
             if chunk is not None and recipe.loss.super_resolution:

@@ -123,16 +123,16 @@ def _restore(trainer: Trainer, folder: RunFolder, *, is_resumed: bool) -> dict[s
 @contextmanager
 def _signals() -> Iterator[Callable[[], int | None]]:
     """Note SIGINT and SIGTERM until the next step can act on them; a second one stops at once."""
-    seen: list[int] = []
+    received: list[int] = []
 
     def note(signum: int, _frame: object) -> None:
-        seen.append(signum)
+        received.append(signum)
         console.notice("stopping after this step; the state will be saved (again to stop at once)")
         signal.signal(signum, signal.SIG_DFL)
 
     previous = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: seen[0] if seen else None
+        yield lambda: received[0] if received else None
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)

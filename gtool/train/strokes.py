@@ -111,15 +111,15 @@ def step(state: StrokesState) -> dict[str, Tensor]:
     stats: dict[str, Tensor] = {}
     loss = proposals.logits.new_zeros(())
     if known:
-        term, seen = _supervised_loss(state, known, Proposals(*(x[:num_known] for x in proposals)))
+        term, new = _supervised_loss(state, known, Proposals(*(x[:num_known] for x in proposals)))
         loss = loss + term * (recipe.strokes.supervised_weight if num_pictures else 1.0)
-        stats |= seen
+        stats |= new
     if num_pictures:
-        term, seen = _picture_loss(
+        term, new = _picture_loss(
             state, target, canvas, Proposals(*(x[num_known:] for x in proposals)), random
         )
         loss = loss + term
-        stats |= seen
+        stats |= new
     state.compute.accelerator.backward(loss)
     limit = recipe.optim.clip_grad_norm
     stats["grad_norm"] = clip_and_step(state.compute, state.predictor, state.optimizer, limit)
