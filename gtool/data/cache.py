@@ -37,11 +37,7 @@ class CacheEntry:
         self.notes = self.folder / f"{self.stem}.json"
 
     def get(self, read: Callable[[], Found | None], make: Callable[[], None]) -> Found:
-        """Return what `read` finds; where that is None, let one process `make` it first.
-
-        Raises:
-            DataError: the folder cannot be written.
-        """
+        """Return what `read` finds; where that is None, let one process `make` it first; DataError where it cannot."""
         if (found := read()) is None:
             with self._locked():
                 # Another process may have made it while this one waited.

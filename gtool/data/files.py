@@ -140,11 +140,7 @@ def _fingerprint(head: str, lines: Iterable[tuple[str, str]]) -> str:
 
 
 def list_ignored(place: Place, *, arrays: bool = False) -> list[str]:
-    """Return the names of the visible files of a folder or a zip that `open_files` passes over.
-
-    Raises:
-        DataError: no zip, or a folder that cannot be listed.
-    """
+    """Return the names of the visible files of a folder or a zip that `open_files` passes over."""
     assert place.path is not None
     names, *_ = _zip_members(place.path, None) if place.kind == "zip" else _folder_files(place.path, None)
     return [name for name in names if Path(name).suffix.lower() not in _SUFFIXES[arrays]]

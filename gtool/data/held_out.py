@@ -19,11 +19,7 @@ MIN_TO_DIVIDE = 16  # images; fewer are not divided
 
 
 def open_images(recipe: Recipe) -> ImageDataset:
-    """Find the images of a recipe; nothing is decoded.
-
-    Raises:
-        DataError: no such data, or none that can be used.
-    """
+    """Find the images of a recipe, as `open_dataset` does; nothing is decoded."""
     data = recipe.data
     return open_dataset(
         data.dataset,
@@ -90,10 +86,7 @@ def hold_out(images: ImageSet, recipe: Recipe, compute: Compute, *, flip: bool) 
 def held_out_of(recipe: Recipe, compute: Compute, instead: str) -> tuple[ImageSet, np.ndarray]:
     """Return the data set of a training with its conditions, and the places of what it has kept aside.
 
-    instead: what the user can type where the data set is not here.
-
-    Raises:
-        DataError: the data set is not here, or cannot be used.
+    instead: what the user can type where the data set is not here, for the DataError that says so.
     """
     try:
         source = open_images(recipe)

@@ -21,7 +21,7 @@ from gtool.data.dataset import ImageDataset
 from gtool.data.threads import in_order
 from gtool.io.image import MAX_BYTES, VERSION, Encoded, UnreadableImage, open_image, quiet_pillow, read_rgb
 
-FORMAT = 2
+FORMAT = 3
 BLOCK = 16  # images that a thread looks at before it hands over what it saw
 # What is changed on the way to 8-bit RGB, and how.
 BACKGROUND = "alpha composed on white"
@@ -43,7 +43,6 @@ class Inspection:
     """
 
     content: str = ""
-    count: int = 0
     formats: dict[str, int] = field(default_factory=dict)
     modes: dict[str, int] = field(default_factory=dict)
     converted: dict[str, int] = field(default_factory=dict)
@@ -58,9 +57,6 @@ def inspect_images(
     """Look at the images `chosen` (n,) of a data set.
 
     decode: also decode each, which finds those with damaged pixels; else only headers are read.
-
-    Raises:
-        DataError: the cache folder cannot be written.
     """
     picked = hashlib.blake2b(np.ascontiguousarray(chosen, np.int64).tobytes(), digest_size=12).hexdigest()
     depends_on = (dataset.fingerprint, picked, f"survey {FORMAT}", f"pixels {VERSION}", f"decoded {decode}")
@@ -89,7 +85,7 @@ def _inspect(
     dataset: ImageDataset, chosen: np.ndarray, decode: bool, progress: Progress | None
 ) -> Inspection:
     formats, modes, converted = Counter[str](), Counter[str](), Counter[str]()
-    found = Inspection(count=len(chosen))
+    found = Inspection()
     content = hashlib.sha256(f"pixels {VERSION}\n".encode())
 
     def look(block: list[int]) -> list[tuple[int, str, bytes, _Header | UnreadableImage]]:

@@ -220,11 +220,7 @@ def read_label_map_file(
 
 
 def read_depth_file(path: Path, size: tuple[int, int] | None = None, *, cell: int = 1) -> NDArray[np.float32]:
-    """Return a depth map (H, W) from 0, its smallest value, to 1; `size` and `cell` as of `read_label_map_file`.
-
-    Raises:
-        DataError: one line: no such file, no depth map, a size that cannot be used.
-    """
+    """Return a depth map (H, W) from 0, its smallest value, to 1; arguments and errors as of `read_label_map_file`."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; a depth map is a grey picture of distances")
     with quiet_pillow():

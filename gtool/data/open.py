@@ -45,12 +45,8 @@ def open_dataset(  # noqa: PLR0913  (one keyword for each key of a recipe's [dat
         return scenes(split, num_images, resolution, seed)
     if place.config and place.kind not in ("parquet", "hub"):
         raise DataError(f"{dataset}: a {place.kind} has no configurations, so none named `{place.config}`")
-    columns = {
-        "image": image_column,
-        "label": label_column,
-        "segmentation": segmentation_column,
-        "depth": depth_column,
-    }
+    columns = {"image": image_column, "label": label_column}
+    columns |= {"segmentation": segmentation_column, "depth": depth_column}
     if place.kind in ("folder", "zip"):
         if named := next(filter(None, columns.values()), None):
             raise DataError(f"{dataset}: a {place.kind} of images has no columns, so none named `{named}`")

@@ -7,7 +7,7 @@ an entry of its own that holds both arrays; a pair of which one half cannot be r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -235,7 +235,7 @@ class _Squares:
     def _read_images(self, block: list[int]) -> list[np.ndarray | UnreadableImage]:
         return self.dataset.read_squares(block, self.resolution, self.crop)
 
-    def _read_maps(self, block: list[int]) -> Sequence[MapSquare | UnreadableImage]:
+    def _read_maps(self, block: list[int]) -> list[MapSquare | UnreadableImage]:
         return self.dataset.read_maps(block, self.resolution, self.crop, self.kind or "")
 
     def _find(self) -> tuple[np.ndarray, np.ndarray | None, Notes] | None:

@@ -14,9 +14,7 @@ Output = TypeVar("Output")
 
 def count_workers() -> int:
     """Return how many threads to decode with: one a core that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_order(work: Callable[[Input], Output], inputs: Iterable[Input], ahead: int = 0) -> Iterator[Output]:

@@ -1,12 +1,8 @@
 """Codes of a set of images, made once by a tokenizer and mapped into memory by every training after it.
 
-An entry holds the codes of `copies` versions of each image, as integers (copies x N, h, w): first those of all images
-as they are, then those of the second version, and so on, so that row `copy * N + i` is version `copy` of image i. With
-flips the second version is the mirrored one. The entry's key is a hash of the tokenizer, the images and the versions.
-
-Whoever asks brings the codes; nothing here knows a model. `gtool.data.cache` says how they are written.
-
-Axis letters: N images, h w grid of codes.
+An entry holds the codes of all images as they are, and with flips those of all mirrored images after them, as
+integers (copies x N, h, w). Its key is a hash of the tokenizer, the images and the versions.
+Whoever asks brings the codes; nothing here knows a model. Axis letters: N images, h w grid of codes.
 """
 
 from __future__ import annotations
@@ -30,7 +26,6 @@ def load_codes(
     encode: Callable[[], Iterable[Any]],
     *,
     flip: bool = False,
-    copies: int | None = None,
     progress: Progress | None = None,
 ) -> np.ndarray:
     """Return the codes of a set, which are made first where they are not there yet.
@@ -42,8 +37,7 @@ def load_codes(
         codebook_size: codes are 0 to codebook_size - 1; decides between int16 and int32.
         encode: called only where codes have to be made; yields blocks of integers (n, h, w), NumPy arrays or CPU
             tensors, in the order of the rows.
-        flip: the second version of each image is the mirrored one.
-        copies: versions of each image; None is 2 with flips and 1 without.
+        flip: mirrored images too.
         progress: called with the number of rows done and of all.
 
     Returns:
@@ -53,7 +47,7 @@ def load_codes(
         DataError: the cache cannot be written.
         ValueError: blocks of another shape, number or range.
     """
-    copies = copies or (2 if flip else 1)
+    copies = 2 if flip else 1
     total = copies * len(image_set)
     dtype = np.dtype(np.int16 if codebook_size <= 1 << 15 else np.int32)
     size = f"{grid[0]}x{grid[1]}"

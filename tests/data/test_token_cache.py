@@ -63,14 +63,12 @@ def test_entry_belongs_to_tokenizer_images_and_versions():
     load(encoder, fingerprint="other")
     load(encoder, size=1001)
     load(Encoder(2 * COUNT), flip=True)
-    load(Encoder(3 * COUNT), copies=3)
     assert encoder.calls == 4
-    assert len([name for name in files() if name.endswith(".npy")]) == 6
+    assert len([name for name in files() if name.endswith(".npy")]) == 5
 
 
 def test_every_version_of_an_image_has_a_row():
     assert len(load(Encoder(2 * COUNT), flip=True)) == 2 * COUNT
-    assert len(load(Encoder(3 * COUNT), copies=3)) == 3 * COUNT
 
 
 def test_large_codebooks_have_32_bits():
