@@ -13,26 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from contourpy import LineType, contour_generator
 from numpy.typing import NDArray
 
 from gtool.io.files import atomic_write
-from gtool.strokes.brush import SMALLEST, Brush
+from gtool.strokes.brush import Brush
 from gtool.strokes.canvas import Painting, to_pixels
 from gtool.strokes.renderer import stand_up
 
-OUTLINE_SIDE = 64  # texels a side of the picture that outlines are traced on
-SHADE_SIZE = (16, 32)  # and shade: texels along and across the bristles
-FINEST_CORNER = 1e-4  # area of the triangle that a corner of an outline cuts off, in squares of the brush
-SMALLEST_SPOT = 1e-3  # area of an island or a hole
-MOST_CORNERS = 64  # of one closed line
+OUTLINE_SIZE = (64, 64)  # texels of the picture that outlines are traced on, along and across the bristles
+SHADE_SIZE = (16, 32)  # and of the one that shade is traced on
+MIN_CORNER = 1e-4  # area of the triangle that a corner of an outline cuts off, in squares of the brush
+MIN_SPOT = 1e-3  # area of an island or a hole
+MAX_CORNERS = 64  # of one closed line
 DARKER = (0.7, 0.35)  # shares of the paint that are in the first and in the second darker tone
-INKED = 0.9  # mask from which a place shows shade
-NAME = "m"  # of the mark
-PLACES = 3  # decimals of the marks' own coordinates
-PIXEL_PLACES = 2  # and of strokes, in pixels
+INKED = 0.9  # share of the largest mask from which a place shows shade
 
 Field = NDArray[np.float64]  # (n, m), rows along v
-Side = tuple[tuple[int, int], tuple[int, int]]  # two neighbouring values, below and above the level
 Line = NDArray[np.float64]  # (K, 2) u, v: a closed line, its last point joined to its first
 
 
@@ -51,19 +48,13 @@ class Mark:
 
 
 def save_svg(path: Path, painting: Painting, longer: int) -> None:
-    """Write a painting as vectors.
-
-    Args:
-        path: where to.
-        painting: what.
-        longer: pixels of the longer side that width, height and viewBox say.
+    """Write a painting as vectors; width, height and viewBox say `longer` pixels for its longer side.
 
     Raises:
         CheckpointError: the file cannot be written.
     """
-    mark = trace(painting.brush)
     with atomic_write(path) as temporary, temporary.open("w", encoding="ascii", newline="\n") as file:
-        file.writelines(_lines(painting, mark, longer))
+        file.writelines(_lines(painting, trace(painting.brush), longer))
 
 
 def _lines(painting: Painting, mark: Mark, longer: int) -> Iterator[str]:
@@ -73,57 +64,45 @@ def _lines(painting: Painting, mark: Mark, longer: int) -> Iterator[str]:
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'width="{width}" height="{height}" viewBox="0 0 {width} {height}">\n<defs>\n'
     )
-    yield _symbol(mark, painting.opacity)
-    yield f'</defs>\n<rect width="{width}" height="{height}" fill="{ground}"/>\n'
+    # Opacity of the group: the mark is laid down as a whole, its tones are not seen through each other.
+    yield f'<g id="m"{_opacity("opacity", painting.opacity)}>\n'
+    if mark.paint:
+        yield f'<path d="{_path(mark.paint)}"/>\n'
+    for lines, black in mark.tones:
+        if lines:
+            yield f'<path fill="#000"{_opacity("fill-opacity", black)} d="{_path(lines)}"/>\n'
+    yield f'</g>\n</defs>\n<rect width="{width}" height="{height}" fill="{ground}"/>\n'
+    # Matrices that put the unit square of u and v where strokes, in pixels, have it.
     geometry = stand_up(to_pixels(painting.shape_params.cpu().double(), longer)).numpy()
+    x, y, across, along, theta = geometry.T
+    c, s = np.cos(np.pi * theta), np.sin(np.pi * theta)
+    a, b, to_x, to_y = across * c, across * s, -along * s, along * c
+    matrices = np.stack([a, b, to_x, to_y, x - 0.5 * (a + to_x), y - 0.5 * (b + to_y)], axis=1)
     fills = _hex(painting.colors.cpu().numpy() * mark.lightest)
-    for matrix, fill in zip(_matrices(geometry).tolist(), fills, strict=True):
-        numbers = " ".join(_short(number, PIXEL_PLACES) for number in matrix)
-        yield f'<use xlink:href="#{NAME}" fill="{fill}" transform="matrix({numbers})"/>\n'
+    for matrix, fill in zip(matrices.tolist(), fills, strict=True):
+        numbers = " ".join(_short(number, 2) for number in matrix)
+        yield f'<use xlink:href="#m" fill="{fill}" transform="matrix({numbers})"/>\n'
     yield "</svg>\n"
 
 
-def _matrices(geometry: Field) -> Field:
-    """SVG matrices (N, 6) that put the unit square of u and v where strokes (N, 5), in pixels, have it."""
-    x, y, width, height, theta = geometry.T
-    c, s = np.cos(np.pi * theta), np.sin(np.pi * theta)
-    a, b, to_x, to_y = width * c, width * s, -height * s, height * c
-    return np.stack([a, b, to_x, to_y, x - 0.5 * (a + to_x), y - 0.5 * (b + to_y)], axis=1)
-
-
-def _symbol(mark: Mark, opacity: float) -> str:
-    # Opacity of the group: the mark is laid down as a whole, its tones are not seen through each other.
-    paths = [f'<path d="{_path(mark.paint)}"/>\n'] if mark.paint else []
-    paths += [
-        f'<path fill="#000"{_opacity("fill-opacity", black)} d="{_path(lines)}"/>\n'
-        for lines, black in mark.tones
-        if lines
-    ]
-    return f'<g id="{NAME}"{_opacity("opacity", opacity)}>\n{"".join(paths)}</g>\n'
-
-
 def _opacity(name: str, value: float) -> str:
-    return "" if value >= 1 else f' {name}="{_short(value, PLACES)}"'
+    return "" if value >= 1 else f' {name}="{_short(value)}"'
 
 
 def _path(lines: list[Line]) -> str:
-    def points(line: Line) -> str:
-        return "L".join(f"{_short(u, PLACES)} {_short(v, PLACES)}" for u, v in line.tolist())
-
-    return "".join(f"M{points(line)}Z" for line in lines)
+    joined = ("L".join(f"{_short(u)} {_short(v)}" for u, v in line.tolist()) for line in lines)
+    return "".join(f"M{points}Z" for points in joined)
 
 
-def _short(number: float, places: int) -> str:
-    """Write a number in as few characters as so many decimals allow."""
+def _short(number: float, places: int = 3) -> str:
+    """Write a number in as few characters as so many decimals allow: 0.50 as .5."""
     text = f"{number:.{places}f}".rstrip("0").rstrip(".")
-    sign, digits = ("-", text[1:]) if text.startswith("-") else ("", text)
-    if digits.startswith("0."):
-        digits = digits[1:]
-    return "0" if digits in ("", "0") else sign + digits
+    text = text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
+    return "0" if text in ("", "-", "-0") else text
 
 
 def _hex(colors: Field) -> list[str]:
-    """Colours (N, 3) as SVG writes them."""
+    """Colours (N, 3) in [0, 1] as SVG writes them."""
     levels = np.rint(np.clip(colors, 0, 1) * 255).astype(int).tolist()
     return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in levels]
 
@@ -133,13 +112,9 @@ def _hex(colors: Field) -> list[str]:
 
 def trace(brush: Brush) -> Mark:
     """Draw around the paint of a brush, bristles along v, and around its darker places."""
-    mask, _ = _picture(brush, OUTLINE_SIDE, OUTLINE_SIDE)
-    paint = _simple(contours(mask, 0.5 * float(mask.max())))
-    return _mark(paint, *_picture(brush, *SHADE_SIZE))
-
-
-def _mark(paint: list[Line], mask: Field, shaded: Field) -> Mark:
-    """Add to the paint the places where shade is darker."""
+    mask, _ = brush.picture(*OUTLINE_SIZE)
+    paint = _simplify(contours(mask, 0.5 * float(mask.max())))
+    mask, shaded = brush.picture(*SHADE_SIZE)
     shade = np.where(mask > INKED * mask.max(), shaded / np.maximum(mask, 1e-6), np.inf)
     known = np.sort(shade[np.isfinite(shade)])
     first, second = (known[int(share * (len(known) - 1))] for share in DARKER)
@@ -148,7 +123,7 @@ def _mark(paint: list[Line], mask: Field, shaded: Field) -> Mark:
     # Beyond the paint is nothing dark, by so much that lines end within the last dark place.
     beyond = first + 0.3
     field = np.where(np.isfinite(shade), shade, beyond)
-    drawn = [_simple(contours(-field, -bound, -beyond)) for bound in (first, second)]
+    drawn = [_simplify(contours(-field, -bound, -beyond)) for bound in (first, second)]
     black = [1 - dark / light, 1 - darkest / dark]
     whole, *areas = (sum(map(_area, lines)) for lines in (paint, *drawn))
     dark_share, darkest_share = (min(1.0, area / whole) if whole else 0.0 for area in areas)
@@ -156,59 +131,31 @@ def _mark(paint: list[Line], mask: Field, shaded: Field) -> Mark:
     return Mark(paint, list(zip(drawn, black, strict=True)), 1 / mean)
 
 
-def _picture(brush: Brush, height: int, width: int) -> tuple[Field, Field]:
-    """Mask and mask times shade (height, width) of a brush, bristles along v."""
-    column, row = ((side // SMALLEST).bit_length() - 1 for side in (width, height))
-    left, top = int(brush.corners[column]), int(brush.corners[row])
-    cut = brush.atlas[0, :, top : top + height, left : left + width].cpu().numpy().astype(np.float64)
-    return cut[0], cut[1]
-
-
 def contours(field: Field, level: float, beyond: float = 0.0) -> list[Line]:
     """Return closed lines around the places where a field (n, m) over the unit square is above a level.
 
-    Marching squares: values stand at the centres of cells, and around the field stands `beyond`, which must not be
-    above the level. Lines run clockwise as seen (v down) around what is above, the other way round about holes.
+    Values stand at the centres of cells, and around the field stands `beyond`, which must not be above the level.
+    Lines run clockwise as seen (v down) around what is above, the other way round about holes.
     """
     rows, columns = field.shape
     padded = np.pad(field, 1, constant_values=beyond)
-    above = padded > level
-    sides: dict[Side, Side] = {}  # from where a line enters a square of four values to where it leaves
-    squares = above[:-1, :-1].astype(int) + above[1:, :-1] + above[:-1, 1:] + above[1:, 1:]
-    for i, j in np.argwhere((squares > 0) & (squares < 4)).tolist():
-        around = [(i, j), (i, j + 1), (i + 1, j + 1), (i + 1, j)]  # clockwise
-        for turn in range(4):
-            one, two, three, four = around[turn:] + around[:turn]
-            if above[two] and not above[one]:
-                # Up to the first value after `two` that is below; the sides of a saddle stay apart.
-                leave = next(k for k in ((two, three), (three, four), (four, one)) if not above[k[1]])
-                sides[(leave[1], leave[0])] = (one, two)
-    lines = []
-    while sides:
-        start = side = next(iter(sides))
-        points = []
-        while side in sides:
-            low, high = (np.array(place) for place in side)
-            share = (level - padded[side[0]]) / (padded[side[1]] - padded[side[0]])
-            points.append(low + share * (high - low))
-            side = sides.pop(side)
-        assert side == start
-        # Cell i of the padded field has its centre at i - 1/2 cells of the field.
-        lines.append(((np.array(points) - 0.5) / (rows, columns))[:, ::-1])
-    return lines
+    generator = contour_generator(z=padded, name="serial", line_type=LineType.Separate)
+    # Cell i of the padded field has its centre at i - 1/2 cells of the field; the last point repeats the first.
+    lines = map(np.asarray, generator.lines(level))
+    return [(line[:-1] - 0.5) / np.array([columns, rows]) for line in lines]
 
 
-def _simple(lines: list[Line]) -> list[Line]:
-    """Leave out small spots, and corners that cut off little (Visvalingam's rule)."""
+def _simplify(lines: list[Line]) -> list[Line]:
+    """Leave out small spots, and corners that cut off little (Visvalingam and Whyatt 1993)."""
     kept = []
     for line in lines:
-        if abs(_area(line)) < SMALLEST_SPOT:
+        if abs(_area(line)) < MIN_SPOT:
             continue
         while len(line) > 3:
             before, after = np.roll(line, 1, axis=0) - line, np.roll(line, -1, axis=0) - line
             cut = np.abs(before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]) / 2
             least = int(cut.argmin())
-            if cut[least] > FINEST_CORNER and len(line) <= MOST_CORNERS:
+            if cut[least] > MIN_CORNER and len(line) <= MAX_CORNERS:
                 break
             line = np.delete(line, least, axis=0)
         kept.append(line)

@@ -57,6 +57,12 @@ class Brush:
         """Share of a stroke's width times height that is paint."""
         return float(self.atlas[0, 0, -MASTER - 1 : -1, -MASTER - 1 : -1].mean())
 
+    def picture(self, height: int, width: int) -> np.ndarray:
+        """Return mask and mask * shade, float64 (2, height, width), bristles along the height; powers of two."""
+        column, row = ((side // SMALLEST).bit_length() - 1 for side in (width, height))
+        left, top = int(self.corners[column]), int(self.corners[row])
+        return self.atlas[0, :, top : top + height, left : left + width].cpu().numpy().astype(np.float64)
+
 
 @lru_cache(maxsize=8)
 def load_brush(name: str, seed: int = 0) -> Brush:
@@ -75,17 +81,17 @@ def draw(kind: str, seed: int = 0) -> Picture:
     random = np.random.default_rng([seed, BRUSHES.index(kind)])
     places = (np.arange(FINEST) + 0.5) / FINEST - 0.5
     x, y = places[None, :], places[:, None]
-    bristles = _noise(random, FINEST, 90) + 0.6 * _noise(random, FINEST, 28)  # (M,) across the stroke
+    bristles = _noise(random, 90) + 0.6 * _noise(random, 28)  # (FINEST,) across the stroke
     along = _smooth_field(random, across=48, along=5)  # how each bristle changes on its way
     shade = 1 + 0.085 * bristles[None, :] + 0.075 * along
     if kind == "round":
         inside = 1 - (np.abs(x / HALF_WIDTH) ** 2.4 + np.abs(y / HALF_HEIGHT) ** 2.4)
         inside = inside + 0.05 * _smooth_field(random, across=9, along=9)
     else:
-        reach = HALF_HEIGHT - 0.035 * (1 + _noise(random, FINEST, 40))[None, :] - 0.04 * (x / HALF_WIDTH) ** 2
-        side = HALF_WIDTH - 0.012 * (1 + _noise(random, FINEST, 12))[:, None]
+        reach = HALF_HEIGHT - 0.035 * (1 + _noise(random, 40))[None, :] - 0.04 * (x / HALF_WIDTH) ** 2
+        side = HALF_WIDTH - 0.012 * (1 + _noise(random, 12))[:, None]
         # The far end is ragged, the near end round: a loaded brush set down and lifted.
-        far = reach - 0.03 * (1 + _noise(random, FINEST, 70))[None, :]
+        far = reach - 0.03 * (1 + _noise(random, 70))[None, :]
         ends = np.where(y < 0, -y / reach, y / far)
         inside = 1 - np.maximum(np.abs(x) / side, ends)
     mask = np.clip(0.5 + inside * FINEST * HALF_WIDTH / 8, 0, 1)
@@ -133,24 +139,19 @@ def make_brush(name: str, picture: Picture) -> Brush:
     return Brush(name, torch.from_numpy(atlas)[None], corners, torch.tensor([float(size) for size in sizes]))
 
 
-def _noise(random: np.random.Generator, length: int, waves: int) -> np.ndarray:
-    """Smooth 1-D noise (length,) in about [-1, 1] with so many independent values along it."""
-    knots = random.uniform(-1, 1, waves + 3)
-    places = np.linspace(1, waves + 1, length)
-    left = places.astype(int)
-    share = places - left
-    share = share * share * (3 - 2 * share)
-    return knots[left] * (1 - share) + knots[left + 1] * share
+def _noise(random: np.random.Generator, waves: int) -> np.ndarray:
+    """Smooth 1-D noise (FINEST,) in about [-1, 1] with so many independent values along it."""
+    return _interpolate(random.uniform(-1, 1, (waves + 3, 1)), waves)[:, 0]
 
 
 def _smooth_field(random: np.random.Generator, across: int, along: int) -> np.ndarray:
     """Smooth 2-D noise (FINEST, FINEST) in about [-1, 1]; across counts values along u, along those along v."""
-    knots = random.uniform(-1, 1, (along + 3, across + 3))
-    rows = _interpolate(knots, along)
+    rows = _interpolate(random.uniform(-1, 1, (along + 3, across + 3)), along)
     return _interpolate(rows.T, across).T
 
 
 def _interpolate(knots: np.ndarray, waves: int) -> np.ndarray:
+    """Values (waves + 3, n) at even places -> (FINEST, n), smoothly between them."""
     places = np.linspace(1, waves + 1, FINEST)
     left = places.astype(int)
     share = (places - left)[:, None]

@@ -32,13 +32,13 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from gtool.errors import DataError
 from gtool.io.files import atomic_write
@@ -49,20 +49,11 @@ from gtool.strokes.settings import BRUSHES
 FORMAT = "gtool-strokes"
 VERSION = 1
 COLUMNS = ("x", "y", "width", "height", "theta", "red", "green", "blue", "level")
-KEYS = ("format", "version", "aspect", "ground", "brush", "opacity", "columns", "strokes")
 MOST_STROKES = 2_000_000
 MOST_BYTES = 400 * 2**20  # twice what so many strokes take
-LONGEST_NAME = 1000  # of a brush
-FARTHEST = 10.0  # longer sides that a stroke may lie outside the picture, or be long
-MOST_TURNS = 1e6
-WIDEST = 1e6  # aspect
-DEEPEST = 1000  # level
 ROUNDING = 1e-5  # by which a mean of colours may leave [0, 1]
-
-_LOWEST = np.array([-FARTHEST, -FARTHEST, 0, 0, -MOST_TURNS, *3 * [-ROUNDING], 0])
-_HIGHEST = np.array([FARTHEST, FARTHEST, FARTHEST, FARTHEST, MOST_TURNS, *3 * [1 + ROUNDING], DEEPEST])
-
-Table = NDArray[np.float64]  # (N, 9), columns as in COLUMNS
+LOWEST = (-10, -10, 0, 0, -1e6, *3 * [-ROUNDING], 0)
+HIGHEST = (10, 10, 10, 10, 1e6, *3 * [1 + ROUNDING], 1000)
 
 
 def save_strokes(path: Path, painting: Painting) -> None:
@@ -74,8 +65,6 @@ def save_strokes(path: Path, painting: Painting) -> None:
     """
     floats = torch.cat([painting.shape_params, painting.colors], dim=1).float().cpu().numpy()
     levels = painting.levels.cpu().numpy()
-    _check_count(path, len(floats))
-    _check_table(path, np.concatenate([floats.astype(np.float64), levels[:, None]], axis=1))
     header = {
         "format": FORMAT,
         "version": VERSION,
@@ -86,6 +75,9 @@ def save_strokes(path: Path, painting: Painting) -> None:
         "columns": list(COLUMNS),
     }
     _check_header(path, header | {"strokes": []})
+    table = np.concatenate([floats.astype(np.float64), levels[:, None]], axis=1)
+    if len(table) > MOST_STROKES or not _is_valid(table):
+        _check_strokes(path, table.tolist())
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.write(json.dumps(header)[:-1] + ', "strokes": [')
         for start in range(0, len(floats), 2**14):
@@ -109,12 +101,11 @@ def load_strokes(path: Path, brush: Brush | None = None) -> Painting:
     """
     document = _read(path)
     _check_header(path, document)
-    table = _table(path, document["strokes"])
-    _check_table(path, table)
-    floats = torch.from_numpy(table.astype(np.float32))
-    red, green, blue = (float(value) for value in document["ground"])
+    table = _check_strokes(path, document["strokes"])
     if brush is None and document["brush"] not in BRUSHES:
         raise DataError(f"{path}: painted with the brush `{document['brush']}`; name its folder with --brush")
+    floats = torch.from_numpy(table.astype(np.float32))
+    red, green, blue = (float(value) for value in document["ground"])
     return Painting(
         aspect=float(document["aspect"]),
         shape_params=floats[:, :5].contiguous(),
@@ -128,12 +119,12 @@ def load_strokes(path: Path, brush: Brush | None = None) -> Painting:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        if path.is_dir():
-            raise DataError(f"{path}: is a folder; name a stroke file")
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise DataError(f"{path}: is a folder; name a stroke file") from None
     except (OSError, ValueError) as bad:
         raise DataError(f"{path}: cannot be read: {getattr(bad, 'strerror', None) or bad}") from None
     if len(data) > MOST_BYTES:
@@ -145,16 +136,15 @@ def _read(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: not a stroke file: strokes are lists of numbers")
     try:
         document = json.loads(data.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as bad:
-        reason = "nested too deep" if isinstance(bad, RecursionError) else _first_line(bad)
-        raise DataError(f"{path}: not a stroke file: no JSON: {reason}") from None
+    except RecursionError:
+        raise DataError(f"{path}: not a stroke file: no JSON: nested too deep") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: not a stroke file: no JSON: not UTF-8 text") from None
+    except ValueError as bad:
+        raise DataError(f"{path}: not a stroke file: no JSON: {str(bad).splitlines()[0]}") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise DataError(f'{path}: not a stroke file: its "format" is not "{FORMAT}"')
     return document
-
-
-def _first_line(error: ValueError) -> str:
-    return "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error).splitlines()[0]
 
 
 def _check_header(path: Path, document: dict[str, Any]) -> None:
@@ -162,33 +152,21 @@ def _check_header(path: Path, document: dict[str, Any]) -> None:
     if type(version) is not int or version != VERSION:
         found = json.dumps(version)[:40]
         raise DataError(f"{path}: stroke file of version {found}; this gtool reads version {VERSION}")
-    missing = [key for key in KEYS if key not in document]
-    if missing:
-        raise DataError(f'{path}: damaged stroke file: no "{missing[0]}" in it')
+    for key in ("version", "aspect", "ground", "brush", "opacity", "columns", "strokes"):
+        if key not in document:
+            raise DataError(f'{path}: damaged stroke file: no "{key}" in it')
     ground, brush = document["ground"], document["brush"]
-    wrong = {
-        "aspect": not _is_within(document["aspect"], 1 / WIDEST, WIDEST),
-        "ground": not (
-            isinstance(ground, list)
-            and len(ground) == 3
-            and all(_is_within(x, -ROUNDING, 1 + ROUNDING) for x in ground)
-        ),
-        "brush": not (isinstance(brush, str) and 0 < len(brush) <= LONGEST_NAME),
-        "opacity": not _is_within(document["opacity"], 0, 1),
-        "columns": document["columns"] != list(COLUMNS),
-        "strokes": not isinstance(document["strokes"], list),
-    }
-    wants = {
-        "aspect": "a number above 0",
-        "ground": "three numbers in [0, 1]",
-        "brush": "a name",
-        "opacity": "a number in [0, 1]",
-        "columns": json.dumps(COLUMNS),
-        "strokes": "a list",
-    }
-    for key, is_wrong in wrong.items():
-        if is_wrong:
-            raise DataError(f'{path}: damaged stroke file: "{key}" must be {wants[key]}')
+    is_color = isinstance(ground, list) and all(_is_within(x, -ROUNDING, 1 + ROUNDING) for x in ground)
+    for key, is_right, wanted in (
+        ("aspect", _is_within(document["aspect"], 1e-6, 1e6), "a number above 0"),
+        ("ground", is_color and len(ground) == 3, "three numbers in [0, 1]"),
+        ("brush", isinstance(brush, str) and 0 < len(brush) <= 1000, "a name"),
+        ("opacity", _is_within(document["opacity"], 0, 1), "a number in [0, 1]"),
+        ("columns", document["columns"] == list(COLUMNS), json.dumps(COLUMNS)),
+        ("strokes", isinstance(document["strokes"], list), "a list"),
+    ):
+        if not is_right:
+            raise DataError(f'{path}: damaged stroke file: "{key}" must be {wanted}')
 
 
 def _is_within(value: Any, low: float, high: float) -> bool:
@@ -196,48 +174,40 @@ def _is_within(value: Any, low: float, high: float) -> bool:
     return is_number and low <= value <= high  # no number that is not finite
 
 
-def _check_count(path: Path, count: int) -> None:
-    if count > MOST_STROKES:
-        raise DataError(f"{path}: {count:,} strokes; at most {MOST_STROKES:,} fit into a stroke file")
+def _check_strokes(path: Path, rows: list[Any]) -> np.ndarray:
+    """Turn JSON rows into numbers (N, 9) float64; Python looks at each row only to name the bad one."""
+    if len(rows) > MOST_STROKES:
+        raise DataError(f"{path}: {len(rows):,} strokes; at most {MOST_STROKES:,} fit into a stroke file")
+    are_lists = set(map(type, rows)) <= {list} and set(map(len, rows)) <= {len(COLUMNS)}
+    if are_lists and set(map(type, chain.from_iterable(rows))) <= {int, float}:
+        with suppress(OverflowError):  # an integer larger than any float
+            table = np.array(rows, np.float64).reshape(-1, len(COLUMNS))
+            if _is_valid(table):
+                return table
+    number, problem = next((n, text) for n, row in enumerate(rows) if (text := _problem(row)))
+    raise DataError(f"{path}: damaged stroke file: stroke {number + 1}: {problem}")
 
 
-def _table(path: Path, rows: list[Any]) -> Table:
-    """Turn JSON rows into numbers (N, 9); types are looked at in C, in Python only to name the bad stroke."""
-    _check_count(path, len(rows))
-    if not set(map(type, rows)) <= {list}:
-        number = next(number for number, row in enumerate(rows) if type(row) is not list)
-        raise _bad_stroke(path, number, "is not a list")
-    if not set(map(len, rows)) <= {len(COLUMNS)}:
-        number = next(number for number, row in enumerate(rows) if len(row) != len(COLUMNS))
-        raise _bad_stroke(path, number, f"has {len(rows[number])} numbers, not {len(COLUMNS)}")
-    if not set(map(type, chain.from_iterable(rows))) <= {int, float}:
-        number = next(number for number, row in enumerate(rows) if not set(map(type, row)) <= {int, float})
-        name = next(
-            name for name, x in zip(COLUMNS, rows[number], strict=True) if type(x) not in (int, float)
-        )
-        raise _bad_stroke(path, number, f"{name} is not a number")
-    try:
-        flat = np.fromiter(chain.from_iterable(rows), np.float64, len(rows) * len(COLUMNS))
-    except OverflowError:
-        number = next(number for number, row in enumerate(rows) if any(abs(x) > 1e300 for x in row))
-        raise _bad_stroke(path, number, "has a number out of range") from None
-    return flat.reshape(-1, len(COLUMNS))
+def _is_valid(table: np.ndarray) -> bool:
+    is_whole = table[:, -1] == np.floor(table[:, -1])
+    return bool(((table >= LOWEST) & (table <= HIGHEST)).all() and is_whole.all())  # false for NaN
 
 
-def _check_table(path: Path, table: Table) -> None:
-    is_bad = ~((table >= _LOWEST) & (table <= _HIGHEST))  # also what is not a number
-    is_bad[:, -1] |= table[:, -1] != np.floor(table[:, -1])
-    if not is_bad.any():
-        return
-    number, column = (int(x) for x in np.argwhere(is_bad)[0])
-    value, name = table[number, column], COLUMNS[column]
-    if not math.isfinite(value):
-        raise _bad_stroke(path, number, f"{name} is not a finite number")
-    if name == "level":
-        raise _bad_stroke(path, number, f"level {value:g} is not a whole number in [0, {DEEPEST}]")
-    low, high = (round(float(bounds[column])) for bounds in (_LOWEST, _HIGHEST))
-    raise _bad_stroke(path, number, f"{name} {value:g} is not in [{low}, {high}]")
-
-
-def _bad_stroke(path: Path, number: int, reason: str) -> DataError:
-    return DataError(f"{path}: damaged stroke file: stroke {number + 1}: {reason}")
+def _problem(row: Any) -> str:
+    """Say what is wrong with a row; empty when nothing is."""
+    if type(row) is not list:
+        return "is not a list"
+    if len(row) != len(COLUMNS):
+        return f"has {len(row)} numbers, not {len(COLUMNS)}"
+    for name, value, low, high in zip(COLUMNS, row, LOWEST, HIGHEST, strict=True):
+        if type(value) not in (int, float):
+            return f"{name} is not a number"
+        if type(value) is int and abs(value) > 1e300:
+            return "has a number out of range"
+        if not math.isfinite(value):
+            return f"{name} is not a finite number"
+        if name == "level" and not (low <= value <= high and value == math.floor(value)):
+            return f"level {value:g} is not a whole number in [0, {high}]"
+        if not low <= value <= high:
+            return f"{name} {value:g} is not in [{round(low)}, {round(high)}]"
+    return ""

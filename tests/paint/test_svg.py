@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from gtool.errors import CheckpointError
-from gtool.paint.svg import MOST_CORNERS, contours, save_svg, trace
+from gtool.paint.svg import MAX_CORNERS, contours, save_svg, trace
 from gtool.strokes.brush import from_ink, make_brush
 from gtool.strokes.renderer import render
 from tests.strokes.examples import BRUSHES, a_painting, brush_named
@@ -151,7 +151,7 @@ def test_a_mark_covers_what_the_brush_covers(brush):
 def test_outlines_have_few_corners(brush):
     mark = trace(brush)
     for lines in (mark.paint, *(tone for tone, _ in mark.tones)):
-        assert all(3 <= len(line) <= MOST_CORNERS for line in lines)
+        assert all(3 <= len(line) <= MAX_CORNERS for line in lines)
     assert sum(map(len, mark.paint)) < 150
 
 
