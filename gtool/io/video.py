@@ -18,7 +18,7 @@ from PIL import Image
 
 from gtool.errors import CheckpointError, DataError
 from gtool.io.files import atomic_write
-from gtool.io.image import open_image, quiet_pillow
+from gtool.io.image import UnreadableImage, open_image, quiet_pillow
 from gtool.io.photo import Photo, Pixels, fitting, photo_of
 from gtool.io.video_formats import is_video, require_av
 
@@ -39,13 +39,6 @@ BT709, MPEG_RANGE = 1, 1  # ITU-T H.273
 HDR_CURVES = (16, 18)  # PQ and HLG, ITU-T H.273
 
 
-class UnreadableVideo(DataError):  # noqa: N818  (called as UnreadableImage is)
-    """A video that cannot be used: where it is and why."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
-
-
 @dataclass(frozen=True)
 class Frame:
     """A frame upright, and the seconds from the beginning of the video at which it is shown."""
@@ -56,35 +49,27 @@ class Frame:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a look through a whole video found.
+    """What a look through a whole video found."""
 
-    height, width: of the upright frames.
-    frames: how many can be read.
-    rate: frames a second, on average.
-    pixel_aspect: width over height of a pixel.
-    notes: what a user should know of how it is read.
-    """
-
-    height: int
+    height: int  # of the upright frames
     width: int
-    frames: int
-    rate: Fraction
-    pixel_aspect: Fraction = Fraction(1)
-    notes: tuple[str, ...] = ()
+    frames: int  # that can be read
+    rate: Fraction  # frames a second, on average
+    pixel_aspect: Fraction = Fraction(1)  # width over height of a pixel
+    notes: tuple[str, ...] = ()  # what a user should know of how it is read
 
 
 @contextmanager
 def open_video(path: Path) -> Iterator[AVVideo | AnimatedImage]:
-    """Open a video or an animated picture; what its decoder raises within the block becomes UnreadableVideo.
+    """Open a video or an animated picture; what its decoder raises within the block becomes DataError.
 
     Raises:
-        UnreadableVideo: missing, no video, damaged, without pictures.
-        GToolError: a video file, and PyAV is not installed.
+        GToolError: missing, no video, damaged, without pictures; a video file, and PyAV is not installed.
     """
     if not is_video(path):
         with quiet_pillow(), open_image(path, str(path)) as image:
             if getattr(image, "n_frames", 1) < 2:
-                raise UnreadableVideo(path, "a single picture; it can be painted as .png, .jpg or .webp")
+                raise UnreadableImage(str(path), "a single picture; it can be painted as .png, .jpg or .webp")
             yield AnimatedImage(image)
         return
     require_av(path)
@@ -92,18 +77,18 @@ def open_video(path: Path) -> Iterator[AVVideo | AnimatedImage]:
 
     try:
         if path.stat().st_size == 0:
-            raise UnreadableVideo(path, "empty")
+            raise DataError(f"{path}: empty")
         options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
         # An open file instead of a name: no name is taken for an address.
         with path.open("rb") as file, av.open(file, options=options, metadata_errors="replace") as container:
             if not container.streams.video:
                 only = ", only sound" if container.streams.audio else ""
-                raise UnreadableVideo(path, f"holds no pictures{only}")
+                raise DataError(f"{path}: holds no pictures{only}")
             yield AVVideo(path, container)
     except av.error.FFmpegError as bad:
-        raise UnreadableVideo(path, f"no video that can be read: {bad.strerror}") from None
+        raise DataError(f"{path}: no video that can be read: {bad.strerror}") from None
     except OSError as bad:
-        raise UnreadableVideo(path, f"cannot be read: {bad.strerror}") from None
+        raise DataError(f"{path}: cannot be read: {bad.strerror}") from None
 
 
 def inspect_video(path: Path) -> VideoInfo:
@@ -144,8 +129,15 @@ class AVVideo:
         for frame, time in self._decode(note_end):
             first, count, last = first or frame, count + 1, time
         if first is None:
-            raise UnreadableVideo(self._path, "no frame can be read")
-        self._refuse_cut_short(count, max(last, sound_end))
+            raise DataError(f"{self._path}: no frame can be read")
+        end, declared = max(last, sound_end), self._video.frames
+        if declared > 1.02 * count + 2:
+            raise DataError(f"{self._path}: cut short: {count:,} of its {declared:,} frames are there")
+        # Where frames are not counted by the file, its length tells.
+        length = Fraction(self._container.duration or 0, 1_000_000)
+        if not declared and length > Fraction(11, 10) * end + Fraction(1, 4):
+            there = f"{float(end):.1f} of its {float(length):.1f} seconds are there"
+            raise DataError(f"{self._path}: cut short: {there}")
         is_turned = first.rotation % 180 != 0
         height, width = (first.width, first.height) if is_turned else (first.height, first.width)
         aspect = self._video.sample_aspect_ratio or Fraction(1)
@@ -161,16 +153,6 @@ class AVVideo:
             pixel_aspect=1 / aspect if is_turned else aspect,
             notes=("its colours are of high dynamic range and come out pale",) if is_hdr else (),
         )
-
-    def _refuse_cut_short(self, count: int, end: Fraction) -> None:
-        declared = self._video.frames
-        if declared > 1.02 * count + 2:
-            raise UnreadableVideo(self._path, f"cut short: {count:,} of its {declared:,} frames are there")
-        # Where frames are not counted by the file, its length tells.
-        length = Fraction(self._container.duration or 0, 1_000_000)
-        if not declared and length > Fraction(11, 10) * end + Fraction(1, 4):
-            there = f"{float(end):.1f} of its {float(length):.1f} seconds are there"
-            raise UnreadableVideo(self._path, f"cut short: {there}")
 
     def frames(self, at_most: int, sound: Callable[[Any], None]) -> Iterator[Frame]:
         """Yield the frames from the first on, all of the size of the first.
@@ -206,8 +188,8 @@ class AVVideo:
             except av.error.FFmpegError:
                 if time is None:
                     continue  # a video cut out of another begins with what needs the frames before it
-                reason = f"damaged {float(time):.1f} s from its beginning"
-                raise UnreadableVideo(self._path, reason) from None
+                place = f"{float(time):.1f} s from its beginning"
+                raise DataError(f"{self._path}: damaged {place}") from None
             for frame in frames:
                 self._refuse_size(frame.width, frame.height)
                 begin = None if frame.pts is None else frame.pts * frame.time_base - start
@@ -223,12 +205,12 @@ class AVVideo:
         try:
             yield from self._container.demux(self._video, *self.audio)
         except av.error.FFmpegError as bad:
-            raise UnreadableVideo(self._path, f"damaged: {bad.strerror}") from None
+            raise DataError(f"{self._path}: damaged: {bad.strerror}") from None
 
     def _refuse_size(self, width: int, height: int) -> None:
         limit = Image.MAX_IMAGE_PIXELS or width * height
         if width * height > limit:
-            raise UnreadableVideo(self._path, f"more than {limit / 1e6:.3g} million pixels a frame")
+            raise DataError(f"{self._path}: more than {limit / 1e6:.3g} million pixels a frame")
 
 
 def _to_photo(frame: Any, width: int, height: int) -> Photo:

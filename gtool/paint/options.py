@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gtool import console
 from gtool.errors import DataError, GToolError, RecipeError, did_you_mean
-from gtool.io.image_files import Found, find_photos
+from gtool.io.image_files import find_photos
 from gtool.io.run_folder import find_weights, shipped_weights
 from gtool.io.video_formats import is_video
-from gtool.paint.paths import (
-    PAINTED,
-    PaintingFiles,
-    check_outputs,
-    files_of,
-    files_of_photos,
-    without_paintings,
-)
-from gtool.runtime import PRECISIONS
-from gtool.strokes.settings import BRUSHES, METHODS, SELECTIONS, Method
+from gtool.paint.paths import PAINTED, PaintingFiles, check_outputs, files_of, files_of_photos, is_painting
+from gtool.strokes.settings import BRUSHES, METHODS, SELECTIONS
 
 MODEL = "paint-transformer"
 RGB = tuple[float, float, float]  # in [0, 1]
@@ -44,7 +37,7 @@ SCENE = Path("scene.png")  # the built-in picture
 class PaintOptions:
     """The command line of `gtool paint`; None where a flag was not given."""
 
-    photos: tuple[str, ...] = ()
+    photos: Sequence[str] | None = None
     out: str | None = None
     svg: str | None = None
     strokes: str | None = None
@@ -77,22 +70,18 @@ class PaintOptions:
 
 @dataclass(frozen=True)
 class PaintInputs:
-    """What the options mean: files that were found and names that were understood; no pixel is read yet.
+    """What the options name, found and checked; no pixel is read yet.
 
     files: what is painted, and what is made of it.
     failed: photos that cannot be painted, each with the reason.
     method: how strokes are found.
     weights: of the stroke predictor; None for the methods without one.
-    brush_mark: picture of a mark of a brush that is not built in.
-    ground: colour of the canvas; None for the mean of the photo, or what the stroke file says.
     """
 
     files: list[PaintingFiles]
     failed: list[tuple[Path, str]]
-    method: Method = "predictor"
+    method: str = "strokes"
     weights: Path | None = None
-    brush_mark: Path | None = None
-    ground: RGB | None = None
 
 
 def check(options: PaintOptions) -> PaintInputs:
@@ -104,36 +93,45 @@ def check(options: PaintOptions) -> PaintInputs:
     """
     _check_values(options)
     _check_combinations(options)
-    check_outputs(options.outputs)
-    strokes = options.from_strokes and options.from_strokes.expanduser()
-    if strokes is not None and not strokes.is_file():
-        raise DataError(f"{strokes}: no such stroke file")
-    mark = None if options.brush is None else find_brush_mark(options.brush)
-    ground = parse_color(options.canvas_color or "auto")
-    if strokes is not None:
-        stem = f"{strokes.stem.removesuffix(PAINTED)}{PAINTED}-{options.max_side or DEFAULT_SIDE}"
-        files = [files_of(strokes, stem, options.outputs, options.force)]
-        return PaintInputs(files, [], brush_mark=mark, ground=ground)
-    files, failed = _find_files(options)
-    method, weights = _find_method(options)
-    return PaintInputs(files, failed, method, weights, mark, ground)
+    outputs, force = options.outputs, options.force
+    check_outputs(outputs)
+    find_brush_mark(options.brush or BRUSHES[0])
+    parse_color(options.canvas_color or "auto")
+    if options.from_strokes is not None:
+        path = options.from_strokes.expanduser()
+        if not path.is_file():
+            raise DataError(f"{path}: no such stroke file")
+        stem = f"{path.stem.removesuffix(PAINTED)}{PAINTED}-{options.max_side or DEFAULT_SIDE}"
+        return PaintInputs([files_of(path, stem, outputs, force)], [])
+    if options.photos:
+        found = find_photos(options.photos)
+        left = [item for item in found if not is_painting(item)]
+        named = f"called as paintings (*{PAINTED}.*)"
+        if not left:
+            raise DataError(f"{options.photos[0]}: nothing but what is {named}")
+        if len(left) < len(found):
+            console.notice(f"left out {len(found) - len(left):,} of {len(found):,}, {named}")
+        files, failed = files_of_photos(left, outputs, force)
+    else:
+        scene = files_of(SCENE, f"{SCENE.stem}{PAINTED}", outputs, force)
+        files, failed = [replace(scene, source=scene.picture.parent / SCENE)], []
+    return PaintInputs(files, failed, *_find_method(options))
 
 
 def _check_values(options: PaintOptions) -> None:
     for flag, value, known in (
         ("--method", options.method, METHODS),
         ("--select", options.select, SELECTIONS),
-        ("--precision", options.precision, PRECISIONS),
     ):
         if value is not None and value not in known:
             raise RecipeError(f"{flag} `{value}` does not exist{did_you_mean(value, known)}")
     for flag, number in (("opacity", options.opacity), ("detail", options.detail), ("fps", options.fps)):
         if number is not None and not math.isfinite(number):
             raise RecipeError(f"--{flag} {number}: is not a number")
-    largest = options.max_side or 0
-    if options.from_strokes is None and largest > LARGEST_PHOTO:
+    side = options.max_side or 0
+    if options.from_strokes is None and side > LARGEST_PHOTO:
         raise RecipeError(
-            f"--max-side {largest}: photos are painted at up to {LARGEST_PHOTO} px; keep the strokes with "
+            f"--max-side {side}: photos are painted at up to {LARGEST_PHOTO} px; keep the strokes with "
             "--strokes FILE.json and render them larger with --from-strokes"
         )
 
@@ -144,7 +142,7 @@ def _check_combinations(options: PaintOptions) -> None:
             if given is not None:
                 raise RecipeError(f"{flag} is for --method predictor; {options.method} needs no network")
     if options.animate is None:
-        names = [name for name in (options.out, *options.photos) if name]
+        names = [name for name in (options.out, *(options.photos or ())) if name]
         if options.frames is not None:
             raise RecipeError("--frames is for --animate FILE")
         if options.fps is not None and not any(is_video(Path(name).expanduser()) for name in names):
@@ -174,7 +172,7 @@ def parse_color(text: str) -> RGB | None:
         hint = did_you_mean(text.lower(), ["auto", *CANVAS_COLORS])
         raise RecipeError(f"--canvas-color `{text}`: is no colour; write #rrggbb or a name{hint}")
     digits = found[1] if len(found[1]) == 6 else "".join(2 * digit for digit in found[1])
-    red, green, blue = (int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4))
+    red, green, blue = (value / 255 for value in bytes.fromhex(digits))
     return red, green, blue
 
 
@@ -198,29 +196,8 @@ def find_brush_mark(brush: str) -> Path | None:
     return next((item.path for item in found if "vertical" in item.path.stem.lower()), found[0].path)
 
 
-def brush_name(brush: str) -> str:
-    """Return what a painting calls its brush: a built-in name, or that of the folder with a slash."""
-    return brush if brush in BRUSHES else f"{Path(brush).expanduser().resolve().name}/"
-
-
-def _find_files(options: PaintOptions) -> tuple[list[PaintingFiles], list[tuple[Path, str]]]:
-    """The photos and videos, or the built-in scene where none is named."""
-    if not options.photos:
-        files = files_of(SCENE, f"{SCENE.stem}{PAINTED}", options.outputs, options.force)
-        return [replace(files, source=files.picture.parent / SCENE)], []
-    found: list[Found] = find_photos(options.photos)
-    left = without_paintings(found)
-    if not left:
-        raise DataError(f"{options.photos[0]}: nothing but what is called as paintings (*{PAINTED}.*)")
-    if len(left) < len(found):
-        console.notice(
-            f"left out {len(found) - len(left):,} of {len(found):,}, called as paintings (*{PAINTED}.*)"
-        )
-    return files_of_photos(left, options.outputs, options.force)
-
-
-def _find_method(options: PaintOptions) -> tuple[Method, Path | None]:
-    """How strokes are found: by the predictor where there are weights of one, else by greedy search."""
+def _find_method(options: PaintOptions) -> tuple[str, Path | None]:
+    """Method and weights: by the predictor where there are weights of one, else by greedy search."""
     if options.weights is not None:
         return "predictor", find_weights(options.weights)
     shipped = shipped_weights(MODEL)
@@ -228,6 +205,5 @@ def _find_method(options: PaintOptions) -> tuple[Method, Path | None]:
         raise GToolError(
             "no trained weights come with this gtool; name a run with --weights, or use --method greedy"
         )
-    usual = "predictor" if shipped else "greedy"
-    method = next(name for name in METHODS if name == (options.method or usual))
+    method = options.method or ("predictor" if shipped else "greedy")
     return method, shipped if method == "predictor" else None

@@ -27,25 +27,17 @@ def write_files(
     files: PaintingFiles,
     painting: Painting,
     size: tuple[int, int],
+    timing: tuple[int, float],
     *,
-    frames: int,
-    fps: float,
     photo: Photo | None = None,
     text: Mapping[str, str] | None = None,
 ) -> Pixels:
-    """Write every file that is wanted of a painting and return its pixels, uint8 (H, W, 3).
+    """Write every file that is wanted of a painting and return its pixels, uint8 (H, W, 3) of this size.
 
     Args:
-        files: where.
-        painting: what.
-        size: height and width of the picture.
-        frames: of the animation.
-        fps: its frames a second.
+        timing: number of frames of the animation, and frames a second.
         photo: whose transparency and colour profile are kept.
         text: what a PNG says of how it was made, beside what the painting knows.
-
-    Raises:
-        GToolError: a file cannot be written.
     """
     height, width = size
     pixels: Pixels = painting.render(height, width).cpu().numpy()
@@ -58,7 +50,7 @@ def write_files(
     if files.svg is not None:
         save_svg(files.svg, painting, max(height, width))
     if files.animation is not None:
-        _save_timelapse(files.animation, painting, min(max(height, width), ANIMATION_SIDE), frames, fps)
+        _save_timelapse(files.animation, painting, min(max(height, width), ANIMATION_SIDE), *timing)
     return pixels
 
 

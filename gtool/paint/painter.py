@@ -22,8 +22,8 @@ from gtool.io.image import to_rgb_or_rgba, upright
 from gtool.io.photo import Photo, Pixels, photo_of, read_ink, read_photo, shrink
 from gtool.models.paint_transformer.config import PATCH
 from gtool.models.paint_transformer.proposals import load_predictor
-from gtool.paint.options import DEFAULT_SIDE, brush_name, find_brush_mark, parse_color
-from gtool.runtime.device import Compute, make_compute
+from gtool.paint.options import DEFAULT_SIDE, find_brush_mark, parse_color
+from gtool.runtime.device import make_compute
 from gtool.strokes.brush import HALF_HEIGHT, HALF_WIDTH, Brush, from_ink, load_brush, make_brush
 from gtool.strokes.canvas import Painting
 from gtool.strokes.painting import deepest_level, paint
@@ -69,8 +69,9 @@ def paint_image(
     settings = PaintSettings(
         method=method, ground=parse_color(canvas_color), max_strokes=max_strokes, seed=seed
     )
-    made_brush = open_brush(brush, find_brush_mark(brush))
-    return open_painter(settings, detail, made_brush, make_compute(device, "auto")).paint(photo)
+    compute = make_compute(device, "auto")
+    predictor = load_predictor(None, compute) if method == "predictor" else None
+    return Painter(settings, detail, open_brush(brush).to(compute.device), predictor).paint(photo)
 
 
 @dataclass(frozen=True)
@@ -79,26 +80,23 @@ class Painter:
 
     settings: but for the levels, which follow from the detail and the size of a picture.
     detail: in [0, 1].
-    brush: on the device.
+    brush: on the device that paints.
     predictor: None for the methods without a network.
-    device: that paints.
     """
 
     settings: PaintSettings
     detail: float
     brush: Brush
     predictor: Predictor | None
-    device: torch.device
 
     def paint(
         self, photo: Photo, progress: Callable[[int, int], None] = lambda done, total: None
     ) -> Painting:
         """Paint a photo; `progress` is told how many passes of how many are done."""
         height, width = photo.size
-        settings = self.settings_for(height, width)
-        ground = settings.ground or photo.mean_color()
+        ground = self.settings.ground or photo.mean_color()
+        settings = replace(self.settings_for(height, width), ground=ground)
         target = self.target(photo.over(ground), settings.levels)
-        settings = replace(settings, ground=ground)
         painting = paint(target, settings, self.brush, self.predictor, progress=progress)
         return replace(painting, aspect=width / height)
 
@@ -112,31 +110,16 @@ class Painter:
         thin = math.ceil(MIN_SIDE_SEEN * max(height, width) / min(height, width))
         reduced = shrink(pixels, max(2 * PATCH << levels, thin))
         target = torch.from_numpy(np.ascontiguousarray(reduced.transpose(2, 0, 1)))
-        return target.to(self.device).float() / 255
+        return target.to(self.brush.atlas.device).float() / 255
 
 
-def open_painter(
-    settings: PaintSettings,
-    detail: float,
-    brush: Brush,
-    compute: Compute,
-    weights: Path | None = None,
-) -> Painter:
-    """Load the predictor, where the method needs one; without weights that of the package.
-
-    Raises:
-        CheckpointError: weights that cannot be used.
-    """
-    predictor = load_predictor(weights, compute) if settings.method == "predictor" else None
-    return Painter(settings, detail, brush.to(compute.device), predictor, compute.device)
-
-
-def open_brush(brush: str, mark: Path | None = None) -> Brush:
-    """Return a built-in brush, or make one of a picture of its mark.
+def open_brush(brush: str) -> Brush:
+    """Return a built-in brush, or make one of the picture of a mark that a file or folder holds.
 
     Raises:
         GToolError: no such brush, no picture, or no ink in it.
     """
+    mark = find_brush_mark(brush)
     if mark is None:
         return load_brush(brush)
     ink = read_ink(mark)
@@ -145,7 +128,8 @@ def open_brush(brush: str, mark: Path | None = None) -> Brush:
         round(side * (0.5 / half - 1) / 2)
         for side, half in zip(ink.shape, (HALF_HEIGHT, HALF_WIDTH), strict=True)
     )
-    return make_brush(brush_name(brush), from_ink(np.pad(ink, ((rows, rows), (columns, columns)))))
+    name = f"{Path(brush).expanduser().resolve().name}/"
+    return make_brush(name, from_ink(np.pad(ink, ((rows, rows), (columns, columns)))))
 
 
 def level_for(detail: float, deepest: int) -> int:

@@ -83,22 +83,19 @@ def _is_folder(text: str) -> bool:
     return text.endswith(separators) or os.path.isdir(os.path.expanduser(text)) or Path(text).suffix == ""
 
 
-def without_paintings(found: Sequence[Found]) -> list[Found]:
-    """Leave out the paintings of earlier calls where photos are searched for."""
-    return [item for item in found if not (item.searched and _PAINTING.fullmatch(item.path.stem))]
+def is_painting(item: Found) -> bool:
+    """Whether a file that was searched for is called as the paintings of earlier calls."""
+    return item.searched and bool(_PAINTING.fullmatch(item.path.stem))
 
 
 def files_of_photos(
     found: Sequence[Found], outputs: Outputs, force: bool
 ) -> tuple[list[PaintingFiles], list[tuple[Path, str]]]:
-    """Name the files that are made of every photo or video.
-
-    Returns:
-        the files, and the sources that cannot be painted, each with the reason.
+    """Name the files that are made of every photo or video, and the sources that cannot be painted, with the reasons.
 
     Raises:
-        RecipeError: one file for several photos, or what is made of pictures alone for a video.
-        GToolError: why the only photo cannot be painted, or a video without PyAV.
+        GToolError: one file for several photos, what is made of pictures alone for a video, a video without PyAV, or
+            why the only photo cannot be painted.
     """
     if len(found) > 1 or found[0].searched:
         _require_folders(outputs, len(found))
@@ -120,11 +117,7 @@ def files_of_photos(
 
 
 def files_of(source: Path, stem: str, outputs: Outputs, force: bool) -> PaintingFiles:
-    """Name the files that are made of a stroke file or of the built-in scene.
-
-    Raises:
-        GToolError: one of them exists or cannot be written.
-    """
+    """Name the files that are made of a stroke file or of the built-in scene, or raise GToolError."""
     files = _files(Found(source), stem, outputs)
     if files.is_video:
         raise RecipeError(f"-o {files.picture}: a video is made of a video")

@@ -17,13 +17,14 @@ from gtool.errors import DataError, GToolError, printable
 from gtool.io.image_files import check_size
 from gtool.io.photo import Photo, Pixels, read_photo, save_photo, shrink
 from gtool.io.video import inspect_video
-from gtool.paint.options import DEFAULT_SIDE, PaintInputs, PaintOptions, check
+from gtool.models.paint_transformer.proposals import load_predictor
+from gtool.paint.options import DEFAULT_SIDE, PaintInputs, PaintOptions, check, parse_color
 from gtool.paint.outputs import measure, write_files
-from gtool.paint.painter import DEFAULT_DETAIL, Painter, open_brush, open_painter
+from gtool.paint.painter import DEFAULT_DETAIL, Painter, open_brush
 from gtool.paint.paths import PaintingFiles
 from gtool.paint.video import paint_video
 from gtool.runtime.device import make_compute
-from gtool.strokes.settings import PaintSettings
+from gtool.strokes.settings import METHODS, SELECTIONS, PaintSettings
 from gtool.strokes.stroke_file import load_strokes
 
 DEFAULT_FPS, DEFAULT_FRAMES = 24.0, 96  # of an animation
@@ -41,15 +42,14 @@ def run(options: PaintOptions, inputs: PaintInputs | None = None) -> None:
     """
     start = time.perf_counter()
     inputs = inputs or check(options)
-    settings: Record
+    failed = list[tuple[Path, str]]()
+    settings: Record = {"method": inputs.method}
     if options.from_strokes is not None:
-        records, failed = [_render_stroke_file(options, inputs)], list[tuple[Path, str]]()
-        settings = {"method": "strokes"}
+        records = [_render_stroke_file(options, inputs.files[0])]
     else:
-        records, failed = _paint_all(options, inputs)
-        settings = {"method": inputs.method, "seed": options.seed}
-        if inputs.weights is not None:
-            settings["weights"] = str(inputs.weights)
+        records = _paint_all(options, inputs, failed)
+        settings |= {"seed": options.seed}
+        settings |= {"weights": str(inputs.weights)} if inputs.weights else {}
     if options.as_json:
         reasons = [{"in": str(source), "reason": printable(reason)} for source, reason in failed]
         seconds = round(time.perf_counter() - start, 2)
@@ -58,74 +58,68 @@ def run(options: PaintOptions, inputs: PaintInputs | None = None) -> None:
         raise GToolError(f"{len(failed):,} of {len(records) + len(failed):,} photos were not painted")
 
 
-def _paint_all(options: PaintOptions, inputs: PaintInputs) -> tuple[list[Record], list[tuple[Path, str]]]:
-    """Paint every photo and video; returns their records, and those that failed with the reasons."""
-    records, failed = list[Record](), list[tuple[Path, str]]()
+def _paint_all(options: PaintOptions, inputs: PaintInputs, failed: list[tuple[Path, str]]) -> list[Record]:
+    """Paint every photo and video; returns their records, and adds to those that failed, with the reasons."""
+    records, painter = list[Record](), None
     is_alone = len(inputs.files) + len(inputs.failed) == 1
 
-    def fail(source: Path, reason: GToolError | str) -> None:
-        if is_alone and isinstance(reason, GToolError):
-            raise reason
-        console.warning(str(reason))
-        failed.append((source, str(reason)))
+    @contextmanager
+    def failure_of(source: Path) -> Iterator[None]:
+        try:
+            yield
+        except GToolError as bad:
+            if is_alone:
+                raise
+            console.warning(str(bad))
+            failed.append((source, str(bad)))
 
     for source, reason in inputs.failed:
-        fail(source, reason)
-    painter: Painter | None = None
+        with failure_of(source):
+            raise GToolError(reason)
     for number, files in enumerate(inputs.files, 1):
-        began = time.perf_counter()
-        try:
-            read = inspect_video(files.source) if files.is_video else _read(files, options)
-        except GToolError as bad:
-            fail(files.source, bad)
+        began, content = time.perf_counter(), None
+        with failure_of(files.source):
+            content = inspect_video(files.source) if files.is_video else _read(files, options)
+        if content is None:
             continue
         reading = time.perf_counter() - began
         painter = painter or _open_painter(options, inputs)  # what is wrong with it concerns all pictures
         label = f"{number} of {len(inputs.files)}, " if len(inputs.files) > 1 else ""
         label += printable(str(files.source))
         began = time.perf_counter() - reading
-        try:
-            with _enough_memory(files.source):
-                if isinstance(read, Photo):
-                    record = _paint_photo(options, painter, files, read, label)
-                else:
-                    record = paint_video(
-                        painter,
-                        files.source,
-                        files.picture,
-                        read,
-                        max_side=options.max_side or DEFAULT_SIDE,
-                        fps=options.fps,
-                        compare=options.as_json,
-                        label=label,
-                    )
-        except GToolError as bad:
-            fail(files.source, bad)
-        else:
+        with failure_of(files.source), _enough_memory(files.source):
+            if isinstance(content, Photo):
+                record = _paint_photo(options, painter, files, content, label)
+            else:
+                side, fps, compare = options.max_side or DEFAULT_SIDE, options.fps, options.as_json
+                pair = files.source, files.picture
+                record = paint_video(
+                    painter, *pair, content, max_side=side, fps=fps, compare=compare, label=label
+                )
             records.append(_report(options, files, record, began))
-    return records, failed
+    return records
 
 
 def _open_painter(options: PaintOptions, inputs: PaintInputs) -> Painter:
     """Load brush and predictor, and say what paints."""
     settings = PaintSettings(
-        method=inputs.method,
-        select="decision" if options.select == "decision" else "gain",
+        method=METHODS[METHODS.index(inputs.method)],
+        select=SELECTIONS[SELECTIONS.index(options.select or "gain")],
         keep_all=options.keep_all,
         max_strokes=options.max_strokes,
         opacity=1.0 if options.opacity is None else options.opacity,
-        ground=inputs.ground,
+        ground=parse_color(options.canvas_color or "auto"),
         seed=options.seed,
     )
     detail = DEFAULT_DETAIL if options.detail is None else options.detail
-    brush = open_brush(options.brush or "flat", inputs.brush_mark)
     compute = make_compute(options.device, options.precision)
-    painter = open_painter(settings, detail, brush, compute, inputs.weights)
+    predictor = None if inputs.weights is None else load_predictor(inputs.weights, compute)
+    brush = open_brush(options.brush or "flat")
     network = "" if inputs.weights is None else f" {inputs.weights}, {compute.precision},"
-    untrained = options.method is None and inputs.method == "greedy"
-    remark = "; no trained weights come with this gtool yet" if untrained else ""
+    is_untrained = options.method is None and inputs.method == "greedy"
+    remark = "; no trained weights come with this gtool yet" if is_untrained else ""
     console.notice(f"{inputs.method},{network} {brush.name} brush; {compute.describe()}{remark}")
-    return painter
+    return Painter(settings, detail, brush.to(compute.device), predictor)
 
 
 def _read(files: PaintingFiles, options: PaintOptions) -> Photo:
@@ -151,15 +145,9 @@ def _paint_photo(
     """Paint a photo and write its files."""
     with console.progress("painting") as update:
         painting = painter.paint(photo, lambda done, total: update(done, total, label))
-    pixels = write_files(
-        files,
-        painting,
-        photo.size,
-        frames=options.frames or DEFAULT_FRAMES,
-        fps=options.fps or DEFAULT_FPS,
-        photo=photo,
-        text={"method": painter.settings.method, "seed": str(options.seed)},
-    )
+    text = {"method": painter.settings.method, "seed": str(options.seed)}
+    timing = (options.frames or DEFAULT_FRAMES, options.fps or DEFAULT_FPS)
+    pixels = write_files(files, painting, photo.size, timing, photo=photo, text=text)
     if not options.photos and not files.source.exists():
         save_photo(files.source, _scene())  # beside its painting, to be compared
     height, width = photo.size
@@ -167,22 +155,19 @@ def _paint_photo(
     return record | measure(painting, photo, pixels) if options.as_json else record
 
 
-def _render_stroke_file(options: PaintOptions, inputs: PaintInputs) -> Record:
+def _render_stroke_file(options: PaintOptions, files: PaintingFiles) -> Record:
     """Render a stroke file, with what the options say about brush, opacity and ground in place of what it says."""
-    (files,) = inputs.files
     began = time.perf_counter()
-    brush = None if options.brush is None else open_brush(options.brush, inputs.brush_mark)
-    painting = load_strokes(files.source, brush)
-    if options.max_strokes is not None:
-        painting = painting.first(options.max_strokes)
-    opacity = painting.opacity if options.opacity is None else options.opacity
-    painting = replace(painting, opacity=opacity, ground=inputs.ground or painting.ground)
-    painting = painting.to(make_compute(options.device, "fp32").device)
+    painting = load_strokes(files.source, None if options.brush is None else open_brush(options.brush))
+    painting = replace(
+        painting if options.max_strokes is None else painting[: options.max_strokes],
+        opacity=painting.opacity if options.opacity is None else options.opacity,
+        ground=parse_color(options.canvas_color or "auto") or painting.ground,
+    ).to(make_compute(options.device, "fp32").device)
     height, width = size = painting.size(options.max_side or DEFAULT_SIDE)
     check_size(files.picture, width, height)
-    frames, fps = options.frames or DEFAULT_FRAMES, options.fps or DEFAULT_FPS
     with _enough_memory(files.source):
-        write_files(files, painting, size, frames=frames, fps=fps)
+        write_files(files, painting, size, (options.frames or DEFAULT_FRAMES, options.fps or DEFAULT_FPS))
     return _report(options, files, {"strokes": len(painting), "width": width, "height": height}, began)
 
 

@@ -19,21 +19,11 @@ EVENNESS = 0.75
 def timelapse(painting: Painting, height: int, width: int, frames: int) -> Iterator[Tensor]:
     """Yield the bare ground, the painting as it grows by about even amounts, and the finished painting.
 
-    Every frame paints its new strokes over the one before: 48 of them take about twice as long as the finished
-    picture alone, and memory for one.
-
-    Args:
-        painting: on the device of the brush.
-        height: pixels.
-        width: pixels.
-        frames: at most so many; fewer where there are not so many strokes. 1 is the finished painting alone.
+    Every frame paints its new strokes over the one before. There are at most `frames`, fewer where there are not so
+    many strokes; 1 is the finished painting alone.
 
     Yields:
-        uint8 (height, width, 3) on the device of the strokes, each a tensor of its own; the last one equals
-        `painting.render`.
-
-    Raises:
-        ValueError: frames below 1.
+        uint8 (height, width, 3) on the device of the strokes, each a tensor of its own.
     """
     if frames < 1:
         raise ValueError(f"a timelapse of {frames} frames")

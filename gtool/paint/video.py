@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gtool import console
-from gtool.io.photo import fitting
+from gtool.io.photo import Pixels, fitting
 from gtool.io.video import Frame, VideoInfo, open_video, write_video
 from gtool.paint.painter import Painter
 from gtool.strokes.brush import Brush
@@ -55,20 +55,16 @@ def paint_video(
     compare: bool = False,
     label: str = "",
 ) -> dict[str, Any]:
-    """Paint a video and write it, with its sound.
+    """Paint a video, of which `inspect_video` gave the info, and write it to .mp4 or .webm, with its sound.
 
     Args:
-        painter: paints every frame.
-        source: the video.
-        path: of what is written, .mp4 or .webm.
-        info: of `inspect_video(source)`.
         max_side: pixels of the longer side, at most.
         fps: frames a second; None keeps every frame with its own time.
         compare: also measure how near the frames come to those of the source.
         label: what to call it where progress is shown.
 
     Returns:
-        height, width, frames, fps, shots, the mean number of strokes of a frame, and how many of them are new; and l1.
+        width, height, frames, fps, shots, the mean number of strokes of a frame, and how many of them are new; and l1.
 
     Raises:
         GToolError: the video cannot be read or written.
@@ -76,10 +72,7 @@ def paint_video(
     rate = info.rate if fps is None else Fraction(fps).limit_denominator(1000)
     total = info.frames if fps is None else max(1, round(info.frames * rate / info.rate))
     width, height = fitting(info.width, info.height, max_side)
-    frame_painter: FramePainter | None = None
-    ground = painter.settings.ground
-    painting, pixels = None, np.empty((height, width, 3), np.uint8)
-    strokes, new_strokes, differences = list[int](), list[int](), list[float]()
+    counts, shots = list[tuple[int, int, float]](), 0
     began = time.perf_counter()
     with (
         open_video(source) as video,
@@ -90,38 +83,38 @@ def paint_video(
         frames: Iterable[Frame] = video.frames(max_side, written.copy)
         if fps is not None:
             frames = _at_rate(frames, rate, 1 / info.rate)
-        for frame in frames:
-            speed = len(strokes) / (time.perf_counter() - began)
-            update(len(strokes), total, f"{label}, {speed:.2f} frames/s")
-            if frame_painter is None:
-                settings = painter.settings_for(*frame.photo.size)
-                frame_painter = FramePainter(settings, painter.brush, painter.predictor)
-            if frame.photo.alpha is not None and ground is None:
-                ground = frame.photo.mean_color()
-            target = painter.target(
-                frame.photo.over(ground or (0.0, 0.0, 0.0)), frame_painter.settings.levels
-            )
-            before, painting = painting, frame_painter.paint(target)
-            if painting is not before:
-                pixels = replace(painting, aspect=width / height).render(height, width).cpu().numpy()
+        for frame, pixels, made in _painted_frames(painter, frames):
             written.add(pixels, frame.time)
-            strokes.append(len(painting))
-            new_strokes.append(frame_painter.new_strokes)
-            if compare:
-                difference = np.abs(frame.photo.pixels.astype(np.int16) - pixels)
-                differences.append(float(difference.mean()) / 255)
-    assert frame_painter is not None  # a video without frames is refused
-    count = len(strokes)
-    record: dict[str, Any] = {
-        "strokes": round(sum(strokes) / count),
-        "width": width,
-        "height": height,
-        "frames": count,
-    }
-    record |= {"shots": frame_painter.shots, "new_strokes": round(sum(new_strokes) / count)}
-    if compare:
-        record["l1"] = round(sum(differences) / count, 5)
-    return {**record, "fps": round(float(rate), 3)}
+            error = np.abs(frame.photo.pixels.astype(np.int16) - pixels).mean() / 255 if compare else 0.0
+            counts.append((made.strokes, made.new_strokes, float(error)))
+            shots = made.shots
+            speed = len(counts) / (time.perf_counter() - began)
+            update(len(counts), total, f"{label}, {speed:.2f} frames/s")
+    strokes, new_strokes, error = (sum(column) / len(counts) for column in zip(*counts, strict=True))
+    record: dict[str, Any] = {"strokes": round(strokes), "width": width, "height": height}
+    record |= {"frames": len(counts), "fps": round(float(rate), 3), "shots": shots}
+    record |= {"new_strokes": round(new_strokes)}
+    return record | {"l1": round(error, 5)} if compare else record
+
+
+def _painted_frames(
+    painter: Painter, frames: Iterable[Frame]
+) -> Iterator[tuple[Frame, Pixels, FramePainter]]:
+    """Yield every frame with its painting, uint8 (H, W, 3), and what painted it."""
+    made: FramePainter | None = None
+    painting: Painting | None = None
+    ground = painter.settings.ground
+    for frame in frames:
+        height, width = frame.photo.size
+        if made is None:
+            made = FramePainter(painter.settings_for(height, width), painter.brush, painter.predictor)
+        if frame.photo.alpha is not None and ground is None:
+            ground = frame.photo.mean_color()
+        target = painter.target(frame.photo.over(ground or (0.0, 0.0, 0.0)), made.settings.levels)
+        before, painting = painting, made.paint(target)
+        if painting is not before:
+            pixels = replace(painting, aspect=width / height).render(height, width).cpu().numpy()
+        yield frame, pixels, made
 
 
 def _tell_changes(
@@ -174,7 +167,7 @@ class FramePainter:
     def __init__(self, settings: PaintSettings, brush: Brush, predictor: Predictor | None) -> None:
         self.settings = settings
         self.shots = 0  # begun
-        self.new_strokes = 0  # in the last frame
+        self.strokes = self.new_strokes = 0  # in the last frame
         self._brush = brush
         self._predictor = predictor
         self._number = self._begun = 0  # of this frame and of the first of its shot
@@ -193,6 +186,7 @@ class FramePainter:
         else:
             self.new_strokes = 0
         self._shown = shown
+        self.strokes = len(shown.painting)
         return shown.painting
 
     def _begin(self, frame: Tensor, target: Tensor) -> _Shown:
@@ -235,13 +229,7 @@ class FramePainter:
     def _uncover(
         self, geometry: Tensor, goes: Tensor, loose: Tensor, size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        """Let hidden strokes go too, where they are loose, and find where all that go are missed.
-
-        Args:
-            geometry: (N, 5) in compared pixels.
-            goes: (N,) bool.
-            loose: (N,) bool, which may go.
-            size: h, w.
+        """Let hidden strokes (N, 5), in compared pixels, go too where they are loose: (N,) bool each.
 
         Returns:
             (N,) bool, what goes, and (h, w) bool, where it was visible.

@@ -37,15 +37,10 @@ MIN_INSIDE = 0.6  # share of a new stroke's ink that has to lie where the painti
 
 @dataclass(frozen=True)
 class Kept:
-    """What stays of an earlier painting of nearly the same image; the rest is painted anew.
+    """What stays of an earlier painting of nearly the same image; the rest is painted anew."""
 
-    strokes: those that stay, the underpainting among them; each comes in the pass that its level names, before
-        the new ones of that pass.
-    repaint: (1, H, W) in [0, 1], where new strokes may go.
-    """
-
-    strokes: Painting
-    repaint: Tensor
+    strokes: Painting  # each comes in the pass that its level names; the underpainting is among them
+    repaint: Tensor  # (1, H, W) in [0, 1], where new strokes may go
 
 
 @dataclass(frozen=True)
@@ -106,11 +101,11 @@ def passes(height: int, width: int, levels: int, patch_size: int = PATCH_SIZE) -
 
 @dataclass(frozen=True)
 class _Strokes:
-    """Strokes so far: geometry (n, 5) in pixels of the image, colours (n, 3), levels (n,) int64."""
+    """Strokes so far, in pixels of the image."""
 
-    geometry: Tensor
-    colors: Tensor
-    levels: Tensor
+    geometry: Tensor  # (n, 5)
+    colors: Tensor  # (n, 3)
+    levels: Tensor  # (n,) int64
 
     def add(self, geometry: Tensor, colors: Tensor, level: int) -> _Strokes:
         levels = torch.full((len(colors),), level, device=colors.device)
@@ -127,15 +122,10 @@ def paint(
     progress: Callable[[int, int], None] = lambda done, total: None,
     kept: Kept | None = None,
 ) -> Painting:
-    """Paint an image.
+    """Paint an image (3, H, W) in [0, 1] with a brush on its device.
 
-    Args:
-        image: (3, H, W) in [0, 1].
-        settings: how.
-        brush: on the device of the image.
-        predictor: proposes strokes; unused by the methods without a network.
-        progress: is told how many passes of how many are done.
-        kept: strokes to begin with; None starts from the bare ground.
+    predictor: unused by the methods without a network; progress: is told how many passes of how many are done;
+    kept: strokes to begin with, None starts from the bare ground.
     """
     _, height, width = image.shape
     longer = max(height, width)
@@ -185,15 +175,7 @@ def _paint_level(
 ) -> tuple[Tensor, Tensor]:
     """Find the strokes of one pass: geometry (n, 5) in pixels of the image and colours (n, 3).
 
-    Args:
-        image: (3, H, W).
-        settings: how to paint, with a ground.
-        brush: of all strokes.
-        predictor: as for `paint`.
-        level: of the pass.
-        strokes: of the passes before.
-        room: at most so many; None for no limit.
-        repaint: (1, h, w) in [0, 1], where strokes are wanted; None for everywhere.
+    strokes: of the passes before; room: how many more may come; repaint: (1, h, w) in [0, 1], where they are wanted.
     """
     target = level.resample(image)
     canvas = image.new_tensor(settings.ground).expand(*target.shape[1:], 3).contiguous()
@@ -213,8 +195,12 @@ def _paint_level(
         # What stays is as it should be: a stroke that covers it has that against it.
         target = torch.lerp(canvas.permute(2, 0, 1), target, repaint)
     targets, canvases = (level.patches(x)[numbers] for x in (target, canvas.permute(2, 0, 1)))
-    proposed, gain = propose(settings, brush, predictor, level.number, targets, canvases, numbers)
-    proposed, gain = _in_painting_order(level, numbers, proposed, gain)
+    shapes, gain = propose(settings, brush, predictor, level.number, targets, canvases, numbers)
+    corner = torch.stack([numbers % level.columns, numbers // level.columns], dim=-1).to(shapes)
+    proposed = to_pixels(shapes, level.patch_size)
+    proposed[..., :2] += level.patch_size * corner[:, None]
+    # First strokes of all patches before second ones: each level is blocked in before it is finished.
+    proposed, gain = proposed.transpose(0, 1).reshape(-1, 5), gain.T.reshape(-1)
     if not settings.keep_all:
         proposed, gain = proposed[gain > 0], gain[gain > 0]
     if repaint is not None:
@@ -224,18 +210,6 @@ def _paint_level(
         proposed = proposed[gain.topk(room).indices.sort().values]
     stayed, tints = _try(settings, brush, proposed, target, canvas)
     return level.to_image(proposed[stayed]), tints[stayed]
-
-
-def _in_painting_order(level: Level, numbers: Tensor, shapes: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
-    """Strokes (N, K, 5) of patches (N,) -> (N K, 5) in pixels of the level, and their gains.
-
-    First strokes of all patches come before second ones: each level is blocked in before it is finished.
-    """
-    size = level.patch_size
-    corner = torch.stack([numbers % level.columns, numbers // level.columns], dim=-1).to(shapes) * size
-    geometry = to_pixels(shapes, size)
-    geometry[..., :2] += corner[:, None]
-    return geometry.transpose(0, 1).reshape(-1, 5), gain.T.reshape(-1)
 
 
 def underpainting_cells(height: int, width: int) -> tuple[int, int]:
@@ -268,11 +242,7 @@ def _underpainting(image: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 def _try(
     settings: PaintSettings, brush: Brush, proposed: Tensor, target: Tensor, canvas: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Paint strokes (n, 5) onto a canvas (h, w, 3), in place, and leave out those that do not help.
-
-    Returns:
-        the numbers of those that stayed, and the colours (n, 3) of all.
-    """
+    """Paint strokes (n, 5) that help onto a canvas (h, w, 3), in place: numbers of those, colours (n, 3) of all."""
     height, width, _ = canvas.shape
     flat, wanted = canvas.view(-1, 3), target.permute(1, 2, 0).reshape(-1, 3).contiguous()
     stayed = torch.zeros(len(proposed), dtype=torch.bool, device=canvas.device)
@@ -280,14 +250,8 @@ def _try(
     for layer in layers(proposed, height, width):
         touched = touch(brush, proposed[layer], height, width)
         tints[layer] = tint = _tints(touched, wanted, len(layer))
-        stayed[layer] = composite(
-            flat,
-            touched,
-            tint,
-            opacity=settings.opacity,
-            target=None if settings.keep_all else wanted,
-            min_gain=MIN_GAIN,
-        )
+        judge = None if settings.keep_all else wanted
+        stayed[layer] = composite(flat, touched, tint, settings.opacity, judge, MIN_GAIN)
     return stayed.nonzero().squeeze(1), tints
 
 

@@ -25,19 +25,12 @@ CANDIDATES = 64  # random strokes that greedy search tries for each that it pain
 
 
 class Predictor(Protocol):
-    """A network that proposes strokes for patches."""
+    """A network that looks at patches of the image and of the canvas, (N, 3, R, R) in [0, 1] each.
 
-    def __call__(self, target: Tensor, canvas: Tensor, /) -> tuple[Tensor, Tensor]:
-        """Propose strokes.
+    It returns strokes (N, S, 5) in units of the patch, theta in units of pi, and logits (N, S) of being painted.
+    """
 
-        Args:
-            target: (N, 3, R, R) patches of the image in [0, 1].
-            canvas: (N, 3, R, R) what is painted there so far.
-
-        Returns:
-            strokes (N, S, 5) in units of the patch, theta in units of pi, and logits (N, S) of being painted.
-        """
-        ...
+    def __call__(self, target: Tensor, canvas: Tensor, /) -> tuple[Tensor, Tensor]: ...
 
 
 def propose(
@@ -49,16 +42,7 @@ def propose(
     canvases: Tensor,
     numbers: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Propose strokes for the patches of a level.
-
-    Args:
-        settings: how.
-        brush: on the device of the patches.
-        predictor: unused by the methods without a network.
-        level: number of the pass.
-        targets: (N, 3, R, R) in [0, 1].
-        canvases: (N, 3, R, R) in [0, 1].
-        numbers: (N,) of the patches in their level; random numbers depend on them alone.
+    """Propose strokes for patches (N, 3, R, R) of the image and of the canvas, numbered (N,) within their level.
 
     Returns:
         strokes (N, K, 5) in units of the patch, in painting order, and their gains (N, K); 0 is no gain.

@@ -63,48 +63,32 @@ def _marks(geometry: Tensor) -> _Marks:
     return _Marks(x, y, angle.cos(), angle.sin(), wide, high, fade)
 
 
-@dataclass(frozen=True)
-class _Texels:
-    """Where in the atlas each stroke's brush picture lies and how pixels step through it: (N,) each."""
-
-    left: Tensor
-    top: Tensor
-    size_x: Tensor
-    size_y: Tensor
-
-
-def _texels(brush: Brush, marks: _Marks) -> _Texels:
-    def level(length: Tensor) -> Tensor:
-        nearest = (length.detach() / SMALLEST).log2().round().long()
-        return nearest.clamp(0, len(brush.sizes) - 1)
-
-    across, along = level(marks.width), level(marks.height)
-    return _Texels(brush.corners[across], brush.corners[along], brush.sizes[across], brush.sizes[along])
+def _texels(brush: Brush, marks: _Marks) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Where in the atlas each stroke's brush picture lies, left and top, and its width and height: (N,) each."""
+    last = len(brush.sizes) - 1
+    across, along = (
+        (side.detach() / SMALLEST).log2().round().long().clamp(0, last)
+        for side in (marks.width, marks.height)
+    )
+    return brush.corners[across], brush.corners[along], brush.sizes[across], brush.sizes[along]
 
 
 def render(brush: Brush, geometry: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Draw each of N strokes on a window of its own.
-
-    Args:
-        brush: on the device of the strokes.
-        geometry: (N, 5) x, y, width, height in pixels of the window, theta in units of pi.
-        height: pixels of the window.
-        width: pixels of the window.
+    """Draw each of N strokes (N, 5), in pixels, on a window of its own of height x width pixels.
 
     Returns:
         mask and mask times shade, (N, height, width) each; differentiable in the geometry.
     """
     marks = _marks(geometry.float())
-    texels = _texels(brush, marks)
-    device = geometry.device
-    dx = torch.arange(width, device=device) + 0.5 - marks.x[:, None]  # (N, W)
-    dy = torch.arange(height, device=device) + 0.5 - marks.y[:, None]  # (N, H)
-    across, along = texels.size_x / marks.width, texels.size_y / marks.height
-    dx, dy = dx[:, None], dy[..., None]  # (N, 1, W), (N, H, 1)
-    tx = (across * marks.cosine)[:, None, None] * dx + (across * marks.sine)[:, None, None] * dy
-    ty = (along * marks.cosine)[:, None, None] * dy - (along * marks.sine)[:, None, None] * dx
-    tx = _within(tx, texels.left[:, None, None], texels.size_x[:, None, None])
-    ty = _within(ty, texels.top[:, None, None], texels.size_y[:, None, None])
+    left, top, size_x, size_y = (x[:, None, None] for x in _texels(brush, marks))  # (N, 1, 1)
+    wide, high, cosine, sine = (
+        x[:, None, None] for x in (marks.width, marks.height, marks.cosine, marks.sine)
+    )
+    dx = torch.arange(width, device=geometry.device) + 0.5 - marks.x[:, None, None]  # (N, 1, W)
+    dy = torch.arange(height, device=geometry.device)[:, None] + 0.5 - marks.y[:, None, None]  # (N, H, 1)
+    across, along = size_x / wide, size_y / high
+    tx = _within((across * cosine) * dx + (across * sine) * dy, left, size_x)
+    ty = _within((along * cosine) * dy - (along * sine) * dx, top, size_y)
     mask, shaded = _lookup(brush, tx, ty) * marks.fade[:, None, None]  # (N, H, W) each
     return mask, shaded
 
@@ -162,8 +146,8 @@ def touch(brush: Brush, geometry: Tensor, height: int, width: int) -> Touched:
     left, right = _row_span(marks, a, b, owner, dy)
     start = (left + marks.x[owner]).floor().clamp(0, width).long()
     length = ((right + marks.x[owner]).ceil().clamp(0, width).long() - start).clamp(min=0)
-    texels = _texels(brush, marks)
-    across, along = texels.size_x / marks.width, texels.size_y / marks.height
+    left, top, size_x, size_y = _texels(brush, marks)
+    across, along = size_x / marks.width, size_y / marks.height
     step_x, step_y = across * marks.cosine, -along * marks.sine  # texels a pixel to the right
     dx = start + 0.5 - marks.x[owner]
     tx = step_x[owner] * dx + (across * marks.sine)[owner] * dy
@@ -173,8 +157,7 @@ def touch(brush: Brush, geometry: Tensor, height: int, width: int) -> Touched:
     stroke = owner[line]
     tx = torch.addcmul(tx[line], column, step_x[stroke])
     ty = torch.addcmul(ty[line], column, step_y[stroke])
-    tx = _within(tx, texels.left[stroke], texels.size_x[stroke])
-    ty = _within(ty, texels.top[stroke], texels.size_y[stroke])
+    tx, ty = _within(tx, left[stroke], size_x[stroke]), _within(ty, top[stroke], size_y[stroke])
     mask, shaded = _lookup(brush, tx, ty) * marks.fade[stroke]
     return Touched((row * width + start)[line] + column, stroke, mask, shaded)
 
@@ -243,18 +226,13 @@ def composite(
     canvas: Tensor,
     touched: Touched,
     colors: Tensor,
-    *,
     opacity: float = 1.0,
     target: Tensor | None = None,
     min_gain: float = 0.0,
 ) -> Tensor:
-    """Paint one layer onto a canvas, in place.
+    """Paint N strokes that touch no common pixel, of colours (N, 3), onto a canvas (H W, 3) in [0, 1], in place.
 
     Args:
-        canvas: (H W, 3) in [0, 1].
-        touched: pixels of N strokes that touch no common pixel.
-        colors: (N, 3) in [0, 1].
-        opacity: of all of them.
         target: (H W, 3); strokes that do not bring the canvas closer to it are left out.
         min_gain: mean lowering of |canvas - target|, over the stroke's paint, that a stroke must reach.
 

@@ -50,8 +50,9 @@ def their_painting(checkout: Path, photo: Path, size: int) -> Callable[[], None]
 def our_painting(photo: Path, size: int, select: str, weights: Path | None) -> Callable[[], None]:
     """Return ours for a file; the network is loaded by the first call."""
     from gtool.io.photo import read_photo
+    from gtool.models.paint_transformer.proposals import load_predictor
     from gtool.paint.outputs import write_files
-    from gtool.paint.painter import Painter, level_for, open_painter
+    from gtool.paint.painter import Painter, level_for
     from gtool.paint.paths import PaintingFiles
     from gtool.runtime.device import make_compute
     from gtool.strokes.brush import load_brush
@@ -69,12 +70,12 @@ def our_painting(photo: Path, size: int, select: str, weights: Path | None) -> C
     def work() -> None:
         if not opened:
             compute = make_compute("cpu", "auto")
-            opened.append(open_painter(settings, detail, load_brush("flat"), compute, weights))
+            opened.append(Painter(settings, detail, load_brush("flat"), load_predictor(weights, compute)))
         read = read_photo(square, size)
         painting = opened[0].paint(read)
         assert int(painting.levels.max()) == deepest + 1  # and the shifted pass
         files = PaintingFiles(square, folder / "painted.jpg")
-        write_files(files, painting, read.size, frames=1, fps=1, photo=read)
+        write_files(files, painting, read.size, (1, 1.0), photo=read)
 
     return work
 

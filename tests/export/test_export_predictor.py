@@ -122,7 +122,7 @@ def test_released_weights_paint_as_their_network_does(select, capsys):
     compute = make_compute("cpu", "fp32")
     settings = PaintSettings(select=select)
     predictor = predictor_of(network.eval(), compute)
-    painter = Painter(settings, 0.5, load_brush("flat"), predictor, compute.device)
+    painter = Painter(settings, 0.5, load_brush("flat"), predictor)
     wanted, made = painter.paint(read_photo(Path("photo.png"), 2048)), load_strokes(Path("ours.json"))
     # Products of one matrix at two places of memory may differ in the last bit, and then a stroke may be left out.
     assert len(made) > 50

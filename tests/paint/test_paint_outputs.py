@@ -51,8 +51,8 @@ def test_a_painting_does_not_depend_on_the_others():
 
 def test_brush_and_network_are_loaded_once(monkeypatch):
     opened = []
-    real = painting_run.open_painter
-    monkeypatch.setattr(painting_run, "open_painter", lambda *given: opened.append(1) or real(*given))
+    real = painting_run.open_brush
+    monkeypatch.setattr(painting_run, "open_brush", lambda *given: opened.append(1) or real(*given))
     for number in range(3):
         draw_photo(f"all/{number}.png", number)
     assert paint("all") == 0
@@ -249,7 +249,7 @@ REFUSED = {
     "colour digits": (["photo.png", "--canvas-color", "#12345"], 2, "is no colour; write #rrggbb"),
     "method": (["photo.png", "--method", "gredy"], 2, "did you mean `greedy`?"),
     "select": (["photo.png", "--select", "best"], 2, "--select `best` does not exist"),
-    "precision": (["photo.png", "--precision", "fp8"], 2, "--precision `fp8` does not exist"),
+    "precision": (["photo.png", "--precision", "fp8"], 2, "precision `fp8` does not exist"),
     "device": (["photo.png", "--device", "gpu"], 1, "device `gpu` is unknown"),
     "weights without network": (["photo.png", "--method", "greedy", "--weights", "x"], 2, "--weights is for"),
     "select without network": (["photo.png", "--method", "random", "--select", "gain"], 2, "--select is for"),
