@@ -1,21 +1,18 @@
 """Gates of `gtool eval`: what a score must reach, or by how much it may fall behind a baseline.
 
 A name is a score (`fid`), a number beside its value (`rfd.ratio`), or one of a diagnostic (`reconstruction.psnr`).
-Gates are parsed before anything is scored; the verdicts become part of the record. Nothing heavy is imported here.
+Gates are parsed before anything is scored; verdicts.py judges them. Nothing heavy is imported here.
 """
 
 from __future__ import annotations
 
 import math
-import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from gtool import console
-from gtool.errors import DataError, RecipeError, did_you_mean
-from gtool.metrics.features.weights import are_same_weights
+from gtool.errors import RecipeError, did_you_mean
 from gtool.metrics.registry import SCORES
 
 # Diagnostics of models -> their help.
@@ -29,7 +26,6 @@ RECONSTRUCTION = ("psnr", "ssim", "l1", "rfd", "rfd_ratio", "codes_used", "perpl
 HIGHER = {score.name for score in SCORES.values() if score.higher_is_better}
 HIGHER_IN_DIAGNOSTICS = HIGHER | {"codes_used", "perplexity", "pixels", "mean_iou", "attention", "margin"}
 LEVELS = ("error", "warn")
-Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -122,144 +118,3 @@ def is_better_higher(name: str) -> bool:
     """Say whether more is better of a score (`fid`), or of a number in a diagnostic (`reconstruction.psnr`)."""
     name = name.removesuffix(".value")
     return name.rpartition(".")[2] in HIGHER_IN_DIAGNOSTICS if "." in name else name in HIGHER
-
-
-# Records.
-
-
-def numbers_of(record: Record) -> dict[str, float]:
-    """Return the numbers of a record by the names that gates use; NaN is a number here."""
-    found: dict[str, float] = {}
-
-    def add(name: str, value: Any) -> None:
-        if isinstance(value, Mapping):
-            for key, inner in value.items():
-                add(name if key == "value" else f"{name}.{key}", inner)
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            found[name] = float(value)
-
-    for name, value in (*record.get("metrics", {}).items(), *record.items()):
-        if name in DIAGNOSTICS or name in record.get("metrics", {}):
-            add(name, value)
-    return found
-
-
-def find_number(record: Record, name: str) -> float | None:
-    """Return a number of a record by its name, or None."""
-    return numbers_of(record).get(name.removesuffix(".value"))
-
-
-def _entry(record: Record, name: str) -> Record:
-    """Return what a record says of a score or a diagnostic."""
-    head = name.split(".")[0]
-    found = record.get("metrics", {}).get(head, record.get(head))
-    return found if isinstance(found, Mapping) else {}
-
-
-def why_apart(record: Record, baseline: Record, name: str) -> str | None:
-    """Say why a number and the baseline's cannot be compared; None when they can.
-
-    They can when protocol, weights of the metric and content of the reference are the same; seeds may differ. What a
-    record does not say of weights and content is passed over.
-    """
-    ours, theirs = _entry(record, name), _entry(baseline, name)
-    protocol = ours.get("protocol")
-    if protocol != theirs.get("protocol"):
-        there = f"in the baseline by {theirs.get('protocol')}"
-        return f"{name} was measured by {protocol} and {there}, which are not comparable"
-    pairs = [("with weights", ours.get("weights"), theirs.get("weights"), are_same_weights)]
-    totals = [((one.get("images") or {}).get("real") or {}).get("chosen_from") for one in (record, baseline)]
-    chosen_apart = totals[0] and totals[0] == totals[1] and record.get("seed") != baseline.get("seed")
-    if not chosen_apart and name.split(".")[0] not in DIAGNOSTICS:
-        contents = (
-            found.get("reference", (one.get("reference") or {}).get("fingerprint"))
-            for found, one in ((ours, record), (theirs, baseline))
-        )
-        pairs.append(("against a reference of content", *contents, operator.eq))
-    for what, mine, other, agree in pairs:
-        if mine and other and not agree(mine, other):
-            there = f"in the baseline by the same {what} {other[:12]}"
-            return (
-                f"{name} was measured by {protocol} {what} {mine[:12]} and {there}, which are not comparable"
-            )
-    return None
-
-
-def comparable_part(record: Record, earlier: Record) -> dict[str, Any]:
-    """Return an earlier record with those of its metrics alone that can be compared with this record's."""
-    metrics = {
-        name: found
-        for name, found in earlier.get("metrics", {}).items()
-        if name in record.get("metrics", {}) and why_apart(record, earlier, name) is None
-    }
-    return {**earlier, "metrics": metrics}
-
-
-# Verdicts.
-
-
-def judge(gates: Sequence[Gate], record: dict[str, Any], baseline: Record | None) -> list[str]:
-    """Add to a record what became of its gates and what the baseline had; return why numbers are not comparable.
-
-    Each metric that the baseline has by the same protocol gets `baseline` and `delta`; a gate whose numbers cannot be
-    compared, or is not there, or is NaN, is not passed.
-    """
-    record["gates"] = [_verdict(gate, record, baseline) for gate in gates]
-    if baseline is None:
-        return []
-    apart, metrics, before = [], record.get("metrics", {}), numbers_of(baseline)
-    for name in [name for name in metrics if name in before]:
-        if reason := why_apart(record, baseline, name):
-            apart.append(reason)
-        else:
-            metrics[name] |= {"baseline": before[name], "delta": metrics[name]["value"] - before[name]}
-    if wanted := dict.fromkeys(gate.metric for gate in gates if gate.kind == "max_regress"):
-        return [reason for name in wanted if (reason := why_apart(record, baseline, name))]
-    if not apart and not any("baseline" in found for found in metrics.values()):
-        return ["the baseline has no metric that was measured now"]
-    return apart
-
-
-def _verdict(gate: Gate, record: Record, baseline: Record | None) -> dict[str, Any]:
-    value, limit = find_number(record, gate.metric), gate.bound
-    verdict: dict[str, Any] = {"metric": gate.metric, "kind": gate.kind, "level": gate.level}
-    from_below = gate.kind == "min"
-    comparable = True
-    if gate.kind == "max_regress":
-        assert baseline is not None
-        from_below, before = is_better_higher(gate.metric), find_number(baseline, gate.metric)
-        comparable = before is not None and why_apart(record, baseline, gate.metric) is None
-        if before is not None and comparable:
-            allowed = abs(before) * gate.bound if gate.is_relative else gate.bound
-            limit = before - allowed if from_below else before + allowed
-            verdict |= {"baseline": before, "delta": None if value is None else value - before}
-        verdict["allowed"] = gate.typed.partition(":")[0].partition("=")[2]
-    passed = value is not None and comparable and (value >= limit if from_below else value <= limit)
-    return verdict | {
-        "needs": "at least" if from_below else "at most",
-        "limit": limit if comparable else None,
-        "value": value,
-        "passed": passed,
-    }
-
-
-def require_measured(gates: Sequence[Gate], record: Record) -> None:
-    """Raise DataError for a gate whose number the record does not have."""
-    known = numbers_of(record)
-    for gate in gates:
-        if gate.metric.removesuffix(".value") not in known:
-            raise DataError(
-                f"{gate.flag}: {gate.metric} was not measured{did_you_mean(gate.metric, list(known))}"
-            )
-
-
-def require_comparable(where: object, baseline: Record, gates: Sequence[Gate]) -> None:
-    """Raise DataError where a baseline has no number that a gate compares with."""
-    for gate in gates:
-        if gate.kind == "max_regress" and find_number(baseline, gate.metric) is None:
-            raise DataError(f"{where}: has no {gate.metric}, which {gate.flag} compares with")
-
-
-def failures(record: Record, level: str = "error") -> list[Record]:
-    """Return the verdicts of a level that were not passed."""
-    return [gate for gate in record.get("gates", ()) if gate["level"] == level and not gate["passed"]]

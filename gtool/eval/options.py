@@ -9,9 +9,10 @@ from pathlib import Path
 from gtool import console
 from gtool.data.names import ARCHIVES, find_dataset
 from gtool.errors import CheckpointError, RecipeError, did_you_mean
-from gtool.eval.gates import DIAGNOSTICS, Gate, require_comparable
+from gtool.eval.gates import DIAGNOSTICS, Gate
 from gtool.eval.report.files import SUFFIXES
 from gtool.eval.report.record import read_baseline
+from gtool.eval.verdicts import require_comparable
 from gtool.io import run_folder
 from gtool.metrics.features.published import check_statistics, is_statistics
 from gtool.metrics.registry import METRICS, metrics_of

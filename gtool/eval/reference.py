@@ -1,8 +1,8 @@
-"""References without images: means and covariances in files, opened and written."""
+"""References without images: means and covariances of Inception features in files."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from gtool import console
@@ -13,42 +13,8 @@ from gtool.metrics.features.weights import WeightsFile, are_same_weights
 from gtool.metrics.statistics import Statistics, find_published, read_statistics
 
 
-@dataclass(frozen=True)
-class StatisticsReference:
-    """A reference of which the mean and covariance of Inception features are known, and nothing else."""
-
-    name: str  # as in protocol strings
-    key: dict[str, str | int]
-    statistics: Statistics
-    only_published: bool  # its network is the published one
-
-    @property
-    def features(self) -> Features:
-        """Moments alone; their count is that of the images, 0 where nobody says."""
-        return self.statistics.features
-
-    def require(self, weights: WeightsFile, dtype: str) -> None:
-        """Refuse features of another network.
-
-        Raises:
-            RecipeError: these statistics were made with other weights, or in another precision.
-        """
-        made = self.statistics.weights
-        if (made is not None and not are_same_weights(made, weights.sha256)) or (
-            self.only_published and not weights.is_published
-        ):
-            raise RecipeError(
-                f"--reference {self.name}: made with other Inception weights than {weights.path}, "
-                "so the two cannot be compared"
-            )
-        if (self.statistics.dtype or dtype) != dtype:
-            raise RecipeError(
-                f"--reference {self.name}: made from {self.statistics.dtype} features, not {dtype}"
-            )
-
-
-def open_statistics(spec: str, mode: str) -> StatisticsReference:
-    """Open the statistics that `--reference` means: an .npz file, or `clean-fid:NAME`.
+def open_statistics(spec: str, mode: str) -> Statistics:
+    """Open the statistics that `--reference` means: an .npz file, or `clean-fid:NAME`; they have a name then.
 
     Raises:
         RecipeError: another mode than that of the statistics.
@@ -63,8 +29,17 @@ def open_statistics(spec: str, mode: str) -> StatisticsReference:
         raise RecipeError(f"--reference {spec}: made by --mode {found.mode}, which --mode {mode} is not")
     if is_named:
         features = Features(PUBLISHED[spec].count, None, found.features.moments)
-        found = Statistics(features, found.sha256, found.mode)
-    name = spec if is_named else found.name or f"{path.stem}@{found.sha256[:8]}"
-    source = found.fingerprint or found.sha256[:24]
-    key: dict[str, str | int] = {"source": source, "resolution": 0, "statistics": found.sha256}
-    return StatisticsReference(name, key, found, is_named)
+        return Statistics(features, found.sha256, found.mode, name=spec)
+    return replace(found, name=found.name or f"{path.stem}@{found.sha256[:8]}")
+
+
+def require_same_network(real: Statistics, weights: WeightsFile, dtype: str) -> None:
+    """Raise RecipeError for statistics that were made with other weights, or in another precision."""
+    is_other = real.weights is not None and not are_same_weights(real.weights, weights.sha256)
+    if is_other or (str(real.name).startswith(PREFIX) and not weights.is_published):
+        raise RecipeError(
+            f"--reference {real.name}: made with other Inception weights than {weights.path}, "
+            "so the two cannot be compared"
+        )
+    if (real.dtype or dtype) != dtype:
+        raise RecipeError(f"--reference {real.name}: made from {real.dtype} features, not {dtype}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from gtool import __version__, console
 from gtool.errors import CheckpointError, DataError, GateError, RecipeError
-from gtool.eval import gates
+from gtool.eval import verdicts
 from gtool.eval.diagnostics import attention, map_agreement, reconstruction
 from gtool.eval.image_sets import ImageSet, ImageSpec, open_generated, open_stored, spec_of_training
 from gtool.eval.options import EvalOptions, find_target
@@ -282,8 +282,8 @@ def finish(
     if options.baseline is not None:
         baseline = records.read_baseline(options.baseline)
         record["baseline"] = str(options.baseline)
-    incomparable = gates.judge(options.gates, record, baseline)
-    before = [gates.comparable_part(record, one) for one in records.history(weights)]
+    incomparable = verdicts.judge(options.gates, record, baseline)
+    before = [verdicts.comparable_part(record, one) for one in records.history(weights)]
     records.keep(record, weights)
     if options.as_json:
         console.result_json(records.plain(record))
@@ -305,10 +305,10 @@ def finish(
         raise CheckpointError("; ".join(unwritten))
     if incomparable:
         raise DataError("; ".join(incomparable))
-    gates.require_measured(options.gates, record)
-    for gate in gates.failures(record, "warn"):
+    verdicts.require_measured(options.gates, record)
+    for gate in verdicts.failures(record, "warn"):
         console.warning(tables.missed(gate))
-    if failed := gates.failures(record):
+    if failed := verdicts.failures(record):
         count = f"{len(failed)} of {len(record['gates'])} gates not met"
         text = f"{count}: {'; '.join(tables.missed(gate) for gate in failed)}"
         if not options.exit_zero:

@@ -18,19 +18,20 @@ from torch import Tensor
 from gtool import console
 from gtool.errors import CheckpointError, GToolError
 from gtool.eval.image_sets import ImageSet, StoredImages, one_size
-from gtool.eval.reference import StatisticsReference
+from gtool.eval.reference import require_same_network
 from gtool.metrics.features.clip import ClipExtractor, load_clip
 from gtool.metrics.features.collector import FeatureCollector, Features
 from gtool.metrics.features.inception import Dtype, InceptionExtractor, load_inception, logits_of
 from gtool.metrics.features.weights import CLIP, INCEPTION, WeightsFile, find_weights
 from gtool.metrics.reference import reference_features
 from gtool.metrics.registry import METRIC_OF, METRICS, SCORES, Metric
+from gtool.metrics.statistics import Statistics
 from gtool.metrics.weight_free import WeightFreeScorer
 from gtool.runtime.device import Compute
 from gtool.runtime.precision import has_fast_bf16
 
 Record = dict[str, Any]
-Reference = StoredImages | StatisticsReference
+Reference = StoredImages | Statistics
 
 
 @dataclass(frozen=True)
@@ -175,8 +176,8 @@ def reference_of(
     Raises:
         RecipeError: statistics that were made with another network.
     """
-    if isinstance(real, StatisticsReference):
-        real.require(network.weights, network.extractor.dtype)
+    if isinstance(real, Statistics):
+        require_same_network(real, network.weights, network.extractor.dtype)
         return real.features
     collector = FeatureCollector(keep_rows=need_rows)
     title = f"{network.weights.network.title} features of {real.name}"

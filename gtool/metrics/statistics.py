@@ -43,6 +43,11 @@ class Statistics:
     fingerprint: str | None = None
     dtype: str | None = None
 
+    @property
+    def key(self) -> dict[str, str | int]:
+        """What records say of the reference."""
+        return {"source": self.fingerprint or self.sha256[:24], "resolution": 0}
+
 
 def find_published(name: str, mode: str) -> Path:
     """Return the file of clean-fid's statistics: of our cache, of the folder that clean-fid keeps them in, or new.

@@ -15,10 +15,10 @@ from typing import Any
 
 from gtool import console
 from gtool.errors import CheckpointError
-from gtool.eval.gates import failures, find_number
 from gtool.eval.report.junit import junit
 from gtool.eval.report.record import append_line, plain, shown
 from gtool.eval.report.table import markdown, missed
+from gtool.eval.verdicts import failures, find_number
 from gtool.io.files import atomic_write
 
 Record = Mapping[str, Any]

@@ -7,7 +7,7 @@ among the real images, so that means of colour do not outweigh shape. N images, 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
@@ -30,22 +30,15 @@ BATCH = 16
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A generated image (H, W, 3), the real image nearest to it, and how far apart they are."""
-
-    generated: Pixels
-    real: Pixels | None = None
-    distance: float | None = None
-
-
-@dataclass(frozen=True)
 class Preview:
-    """What a page shows of images; points are (N, 2), `shares` the variance along both directions.
+    """What a page shows of images.
 
+    pairs: a generated image (H, W, 3), the real one nearest to it, and their distance; None where nothing is real.
+    real_points, generated_points: features (N, 2) along two directions; `shares` of the variance are along them.
     real_distance: from a real image to the one nearest to it, the median.
     """
 
-    pairs: list[Pair] = field(default_factory=list)
+    pairs: list[tuple[Pixels, Pixels | None, float | None]]
     real_distance: float = 0.0
     real_points: NDArray[np.float64] | None = None
     generated_points: NDArray[np.float64] | None = None
@@ -84,7 +77,7 @@ class ImageSampler:
             return None
         pictures = list(self._pictures.values())
         if real is None or real.count < 2:
-            return Preview([Pair(picture) for picture in pictures])
+            return Preview([(picture, None, None) for picture in pictures])
         real = real.subset(_evenly(real.count, NUM_REAL))
         with console.progress("real images for the page") as update:
             small: list[Tensor] = []
@@ -101,7 +94,7 @@ class ImageSampler:
         partners = [_picture(image) for batches in chosen for image in chain.from_iterable(batches)]
         between_real = torch.cdist(real_rows, real_rows).fill_diagonal_(torch.inf).min(1).values
         points, other_points, shares = _project(real_rows, fake_rows)
-        pairs = map(Pair, pictures, partners, distances.tolist())
+        pairs = zip(pictures, partners, distances.tolist(), strict=True)
         return Preview(list(pairs), float(between_real.median()), points, other_points, shares)
 
 
