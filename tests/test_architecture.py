@@ -47,12 +47,6 @@ CIRCLES_LEFT = {
     "gtool.data.files",
     "gtool.data.open",
     "gtool.data.tables",
-    "gtool.models.gansformer.config",
-    "gtool.models.gansformer.flops",
-    "gtool.models.transgan.config",
-    "gtool.models.transgan.flops",
-    "gtool.models.vqgan.config",
-    "gtool.models.vqgan.flops",
     "gtool.sample.prior",
     "gtool.sample.prior_film",
     "gtool.sample.prior_sheet",
@@ -67,12 +61,8 @@ LATE_LEFT = {
     "gtool.data.label_text",
     "gtool.data.open",
     "gtool.errors",
-    "gtool.export.run",
-    "gtool.losses.strokes",
     "gtool.metrics.segmentation_agreement",
     "gtool.metrics.segmenter",
-    "gtool.models.gansformer.config",
-    "gtool.models.gansformer.released",
     "gtool.models.prior.orders",
     "gtool.runtime.device",
     "gtool.strokes.brush",
@@ -81,15 +71,11 @@ LATE_LEFT = {
 }
 TWICE_LEFT = {
     "gtool.metrics.features.Published",
-    "gtool.models.transgan.DiscriminatorStage",
-    "gtool.models.transgan.GeneratorStage",
 }
 REQUESTS_LEFT = {
-    "gtool.cli.export",
     "gtool.cli.paint",
     "gtool.cli.sample",
     "gtool.cli.train",
-    "gtool.export.run",
 }
 MODELS_LEFT = {
     "gtool.sample.options",

@@ -31,7 +31,7 @@ def export(
     target: Annotated[
         str | None, typer.Argument(help="A run, weights, or a hub id; the newest run when left out.")
     ] = None,
-    kind: Annotated[
+    file_format: Annotated[
         str | None, typer.Option("--format", help="`safetensors`, `onnx` or `pt2`; default as -o ends.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write.")] = None,
@@ -42,7 +42,10 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a trained network as one file for other programs, and check the file by running it."""
-    from gtool.export.run import Request
-    from gtool.export.run import export as run_export
+    from gtool.export.options import ExportOptions, check
 
-    run_export(Request(target=target, kind=kind, out=out, source=source, as_json=as_json))
+    options = ExportOptions(target=target, file_format=file_format, out=out, source=source, as_json=as_json)
+    files = check(options)
+    from gtool.export.run import run
+
+    run(options, files)

@@ -76,7 +76,7 @@ def _explain(section: type[BaseModel], invalid: ValidationError, prefix: str) ->
     return f"`{key}` = {first['input']!r}: {message}" if parts and first["type"] != "value_error" else message
 
 
-def first_reason(bad: ValueError) -> str:
+def first_reason(bad: Exception) -> str:
     """Return in one line why values were refused."""
     if not isinstance(bad, ValidationError):
         return str(bad)

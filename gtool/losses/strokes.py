@@ -12,7 +12,6 @@ Axis letters: N patches, S proposals, G given strokes, P pixels, K strokes paint
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,41 +59,6 @@ def parameter_distance(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Return the L1 distance over (x, y, width, height), and that of the angles weighted by b's elongation: (...)."""
     sides = (a[..., :4] - b[..., :4]).abs().sum(-1)
     return sides, angle_distance(a[..., 4], b[..., 4]) * elongation(b)
-
-
-@torch.no_grad()
-def match(
-    proposed: Tensor, logits: Tensor, given: Tensor, valid: Tensor, *, wasserstein_weight: float = 2.0
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Pair every valid given stroke with a proposal of its patch so that the total cost is least.
-
-    Args:
-        proposed: (N, S, 5).
-        logits: (N, S).
-        given: (N, G, 5) with G <= S.
-        valid: (N, G) bool.
-        wasserstein_weight: of the Wasserstein distance beside L1, the angle and 1 - probability.
-
-    Returns:
-        patch, proposal and given stroke of every pair, (pairs,) each.
-    """
-    from scipy.optimize import linear_sum_assignment
-
-    a, b = proposed[:, :, None], given[:, None]  # (N, S, G) below
-    sides, angles = parameter_distance(a, b)
-    cost = sides + angles + wasserstein_weight * wasserstein(a, b) + 1 - logits.sigmoid()[..., None]
-    # One copy for the batch: the solver runs on the host.
-    costs, valids = cost.float().cpu().numpy(), valid.cpu().numpy()
-    patches, proposals, strokes = [], [], []
-    for patch, (table, keep) in enumerate(zip(costs, valids, strict=True)):
-        columns = np.flatnonzero(keep)
-        rows, found = linear_sum_assignment(table[:, columns])
-        patches.append(np.full(len(rows), patch))
-        proposals.append(rows)
-        strokes.append(columns[found])
-    pairs = (np.concatenate(part).astype(np.int64) for part in (patches, proposals, strokes))
-    one, two, three = (torch.from_numpy(part).to(proposed.device) for part in pairs)
-    return one, two, three
 
 
 def mean_color(mask: Tensor, target: Tensor) -> Tensor:

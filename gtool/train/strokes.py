@@ -25,6 +25,7 @@ from gtool.data.held_out import open_images
 from gtool.errors import RecipeError
 from gtool.io.run_folder import RunFolder
 from gtool.losses import strokes as losses
+from gtool.losses.matching import match
 from gtool.models.paint_transformer.config import PATCH
 from gtool.models.paint_transformer.network import Proposals
 from gtool.models.paint_transformer.proposals import predictor_of
@@ -157,7 +158,7 @@ def _supervised_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of proposals against the strokes that the patch was made of."""
     weights, shape_params = state.recipe.strokes, proposals.shape_params
-    patch, place, number = losses.match(shape_params, proposals.logits, known.strokes, known.valid)
+    patch, place, number = match(shape_params, proposals.logits, known.strokes, known.valid)
     mine, given = shape_params[patch, place], known.strokes[patch, number]
     sides, angle = losses.parameter_distance(mine, given)
     apart = losses.wasserstein(mine, given)

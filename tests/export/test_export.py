@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from gtool.cli import run
-from gtool.export import onnx as exporting
-from gtool.export import run as command
+from gtool.export import options, pt2
 from gtool.models.generate import load_model
 from gtool.runtime.torch_random import hashed_normal
 
@@ -74,7 +73,7 @@ def test_pt2_makes_the_images_of_torch_at_any_batch(tiny_weights):
 
 
 def test_a_file_that_differs_from_torch_is_not_left_behind(tiny_weights, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(exporting, "_load_pt2", lambda path: lambda z: (torch.zeros(len(z[0]), 3, 16, 16),))
+    monkeypatch.setattr(pt2, "load", lambda path: lambda z: (torch.zeros(len(z[0]), 3, 16, 16),))
     (tmp_path / "out").mkdir()
     assert export(tiny_weights, "-o", "out/tiny.pt2") == 1
     assert "not written: the exported file differs from torch by" in capsys.readouterr().err
@@ -82,7 +81,7 @@ def test_a_file_that_differs_from_torch_is_not_left_behind(tiny_weights, tmp_pat
 
 
 def test_missing_onnx_packages_are_answered_with_their_command(tiny_weights, monkeypatch, capsys):
-    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    monkeypatch.setattr(options, "find_spec", lambda name: None)
     assert export(tiny_weights, "--format", "onnx") == 1
     message = 'error: --format onnx needs onnx, onnxscript, onnxruntime; run `pip install "gtool[onnx]"`\n'
     assert capsys.readouterr().err == message

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gtool.cli import run
-from gtool.export import onnx as exporting
+from gtool.export.parts import without_turns
 from gtool.io.photo import read_photo
 from gtool.models.paint_transformer.config import PaintTransformerConfig
 from gtool.models.paint_transformer.network import ReleasedPredictor
@@ -86,7 +86,7 @@ def test_a_copy_paints_the_same(capsys):
 
 def test_a_turn_that_is_rounded_the_other_way_is_no_error():
     just_below, zero = (torch.tensor([[[0.5, 0.5, 0.2, 0.2, theta]]]) for theta in (1 - 1e-7, 0.0))
-    one, other = (exporting._without_turns((x, torch.zeros(1, 1))) for x in (just_below, zero))
+    one, other = (without_turns((x, torch.zeros(1, 1))) for x in (just_below, zero))
     assert max(float((a - b).abs().max()) for a, b in zip(one, other, strict=True)) < 1e-5
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gtool.cli import run
-from gtool.export import onnx as exporting
+from gtool.export import pt2
 from gtool.models.generate import load_model
 from tests.helpers.tiny import save_prior, save_tokenizer
 from tests.helpers.vqgans import pictures
@@ -96,14 +96,14 @@ def test_shared_weights_of_a_prior_sample_the_same_anywhere(prior, capsys):
 
 
 def test_no_part_is_left_when_another_proves_wrong(tokenizer, monkeypatch, capsys):
-    load = exporting._load_pt2
+    load = pt2.load
 
     def wrong(path):
         if "encoder" in str(path):
             return load(path)
         return lambda codes: (torch.zeros(len(codes[0]), 3, 16, 16),)
 
-    monkeypatch.setattr(exporting, "_load_pt2", wrong)
+    monkeypatch.setattr(pt2, "load", wrong)
     assert export("vq.safetensors", "--format", "pt2") == 1
     assert "vq-decoder.pt2: not written: the exported file differs" in capsys.readouterr().err
     assert list(Path().glob("*.pt2")) == []

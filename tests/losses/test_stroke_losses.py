@@ -7,10 +7,10 @@ import itertools
 import pytest
 import torch
 
+from gtool.losses.matching import match
 from gtool.losses.strokes import (
     angle_distance,
     covariance,
-    match,
     mean_color,
     paint_in_turn,
     parameter_distance,

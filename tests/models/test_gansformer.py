@@ -11,7 +11,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from gtool.export import onnx as exporting
+from gtool.export.files import write_and_check
+from gtool.export.parts import of_generator
 from gtool.models.gansformer.config import GANsformerConfig
 from gtool.models.gansformer.network import Discriminator, Generator, build
 from gtool.models.gansformer.released import rename_discriminator, rename_released
@@ -403,10 +404,10 @@ def test_exported_files_make_the_images_of_torch(attention, kind, tmp_path):
         pytest.importorskip("onnxruntime")
     generator = generator_of(attention=attention, synthesis={"heads": 2}).requires_grad_(False)
     meta = {"model": "gansformer", "config": generator.config.model_dump(mode="json")}
-    exportable = exporting.of_generator(generator, meta)
+    exportable = of_generator(generator, meta)["generator"]
     shape = "(N, 4, 8)" if attention != "none" else "(N, 1, 24)"
     assert exportable.description["input"].startswith(f"z {shape} float32")
-    assert exporting.export(exportable, tmp_path / f"file.{kind}", kind) < 1e-4
+    assert write_and_check(exportable, tmp_path / f"file.{kind}", kind) < 1e-4
 
 
 # Configs.

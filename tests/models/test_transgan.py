@@ -16,7 +16,8 @@ from torch import nn
 from gtool.errors import CheckpointError
 from gtool.models.transgan import network as transgan
 from gtool.models.transgan.config import PRESETS, RESOLUTIONS, TransGANConfig
-from gtool.models.transgan.network import Discriminator, Generator, build, read_released, rename_released
+from gtool.models.transgan.network import Discriminator, Generator, build
+from gtool.models.transgan.released import read_released, rename_released
 from tests.helpers.transgan_formula import formula_noise, formula_tensor, formula_weights, summary
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -17,7 +17,7 @@ from gtool.errors import CheckpointError
 from gtool.io.weights import load_weights
 from gtool.models.vqgan.network import Tokenizer
 from gtool.models.vqgan.released import (
-    is_tokenizer,
+    is_of_this_model,
     read_file,
     rename_discriminator,
     rename_released,
@@ -125,8 +125,8 @@ def test_a_file_of_tensors_alone_is_read():
 def test_a_tokenizer_inside_another_file_is_found_by_its_prefix():
     tensors = {f"first_stage_model.{name}": value for name, value in released().items()}
     whole = tensors | {"transformer.tok_emb.weight": torch.zeros(2, 2)}
-    assert not is_tokenizer(whole)
-    assert is_tokenizer(released())
+    assert not is_of_this_model(whole)
+    assert is_of_this_model(released())
     config, renamed = tokenizer_from(whole, "first_stage_model.")
     expected, others = rename_released(released())
     assert config == expected

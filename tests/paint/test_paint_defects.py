@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gtool.losses.strokes import match
+from gtool.losses.matching import match
 from gtool.models.paint_transformer.config import PaintTransformerConfig
 from gtool.models.paint_transformer.network import ReleasedPredictor
 from gtool.strokes.brush import load_brush

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from gtool.errors import CheckpointError, RecipeError
-from gtool.export import onnx as exporting
+from gtool.export.files import write_and_check
+from gtool.export.parts import of_generator
 from gtool.models import registry
 from gtool.models.generate import generate, latents
 from gtool.sample.latents import interpolate
@@ -115,9 +116,9 @@ def test_exported_files_take_latents_of_components(kind, tmp_path):
     if kind == "onnx":
         pytest.importorskip("onnxruntime")
     meta = {"model": "transgan", "config": {"resolution": components.RESOLUTION}}
-    exportable = exporting.of_generator(Exported(), meta)
+    exportable = of_generator(Exported(), meta)["generator"]
     assert exportable.description["input"].startswith(f"z (N, {COMPONENTS}, {WIDTH}) float32")
-    assert exporting.export(exportable, tmp_path / f"file.{kind}", kind) < 1e-4
+    assert write_and_check(exportable, tmp_path / f"file.{kind}", kind) < 1e-4
 
 
 class Exported(components.Generator):

@@ -6,12 +6,9 @@ learned centroids (`attention = "centroid"` brings them back).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-if TYPE_CHECKING:
-    from gtool.nn.bipartite import AttentionSettings
 
 Count = Annotated[int, Field(ge=1)]
 Width = Annotated[int, Field(ge=1, le=4096)]
@@ -175,27 +172,6 @@ class GANsformerConfig(Section):
     def discriminator_channels(self, side: int) -> int:
         """Channels of the discriminator at a side."""
         return min(max(1, self.discriminator.channel_base // side), self.discriminator.channel_max)
-
-    def attention_settings(self) -> AttentionSettings:
-        """Return what the attention layers share; imports torch."""
-        from gtool.nn.bipartite import AttentionSettings
-
-        if self.attention == "none":
-            raise ValueError("a model without attention has no settings of it")
-        synthesis = self.synthesis
-        return AttentionSettings(
-            kind=self.attention,
-            heads=synthesis.heads,
-            iterations=synthesis.iterations,
-            integration=synthesis.integration,
-            norm=synthesis.norm,
-            gather=synthesis.gather,
-            component_positions=synthesis.component_positions,
-            gate_components=synthesis.gate_components,
-            gate_pixels=synthesis.gate_pixels,
-            dropout=synthesis.dropout,
-            gain=synthesis.attention_gain,
-        )
 
     def at_resolution(self, resolution: int) -> GANsformerConfig:
         """Return the same kind of networks for another resolution.

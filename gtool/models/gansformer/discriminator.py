@@ -18,6 +18,7 @@ from gtool.models.gansformer.config import SMALLEST, GANsformerConfig
 from gtool.nn.equalized import Convolution, EqualizedLinear, activate
 from gtool.nn.grid_encoding import GridEncoding
 from gtool.nn.precision import without_autocast
+from gtool.nn.ranges import ramp
 
 HALF = math.sqrt(0.5)
 SPREAD_EPS = 1e-8
@@ -121,7 +122,7 @@ class Discriminator(nn.Module):
 
     def example_inputs(self) -> tuple[Tensor]:
         """Return one image."""
-        return (self.logit.weight.new_zeros(1, 3, self.resolution, self.resolution),)
+        return (ramp(self.logit.weight, 3, self.resolution, self.resolution),)
 
     def _scores(self, components: Tensor, group: int) -> Tensor:
         """One number for each component: (N, k, d) -> (N, k)."""

@@ -30,6 +30,7 @@ from gtool.nn.bipartite import AttentionSettings, BipartiteAttention
 from gtool.nn.equalized import SLOPE, Convolution, EqualizedLinear, LowPass, ModulatedConvolution, activate
 from gtool.nn.grid_encoding import GridEncoding
 from gtool.nn.precision import without_autocast
+from gtool.nn.ranges import ramp
 
 __all__ = ["Discriminator", "Generator", "build"]
 
@@ -124,6 +125,24 @@ class Mapping(nn.Module):
 # Synthesis.
 
 
+def _attention_settings(config: GANsformerConfig) -> AttentionSettings:
+    assert config.attention != "none"
+    synthesis = config.synthesis
+    return AttentionSettings(
+        kind=config.attention,
+        heads=synthesis.heads,
+        iterations=synthesis.iterations,
+        integration=synthesis.integration,
+        norm=synthesis.norm,
+        gather=synthesis.gather,
+        component_positions=synthesis.component_positions,
+        gate_components=synthesis.gate_components,
+        gate_pixels=synthesis.gate_pixels,
+        dropout=synthesis.dropout,
+        gain=synthesis.attention_gain,
+    )
+
+
 class SynthesisLayer(nn.Module):
     """Modulated convolution, attention, noise, bias, activation, in this order (release)."""
 
@@ -151,7 +170,7 @@ class SynthesisLayer(nn.Module):
                 channels,
                 width,
                 config.components,
-                config.attention_settings(),
+                _attention_settings(config),
                 position_dim=config.position_dim,
                 component_position_dim=width if synthesis.component_positions else 0,
             )
@@ -324,7 +343,7 @@ class Generator(nn.Module):
 
     def example_inputs(self) -> tuple[Tensor]:
         """Return z of one image."""
-        return (next(self.parameters()).new_zeros(1, *self.z_shape),)
+        return (ramp(next(self.parameters()), *self.z_shape),)
 
     def mapping(self, z: Tensor) -> Tensor:
         """z (N, K, d) -> w (N, K, d)."""

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from torch import Tensor
 
 from gtool.errors import CheckpointError
@@ -53,14 +54,11 @@ def read_file(path: Path) -> tuple[str, GANsformerConfig, Tensors]:
         CheckpointError: unreadable, or no GANsformer of the PyTorch release.
     """
     loaded = plain(read_pickle(path))
-    try:
-        if isinstance(loaded, dict) and loaded and all(isinstance(x, Tensor) for x in loaded.values()):
-            return "the whole file", *rename_released(loaded)
-        chosen, generator = _choose(loaded)
-        state = _state(generator)
-        return chosen, *rename_released(_collect(state), _settings(state))
-    except CheckpointError as bad:
-        raise CheckpointError(f"{path}: {bad}") from None
+    if isinstance(loaded, dict) and loaded and all(isinstance(x, Tensor) for x in loaded.values()):
+        return "the whole file", *rename_released(loaded)
+    chosen, generator = _choose(loaded)
+    state = _state(generator)
+    return chosen, *rename_released(_collect(state), _settings(state))
 
 
 def _choose(loaded: Any) -> tuple[str, Any]:
@@ -252,8 +250,6 @@ def _mapping_layers(tensors: Mapping[str, Tensor]) -> int:
 
 
 def _checked(values: dict[str, Any]) -> GANsformerConfig:
-    from pydantic import ValidationError
-
     try:
         return GANsformerConfig(**values)
     except ValidationError as bad:

@@ -21,6 +21,7 @@ from gtool.models.paint_transformer.config import CELLS, PATCH, PaintTransformer
 from gtool.nn.attention import MLP, SelfAttention
 from gtool.nn.normalization import Normalization
 from gtool.nn.precision import without_autocast
+from gtool.nn.ranges import ramp
 
 REACH = 1.5  # cells that a dense centre can leave the middle of its own by
 SMALLEST, LARGEST = 0.03, 1.0  # sides of a dense stroke, in patches
@@ -90,7 +91,7 @@ class DensePredictor(nn.Module):
 
     def example_inputs(self) -> tuple[Tensor, Tensor]:
         """Return one patch of a photo and of a canvas."""
-        patch = self.position.new_zeros(1, 3, PATCH, PATCH)
+        patch = ramp(self.position, 3, PATCH, PATCH)
         return patch, patch
 
     def forward(self, target: Tensor, canvas: Tensor) -> Proposals:
@@ -146,7 +147,7 @@ class ReleasedPredictor(nn.Module):
 
     def example_inputs(self) -> tuple[Tensor, Tensor]:
         """Return one patch of a photo and of a canvas."""
-        patch = self.query_pos.new_zeros(1, 3, PATCH, PATCH)
+        patch = ramp(self.query_pos, 3, PATCH, PATCH)
         return patch, patch
 
     def forward(self, target: Tensor, canvas: Tensor) -> Proposals:

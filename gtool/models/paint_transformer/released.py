@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gtool.errors import CheckpointError
-from gtool.models.paint_transformer.config import PATCH, PaintTransformerConfig
+from gtool.models.paint_transformer.config import PaintTransformerConfig
 
 PARTS = (
     "enc_img",
@@ -39,16 +38,3 @@ def rename_released(tensors: Mapping[str, Tensor]) -> tuple[PaintTransformerConf
         raise CheckpointError(f"no Paint Transformer predictor: `{missing[0]}` is missing")
     kept = {name: value for name, value in tensors.items() if name.partition(".")[0] in PARTS}
     return PaintTransformerConfig(architecture="released"), kept
-
-
-def check(network: nn.Module) -> None:
-    """Look at a patch.
-
-    Raises:
-        CheckpointError: proposals that are not finite.
-    """
-    patch = torch.linspace(0, 1, 3 * PATCH * PATCH).view(1, 3, PATCH, PATCH)
-    with torch.inference_mode():
-        shape_params, logits = network.eval()(patch, torch.zeros_like(patch))
-    if not bool(shape_params.isfinite().all() and logits.isfinite().all()):
-        raise CheckpointError("the predictor proposes values that are not finite; nothing was written")

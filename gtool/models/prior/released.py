@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from gtool.config.recipe import first_reason
 from gtool.errors import CheckpointError
 from gtool.models.prior.config import Order, PriorConfig, PriorPipelineConfig
 from gtool.models.prior.orders import cells_in_order
@@ -55,10 +56,7 @@ class Released(NamedTuple):
 def read_file(path: Path) -> tuple[str, Any, Tensors]:
     """Return what of a file was read, and the rest as `rename_released`; CheckpointError names the file."""
     chosen, tensors = vqgan_import.read_state(path)
-    try:
-        return chosen, *rename_released(tensors)
-    except CheckpointError as bad:
-        raise CheckpointError(f"{path}: {bad}") from None
+    return chosen, *rename_released(tensors)
 
 
 def rename_released(tensors: Mapping[str, Tensor]) -> tuple[PriorPipelineConfig, Tensors]:
@@ -69,7 +67,7 @@ def rename_released(tensors: Mapping[str, Tensor]) -> tuple[PriorPipelineConfig,
     try:
         config = PriorPipelineConfig.model_validate(described | {"resolution": found.tokenizer[0].resolution})
     except ValueError as bad:
-        raise CheckpointError(f"no released prior: {_reason(bad)}") from None
+        raise CheckpointError(f"no released prior: {firstfirst_reason(bad)}") from None
     return config, {f"{name}.{key}": value for name, (_, own) in parts.items() for key, value in own.items()}
 
 
@@ -87,7 +85,7 @@ def split_released(
         CheckpointError: not the tensors of a released prior, or of one that ours cannot be.
     """
     if f"{PRIOR}tok_emb.weight" not in tensors:
-        kind = "a tokenizer's" if vqgan_import.is_tokenizer(tensors) else "no released prior's"
+        kind = "a tokenizer's" if vqgan_import.is_of_this_model(tensors) else "no released prior's"
         raise CheckpointError(f"{kind} file: `{PRIOR}tok_emb.weight` is missing")
     tokenizer, condition = vqgan_import.tokenizer_from(tensors, TOKENIZER), None
     if any(name.startswith(CONDITION) for name in tensors):
@@ -102,16 +100,11 @@ def split_released(
     except KeyError as missing:
         raise CheckpointError(f"no released prior: {missing} is missing") from None
     except (ValueError, IndexError, RuntimeError) as bad:
-        raise CheckpointError(f"no released prior: {_reason(bad)}") from None
+        raise CheckpointError(f"no released prior: {first_reason(bad)}") from None
     known, codes = prior[0].codebook_size, tokenizer[0].codebook_size
     if known != codes:
         raise CheckpointError(f"the prior knows {known} codes and its tokenizer {codes}")
     return Released(prior, tokenizer, condition)
-
-
-def _reason(bad: Exception) -> str:
-    lines = [line.strip() for line in str(bad)[:1000].splitlines() if "For further information" not in line]
-    return re.sub(r"\s*\[type=.*", "", lines[-1]).removeprefix("Value error, ") if lines else "damaged"
 
 
 def _describe(own: Tensors, side: int) -> tuple[int, dict[str, Any]]:
@@ -167,13 +160,3 @@ def _rename(own: Tensors, layers: int) -> Tensors:
             for theirs, ours in IN_BLOCK.items():
                 renamed[f"{block}.{ours}.{kind}"] = own[f"{block}.{theirs}.{kind}"]
     return renamed
-
-
-def check(network: nn.Module) -> None:
-    """Predict codes from zeros, and look at the tokenizer; CheckpointError for values that are not finite."""
-    prior: Any = network.get_submodule("prior")
-    with torch.inference_mode():
-        logits = prior.eval()(*prior.example_inputs())
-    if not bool(logits.isfinite().all()):
-        raise CheckpointError("the prior predicts values that are not finite; nothing was written")
-    vqgan_import.check(network.get_submodule("tokenizer"))

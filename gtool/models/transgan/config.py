@@ -25,9 +25,9 @@ __all__ = [
     "RESOLUTIONS",
     "BlockSettings",
     "DiscriminatorConfig",
-    "DiscriminatorStage",
+    "DiscriminatorStageConfig",
     "GeneratorConfig",
-    "GeneratorStage",
+    "GeneratorStageConfig",
     "TransGANConfig",
 ]
 
@@ -51,7 +51,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class GeneratorStage(Section):
+class GeneratorStageConfig(Section):
     """Blocks at one resolution of the generator; `upsample` says how the stage below comes up to it."""
 
     side: Count
@@ -61,7 +61,7 @@ class GeneratorStage(Section):
     low_pass: bool = False  # before upsampling: bicubic x4, then 4x4 means (CelebA-HQ release)
 
 
-class DiscriminatorStage(Section):
+class DiscriminatorStageConfig(Section):
     """Blocks at one resolution of the discriminator; the patch size is resolution / side."""
 
     side: Count
@@ -116,10 +116,10 @@ class BlockSettings(Section):
 class GeneratorConfig(BlockSettings):
     """z -> tokens of the first stage -> image."""
 
-    stages: Annotated[tuple[GeneratorStage, ...], Field(strict=False, min_length=1)] = (
-        GeneratorStage(side=8, channels=1024, depth=5),
-        GeneratorStage(side=16, channels=256, depth=4),
-        GeneratorStage(side=32, channels=64, depth=2),
+    stages: Annotated[tuple[GeneratorStageConfig, ...], Field(strict=False, min_length=1)] = (
+        GeneratorStageConfig(side=8, channels=1024, depth=5),
+        GeneratorStageConfig(side=16, channels=256, depth=4),
+        GeneratorStageConfig(side=32, channels=64, depth=2),
     )
     upsample: Upsample = "pixelshuffle"
     # Absolute positions are learned at every stage, as released, or at the first alone: a free number for every
@@ -169,9 +169,9 @@ class GeneratorConfig(BlockSettings):
 class DiscriminatorConfig(BlockSettings):
     """Image -> tokens of several patch sizes -> one logit."""
 
-    stages: Annotated[tuple[DiscriminatorStage, ...], Field(strict=False, min_length=1)] = (
-        DiscriminatorStage(side=16, channels=288, depth=3),
-        DiscriminatorStage(side=8, channels=384, depth=3),
+    stages: Annotated[tuple[DiscriminatorStageConfig, ...], Field(strict=False, min_length=1)] = (
+        DiscriminatorStageConfig(side=16, channels=288, depth=3),
+        DiscriminatorStageConfig(side=8, channels=384, depth=3),
     )
     # cls: a token reads the others in `head_depth` blocks; pooled: an MLP on tokens averaged to head_side^2.
     head: Literal["cls", "pooled"] = "cls"
@@ -201,7 +201,7 @@ class DiscriminatorConfig(BlockSettings):
             )
         return self
 
-    def windows(self, stage: DiscriminatorStage) -> list[int]:
+    def windows(self, stage: DiscriminatorStageConfig) -> list[int]:
         """Return the window side of every block of a stage."""
         tiled = stage.depth - stage.full_blocks
         return [self.window_of(stage.side)] * tiled + [stage.side] * stage.full_blocks

@@ -23,14 +23,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gtool.models.transgan.config import BlockSettings, DiscriminatorConfig, TransGANConfig
-from gtool.models.transgan.released import Released, read_released, rename_released
 from gtool.nn.attention import MLP, CrossAttention, SelfAttention
 from gtool.nn.normalization import Normalization
 from gtool.nn.position import INIT_STD, from_tiles, neighbourhood_mask, to_tiles
 from gtool.nn.precision import without_autocast
+from gtool.nn.ranges import ramp
 from gtool.nn.resampling import PatchEmbed, low_pass, pixel_shuffle, pool, to_map, to_tokens, upsample
-
-__all__ = ["Discriminator", "Generator", "Released", "build", "read_released", "rename_released"]
 
 
 class Block(nn.Module):
@@ -174,7 +172,7 @@ class Generator(nn.Module):
 
     def example_inputs(self) -> tuple[Tensor]:
         """Return z of one image."""
-        return (self.to_rgb.weight.new_zeros(1, *self.z_shape),)
+        return (ramp(self.to_rgb.weight, *self.z_shape),)
 
     def super_resolve(self, images: Tensor) -> Tensor:
         """Make images out of their own means over the first stage's map: the auxiliary task of version 1.
@@ -289,7 +287,7 @@ class Discriminator(nn.Module):
 
     def example_inputs(self) -> tuple[Tensor]:
         """Return one image."""
-        return (self.head.logit.weight.new_zeros(1, 3, self.resolution, self.resolution),)
+        return (ramp(self.head.logit.weight, 3, self.resolution, self.resolution),)
 
 
 class ClassHead(nn.Module):

@@ -18,6 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
+from gtool.config.recipe import first_reason
 from gtool.errors import CheckpointError
 from gtool.models.transgan.config import PRESETS, RESOLUTIONS, TransGANConfig
 
@@ -109,7 +110,7 @@ def read_released(checkpoint: Mapping[str, Any]) -> Released:
     except KeyError as missing:
         raise CheckpointError(f"no released TransGAN network: {missing} is missing") from None
     except (ValueError, IndexError) as bad:
-        raise CheckpointError(f"no released TransGAN network: {str(bad).splitlines()[-1].strip()}") from None
+        raise CheckpointError(f"no released TransGAN network: {first_reason(bad)}") from None
     renamed = {name: _rename(tensors) for name, tensors in found.items()}
     return Released(
         config, *(renamed.get(name) for name in ("gen_state_dict", "avg_gen_state_dict", "dis_state_dict"))

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gtool.models.vqgan.config import VQGANConfig
+from gtool.nn.ranges import ramp
 
 SLOPE = 0.2
 INIT_STD = 0.02
@@ -54,7 +55,7 @@ class PatchDiscriminator(nn.Module):
 
     def example_inputs(self) -> tuple[Tensor]:
         """Return one image."""
-        return (self.first.weight.new_zeros(1, *self.image_shape),)
+        return (ramp(self.first.weight, *self.image_shape),)
 
 
 def _norm(kind: str, width: int) -> nn.Module:

@@ -31,6 +31,7 @@ from gtool.models.vqgan.discriminator import PatchDiscriminator
 from gtool.nn.attention import attend
 from gtool.nn.precision import without_autocast
 from gtool.nn.quantizers import FSQ, Codebook, CosineCodebook, GumbelCodebook, nearest
+from gtool.nn.ranges import ramp
 
 __all__ = ["PaletteTokenizer", "PatchDiscriminator", "Tokenized", "Tokenizer", "build", "make_tokenizer"]
 
@@ -277,7 +278,7 @@ class Tokenizer(nn.Module):
     def example_inputs(self) -> tuple[Tensor]:
         """Return one image."""
         side = self.resolution
-        return (self.last_layer.new_zeros(1, self.image_channels, side, side),)
+        return (ramp(self.last_layer, self.image_channels, side, side),)
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the codes (N, h, w) of images (N, C, H, W) in [-1, 1]; errors as of `forward`."""
@@ -315,7 +316,7 @@ class PaletteTokenizer(nn.Module):
 
     def example_inputs(self) -> tuple[Tensor]:
         """Return one image."""
-        return (self.palette.new_zeros(1, 3, self.resolution, self.resolution),)
+        return (ramp(self.palette, 3, self.resolution, self.resolution),)
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the codes (N, H, W) of images (N, 3, H, W) in [-1, 1]."""

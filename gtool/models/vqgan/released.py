@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from gtool.config.recipe import first_reason
 from gtool.errors import CheckpointError
 from gtool.io.safe_pickle import plain, read_pickle
 from gtool.models.vqgan.config import VQGANConfig
@@ -51,10 +52,7 @@ def read_file(path: Path) -> tuple[str, VQGANConfig, Tensors]:
         CheckpointError: unreadable, or no released tokenizer.
     """
     chosen, tensors = read_state(path)
-    try:
-        return chosen, *rename_released(tensors)
-    except CheckpointError as bad:
-        raise CheckpointError(f"{path}: {bad}") from None
+    return chosen, *rename_released(tensors)
 
 
 def read_state(path: Path) -> tuple[str, Tensors]:
@@ -67,13 +65,13 @@ def read_state(path: Path) -> tuple[str, Tensors]:
     chosen = "state_dict" if isinstance(loaded, dict) and "state_dict" in loaded else "the whole file"
     state = plain(loaded["state_dict"]) if chosen == "state_dict" else loaded
     if not isinstance(state, dict) or not state or not all(isinstance(x, Tensor) for x in state.values()):
-        raise CheckpointError(f"{path}: holds no named tensors; looked for `state_dict`")
+        raise CheckpointError("holds no named tensors; looked for `state_dict`")
     if not all(isinstance(name, str) and re.fullmatch(r"[\w.]{1,200}", name) for name in state):
-        raise CheckpointError(f"{path}: holds no network: names in it are no names")
+        raise CheckpointError("holds no network: names in it are no names")
     return chosen, state
 
 
-def is_tokenizer(keys: Iterable[str]) -> bool:
+def is_of_this_model(keys: Iterable[str]) -> bool:
     """Say whether names are those of a tokenizer's file; in a file of a prior they stand behind a prefix."""
     names = set(keys)
     return "encoder.conv_in.weight" in names and not any(name.startswith("transformer.") for name in names)
@@ -103,7 +101,7 @@ def rename_released(tensors: Mapping[str, Tensor]) -> tuple[VQGANConfig, Tensors
     except KeyError as missing:
         raise CheckpointError(f"no released tokenizer: {missing} is missing") from None
     except (ValueError, IndexError, ZeroDivisionError) as bad:
-        raise CheckpointError(f"no released tokenizer: {_last_line(bad)}") from None
+        raise CheckpointError(f"no released tokenizer: {first_reason(bad)}") from None
     renamed: Tensors = {}
     for name, value in kept.items():
         renamed[_our_name(name, len(config.multipliers))] = value
@@ -111,11 +109,6 @@ def rename_released(tensors: Mapping[str, Tensor]) -> tuple[VQGANConfig, Tensors
         return config, _joined(renamed)
     except RuntimeError:
         raise CheckpointError("no released tokenizer: queries, keys and values differ in shape") from None
-
-
-def _last_line(bad: Exception) -> str:
-    lines = [line.strip() for line in str(bad)[:1000].splitlines() if "For further information" not in line]
-    return re.sub(r"\s*\[type=.*", "", lines[-1]).removeprefix("Value error, ") if lines else "damaged"
 
 
 def _refuse_others(tensors: Tensors) -> None:
@@ -240,18 +233,3 @@ def rename_discriminator(tensors: Mapping[str, Tensor]) -> Tensors:
     if not renamed:
         raise CheckpointError("holds no discriminator")
     return renamed
-
-
-def check(network: nn.Module) -> None:
-    """Encode and decode an image.
-
-    Raises:
-        CheckpointError: an image that is not finite.
-    """
-    down, channels = int(network.down), int(network.image_channels)  # type: ignore[arg-type]
-    side = 2 * down
-    image = torch.linspace(-1, 1, channels * side * side).view(1, channels, side, side)
-    with torch.inference_mode():
-        made = network.eval()(image).reconstruction
-    if not bool(made.isfinite().all()):
-        raise CheckpointError("the tokenizer makes images that are not finite; nothing was written")
