@@ -127,14 +127,14 @@ class CrossAttention(nn.Module):
 
 
 def activate(x: Tensor, kind: str, twice: bool = False) -> Tensor:
-    """Apply "gelu" (erf), "gelu-tanh", "gelu-sigmoid" (image-GPT) or "leaky-relu" (slope 0.2, released code)."""
+    """Apply "gelu" (erf), "gelu-sigmoid" (image-GPT) or "leaky-relu" (slope 0.2, released code)."""
     if twice and kind == "gelu":
         return second_derivatives.gelu(x)
     if kind == "leaky-relu":
         return F.leaky_relu(x, 0.2)
     if kind == "gelu-sigmoid":
         return x * torch.sigmoid(1.702 * x)
-    return F.gelu(x, approximate="tanh" if kind == "gelu-tanh" else "none")
+    return F.gelu(x)
 
 
 class MLP(nn.Module):

@@ -47,9 +47,7 @@ class AttentionSettings:
     iterations: int = 1
     integration: Literal["mul", "add", "both"] = "mul"
     norm: Literal["layer", "instance", "none"] = "layer"
-    gather: Literal["pixels", "components"] = "pixels"
     component_positions: bool = True
-    gate_components: bool = False
     gate_pixels: bool = False
     dropout: float = 0.0
     gain: float = 1.0  # of what the modulation adds to 1, or to the pixels, at the start
@@ -90,11 +88,6 @@ class BipartiteAttention(nn.Module):
             self.gather = EqualizedLinear(channels, channels)
             self.gather_position = EqualizedLinear(position_dim, channels) if position_dim else None
             self.key_norm = nn.LayerNorm(channels)
-        self.component_gate = self.component_gate_position = None
-        if settings.gate_components:
-            self.component_gate = EqualizedLinear(width, heads)
-            if settings.component_positions and component_position_dim:
-                self.component_gate_position = EqualizedLinear(component_position_dim, heads)
         self.pixel_gate = EqualizedLinear(channels, heads) if settings.gate_pixels else None
         gated = settings.gate_pixels and position_dim
         self.pixel_gate_position = EqualizedLinear(position_dim, heads) if gated else None
@@ -117,7 +110,7 @@ class BipartiteAttention(nn.Module):
             components = components.float()
             keys, first = self._keys(components, component_positions)
         attention = self._attend(x, positions, keys, first)
-        attention = self._gated(attention, x, components, positions, component_positions)
+        attention = self._gated(attention, x, positions)
         return self._integrate(x, self._dropped(attention), components), attention
 
     # Scores.
@@ -196,11 +189,7 @@ class BipartiteAttention(nn.Module):
         """K <- LayerNorm(K + a(K, X, X)): keys with what they gather from the pixels, (N, h, k, C / h)."""
         assert self.gather is not None
         assert self.key_norm is not None
-        if self.settings.gather == "pixels":
-            weights = scores.softmax(dim=-1)
-        else:  # the components compete for pixels, as in k-means and slot attention
-            weights = scores.softmax(dim=2)
-            weights = weights / (weights.sum(dim=-1, keepdim=True) + GATHER_EPS)
+        weights = scores.softmax(dim=-1)
         content, place = self._gather(weights, x, positions)
         with without_autocast(x):
             news = _map_heads(content, self.gather)
@@ -211,25 +200,13 @@ class BipartiteAttention(nn.Module):
 
     # Gates and dropout.
 
-    def _gated(
-        self,
-        attention: Tensor,
-        x: Tensor,
-        components: Tensor,
-        positions: Tensor | None,
-        component_positions: Tensor | None,
-    ) -> Tensor:
-        if self.component_gate is not None:
-            gate = self.component_gate(components)  # (N, k, h)
-            if self.component_gate_position is not None and component_positions is not None:
-                gate = gate + self.component_gate_position(component_positions)
-            attention = attention * gate.float().sigmoid().transpose(1, 2)[..., None]
-        if self.pixel_gate is not None:
-            gate = self.pixel_gate(x)  # (N, L, h)
-            if self.pixel_gate_position is not None and positions is not None:
-                gate = gate + self.pixel_gate_position(positions)
-            attention = attention * (gate.float() + OPEN_GATE).sigmoid().transpose(1, 2)[:, :, None]
-        return attention
+    def _gated(self, attention: Tensor, x: Tensor, positions: Tensor | None) -> Tensor:
+        if self.pixel_gate is None:
+            return attention
+        gate = self.pixel_gate(x)  # (N, L, h)
+        if self.pixel_gate_position is not None and positions is not None:
+            gate = gate + self.pixel_gate_position(positions)
+        return attention * (gate.float() + OPEN_GATE).sigmoid().transpose(1, 2)[:, :, None]
 
     def _dropped(self, attention: Tensor) -> Tensor:
         """Leave out single weights and whole components, at half the rate each."""

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-GridKind = Literal["sinus", "fourier", "linear", "trainable", "trainable2d"]
+GridKind = Literal["sinus", "fourier", "trainable2d"]
 LONGEST = 10000.0  # sinus: the waves lengthen up to this factor, as released
 
 
@@ -22,8 +22,7 @@ class GridEncoding(nn.Module):
     """(L, p) for the places of a map whose coordinates run from -1 to 1.
 
     sinus: sin and cos at 1, ..., 1 / 10000 radians a unit, as released: little more than linear ramps. fourier: at
-    pi / 2, pi, 2 pi ... radians a unit. linear: a learned vector times the coordinate. trainable: a learned vector for
-    each row and each column. trainable2d: one for each place.
+    pi / 2, pi, 2 pi ... radians a unit. trainable2d: a learned vector for each place.
     """
 
     waves: Tensor | None
@@ -39,33 +38,18 @@ class GridEncoding(nn.Module):
             octaves = 2.0 ** torch.arange(dim // 4, device="cpu")
             waves = _waves(side, (math.pi / 2 * octaves).clamp(max=math.pi * side / 2))
         self.register_buffer("waves", waves, persistent=False)
-        self.along: nn.Parameter | None = None  # x, then y
-        if kind == "linear":
-            self.along = nn.Parameter(torch.rand(2, dim // 2))
-        elif kind == "trainable":
-            self.along = nn.Parameter(torch.rand(2, side, dim // 2))
         self.places = nn.Parameter(torch.rand(side * side, dim)) if kind == "trainable2d" else None
 
     def forward(self) -> Tensor:
         """Return (L, p)."""
         if self.waves is not None:
             return self.waves
-        if self.places is not None:
-            return self.places
-        assert self.along is not None
-        by_axis: Tensor = self.along
-        if self.kind == "linear":
-            by_axis = torch.linspace(-1, 1, self.side, device=by_axis.device)[:, None] * by_axis[:, None]
-        return _over_grid(by_axis[0], by_axis[1])
+        assert self.places is not None
+        return self.places
 
 
 def _waves(side: int, frequencies: Tensor) -> Tensor:
     phase = torch.linspace(-1, 1, side, device="cpu")[:, None] * frequencies  # (S, p / 4)
     axis = torch.cat([phase.sin(), phase.cos()], dim=1)
-    return _over_grid(axis, axis)
-
-
-def _over_grid(x: Tensor, y: Tensor) -> Tensor:
-    """What columns say (S, p / 2) beside what rows say: (L, p)."""
-    side = len(x)
-    return torch.cat([x[None].expand(side, -1, -1), y[:, None].expand(-1, side, -1)], dim=-1).flatten(0, 1)
+    # What columns say (S, p / 2) beside what rows say.
+    return torch.cat([axis.expand(side, -1, -1), axis[:, None].expand(-1, side, -1)], dim=-1).flatten(0, 1)

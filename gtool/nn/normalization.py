@@ -20,8 +20,7 @@ class Normalization(nn.Module):
     """One of the norms of TransGAN on (N, L, C), with gains that are learned, or linear in z.
 
     ln: layer norm, gain and bias. layer: layer norm without bias. pn: x / rms over channels, no parameters
-    ("modified normalisation" of the paper). rms: pn with a gain. instance: over the tokens of an image. none:
-    nothing.
+    ("modified normalisation" of the paper). none: nothing.
 
     With `z_dim`, the gain is 1 + Wz + b in place of a learned one, and there is no bias.
     """
@@ -31,7 +30,7 @@ class Normalization(nn.Module):
         self.kind = kind
         self.channels = channels
         self.gain = nn.Linear(z_dim, channels) if z_dim else None
-        learned = z_dim is None and kind in ("ln", "layer", "rms")
+        learned = z_dim is None and kind in ("ln", "layer")
         self.weight = nn.Parameter(torch.ones(channels)) if learned else None
         self.bias = nn.Parameter(torch.zeros(channels)) if learned and kind == "ln" else None
         if self.gain is not None:
@@ -47,11 +46,8 @@ class Normalization(nn.Module):
             x = second_derivatives.layer_norm(x, self.weight, self.bias, LAYER_NORM_EPS)
         elif self.kind in ("ln", "layer"):
             x = F.layer_norm(x, (self.channels,), self.weight, self.bias, LAYER_NORM_EPS)
-        elif self.kind in ("pn", "rms"):
+        elif self.kind == "pn":
             x = x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + PIXEL_NORM_EPS)
-            x = x if self.weight is None else x * self.weight
-        elif self.kind == "instance":
-            x = F.instance_norm(x.transpose(1, 2)).transpose(1, 2)
         if self.gain is not None and z is not None:
             x = x * (1 + self.gain(z)).unsqueeze(1)  # (N, 1, C)
         return x

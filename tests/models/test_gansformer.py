@@ -103,10 +103,8 @@ def variants() -> dict[str, dict[str, Any]]:
         "plain": {},
         "heads": {"synthesis": {"heads": 2}},
         "iterations": {"synthesis": {"iterations": 3}},
-        "gates": {"synthesis": {"gate_components": True, "gate_pixels": True}},
-        "gates without positions": {
-            "synthesis": {"gate_pixels": True, "gate_components": True, "positions": "none"}
-        },
+        "gates": {"synthesis": {"gate_pixels": True}},
+        "gates without positions": {"synthesis": {"gate_pixels": True, "positions": "none"}},
         "no component positions": {"synthesis": {"component_positions": False}},
         "no positions at all": {"synthesis": {"positions": "none", "component_positions": False}},
         "no style": {"synthesis": {"style": False}},
@@ -116,13 +114,12 @@ def variants() -> dict[str, dict[str, Any]]:
     for name in ("mul", "add", "both"):
         for norm in ("layer", "instance", "none"):
             choices[f"{name}, norm {norm}"] = {"synthesis": {"integration": name, "norm": norm}}
-    for name in ("sinus", "fourier", "linear", "trainable", "trainable2d", "none"):
+    for name in ("sinus", "fourier", "trainable2d", "none"):
         choices[f"positions {name}"] = {"synthesis": {"positions": name}}
     found = {
         f"{kind}, {name}": {"attention": kind, **change} for kind in KINDS for name, change in choices.items()
     }
     for name, change in {
-        "gather by components": {"synthesis": {"gather": "components", "iterations": 2}},
         "skip": {"synthesis": {"architecture": "skip"}},
         "skip, latent stem": {"synthesis": {"architecture": "skip", "stem": "latent"}},
         "small": {"synthesis": {"last_conv": False, "noise": False, "rgb_gain": 0.5, "start": 8}},

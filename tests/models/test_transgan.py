@@ -27,9 +27,7 @@ RELEASED = ("cifar10", "stl10", "church256", "celebahq256")
 VARIANTS: dict[str, dict[str, Any]] = {
     "released": {},
     "pixel norm": {"generator": {"norm": "pn"}, "discriminator": {"norm": "pn"}},
-    "rms": {"generator": {"norm": "rms"}, "discriminator": {"norm": "rms"}},
     "layer": {"generator": {"norm": "layer"}, "discriminator": {"norm": "layer"}},
-    "instance": {"generator": {"norm": "instance"}, "discriminator": {"norm": "instance"}},
     "no norm": {"generator": {"norm": "none"}, "discriminator": {"norm": "none"}},
     "noise": {"generator": {"noise": True}, "discriminator": {"noise": True}},
     "bicubic": {"generator": {"upsample": "bicubic"}},
@@ -40,8 +38,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "generator": {"window": 4, "full_attention_until": 4},
         "discriminator": {"window": 2, "full_attention_until": 2},
     },
-    "output": {"generator": {"output": "tanh", "final_norm": True, "normalize_z": True}},
-    "pooled": {"discriminator": {"head": "pooled", "activation": "gelu-tanh", "init": "fan-in"}},
+    "output": {"generator": {"output": "tanh"}},
+    "pooled": {"discriminator": {"head": "pooled", "activation": "gelu", "init": "fan-in"}},
     "leaky": {"generator": {"activation": "leaky-relu"}, "discriminator": {"activation": "leaky-relu"}},
     "deep head": {"discriminator": {"head_depth": 3, "relative_position": "none"}},
 }

@@ -69,19 +69,18 @@ def plain_attention(layer: BipartiteAttention, x: Tensor, y: Tensor, places: Ten
     keys = layer.key(y) + layer.key_position(own)
     for _ in range(settings.iterations if settings.kind == "duplex" else 0):
         scores = queries @ heads_of(keys, heads).transpose(2, 3) / scale
-        weights = scores.softmax(2) if settings.gather == "pixels" else scores.softmax(3)
+        weights = scores.softmax(2)
         weights = weights / weights.sum(dim=2, keepdim=True)
         values = heads_of(layer.gather(x) + layer.gather_position(places), heads)
         keys = layer.key_norm(keys + (weights.transpose(2, 3) @ values).transpose(1, 2).flatten(2))
     return (queries @ heads_of(keys, heads).transpose(2, 3) / scale).softmax(-1)
 
 
-@pytest.mark.parametrize("gather", ["pixels", "components"])
 @pytest.mark.parametrize("iterations", [1, 3])
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("kind", KINDS)
-def test_attention_is_that_of_its_formula(kind, heads, iterations, gather):
-    layer = layer_of(kind, heads=heads, iterations=iterations, gather=gather)
+def test_attention_is_that_of_its_formula(kind, heads, iterations):
+    layer = layer_of(kind, heads=heads, iterations=iterations)
     given = inputs()
     with torch.no_grad():
         _, attention = read(layer, *given)
@@ -159,18 +158,13 @@ def test_components_decide_attention_but_for_centroids(kind):
         assert not moved.any() if kind == "centroid" else moved.max() > 1e-3
 
 
-def test_gates_close_components_and_pixels():
-    layer = layer_of("simplex", gate_components=True, gate_pixels=True)
+def test_gates_close_pixels():
+    layer = layer_of("simplex", gate_pixels=True)
     given = inputs()
     with torch.no_grad():
-        for gate in (layer.component_gate, layer.pixel_gate):
-            gate.bias.fill_(50.0)
+        layer.pixel_gate.bias.fill_(50.0)
         open_, attention = read(layer, *given)
         torch.testing.assert_close(attention.sum(dim=-1), torch.ones(N, 1, PIXELS))
-        layer.component_gate.bias.fill_(-50.0)
-        _, attention = read(layer, *given)
-        assert attention.max() < 1e-6
-        layer.component_gate.bias.fill_(50.0)
         layer.pixel_gate.bias.fill_(-50.0)
         closed, attention = read(layer, *given)
         assert attention.max() < 1e-6
@@ -227,9 +221,8 @@ def test_waves_are_those_of_their_formula():
     assert encoded[1, 3].tolist() == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["linear", "trainable", "trainable2d"])
-def test_learned_places_learn_and_learn_again(kind):
-    encoding = GridEncoding(kind, 4, 8)
+def test_learned_places_learn_and_learn_again():
+    encoding = GridEncoding("trainable2d", 4, 8)
     assert encoding().shape == (16, 8)
     first = None
     for _ in range(2):
@@ -238,16 +231,6 @@ def test_learned_places_learn_and_learn_again(kind):
         assert parameter.grad.abs().max() > 0
         first = parameter.grad.clone() if first is None else first
     torch.testing.assert_close(parameter.grad, 2 * first)
-
-
-def test_rows_and_columns_are_learned_apart():
-    encoded = GridEncoding("trainable", 3, 8)().view(3, 3, 8)
-    assert torch.equal(encoded[0, 1, :4], encoded[2, 1, :4])  # of the column
-    assert torch.equal(encoded[1, 0, 4:], encoded[1, 2, 4:])  # of the row
-    assert not torch.equal(encoded[0, 1, 4:], encoded[2, 1, 4:])
-    ramps = GridEncoding("linear", 3, 8)().view(3, 3, 8)
-    torch.testing.assert_close(ramps[0, 0], -ramps[2, 2])
-    assert torch.equal(ramps[1, 1], torch.zeros(8))
 
 
 def test_half_precision_rounds_no_scores_of_components():

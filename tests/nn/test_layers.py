@@ -188,7 +188,7 @@ def test_cross_attention_equals_multihead_attention():
 
 @pytest.mark.parametrize(
     ("kind", "module"),
-    [("gelu", nn.GELU()), ("gelu-tanh", nn.GELU("tanh")), ("leaky-relu", nn.LeakyReLU(0.2))],
+    [("gelu", nn.GELU()), ("leaky-relu", nn.LeakyReLU(0.2))],
 )
 def test_mlp_uses_the_named_activation(kind, module):
     mlp = MLP(4, 8, kind)
@@ -199,7 +199,7 @@ def test_mlp_uses_the_named_activation(kind, module):
 # Normalisation.
 
 
-@pytest.mark.parametrize("kind", ["ln", "layer", "pn", "rms", "instance", "none"])
+@pytest.mark.parametrize("kind", ["ln", "layer", "pn", "none"])
 def test_norms_treat_every_image_alone(kind):
     norm = Normalization(kind, 6)
     x = torch.randn(4, 9, 6) * 3 + 1
@@ -213,19 +213,13 @@ def test_layer_norms_differ_by_their_bias():
     torch.testing.assert_close(Normalization("layer", 6)(x), F.layer_norm(x, (6,)))
 
 
-@pytest.mark.parametrize("kind", ["pn", "rms"])
+@pytest.mark.parametrize("kind", ["pn"])
 def test_pixel_norm_makes_the_mean_square_one(kind):
     x = torch.randn(2, 3, 64) * 5
     torch.testing.assert_close(Normalization(kind, 64)(x).square().mean(-1), torch.ones(2, 3))
 
 
-def test_instance_norm_is_over_the_tokens():
-    x = Normalization("instance", 6)(torch.randn(2, 50, 6) * 3 + 2)
-    torch.testing.assert_close(x.mean(1), torch.zeros(2, 6), atol=1e-5, rtol=0)
-    torch.testing.assert_close(x.var(1, unbiased=False), torch.ones(2, 6), atol=1e-3, rtol=0)
-
-
-@pytest.mark.parametrize("kind", ["ln", "layer", "pn", "rms"])
+@pytest.mark.parametrize("kind", ["ln", "layer", "pn"])
 def test_gains_can_be_linear_in_z(kind):
     norm = Normalization(kind, 6, z_dim=3)
     x, z = torch.randn(2, 4, 6), torch.randn(2, 3)

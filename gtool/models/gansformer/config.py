@@ -58,12 +58,9 @@ class SynthesisConfig(Section):
     iterations: Annotated[int, Field(ge=1, le=16)] = 1  # of k-means, or of gathering
     integration: Literal["mul", "add", "both"] = "mul"
     norm: Literal["layer", "instance", "none"] = "layer"
-    # duplex: over what the weights of gathering sum to 1 first. With `components` these compete for pixels.
-    gather: Literal["pixels", "components"] = "pixels"
-    positions: Literal["sinus", "fourier", "linear", "trainable", "trainable2d", "none"] = "sinus"
+    positions: Literal["sinus", "fourier", "trainable2d", "none"] = "sinus"
     position_dim: Annotated[int, Field(ge=4, le=1024)] | None = None  # None: component_dim
     component_positions: bool = True
-    gate_components: bool = False
     gate_pixels: bool = False
     dropout: Share = 0.0  # of attention; 0.12 in the release
     attention_gain: Positive = 1.0  # of what attention adds, at the start

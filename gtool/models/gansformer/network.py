@@ -134,9 +134,7 @@ def _attention_settings(config: GANsformerConfig) -> AttentionSettings:
         iterations=synthesis.iterations,
         integration=synthesis.integration,
         norm=synthesis.norm,
-        gather=synthesis.gather,
         component_positions=synthesis.component_positions,
-        gate_components=synthesis.gate_components,
         gate_pixels=synthesis.gate_pixels,
         dropout=synthesis.dropout,
         gain=synthesis.attention_gain,
@@ -298,7 +296,7 @@ class Generator(nn.Module):
         synthesis = config.synthesis
         if not synthesis.component_positions:
             return False
-        return config.mapping.self_attention or config.attention != "centroid" or synthesis.gate_components
+        return config.mapping.self_attention or config.attention != "centroid"
 
     def _blocks(self) -> Iterator[SynthesisBlock]:
         for block in self.blocks:

@@ -32,8 +32,8 @@ __all__ = [
 ]
 
 Count = Annotated[int, Field(ge=1, le=2**16)]
-Norm = Literal["ln", "layer", "pn", "rms", "instance", "none"]
-Activation = Literal["gelu", "gelu-tanh", "leaky-relu"]
+Norm = Literal["ln", "layer", "pn", "none"]
+Activation = Literal["gelu", "leaky-relu"]
 RelativePosition = Literal["learned", "local", "none"]
 Upsample = Literal["pixelshuffle", "bicubic", "bilinear"]
 
@@ -128,8 +128,6 @@ class GeneratorConfig(BlockSettings):
     # cross-attention: every block first looks at tokens made of z (CelebA-HQ release, "self-modulation");
     # gain: the gains of the norms are linear in z.
     modulation: Literal["none", "cross-attention", "gain"] = "none"
-    normalize_z: bool = False  # scale z to the norm sqrt(z_dim)
-    final_norm: bool = False
     output: Literal["linear", "tanh"] = "linear"
     patch_size: Count = 1  # pixels a side that each token of the last stage paints
     locality: Literal["neighbourhood", "band"] = "neighbourhood"  # what set_locality masks: paper v1, code v1
@@ -150,7 +148,7 @@ class GeneratorConfig(BlockSettings):
             self.check_width(stage.channels, f"generator stage {stage.side}")
         if self.stages[0].upsample or self.stages[0].low_pass:
             raise ValueError("generator.stages: the first stage has nothing below it to upsample or low_pass")
-        if self.modulation == "gain" and self.norm in ("none", "instance"):
+        if self.modulation == "gain" and self.norm == "none":
             raise ValueError(f"generator.modulation = 'gain' needs a norm per token, not '{self.norm}'")
         return self
 

@@ -147,7 +147,6 @@ class Generator(nn.Module):
         )
         self.low_input = nn.Linear(3, first.channels) if generator.super_resolution else None
         self.stages = nn.ModuleList(GeneratorStage(config, index) for index in range(len(generator.stages)))
-        self.final_norm = Normalization(generator.norm, last.channels) if generator.final_norm else None
         self.to_rgb = nn.Linear(last.channels, 3 * generator.patch_size**2)
         nn.init.xavier_uniform_(self.to_rgb.weight)
         self.depths = [stage.depth for stage in generator.stages]
@@ -164,8 +163,6 @@ class Generator(nn.Module):
         Returns:
             (N, 3, R, R), meant for [-1, 1].
         """
-        if self.config.normalize_z:
-            z = z * (self.z_shape[0] ** 0.5 / z.norm(dim=-1, keepdim=True))
         first = self.config.stages[0]
         tokens = self.input(z).view(-1, first.side**2, first.channels)
         return self._paint(tokens, z, noise)
@@ -202,7 +199,6 @@ class Generator(nn.Module):
             context = self.context(z).view(z.shape[0], *self.context_position.shape) + self.context_position
         for stage, values in zip(self.stages, _by_stage(noise, self.noise_shapes, self.depths), strict=True):
             x = stage(x, values, z, context)
-        x = x if self.final_norm is None else self.final_norm(x)
         # Half precision would round colours to steps of half a level of the file.
         with without_autocast(x):
             x = self.to_rgb(x.to(self.to_rgb.weight.dtype))  # (N, S S, 3 P P)
@@ -305,12 +301,11 @@ class ClassHead(nn.Module):
     def forward(self, x: Tensor, noise: Sequence[Tensor | None], twice: bool) -> Tensor:
         """(N, L, C) -> (N,)."""
         x = torch.cat([self.token.expand(x.shape[0], -1, -1).to(x.dtype), x], dim=1)  # (N, 1 + L, C)
-        # Nothing looks at the other tokens after the last block, unless the norm is over tokens.
-        last = len(self.blocks) - (self.norm.kind != "instance")
-        for block, values in zip(self.blocks[:last], noise, strict=False):
+        # Nothing looks at the other tokens after the last block.
+        *before, last = self.blocks
+        for block, values in zip(before, noise, strict=False):
             x = block(x, noise=values, twice=twice)
-        for block, values in zip(self.blocks[last:], noise[last:], strict=True):
-            x = cast(Block, block).read(x, values, twice)
+        x = cast(Block, last).read(x, noise[-1], twice)
         # In the precision of the weights, as in `PooledHead`.
         with without_autocast(x):
             logits: Tensor = self.logit(self.norm(x)[:, 0].to(self.logit.weight.dtype))
