@@ -17,7 +17,6 @@ Axis letters: N images.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch.nn.functional as F
@@ -27,13 +26,11 @@ from gtool.errors import did_you_mean
 
 LossKind = Literal["wgan-eps", "wgan", "hinge", "lsgan", "non-saturating", "relativistic"]
 KINDS: tuple[str, ...] = get_args(LossKind)
-_SEES_REAL = frozenset({"relativistic"})
 
 
 def needs_real_in_generator(kind: str) -> bool:
     """Say whether the generator's loss looks at logits of real images."""
-    _check(kind)
-    return kind in _SEES_REAL
+    return kind == "relativistic"
 
 
 def discriminator_loss(kind: str, real: Tensor, fake: Tensor) -> Tensor:
@@ -42,8 +39,18 @@ def discriminator_loss(kind: str, real: Tensor, fake: Tensor) -> Tensor:
     Raises:
         ValueError: unknown kind, logits that are not (N,), or unpaired logits where pairs are compared.
     """
-    _check(kind)
-    return _DISCRIMINATOR[kind](_logits(real), _logits(fake))
+    real, fake = _logits(real), _logits(fake)
+    if kind in ("wgan", "wgan-eps"):
+        return fake.mean() - real.mean()
+    if kind == "hinge":
+        return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+    if kind == "lsgan":
+        return (real - 1).square().mean() + fake.square().mean()
+    if kind == "non-saturating":
+        return F.softplus(-real).mean() + F.softplus(fake).mean()
+    if kind == "relativistic":
+        return _relativistic(real, fake)
+    raise ValueError(f"unknown loss `{kind}`{did_you_mean(kind, KINDS)}")
 
 
 def generator_loss(kind: str, fake: Tensor, real: Tensor | None = None) -> Tensor:
@@ -52,12 +59,18 @@ def generator_loss(kind: str, fake: Tensor, real: Tensor | None = None) -> Tenso
     Raises:
         ValueError: as `discriminator_loss`, or no logits of reals where they are needed.
     """
-    _check(kind)
-    if kind not in _SEES_REAL:
-        return _GENERATOR[kind](_logits(fake))
-    if real is None:
-        raise ValueError(f"the generator's `{kind}` loss needs the logits of real images")
-    return _relativistic(_logits(fake), _logits(real))
+    fake = _logits(fake)
+    if kind in ("wgan", "wgan-eps", "hinge"):
+        return -fake.mean()
+    if kind == "lsgan":
+        return (fake - 1).square().mean()
+    if kind == "non-saturating":
+        return F.softplus(-fake).mean()
+    if kind == "relativistic":
+        if real is None:
+            raise ValueError(f"the generator's `{kind}` loss needs the logits of real images")
+        return _relativistic(fake, _logits(real))
+    raise ValueError(f"unknown loss `{kind}`{did_you_mean(kind, KINDS)}")
 
 
 def drift(real: Tensor, batch_mean: Tensor) -> Tensor:
@@ -75,11 +88,6 @@ def drift(real: Tensor, batch_mean: Tensor) -> Tensor:
     return overall.square() + 2 * overall * (mean - mean.detach())
 
 
-def _check(kind: str) -> None:
-    if kind not in KINDS:
-        raise ValueError(f"unknown loss `{kind}`{did_you_mean(kind, KINDS)}")
-
-
 def _logits(values: Tensor) -> Tensor:
     # (N, 1) against (N,) would broadcast to (N, N) and train on nonsense.
     if values.ndim != 1:
@@ -91,40 +99,3 @@ def _relativistic(winner: Tensor, loser: Tensor) -> Tensor:
     if winner.shape != loser.shape:
         raise ValueError(f"relativistic loss pairs logits: {len(winner)} and {len(loser)} given")
     return F.softplus(loser - winner).mean()
-
-
-def _wgan(real: Tensor, fake: Tensor) -> Tensor:
-    return fake.mean() - real.mean()
-
-
-def _hinge(real: Tensor, fake: Tensor) -> Tensor:
-    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
-
-
-def _lsgan(real: Tensor, fake: Tensor) -> Tensor:
-    return (real - 1).square().mean() + fake.square().mean()
-
-
-def _non_saturating(real: Tensor, fake: Tensor) -> Tensor:
-    return F.softplus(-real).mean() + F.softplus(fake).mean()
-
-
-def _raise_logit(fake: Tensor) -> Tensor:
-    return -fake.mean()
-
-
-_DISCRIMINATOR: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "wgan-eps": _wgan,
-    "wgan": _wgan,
-    "hinge": _hinge,
-    "lsgan": _lsgan,
-    "non-saturating": _non_saturating,
-    "relativistic": _relativistic,
-}
-_GENERATOR: dict[str, Callable[[Tensor], Tensor]] = {
-    "wgan-eps": _raise_logit,
-    "wgan": _raise_logit,
-    "hinge": _raise_logit,
-    "lsgan": lambda fake: (fake - 1).square().mean(),
-    "non-saturating": lambda fake: F.softplus(-fake).mean(),
-}

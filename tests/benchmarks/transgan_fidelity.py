@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from gtool.models.transgan.network import Discriminator, Generator
 from gtool.models.transgan.released import read_released
-from gtool.nn.position import to_tiles
+from gtool.nn.positions import to_tiles
 from tests.benchmarks.transgan_reference import RELEASED, recorded_noise, released, use_checkout
 from tests.helpers.transgan_formula import formula_noise, formula_tensor, formula_weights, summary
 

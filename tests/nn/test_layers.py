@@ -11,7 +11,7 @@ from gtool.nn import second_derivatives
 from gtool.nn import tiled_attention as tiled
 from gtool.nn.attention import MLP, CrossAttention, SelfAttention, attend, plain_attention
 from gtool.nn.normalization import Normalization
-from gtool.nn.position import RelativePositionBias, from_tiles, local_table, neighbourhood_mask, to_tiles
+from gtool.nn.positions import RelativePositionBias, from_tiles, local_table, neighbourhood_mask, to_tiles
 from gtool.nn.resampling import PatchEmbed, low_pass, pixel_shuffle, pool, to_map, to_tokens, upsample
 
 

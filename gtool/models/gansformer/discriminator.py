@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from gtool.models.gansformer.config import SMALLEST, GANsformerConfig
-from gtool.nn.equalized import Convolution, EqualizedLinear, activate
-from gtool.nn.grid_encoding import GridEncoding
+from gtool.nn.positions import GridEncoding
 from gtool.nn.precision import without_autocast
 from gtool.nn.ranges import ramp
+from gtool.nn.stylegan2 import Convolution, EqualizedLinear, activate
 
 HALF = math.sqrt(0.5)
 SPREAD_EPS = 1e-8

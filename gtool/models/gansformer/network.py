@@ -24,13 +24,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from gtool.models.gansformer.attention import AttentionSettings, BipartiteAttention
 from gtool.models.gansformer.config import SMALLEST, GANsformerConfig
 from gtool.models.gansformer.discriminator import Discriminator
-from gtool.nn.bipartite import AttentionSettings, BipartiteAttention
-from gtool.nn.equalized import SLOPE, Convolution, EqualizedLinear, LowPass, ModulatedConvolution, activate
-from gtool.nn.grid_encoding import GridEncoding
+from gtool.nn.positions import GridEncoding
 from gtool.nn.precision import without_autocast
 from gtool.nn.ranges import ramp
+from gtool.nn.stylegan2 import SLOPE, Convolution, EqualizedLinear, LowPass, ModulatedConvolution, activate
 
 __all__ = ["Discriminator", "Generator", "build"]
 

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gtool.models.prior.blocks import Cache, CausalBlock, make_norm
 from gtool.models.prior.config import PriorConfig
 from gtool.models.prior.orders import cells_in_order
-from gtool.nn.causal import Cache, CausalBlock, make_norm
 
 INIT_STD = 0.02
 POSITION_STD = 0.01  # of image-GPT; those of the released prior start at zero

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from gtool.models.transgan.config import BlockSettings, DiscriminatorConfig, TransGANConfig
 from gtool.nn.attention import MLP, CrossAttention, SelfAttention
 from gtool.nn.normalization import Normalization
-from gtool.nn.position import INIT_STD, from_tiles, neighbourhood_mask, to_tiles
+from gtool.nn.positions import INIT_STD, from_tiles, neighbourhood_mask, to_tiles
 from gtool.nn.precision import without_autocast
 from gtool.nn.ranges import ramp
 from gtool.nn.resampling import PatchEmbed, low_pass, pixel_shuffle, pool, to_map, to_tokens, upsample

@@ -10,17 +10,13 @@ from __future__ import annotations
 from math import prod
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from gtool.config.schema import Section
 
 Width = Annotated[int, Field(ge=1, le=4096)]
 Count = Annotated[int, Field(ge=1, le=64)]
 Size = Annotated[int, Field(ge=2, le=2**18)]
-
-
-class Section(BaseModel):
-    """A table of a recipe: unknown keys and values of another type are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class QuantizerConfig(Section):

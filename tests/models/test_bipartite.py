@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gtool.nn.bipartite import AttentionSettings, BipartiteAttention
-from gtool.nn.grid_encoding import GridEncoding
+from gtool.models.gansformer.attention import AttentionSettings, BipartiteAttention
+from gtool.nn.positions import GridEncoding
 from tests.helpers.gansformers import KINDS
 
 N, PIXELS, CHANNELS, COUNT, WIDTH, PLACES = 2, 10, 8, 3, 6, 4

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gtool.nn.equalized import Convolution, EqualizedLinear, LowPass, ModulatedConvolution, activate
+from gtool.nn.stylegan2 import Convolution, EqualizedLinear, LowPass, ModulatedConvolution, activate
 
 TAPS = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
 

@@ -29,8 +29,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gtool.nn.equalized import EqualizedLinear
 from gtool.nn.precision import without_autocast
+from gtool.nn.stylegan2 import EqualizedLinear
 
 Kind = Literal["simplex", "centroid", "duplex"]
 NORM_EPS = 1e-8
