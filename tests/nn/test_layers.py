@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gtool.nn import second_derivatives
-from gtool.nn import tiled_attention as tiled
-from gtool.nn.attention import MLP, CrossAttention, SelfAttention, attend, plain_attention
+from gtool.nn import attention, second_derivatives
+from gtool.nn.attention import MLP, CrossAttention, SelfAttention, attend, plain_attention, tiled_attention
 from gtool.nn.normalization import Normalization
 from gtool.nn.positions import RelativePositionBias, from_tiles, local_table, neighbourhood_mask, to_tiles
 from gtool.nn.resampling import PatchEmbed, low_pass, pixel_shuffle, pool, to_map, to_tokens, upsample
@@ -110,12 +109,12 @@ def test_attend_equals_attention_by_hand(with_bias, twice):
 
 @pytest.mark.parametrize("block", [1, 37, 200, 1 << 19])
 def test_tiled_attention_has_the_gradients_of_plain_attention(block, monkeypatch):
-    monkeypatch.setattr(tiled, "BLOCK", block)
+    monkeypatch.setattr(attention, "BLOCK", block)
     qkv, bias = _case()
     weight = torch.randn(3, 10, 10)
     ours, theirs = (
         torch.autograd.grad((form(qkv, bias) * weight).sum(), (qkv, bias))
-        for form in (tiled.tiled_attention, plain_attention)
+        for form in (tiled_attention, plain_attention)
     )
     torch.testing.assert_close(ours, theirs)
 
@@ -124,7 +123,7 @@ def test_tiled_attention_in_bf16_stays_close():
     qkv, bias = _case(tokens=64, width=16)
     exact = torch.autograd.grad(plain_attention(qkv, bias).square().sum(), (qkv, bias))
     half = qkv.detach().bfloat16().requires_grad_()
-    rough = torch.autograd.grad(tiled.tiled_attention(half, bias).float().square().sum(), (half, bias))
+    rough = torch.autograd.grad(tiled_attention(half, bias).float().square().sum(), (half, bias))
     for a, b in zip(exact, rough, strict=True):
         assert (a - b.float()).norm() < 0.02 * a.norm()
 
@@ -138,7 +137,7 @@ def test_attend_takes_the_tiled_form_for_many_tokens():
 def test_tiled_attention_refuses_a_second_derivative():
     qkv, bias = _case()
     weight = torch.randn(3, 10, 10).requires_grad_()
-    out = tiled.tiled_attention(qkv, bias)
+    out = tiled_attention(qkv, bias)
     (first,) = torch.autograd.grad((out * weight).sum(), qkv, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiate twice"):
         first.sum().backward()
