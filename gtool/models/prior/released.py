@@ -67,7 +67,7 @@ def rename_released(tensors: Mapping[str, Tensor]) -> tuple[PriorPipelineConfig,
     try:
         config = PriorPipelineConfig.model_validate(described | {"resolution": found.tokenizer[0].resolution})
     except ValueError as bad:
-        raise CheckpointError(f"no released prior: {firstfirst_reason(bad)}") from None
+        raise CheckpointError(f"no released prior: {first_reason(bad)}") from None
     return config, {f"{name}.{key}": value for name, (_, own) in parts.items() for key, value in own.items()}
 
 
