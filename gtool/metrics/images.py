@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,25 +15,20 @@ SMALLEST = 16  # pixels per side
 
 
 class Images(Protocol):
-    """Anything that slices to uint8 images (N, 3, H, W): a tensor, an array, a memory map, a lazy view."""
+    """Anything that slices to uint8 images (N, 3, H, W): a tensor, an array, a memory map, a `Subset`.
+
+    Where some of them are chosen, an array of indices picks them too.
+    """
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: slice, /) -> object: ...
-
-
-class Indexable(Protocol):
-    """uint8 images (N, 3, H, W) that can be picked by an array of indices."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: np.ndarray, /) -> object: ...
+    def __getitem__(self, index: Any, /) -> object: ...
 
 
 class Subset:
     """A view of some images of a larger set, read only when sliced."""
 
-    def __init__(self, images: Indexable, indices: np.ndarray) -> None:
+    def __init__(self, images: Images, indices: np.ndarray) -> None:
         self.images = images
         self.indices = indices
 
@@ -62,9 +57,7 @@ def in_chunks(
     The cuts depend on the images' size only, so results do not depend on who asks; `total` stops early.
     """
     stop = len(images) if total is None else min(total, len(images))
-    if not stop:
-        return
-    height, width = as_tensor(images[:1]).shape[2:]
+    height, width = as_tensor(images[:1]).shape[2:] if stop else (1, 1)
     step = max(1, min(count, pixels // (height * width)))
     for start in range(0, stop, step):
         yield start, as_tensor(images[start : min(start + step, stop)])
@@ -74,6 +67,5 @@ def in_batches(images: Tensor | Sequence[Tensor]) -> list[Tensor]:
     """Return uint8 (N, 3, H, W), or N images (3, H, W), as one batch where all have one size, else one by one."""
     if isinstance(images, Tensor):
         return [images]
-    if len({image.shape for image in images}) == 1:
-        return [torch.stack(list(images))]
-    return [image[None] for image in images]
+    same = len({image.shape for image in images}) == 1
+    return [torch.stack(list(images))] if same else [image[None] for image in images]

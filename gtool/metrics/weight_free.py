@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gtool.errors import DataError
 from gtool.metrics.features.collector import FeatureCollector, Features
-from gtool.metrics.images import Images, Indexable, Subset, in_chunks
+from gtool.metrics.images import Images, Subset, in_chunks
 from gtool.metrics.rfd import CHUNK, CHUNK_PIXELS, RandomFeatures, rfd
 from gtool.metrics.swd import MAX_IMAGES, PatchProjections, swd
 from gtool.runtime.random import derive_seed, permutation
@@ -37,7 +37,7 @@ class WeightFreeScorer:
 
     @classmethod
     def build(
-        cls, real: Indexable, *, num: int = 2000, seed: int = 0, device: torch.device | str = "cpu"
+        cls, real: Images, *, num: int = 2000, seed: int = 0, device: torch.device | str = "cpu"
     ) -> WeightFreeScorer:
         """Split a seeded permutation of `real` into `num` reference images and `num` for the floor.
 

@@ -369,7 +369,7 @@ def test_a_damaged_cache_file_is_made_again(damage):
         path.write_bytes(path.read_bytes()[:1000])
     else:
         rows = torch.zeros(4, 768) if damage == "other shapes" else torch.full((5, 2048), float("nan"))
-        save_file({"rows": rows}, path, metadata={"count": "5", "key": ""})
+        save_file({"rows": rows, "count": torch.tensor(5)}, path, metadata={"key": ""})
     again = reference_features({"source": "a"}, lambda: build(1.0))
     assert again.rows is not None
     assert float(again.rows.min()) == 1.0

@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from gtool.data.synthetic.scenes import draw_scenes
 from gtool.errors import DataError
 from gtool.metrics import segmentation_agreement as scoring
-from gtool.metrics.attention import layer_table, picked_table, score_attention
-from gtool.metrics.bootstrap import Resampler
+from gtool.metrics.attention import Resampler, layer_table, picked_table, score_attention
 from gtool.metrics.partitions import grid_cells, kmeans_cells
 
 RESOLUTION = 32
