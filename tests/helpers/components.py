@@ -15,6 +15,7 @@ from torch import nn
 from gtool.models import registry
 from gtool.runtime.device import make_compute
 from gtool.train import gan as engine
+from tests.helpers.runs import flat
 from tests.helpers.tiny import tiny_recipe
 
 RESOLUTION, COMPONENTS, WIDTH, LAYERS, GROUP = 8, 3, 4, 5, 2
@@ -120,10 +121,6 @@ def make_state(*settings):
     recipe = tiny_recipe(*SETTINGS, *settings)
     compute = make_compute("cpu", "fp32")
     return engine.init_state(recipe, None, Batches(compute), compute)
-
-
-def flat(network):
-    return torch.cat([p.detach().flatten() for p in network.parameters()])
 
 
 if __name__ == "__main__":

@@ -13,6 +13,11 @@ from safetensors.torch import load_file
 from gtool.cli import run
 
 
+def flat(network: torch.nn.Module) -> torch.Tensor:
+    """All parameters of a network as one vector."""
+    return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+
 def train(model: str, recipe: str, out: str, *more: str) -> int:
     return run(["train", model, "--recipe", recipe, "--out", out, "--device", "cpu", *more])
 

@@ -13,6 +13,7 @@ from gtool.train import gan as engine
 from gtool.train.gan import GANTrainer
 from gtool.train.optim import ema_beta, rate_factor
 from gtool.train.resume import restore_state, state_info, state_tensors
+from tests.helpers.runs import flat
 from tests.helpers.tiny import tiny_recipe
 
 
@@ -33,10 +34,6 @@ def make_state(*settings):
     recipe = tiny_recipe(*settings)
     config = validate(registry.config_class("transgan"), recipe.model, "test")
     return engine.init_state(recipe, config, FixedBatches(), make_compute("cpu", "fp32"))
-
-
-def flat(network):
-    return torch.cat([p.detach().flatten() for p in network.parameters()])
 
 
 LOSSES = [

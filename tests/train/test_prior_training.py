@@ -19,6 +19,7 @@ from gtool.models import registry
 from gtool.runtime.device import make_compute
 from gtool.train import prior as engine
 from tests.helpers import runs
+from tests.helpers.runs import flat
 from tests.helpers.tiny import save_tokenizer, tiny_prior, tiny_tokenizer
 
 TOKENIZER = "runs/vqgan-scenes-000/weights-000001.safetensors"
@@ -41,10 +42,6 @@ def make_state(*settings, codes=None, conditions=None):
         torch.from_numpy(codes[:8]).long(), conditions[:8], torch.zeros(8, 3, 16, 16), None
     )
     return state, held_out
-
-
-def flat(network):
-    return torch.cat([p.detach().flatten() for p in network.parameters()])
 
 
 def test_a_prior_learns_what_conditions_say_of_codes():

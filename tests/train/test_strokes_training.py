@@ -18,6 +18,7 @@ from gtool.train import strokes as engine
 from gtool.train.resume import restore_state, state_info, state_tensors
 from gtool.train.stroke_targets import crops, half_painted, known_strokes, quarters
 from tests.helpers import runs
+from tests.helpers.runs import flat
 from tests.helpers.tiny import tiny_strokes
 
 
@@ -27,10 +28,6 @@ def make_state(*settings, progress=0.0):
     state = engine.init_state(recipe, config, None, make_compute("cpu", "fp32"))
     state.progress = progress
     return state
-
-
-def flat(network):
-    return torch.cat([p.detach().flatten() for p in network.parameters()])
 
 
 def generator(seed=0):

@@ -22,6 +22,7 @@ from gtool.runtime.device import make_compute
 from gtool.train import tokenizer as engine
 from gtool.train.resume import restore_state, state_info, state_tensors
 from tests.helpers import runs
+from tests.helpers.runs import flat
 from tests.helpers.tiny import tiny_tokenizer
 
 
@@ -30,10 +31,6 @@ def make_state(*settings, count=16):
     config = registry.config_class("vqgan").model_validate(recipe.model)
     images = ImageSet(draw_scenes(np.arange(count), 16).images, None, "test")
     return engine.init_state(recipe, config, Batches(images, seed=0, flip=False), make_compute("cpu", "fp32"))
-
-
-def flat(network):
-    return torch.cat([p.detach().flatten() for p in network.parameters()])
 
 
 def test_training_brings_reconstructions_nearer_and_uses_the_codebook():
