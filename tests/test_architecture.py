@@ -44,7 +44,7 @@ ARROWS_LEFT = {
     "data -> metrics",
 }
 CIRCLES_LEFT = {
-    "gtool.data.files",
+    "gtool.data.folders",
     "gtool.data.open",
     "gtool.data.tables",
     "gtool.sample.prior",

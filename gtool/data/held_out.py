@@ -8,9 +8,10 @@ from gtool import console
 from gtool.config.schema import Recipe
 from gtool.data import pixel_cache
 from gtool.data.dataset import ImageDataset
+from gtool.data.layout import COLUMN_NAMES
 from gtool.data.loader import Batches
 from gtool.data.open import open_dataset
-from gtool.data.pixel_cache import ImageSet
+from gtool.data.pixel_cache import ImageArrays
 from gtool.errors import DataError
 from gtool.runtime.device import Compute
 from gtool.runtime.random import derive_seed, permutation
@@ -24,16 +25,13 @@ def open_images(recipe: Recipe) -> ImageDataset:
     return open_dataset(
         data.dataset,
         split=data.split,
-        image_column=data.image_column,
-        label_column=data.label_column,
-        segmentation_column=data.segmentation_column,
-        depth_column=data.depth_column,
+        columns={role: getattr(data, f"{role}_column") for role in COLUMN_NAMES},
         num_images=data.num_images,
         resolution=data.resolution,
     )
 
 
-def load_images(dataset: ImageDataset, recipe: Recipe, resolution: int, compute: Compute) -> ImageSet:
+def load_images(dataset: ImageDataset, recipe: Recipe, resolution: int, compute: Compute) -> ImageArrays:
     """Read images, and the labels or maps that the recipe asks for, as squares of so many pixels a side.
 
     Those that cannot be read are named.
@@ -63,7 +61,9 @@ def load_images(dataset: ImageDataset, recipe: Recipe, resolution: int, compute:
     return images
 
 
-def hold_out(images: ImageSet, recipe: Recipe, compute: Compute, *, flip: bool) -> tuple[Batches, np.ndarray]:
+def hold_out(
+    images: ImageArrays, recipe: Recipe, compute: Compute, *, flip: bool
+) -> tuple[Batches, np.ndarray]:
     """Return batches of most images, and the places of those that are kept aside, int64 (n,).
 
     A seeded choice of 512 is kept, or one image in twenty where that is less, but at least one. Fewer than sixteen
@@ -83,7 +83,7 @@ def hold_out(images: ImageSet, recipe: Recipe, compute: Compute, *, flip: bool) 
     return batches, np.sort(order[:number] if number else order)
 
 
-def held_out_of(recipe: Recipe, compute: Compute, instead: str) -> tuple[ImageSet, np.ndarray]:
+def held_out_of(recipe: Recipe, compute: Compute, instead: str) -> tuple[ImageArrays, np.ndarray]:
     """Return the data set of a training with its conditions, and the places of what it has kept aside.
 
     instead: what the user can type where the data set is not here, for the DataError that says so.

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from gtool.data.label_maps import DEPTH_LEVELS, majority
-from gtool.data.pixel_cache import ImageSet, Stored
+from gtool.data.pixel_cache import ImageArrays, Stored
 from gtool.errors import DataError
 from gtool.runtime.random import derive_seed, hashed_uniform
 
@@ -40,7 +40,7 @@ class Batches:
 
     def __init__(
         self,
-        image_set: ImageSet,
+        image_set: ImageArrays,
         *,
         seed: int,
         flip: bool,
@@ -96,12 +96,12 @@ class Batches:
         return self._orders[epoch]
 
 
-def read_images(image_set: ImageSet, indices: np.ndarray, flipped: np.ndarray | None = None) -> Tensor:
+def read_images(image_set: ImageArrays, indices: np.ndarray, flipped: np.ndarray | None = None) -> Tensor:
     """Return a copy of images of a set, uint8 (n, 3, R, R); those that `flipped` (n,) says are mirrored."""
     return torch.from_numpy(_rows(image_set.images, indices, flipped))
 
 
-def read_conditions(image_set: ImageSet, indices: np.ndarray, flipped: np.ndarray | None = None) -> Tensor:
+def read_conditions(image_set: ImageArrays, indices: np.ndarray, flipped: np.ndarray | None = None) -> Tensor:
     """Return what images of a set are generated from, by the condition that it was loaded with.
 
     Returns:
@@ -139,7 +139,7 @@ def ids_of_depth(depth: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def read_ids(
-    images: ImageSet, indices: np.ndarray, grid: tuple[int, int], flipped: np.ndarray | None = None
+    images: ImageArrays, indices: np.ndarray, grid: tuple[int, int], flipped: np.ndarray | None = None
 ) -> Tensor:
     """Return the ids of some images, int64 (n, 1) or (n, h w)."""
     parts = []

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from gtool.data.dataset import ImageDataset, scenes
-from gtool.data.files import open_files
+from gtool.data.folders import open_files
 from gtool.data.names import find_dataset
 from gtool.data.tables import open_table
 from gtool.errors import DataError
 
 
-def open_dataset(  # noqa: PLR0913  (one keyword for each key of a recipe's [data])
+def open_dataset(
     dataset: str,
     *,
     split: str = "train",
-    image_column: str | None = None,
-    label_column: str | None = None,
-    segmentation_column: str | None = None,
-    depth_column: str | None = None,
+    columns: Mapping[str, str | None] = MappingProxyType({}),
     num_images: int | None = None,
     resolution: int | None = None,
     seed: int = 0,
@@ -27,10 +27,8 @@ def open_dataset(  # noqa: PLR0913  (one keyword for each key of a recipe's [dat
     Args:
         dataset: `scenes`, a path, a short name or a hub id (`owner/name` or `owner/name:configuration`).
         split: `train`, `test`, ...; a set with a single split gives that one, with a note.
-        image_column: column of a table; otherwise `img`, `image` or the first that holds images.
-        label_column: otherwise `label`, `labels`, `fine_label` or the first with class names.
-        segmentation_column: otherwise `segmentation`, `annotation`, `mask`, `label_map` or the like.
-        depth_column: otherwise `depth` or `depth_map`.
+        columns: of a table, those that the user named, by role: `image`, `label`, `segmentation`, `depth`. The others
+            are found by name and type.
         num_images: a seeded choice of so many; for scenes, how many there are.
         resolution: of scenes read one by one.
         seed: of scenes and of the choice.
@@ -45,8 +43,6 @@ def open_dataset(  # noqa: PLR0913  (one keyword for each key of a recipe's [dat
         return scenes(split, num_images, resolution, seed)
     if place.config and place.kind not in ("parquet", "hub"):
         raise DataError(f"{dataset}: a {place.kind} has no configurations, so none named `{place.config}`")
-    columns = {"image": image_column, "label": label_column}
-    columns |= {"segmentation": segmentation_column, "depth": depth_column}
     if place.kind in ("folder", "zip"):
         if named := next(filter(None, columns.values()), None):
             raise DataError(f"{dataset}: a {place.kind} of images has no columns, so none named `{named}`")

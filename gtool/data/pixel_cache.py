@@ -90,7 +90,7 @@ Stored = np.ndarray | DecodedOnAccess
 
 
 @dataclass(frozen=True)
-class ImageSet:
+class ImageArrays:
     """Images of one resolution, ready to train on and to measure against, and what they are generated from.
 
     Arrays are not to be written to: memory maps, or decoded on access.
@@ -126,7 +126,7 @@ def load_images(
     condition: str = "none",
     num_labels: int | None = None,
     progress: Progress | None = None,
-) -> ImageSet:
+) -> ImageArrays:
     """Return the images of a data set as squares of `resolution` pixels; small ones are enlarged.
 
     Args:
@@ -155,7 +155,7 @@ def load_images(
     labels = dataset.labels
     if labels is not None:
         labels = np.delete(labels, notes.places)
-    return ImageSet(
+    return ImageArrays(
         images,
         labels,
         squares.entry.key,

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from gtool.data.cache import CacheEntry, write_rows
-from gtool.data.pixel_cache import ImageSet, Progress
+from gtool.data.pixel_cache import ImageArrays, Progress
 
 VERSION = 1  # of the layout
 
 
 def load_codes(
-    image_set: ImageSet,
+    image_set: ImageArrays,
     tokenizer: str,
     grid: tuple[int, int],
     codebook_size: int,

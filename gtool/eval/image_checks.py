@@ -19,7 +19,7 @@ import numpy as np
 
 from gtool import console
 from gtool.data.dataset import ImageDataset
-from gtool.data.files import count_suffixes, list_ignored
+from gtool.data.folders import count_suffixes, list_ignored
 from gtool.data.inspect_images import BACKGROUND, Inspection, inspect_images, repeated_stems
 from gtool.data.names import find_dataset
 from gtool.errors import DataError

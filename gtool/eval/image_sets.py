@@ -134,7 +134,7 @@ class ImageSpec:
     """Which images, and how they are read; `resolution` None keeps the images' own size.
 
     crop: `center` or `fit`; of images that keep their size, whether those that are not square are accepted.
-    columns: of a table, as `open_dataset` takes them: `image_column`, `label_column`, `segmentation_column`.
+    columns: of a table, by role, as `open_dataset` takes them.
     sized: the resolution was asked for, and is not that of a model; then it is part of the name.
     skip_bad: how many images may be unreadable; None is any number, as in training.
     strict: refuse a folder with files that are no images.
@@ -254,7 +254,7 @@ def open_stored(spec: ImageSpec, num: int | None, seed: int) -> StoredImages:
         num_images=spec.num_images,
         resolution=spec.resolution,
         arrays=True,
-        **spec.columns,
+        columns=spec.columns,
     )
     if dataset.note:
         console.notice(dataset.note)
@@ -303,7 +303,7 @@ def spec_of_training(meta: dict[str, Any], path: Path, split: str | None = None)
         split or data["split"],
         meta["config"]["resolution"],
         data["crop"],
-        {name: data.get(name) for name in ("image_column", "label_column", "segmentation_column")},
+        {role: data.get(f"{role}_column") for role in ("image", "label", "segmentation")},
         data.get("num_images") if split in (None, data["split"]) else None,
         data["cache_gb"],
         skip_bad=None,  # what training could not read is left out here too

@@ -37,13 +37,13 @@ def visible_files(root: Path, suffixes: frozenset[str] | tuple[str, ...] | None)
     def fail(bad: OSError) -> None:
         raise DataError(f"{bad.filename}: cannot be listed: {bad.strerror}") from None
 
-    seen: set[str] = set()
+    visited: set[str] = set()
     for folder, below, names in os.walk(root, followlinks=True, onerror=fail):
         real = os.path.realpath(folder)
-        if real in seen:
+        if real in visited:
             below.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         below[:] = [name for name in below if is_visible(name)]
         for name in names:
             if is_visible(name) and (suffixes is None or os.path.splitext(name)[1].lower() in suffixes):

@@ -26,7 +26,7 @@ from gtool.config.schema import Recipe
 from gtool.data.held_out import hold_out, open_images
 from gtool.data.label_colours import colour_maps, colours_of
 from gtool.data.loader import CodeBatches, read_ids, read_images
-from gtool.data.pixel_cache import ImageSet
+from gtool.data.pixel_cache import ImageArrays
 from gtool.data.token_cache import load_codes
 from gtool.errors import CheckpointError, RecipeError
 from gtool.io.run_folder import RunFolder
@@ -167,7 +167,7 @@ def _mean_nll(state: PriorState, codes: Tensor, conditions: Tensor) -> float:
     return total / len(codes)
 
 
-def encode_all(tokenizer: Any, images: ImageSet, compute: Compute, *, flips: bool) -> Iterator[Tensor]:
+def encode_all(tokenizer: Any, images: ImageArrays, compute: Compute, *, flips: bool) -> Iterator[Tensor]:
     """Yield the codes (n, h, w) of all images, then, with `flips`, of all of them flipped horizontally."""
     for flipped in (False, True) if flips else (False,):
         for start in range(0, len(images), CHUNK):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gtool.config.schema import Recipe
 from gtool.data.held_out import load_images, open_images
-from gtool.data.pixel_cache import ImageSet
+from gtool.data.pixel_cache import ImageArrays
 from gtool.io.run_folder import RunFolder
 from gtool.models import registry
 from gtool.runtime.device import Compute
@@ -104,7 +104,7 @@ class Trainer(ABC):
     config: Any  # of the networks as they are trained: what the data decide is filled in, as in the recipe
     state: Any
     step: Callable[[Any], dict[str, Tensor]]  # one iteration: changes the state, returns statistics
-    images: ImageSet
+    images: ImageArrays
     preview_columns: int | None = None  # images per row of a preview, where the recipe leaves it open
 
     def __init__(self, recipe: Recipe, config: Any, inputs: Any, compute: Compute) -> None:
@@ -140,7 +140,7 @@ class Trainer(ABC):
     def prepare(self, inputs: Any) -> None:
         """Read the data and make the state at step 0; `inputs` come from `open_inputs`."""
 
-    def load_images(self, source: Any, resolution: int | None = None) -> ImageSet:
+    def load_images(self, source: Any, resolution: int | None = None) -> ImageArrays:
         """Read the images of a source as squares."""
         return load_images(source, self.recipe, resolution or self.recipe.data.resolution, self.compute)
 

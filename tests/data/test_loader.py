@@ -8,7 +8,7 @@ import torch
 
 from gtool.data.loader import Batches
 from gtool.data.open import open_dataset
-from gtool.data.pixel_cache import ImageSet, load_images
+from gtool.data.pixel_cache import ImageArrays, load_images
 from gtool.errors import DataError
 from gtool.nn.ranges import to_pm1, to_uint8
 from tests.helpers import odd_images as odd
@@ -19,7 +19,7 @@ def numbered(count=10):
     images = np.zeros((count, 3, 2, 2), np.uint8)
     images[..., 0] = np.arange(count, dtype=np.uint8)[:, None, None]
     images[..., 1] = images[..., 0] + 100
-    return ImageSet(images, None, "numbered")
+    return ImageArrays(images, None, "numbered")
 
 
 def make(flip=False, seed=0, **share):

@@ -169,7 +169,7 @@ def test_single_image_is_not_enough(tmp_path):
 def test_folder_has_no_columns(tmp_path):
     odd.folder(tmp_path / "set")
     with pytest.raises(DataError, match="has no columns, so none named `photo`"):
-        open_dataset("./set", image_column="photo")
+        open_dataset("./set", columns={"image": "photo"})
 
 
 def test_folder_has_no_configurations(tmp_path):

@@ -84,13 +84,13 @@ def test_table_without_images_lists_its_columns(tmp_path):
 def test_named_columns_are_used_or_refused(tmp_path):
     path = typed(tmp_path / "x.parquet", other=records((7, 8, 9, 10)))
     assert greys(open_dataset(path)) == [0, 1, 2, 3]
-    assert greys(open_dataset(path, image_column="other")) == [7, 8, 9, 10]
+    assert greys(open_dataset(path, columns={"image": "other"})) == [7, 8, 9, 10]
     with pytest.raises(DataError, match="no column `picture`; columns: id"):
-        open_dataset(path, image_column="picture")
+        open_dataset(path, columns={"image": "picture"})
     with pytest.raises(DataError, match="column `id` holds no images"):
-        open_dataset(path, image_column="id")
+        open_dataset(path, columns={"image": "id"})
     with pytest.raises(DataError, match="column `img` holds no labels"):
-        open_dataset(path, label_column="img")
+        open_dataset(path, columns={"label": "img"})
 
 
 def test_text_labels_are_numbered_in_order(tmp_path):

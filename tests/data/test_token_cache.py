@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gtool.data import cache
-from gtool.data.pixel_cache import ImageSet
+from gtool.data.pixel_cache import ImageArrays
 from gtool.data.token_cache import load_codes
 from gtool.errors import DataError
 
@@ -18,7 +18,7 @@ COUNT, GRID = 5, (2, 3)
 
 
 def images(fingerprint="set"):
-    return ImageSet(np.zeros((COUNT, 3, 8, 8), np.uint8), None, fingerprint)
+    return ImageArrays(np.zeros((COUNT, 3, 8, 8), np.uint8), None, fingerprint)
 
 
 class Encoder:

@@ -22,7 +22,7 @@ import pytest
 import torch
 
 from gtool.data.loader import Batches
-from gtool.data.pixel_cache import ImageSet
+from gtool.data.pixel_cache import ImageArrays
 from gtool.data.synthetic.scenes import draw_scenes
 from gtool.losses.perceptual import LPIPS
 from gtool.losses.reconstruction import adaptive_weight, l1
@@ -79,7 +79,7 @@ def test_a_discriminator_that_can_tell_nothing_is_not_made_the_loudest():
     """The release lets the weight grow to 8000 as the gradient of a lost discriminator goes to nothing."""
     recipe = tiny_tokenizer("reconstruction.adversarial_ramp=0.0")
     config = VQGANConfig.model_validate(recipe.model)
-    scenes = ImageSet(draw_scenes(np.arange(16), 16).images, None, "test")
+    scenes = ImageArrays(draw_scenes(np.arange(16), 16).images, None, "test")
     state = engine.init_state(
         recipe, config, Batches(scenes, seed=0, flip=False), make_compute("cpu", "fp32")
     )

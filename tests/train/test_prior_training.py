@@ -12,7 +12,7 @@ import torch
 from gtool.cli import run
 from gtool.config.recipe import to_toml
 from gtool.data.loader import Batches, CodeBatches, ids_of_depth, read_ids
-from gtool.data.pixel_cache import ImageSet
+from gtool.data.pixel_cache import ImageArrays
 from gtool.io.run_folder import read_meta
 from gtool.io.weights import load_weights, save_weights
 from gtool.models import registry
@@ -33,7 +33,7 @@ def make_state(*settings, codes=None, conditions=None):
     config = registry.config_class("prior").model_validate(values)
     (composer,) = registry.networks("prior").build(config)
     state = engine.init_state(recipe, config, composer.tokenizer.state_dict(), make_compute("cpu", "fp32"))
-    images = ImageSet(np.zeros((32, 3, 16, 16), np.uint8), None, "test")
+    images = ImageArrays(np.zeros((32, 3, 16, 16), np.uint8), None, "test")
     if conditions is None:
         conditions = torch.randint(0, 9, (32, 64), generator=torch.Generator().manual_seed(0))
     codes = (conditions * 3).view(32, 8, 8).numpy() if codes is None else codes
@@ -114,7 +114,7 @@ def test_depth_becomes_levels_of_cells():
 
 
 def test_labels_of_classes_are_ids_and_the_unknown_one_comes_last():
-    images = ImageSet(
+    images = ImageArrays(
         np.zeros((3, 3, 8, 8), np.uint8), np.array([2, -1, 0]), "test", condition="class", num_labels=3
     )
     assert read_ids(images, np.arange(3), (2, 2)).tolist() == [[2], [3], [0]]

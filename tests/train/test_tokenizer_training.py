@@ -12,7 +12,7 @@ import torch
 from gtool.cli import run
 from gtool.config.recipe import to_toml
 from gtool.data.loader import Batches
-from gtool.data.pixel_cache import ImageSet
+from gtool.data.pixel_cache import ImageArrays
 from gtool.data.synthetic.scenes import draw_scenes
 from gtool.errors import RecipeError
 from gtool.losses import reconstruction as losses
@@ -29,7 +29,7 @@ from tests.helpers.tiny import tiny_tokenizer
 def make_state(*settings, count=16):
     recipe = tiny_tokenizer("train.kimg=1.0", *settings)
     config = registry.config_class("vqgan").model_validate(recipe.model)
-    images = ImageSet(draw_scenes(np.arange(count), 16).images, None, "test")
+    images = ImageArrays(draw_scenes(np.arange(count), 16).images, None, "test")
     return engine.init_state(recipe, config, Batches(images, seed=0, flip=False), make_compute("cpu", "fp32"))
 
 
