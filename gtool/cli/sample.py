@@ -10,41 +10,28 @@ import typer
 
 from gtool.cli.options import DEVICE, OUTPUT, Device, Json, Precision
 
-EXAMPLES = """Examples:
-
-`gtool sample --num 64` : a grid of the newest run
-
-`gtool sample runs/transgan-cifar10-000 --seeds 0,1,4-6 -o chosen.png`
-
-`gtool sample --seeds 0,3,8 --interpolate 24 --animate loop.webp` : from image to image and back
-
-`gtool sample weights.safetensors --num 5000 -o samples/` : separate PNG files
-
-Latents (gansformer):
-
-`gtool sample --psi 0.7 --seeds 0-15` : less variety, fewer failures; `--psi-sweep 0,0.3,0.5,0.7,1` compares
-
-`gtool sample --attention` : what each component attends to, at every layer and head
-
-`gtool sample --mix 3,8 --components 0-4` : two images swap components 0 to 4, and each alone
-
-`gtool sample --mix 0-3:4-9 --layers 0-3` : columns 4 to 9 take the first layers of rows 0 to 3
-
-`gtool sample --interpolate 12 --component 5` : one component changes, all else stays
-
-`gtool sample --noise-variation` : what the noise inputs change
-
-Codes (prior):
-
-`gtool sample --num 16 --temperature 1 --top-k 100 --top-p 0.95` : from label maps or classes of its own data set
-
-`gtool sample --segmentation map.png --num 8` : several images of one map; `--class 3`, `--depth depth.png`
-
-`gtool sample --complete half.png --keep 0.5` : the upper half is kept, the rest is sampled
-
-`gtool sample --segmentation wide.png --size 512x256` : larger than trained
-
-`gtool sample --num 9 --animate codes.webp` : code by code"""
+EXAMPLES = "\n\n".join(
+    [
+        "Examples:",
+        "`gtool sample --num 64` : a grid of the newest run",
+        "`gtool sample runs/transgan-cifar10-000 --seeds 0,1,4-6 -o chosen.png`",
+        "`gtool sample --seeds 0,3,8 --interpolate 24 --animate loop.webp` : from image to image and back",
+        "`gtool sample weights.safetensors --num 5000 -o samples/` : separate PNG files",
+        "Latents (gansformer):",
+        "`gtool sample --psi 0.7 --seeds 0-15` : less variety, fewer failures; `--psi-sweep 0,0.3,0.5,0.7,1` compares",
+        "`gtool sample --attention` : what each component attends to, at every layer and head",
+        "`gtool sample --mix 3,8 --components 0-4` : two images swap components 0 to 4, and each alone",
+        "`gtool sample --mix 0-3:4-9 --layers 0-3` : columns 4 to 9 take the first layers of rows 0 to 3",
+        "`gtool sample --interpolate 12 --component 5` : one component changes, all else stays",
+        "`gtool sample --noise-variation` : what the noise inputs change",
+        "Codes (prior):",
+        "`gtool sample --num 16 --temperature 1 --top-k 100 --top-p 0.95` : conditioned as its own data set",
+        "`gtool sample --segmentation map.png --num 8` : several images of one map; `--class 3`, `--depth depth.png`",
+        "`gtool sample --complete half.png --keep 0.5` : the upper half is kept, the rest is sampled",
+        "`gtool sample --segmentation wide.png --size 512x256` : larger than trained",
+        "`gtool sample --num 9 --animate codes.webp` : code by code",
+    ]
+)
 
 # Options by the panel of the help page.
 what = partial(typer.Option, rich_help_panel="What to sample")

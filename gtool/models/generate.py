@@ -130,7 +130,8 @@ class TrainedModel:
         batch_size: int,
     ) -> Iterator[Tensor]:
         grid = self.network.config.prior.grid
-        for part in indices.split(batch_size):
+        for start in range(0, len(indices), batch_size):
+            part = indices[start : start + batch_size]
             codes, uniform = torch.full((len(part), *grid), UNKNOWN), uniform_numbers(seed, part, grid)
             ids = ids_of(part)
             ids = ids[:, None] if ids.ndim == 1 else ids
@@ -169,7 +170,7 @@ class TrainedModel:
     def mean_w(self) -> Tensor:
         """The mean w (K, d) of always the same latents, to which truncation pulls: it depends on the weights alone."""
         total = torch.zeros(self.network.z_shape, dtype=torch.float64)
-        for numbers in torch.arange(MEAN_LATENTS).split(MEAN_CHUNK):
+        for numbers in torch.arange(MEAN_LATENTS).view(-1, MEAN_CHUNK):
             z = latents(self.network, 0, numbers, "mean-w").to(self.compute.device)
             total += self.network.mapping(z).cpu().double().sum(0)
         return (total / MEAN_LATENTS).float().to(self.compute.device)

@@ -140,16 +140,16 @@ def of_data_set(recipe: Recipe, labels: int, seed: int, compute: Compute) -> Con
 def of_map(path: Path, config: PriorPipelineConfig, size: Size | None, dataset: str) -> Conditions:
     """Read a label map or a depth map that all images follow; `size` None keeps its own."""
     cell, count = config.tokenizer.down, num_labels(config)
-    labels = None
+    labels: np.ndarray | None = None
+    cell_ids: Callable[[Tensor, tuple[int, int]], Tensor] = ids_of_depth
     if config.prior.condition == "depth":
-        values, cell_ids = read_depth_file(path, size, cell=cell), ids_of_depth
-        given, picture = torch.from_numpy(values * 2 - 1)[None, None], as_grey(values)
+        depth = read_depth_file(path, size, cell=cell)
+        given, picture = torch.from_numpy(depth * 2 - 1)[None, None], as_grey(depth)
     else:
-        colours = colours_of(dataset, count)
-        values = labels = read_label_map_file(path, count, size, cell=cell, colours=colours)
-        given, picture = torch.from_numpy(values.astype(np.int64))[None], colour_maps(values, colours)
-        cell_ids = ids_of_maps
-    height, width = values.shape
+        cell_ids, colours = ids_of_maps, colours_of(dataset, count)
+        labels = read_label_map_file(path, count, size, cell=cell, colours=colours)
+        given, picture = torch.from_numpy(labels.astype(np.int64))[None], colour_maps(labels, colours)
+    height, width = given.shape[-2:]
     check_size((height, width), config, f"{path}: {width}x{height} pixels")
     return for_all(
         (height, width),

@@ -128,11 +128,12 @@ def _heads(layers: int, width: int) -> int:
 
 
 def _order(cells: Tensor | None, grid: tuple[int, int]) -> str:
-    orders = get_args(Order) if cells is not None else ()
-    found = [order for order in orders if cells_in_order(order, *grid) == cells.flatten().tolist()]
-    if cells is not None and not found:
-        raise ValueError(f"`{PERMUTER}` is none of the released orders")
-    return found[0] if found else "raster"
+    if cells is None:
+        return "raster"
+    for order in get_args(Order):
+        if cells_in_order(order, *grid) == cells.flatten().tolist():
+            return str(order)
+    raise ValueError(f"`{PERMUTER}` is none of the released orders")
 
 
 def _condition(values: dict[str, Any], tokenizer: VQGANConfig | None, classes: int | None) -> dict[str, Any]:
