@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from gtool.cli.options import OUTPUT, Device, Json, Precision
+from gtool.strokes.settings import BRUSHES
 
 EXAMPLES = """Examples:
 
@@ -32,7 +33,7 @@ def _option(panel: str, help: str, *names: str, **settings: Any) -> Any:
 
 STROKES, CANVAS, VIDEO = "Strokes", "Canvas", "Video"
 PHOTOS = "Photos, videos, folders (their photos), quoted patterns; the built-in picture when left out."
-BRUSH = "`flat`, `round`, `dry`, or a folder with a picture of a brush mark; default flat."
+BRUSH = f"`{'`, `'.join(BRUSHES)}`, or a folder with a picture of a brush mark; default flat."
 DETAIL = "0 for broad strokes, 1 down to the pixels; default 0.5."
 METHOD = "`predictor` (a trained network), or without a network `greedy` or `random`; default predictor."
 SELECT = (
