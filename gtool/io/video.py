@@ -174,7 +174,8 @@ class AVVideo:
         start = Fraction(self._container.start_time or 0, 1_000_000)
         rate = self._video.average_rate or Fraction(25)
         time = None
-        for packet in self._packets():
+        packets = self._container.demux(self._video, *self.audio)
+        while (packet := self._next(packets)) is not None:
             if packet.stream is not self._video:
                 if packet.dts is not None:
                     # Counted from the beginning of the video.
@@ -199,11 +200,11 @@ class AVVideo:
                     time = begin if begin is not None and begin > time else time + 1 / rate
                 yield frame, time
 
-    def _packets(self) -> Iterator[Any]:
+    def _next(self, packets: Iterator[Any]) -> Any:
         import av
 
         try:
-            yield from self._container.demux(self._video, *self.audio)
+            return next(packets, None)
         except av.error.FFmpegError as bad:
             raise DataError(f"{self._path}: damaged: {bad.strerror}") from None
 

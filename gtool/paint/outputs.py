@@ -45,12 +45,12 @@ def write_files(
     made |= {"brush": printable(painting.brush.name), **(text or {})}
     alpha, icc = (None, None) if photo is None else (photo.alpha, photo.icc)
     save_photo(files.picture, pixels, alpha=alpha, icc=icc, text=made)
-    if files.strokes is not None:
-        save_strokes(files.strokes, painting)
-    if files.svg is not None:
-        save_svg(files.svg, painting, max(height, width))
-    if files.animation is not None:
-        _save_timelapse(files.animation, painting, min(max(height, width), ANIMATION_SIDE), *timing)
+    if path := files.made.get("stroke_file"):
+        save_strokes(path, painting)
+    if path := files.made.get("svg"):
+        save_svg(path, painting, max(height, width))
+    if path := files.made.get("animation"):
+        _save_timelapse(path, painting, min(max(height, width), ANIMATION_SIDE), *timing)
     return pixels
 
 

@@ -15,42 +15,32 @@ from gtool.io.video_formats import VIDEO_FORMATS, is_video, require_av
 
 PAINTED = "-painted"
 _PAINTING = re.compile(rf".*{PAINTED}(-\d+)?")  # stems of paintings, which lie among photos
-_SUFFIXES = {
-    "-o": (*FORMATS, *VIDEO_FORMATS),
-    "--svg": (".svg",),
-    "--strokes": (".json",),
-    "--animate": (".webp", ".gif", ".mp4"),
+# Name in the record of `--json`, and suffixes, the first of them for folders.
+_KINDS = {
+    "-o": ("out", (*FORMATS, *VIDEO_FORMATS)),
+    "--svg": ("svg", (".svg",)),
+    "--strokes": ("stroke_file", (".json",)),
+    "--animate": ("animation", (".webp", ".gif", ".mp4")),
 }
-Outputs = Mapping[
-    str, str
-]  # what was given for the flags of _SUFFIXES: a file, or a folder for several photos
+Outputs = Mapping[str, str]  # what was given for these flags: a file, or a folder for several photos
 
 
 @dataclass(frozen=True)
 class PaintingFiles:
-    """A picture or video to paint and the files to make of it."""
+    """A picture or video to paint and the files to make of it: `out`, and where wanted the other kinds."""
 
     source: Path
-    picture: Path
-    svg: Path | None = None
-    strokes: Path | None = None
-    animation: Path | None = None
+    made: dict[str, Path]
+
+    @property
+    def picture(self) -> Path:
+        """The painting, or the painted video."""
+        return self.made["out"]
 
     @property
     def is_video(self) -> bool:
         """Whether every frame is to be painted."""
         return self.picture.suffix.lower() in VIDEO_FORMATS
-
-    @property
-    def made(self) -> dict[str, Path]:
-        """Every file that is made, by its name in the record of `--json`."""
-        kinds = {
-            "out": self.picture,
-            "svg": self.svg,
-            "stroke_file": self.strokes,
-            "animation": self.animation,
-        }
-        return {kind: path for kind, path in kinds.items() if path is not None}
 
 
 def check_outputs(outputs: Outputs) -> None:
@@ -64,9 +54,9 @@ def check_outputs(outputs: Outputs) -> None:
     for flag, text in outputs.items():
         if _is_folder(text):
             continue
-        *others, last = _SUFFIXES[flag]
-        suffix = Path(text).suffix.lower()
-        if suffix not in _SUFFIXES[flag]:
+        suffix, known_suffixes = Path(text).suffix.lower(), _KINDS[flag][1]
+        if suffix not in known_suffixes:
+            *others, last = known_suffixes
             known = f"{', '.join(others)} or {last}" if others else last
             raise RecipeError(f"{flag} {text}: ends in {known}, or in / for a folder")
         if (place := os.path.abspath(os.path.expanduser(text))) in files:
@@ -98,7 +88,10 @@ def files_of_photos(
             why the only photo cannot be painted.
     """
     if len(found) > 1 or found[0].searched:
-        _require_folders(outputs, len(found))
+        photos = f"{len(found):,} photos need" if len(found) > 1 else "photos of a folder or pattern need"
+        for flag, text in outputs.items():
+            if not _is_folder(text):
+                raise RecipeError(f"{flag} {text}: {photos} a folder; name one that ends in /")
     sources = {os.path.realpath(item.path) for item in found}
     made: list[PaintingFiles] = []
     failed: list[tuple[Path, str]] = []
@@ -135,13 +128,6 @@ def _check_video(path: Path, outputs: Outputs) -> None:
     require_av(path)
 
 
-def _require_folders(outputs: Outputs, count: int) -> None:
-    for flag, text in outputs.items():
-        if not _is_folder(text):
-            photos = "photos of a folder or pattern need" if count == 1 else f"{count:,} photos need"
-            raise RecipeError(f"{flag} {text}: {photos} a folder; name one that ends in /")
-
-
 def _stems(found: Sequence[Found], outputs: Outputs) -> Iterator[str]:
     """Names without suffix, different where two photos would be painted into one file."""
     into_folder = any(_is_folder(text) for text in outputs.values())
@@ -158,19 +144,13 @@ def _stems(found: Sequence[Found], outputs: Outputs) -> Iterator[str]:
 
 
 def _files(item: Found, stem: str, outputs: Outputs) -> PaintingFiles:
-    places: dict[str, Path] = {}
     usual = VIDEO_FORMATS[0] if is_video(item.path) else next(iter(FORMATS))
+    made = {"out": item.path.parent / f"{stem}{usual}"}
     for flag, text in outputs.items():
-        path = Path(os.path.expanduser(text))
-        suffix = usual if flag == "-o" else _SUFFIXES[flag][0]
-        places[flag] = path / item.below / f"{stem}{suffix}" if _is_folder(text) else path
-    return PaintingFiles(
-        source=item.path,
-        picture=places.get("-o", item.path.parent / f"{stem}{usual}"),
-        svg=places.get("--svg"),
-        strokes=places.get("--strokes"),
-        animation=places.get("--animate"),
-    )
+        path, (kind, suffixes) = Path(os.path.expanduser(text)), _KINDS[flag]
+        suffix = usual if flag == "-o" else suffixes[0]
+        made[kind] = path / item.below / f"{stem}{suffix}" if _is_folder(text) else path
+    return PaintingFiles(item.path, made)
 
 
 def _problem(files: PaintingFiles, force: bool, sources: set[str]) -> str:

@@ -5,7 +5,6 @@ Axis letters: N strokes in the order they are painted, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -43,17 +42,13 @@ class Painting:
         return len(self.shape_params)
 
     def __getitem__(self, strokes: slice | Tensor) -> Painting:
-        """Return the painting of some of its strokes."""
+        """Return the painting of some of its strokes: `painting[:100]` is as it was after the first hundred."""
         return replace(
             self,
             shape_params=self.shape_params[strokes],
             colors=self.colors[strokes],
             levels=self.levels[strokes],
         )
-
-    def first(self, count: int) -> Painting:
-        """Return the painting as it was after so many strokes."""
-        return self[:count]
 
     def to(self, device: torch.device | str) -> Painting:
         """Return the painting on a device."""
@@ -73,9 +68,17 @@ class Painting:
 
     def render(self, height: int, width: int) -> Tensor:
         """Paint all strokes: uint8 (H, W, 3) on the device of the strokes; memory is bounded by bands of rows."""
+        geometry = to_pixels(self.shape_params, max(height, width))
+        reach = geometry[:, 2:4].norm(dim=-1) * 0.505 + 2  # half a diagonal, and what filtering adds
+        rows = max(1, BAND_PIXELS // width)
         out = torch.empty(height, width, 3, dtype=torch.uint8, device=self.colors.device)
-        for top, bottom, band in render_bands(self, height, width):
-            out[top:bottom] = band
+        for top in range(0, height, rows):
+            bottom = min(height, top + rows)
+            near = (geometry[:, 1] + reach > top) & (geometry[:, 1] - reach < bottom)
+            shifted = geometry[near] - geometry.new_tensor([0.0, top, 0.0, 0.0, 0.0])
+            canvas = geometry.new_tensor(self.ground).expand(bottom - top, width, 3).contiguous()
+            draw_on(canvas, shifted, self.colors[near], self.brush, self.opacity)
+            out[top:bottom] = canvas.mul_(255).round_().to(torch.uint8)
         return out
 
     def to_image(self, longer: int) -> Image.Image:
@@ -94,20 +97,6 @@ def draw_on(canvas: Tensor, geometry: Tensor, colors: Tensor, brush: Brush, opac
     flat = canvas.view(-1, 3)
     for layer in layers(geometry, height, width):
         composite(flat, touch(brush, geometry[layer], height, width), colors[layer], opacity=opacity)
-
-
-def render_bands(painting: Painting, height: int, width: int) -> Iterator[tuple[int, int, Tensor]]:
-    """Paint band after band of rows: yields top, bottom, uint8 (bottom - top, W, 3)."""
-    geometry = to_pixels(painting.shape_params, max(height, width))
-    reach = geometry[:, 2:4].norm(dim=-1) * 0.505 + 2  # half a diagonal, and what filtering adds
-    rows = max(1, BAND_PIXELS // width)
-    for top in range(0, height, rows):
-        bottom = min(height, top + rows)
-        near = (geometry[:, 1] + reach > top) & (geometry[:, 1] - reach < bottom)
-        shifted = geometry[near] - geometry.new_tensor([0.0, top, 0.0, 0.0, 0.0])
-        canvas = geometry.new_tensor(painting.ground).expand(bottom - top, width, 3).contiguous()
-        draw_on(canvas, shifted, painting.colors[near], painting.brush, painting.opacity)
-        yield top, bottom, canvas.mul_(255).round_().to(torch.uint8)
 
 
 def uncovered(painting: Painting, height: int, width: int) -> float:

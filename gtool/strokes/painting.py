@@ -160,7 +160,7 @@ def paint(
         brush=brush,
         opacity=settings.opacity,
     )
-    return painting if settings.max_strokes is None else painting.first(settings.max_strokes)
+    return painting if settings.max_strokes is None else painting[: settings.max_strokes]
 
 
 def _paint_level(

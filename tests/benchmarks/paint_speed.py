@@ -74,7 +74,7 @@ def our_painting(photo: Path, size: int, select: str, weights: Path | None) -> C
         read = read_photo(square, size)
         painting = opened[0].paint(read)
         assert int(painting.levels.max()) == deepest + 1  # and the shifted pass
-        files = PaintingFiles(square, folder / "painted.jpg")
+        files = PaintingFiles(square, {"out": folder / "painted.jpg"})
         write_files(files, painting, read.size, (1, 1.0), photo=read)
 
     return work

@@ -116,7 +116,7 @@ def test_files_stay_small(tmp_path):
 
 
 def test_a_painting_without_strokes_is_its_ground(tmp_path):
-    root = written(tmp_path, a_painting().first(0))
+    root = written(tmp_path, a_painting()[:0])
     assert root.findall(f"{SVG}use") == []
     assert len(root.findall(f"{SVG}rect")) == 1
 

@@ -44,7 +44,7 @@ def test_every_frame_is_the_painting_as_it_was_then():
     painting = coarse_to_fine(3)
     counts = frame_counts(painting, 8)
     for count, frame in zip(counts, timelapse(painting, 48, 48, 8), strict=True):
-        assert torch.equal(frame, painting.first(count).render(48, 48))
+        assert torch.equal(frame, painting[:count].render(48, 48))
 
 
 def test_it_begins_with_the_bare_ground():
@@ -56,7 +56,7 @@ def test_it_begins_with_the_bare_ground():
 @pytest.mark.parametrize("count", [0, 1, 2, 5, 300])
 @pytest.mark.parametrize("frames", [1, 2, 3, 6, 24, 1000])
 def test_counts_rise_from_none_to_all(count, frames):
-    counts = frame_counts(a_painting(300).first(count), frames)
+    counts = frame_counts(a_painting(300)[:count], frames)
     assert len(counts) == min(frames, count + 1)
     assert counts[-1] == count
     if len(counts) > 1:

@@ -82,7 +82,7 @@ def test_every_float_comes_back_exactly(tmp_path):
 
 
 def test_a_painting_without_strokes_is_a_ground(tmp_path):
-    save_strokes(tmp_path / "a.json", a_painting().first(0))
+    save_strokes(tmp_path / "a.json", a_painting()[:0])
     loaded = load_strokes(tmp_path / "a.json")
     assert len(loaded) == 0
     assert loaded.render(4, 6).unique().tolist() == [51, 128, 178]
