@@ -34,6 +34,7 @@ LATE = {
     *("datasets", "huggingface_hub"),  # half a second, for the hub and for tables alone
     "filelock",  # brings asyncio; needed by whoever writes a run
     "matplotlib",  # a third of a second, when something is drawn
+    "torchmetrics",  # two seconds, for pairs of images alone
     "torch.distributed",  # of the launcher, by a process that needs no torch itself
     "torch.utils.tensorboard",  # asks for the extra
 }

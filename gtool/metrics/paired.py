@@ -3,7 +3,7 @@
 SSIM is that of Wang et al. 2004 (Image quality assessment: from error visibility to structural similarity): windows of
 11 x 11 pixels weighted by a Gaussian of deviation 1.5, K1 = 0.01, K2 = 0.03, on red, green and blue, where windows fit.
 LPIPS is version 0.1 with VGG16 (gtool/losses/perceptual.py); its linear heads come with torchmetrics. Importing
-torchmetrics takes 2 s of CPU more than torch: nothing else of gtool does it.
+torchmetrics takes 2 s of CPU more than torch, so it waits until something is measured.
 
 N images, H W pixels, K codes of a codebook.
 """
@@ -14,9 +14,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-import torchmetrics
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from gtool.errors import DataError
 from gtool.losses.perceptual import LPIPS
@@ -36,6 +34,8 @@ def pixel_scores(fake: Tensor, real: Tensor) -> dict[str, Tensor]:
     """
     if min(fake.shape[2:]) < WINDOW:
         raise DataError(f"ssim needs images of {WINDOW} pixels a side; got {fake.shape[3]} x {fake.shape[2]}")
+    from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
     x, y = fake.double(), real.double()
     psnr = peak_signal_noise_ratio(x, y, data_range=255.0, reduction="none", dim=(1, 2, 3))
     ssim = structural_similarity_index_measure(x, y, data_range=255.0, reduction="none")
@@ -56,6 +56,8 @@ def lpips(fake: Tensor, real: Tensor) -> dict[str, Tensor]:
 
 @cache
 def _load_lpips() -> LPIPS:
+    import torchmetrics
+
     heads = Path(str(torchmetrics.__file__)).parent / "functional" / "image" / "lpips_models" / "vgg.pth"
     return LPIPS.from_files(find_weights(VGG16).path, heads)
 
