@@ -26,19 +26,16 @@ class Model:
     networks: tuple[str, ...]  # what `build` makes, in its order
     trainer: str  # module:class of the `gtool.train.trainer.Trainer` of the family
     sections: tuple[str, ...]  # of a recipe that are of this family, beside data, optim, train, sample
-    released: str  # module of `rename_released`, which reads checkpoints of the original code
     exports: str  # module:function from (network, metadata) to the parts to export, by name
     next_command: str  # what a user types with weights of it
+    released: str | None = None  # module of `rename_released`, which reads checkpoints of the original code
     samples_from: Literal["latents", "codes"] | None = None  # None: makes no images by itself
     learns_from: str | None = None  # the model whose weights it is trained on
     finetunes: bool = False  # goes on from trained weights with pictures of the user
     reconstructs: bool = False  # holds a tokenizer: images to codes to images
     paints: bool = False  # proposes strokes for `gtool paint`
     attention_maps: bool = False  # its generator can return what its layers attend to
-    components: bool = False  # its latents are local components and a global one
     truncation: bool = False  # its generator has a mapping, whose output can be drawn towards the mean
-    noise_inputs: bool = False  # its generator may take noise beside the latents
-    conditions: bool = False  # its images may follow a class or a label map
 
 
 MODELS = {
@@ -52,7 +49,6 @@ MODELS = {
         exports="gtool.export.parts:of_generator",
         next_command="gtool sample {path}",
         samples_from="latents",
-        noise_inputs=True,
     ),
     "gansformer": Model(
         config="gtool.models.gansformer.config:GANsformerConfig",
@@ -65,9 +61,7 @@ MODELS = {
         next_command="gtool sample {path}",
         samples_from="latents",
         attention_maps=True,
-        components=True,
         truncation=True,
-        noise_inputs=True,
     ),
     "paint-transformer": Model(
         config="gtool.models.paint_transformer.config:PaintTransformerConfig",
@@ -104,7 +98,6 @@ MODELS = {
         samples_from="codes",
         learns_from="vqgan",
         reconstructs=True,
-        conditions=True,
     ),
 }
 
@@ -155,8 +148,15 @@ def foreign_sections(name: str) -> set[str]:
 
 
 def released(name: str) -> ModuleType:
-    """Import and return the module that reads checkpoints of a model's original code."""
-    return import_module(find_model(name).released)
+    """Import and return the module that reads checkpoints of a model's original code.
+
+    Raises:
+        RecipeError: no such model, or none whose original checkpoints are read.
+    """
+    module = find_model(name).released
+    if module is None:
+        raise RecipeError(f"model `{name}` has no checkpoints of original code")
+    return import_module(module)
 
 
 def exports(name: str) -> Callable[..., Any]:

@@ -13,10 +13,11 @@ from gtool.errors import DataError, GToolError, RecipeError, did_you_mean
 from gtool.io.image_files import find_photos
 from gtool.io.run_folder import find_weights, shipped_weights
 from gtool.io.video_formats import is_video
+from gtool.models import registry
 from gtool.paint.paths import PAINTED, PaintingFiles, check_outputs, files_of, files_of_photos, is_painting
 from gtool.strokes.settings import BRUSHES, METHODS, SELECTIONS
 
-MODEL = "paint-transformer"
+(MODEL,) = registry.models_that(paints=True)
 RGB = tuple[float, float, float]  # in [0, 1]
 CANVAS_COLORS = {
     "white": "#ffffff",

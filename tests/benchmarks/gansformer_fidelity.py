@@ -25,11 +25,12 @@ import torch
 from torch import Tensor, nn
 
 from gtool.models.gansformer.network import Discriminator, Generator
-from gtool.models.gansformer.released import rename_discriminator, rename_released
+from gtool.models.gansformer.released import rename_released
 from tests.benchmarks.gansformer_reference import arguments, released, state_of, use_checkout
 from tests.benchmarks.transgan_fidelity import randomise, relative_error
 from tests.benchmarks.transgan_reference import recorded_noise
 from tests.helpers.gansformer_formula import FILTERS, chirp, formula_noise, formula_weights
+from tests.helpers.released_discriminators import rename_residual_discriminator
 from tests.helpers.transgan_formula import summary
 
 BATCH = 4
@@ -69,7 +70,7 @@ def copied(
     config = type(config).model_validate(whole | {"discriminator": whole["discriminator"] | widths})
     ours = Generator(config).eval(), Discriminator(config).eval()
     ours[0].load_state_dict(tensors)
-    ours[1].load_state_dict(rename_discriminator(state_of(discriminator)))
+    ours[1].load_state_dict(rename_residual_discriminator(state_of(discriminator)))
     return ours
 
 

@@ -33,9 +33,10 @@ from gtool.losses.adversarial import discriminator_loss, generator_loss
 from gtool.losses.perceptual import LPIPS
 from gtool.losses.reconstruction import adaptive_weight, l1
 from gtool.models.vqgan.network import PatchDiscriminator, Tokenizer
-from gtool.models.vqgan.released import rename_discriminator, rename_released
+from gtool.models.vqgan.released import rename_released
 from tests.benchmarks.taming_reference import copy_perceptual, heads_of_people, tokenizer, use_checkout
 from tests.helpers.gansformer_formula import chirp
+from tests.helpers.released_discriminators import rename_patch_discriminator
 from tests.helpers.transgan_formula import summary
 from tests.helpers.vqgans import formula_state, pictures
 
@@ -183,7 +184,7 @@ def compare_step() -> dict[str, float]:
     config, tensors = rename_released(theirs.state_dict())
     ours, judge, lpips = Tokenizer(config), PatchDiscriminator(config), LPIPS()
     ours.load_state_dict(tensors)
-    judge.load_state_dict(rename_discriminator(theirs.state_dict()))
+    judge.load_state_dict(rename_patch_discriminator(theirs.state_dict()))
     copy_perceptual(theirs.loss.perceptual_loss, lpips)
     images = pictures(2, 64)
     with torch.no_grad():

@@ -15,9 +15,10 @@ from gtool.export.files import write_and_check
 from gtool.export.parts import of_generator
 from gtool.models.gansformer.config import GANsformerConfig
 from gtool.models.gansformer.network import Discriminator, Generator, build
-from gtool.models.gansformer.released import rename_discriminator, rename_released
+from gtool.models.gansformer.released import rename_released
 from tests.helpers.gansformer_formula import chirp, formula_noise, formula_weights
 from tests.helpers.gansformers import KINDS, generator_of, latents, maps_of, networks, noise_for, tiny
+from tests.helpers.released_discriminators import rename_residual_discriminator
 from tests.helpers.transgan_formula import summary
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "gansformer.json").read_text(encoding="utf-8"))
@@ -88,7 +89,7 @@ def test_logits_equal_those_of_the_released_classes():
     discriminator = Discriminator(
         tiny(discriminator={"channel_base": 128, "channel_max": 16, "group_size": 4})
     )
-    discriminator.load_state_dict(rename_discriminator(formula_weights(known["shapes"])))
+    discriminator.load_state_dict(rename_residual_discriminator(formula_weights(known["shapes"])))
     with torch.no_grad():
         logits = discriminator(chirp((4, 3, 16, 16), 1, 0.4))
     assert logits.tolist() == pytest.approx(known["logits"], rel=1e-4)

@@ -146,31 +146,6 @@ def rename_released(
         raise CheckpointError("no GANsformer generator: names or shapes of its tensors are others") from None
 
 
-def rename_discriminator(tensors: Mapping[str, Tensor]) -> Tensors:
-    """Return the tensors of a released discriminator by our names."""
-    sides = sorted(
-        {int(found[1]) for name in tensors if (found := re.match(r"b(\d+)\.", name))}, reverse=True
-    )
-    renamed = {}
-    rules = [(rf"b{sides[0]}\.fromrgb\.", "from_rgb."), (r"b4\.conv\.", "conv."), (r"b4\.fc\.", "hidden.")]
-    rules.append((r"b4\.out\.", "logit."))
-    for place, side in enumerate(sides[:-1]):
-        for theirs, ours in (("conv0", "first"), ("conv1", "second"), ("skip", "skip")):
-            rules.append((rf"b{side}\.{theirs}\.", f"blocks.{place}.{ours}."))
-    for name, value in tensors.items():
-        if name.rpartition(".")[2] in NEVER_READ:
-            continue
-        renamed[_apply(rules, name).replace("biasAct.bias", "bias")] = value
-    return renamed
-
-
-def _apply(rules: list[tuple[str, str]], name: str) -> str:
-    for pattern, replacement in rules:
-        if re.match(pattern, name):
-            return re.sub(pattern, replacement, name, count=1)
-    raise CheckpointError(f"no GANsformer: `{name}` is unknown")
-
-
 def read_config(tensors: Mapping[str, Tensor], settings: Mapping[str, Any] | None = None) -> GANsformerConfig:
     """Return what the arguments of a released generator say, and names and shapes of its tensors.
 

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from gtool.errors import CheckpointError
 from gtool.io.run_folder import shipped_weights
+from gtool.models import registry
 from gtool.models.paint_transformer.network import Proposals
 from gtool.models.trained import open_trained
 from gtool.runtime.device import Compute
 
-MODEL = "paint-transformer"
+(MODEL,) = registry.models_that(paints=True)
 Predict = Callable[[Tensor, Tensor], Proposals]
 
 

@@ -211,25 +211,3 @@ def _joined(tensors: Tensors) -> Tensors:
                 raise CheckpointError(f"no released tokenizer: `{found[1]}` lacks keys or values")
             joined[f"{found[1]}.qkv.{found[2]}"] = torch.cat([part for part in parts if part is not None])
     return joined
-
-
-def rename_discriminator(tensors: Mapping[str, Tensor]) -> Tensors:
-    """Return the tensors of the discriminator in a released tokenizer's file by our names, with its running moments.
-
-    Raises:
-        CheckpointError: there is none, or one with other norms than those over the batch.
-    """
-    theirs = {k.removeprefix(DISCRIMINATOR): v for k, v in tensors.items() if k.startswith(DISCRIMINATOR)}
-    layers = (_count(theirs, r"(\d{1,2})\.weight", contiguous=False) - 2) // 2
-    names = {0: "first", 2 + 3 * layers: "last"}
-    for layer in range(layers):
-        names |= {2 + 3 * layer: f"convs.{layer}", 3 + 3 * layer: f"norms.{layer}"}
-    renamed: Tensors = {}
-    for name, value in theirs.items():
-        number, _, kind = name.partition(".")
-        if layers < 1 or not number.isdecimal() or int(number) not in names or kind in ("loc", "scale"):
-            raise CheckpointError(f"no released discriminator: `{name}` is unknown")
-        renamed[f"{names[int(number)]}.{kind}"] = value
-    if not renamed:
-        raise CheckpointError("holds no discriminator")
-    return renamed
