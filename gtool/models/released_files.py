@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from gtool.models import registry
 from gtool.models.trained import Trained
 
 Tensors = dict[str, Tensor]
+Rules = list[tuple[str, str | None]]  # pattern of a whole name -> our name with its groups; None: never read
 # What training scripts call the network in their checkpoints, the best first.
 NETWORKS = ("avg_gen_state_dict", "gen_state_dict")
 
@@ -39,6 +41,24 @@ def read_released(path: Path, model: str) -> tuple[Trained, str]:
             chosen, named = _choose_network(path)
             config, tensors = importer.rename_released(named)
     return Trained(path, model, config, tensors, {}), chosen
+
+
+def rename(tensors: Mapping[str, Tensor], rules: Rules, what: str) -> Tensors:
+    """Give every tensor the name that the first fitting rule has for it.
+
+    Raises:
+        CheckpointError: a name that no rule fits; begins with `what`.
+    """
+    compiled = [(re.compile(pattern), ours) for pattern, ours in rules]
+    renamed: Tensors = {}
+    for name, tensor in tensors.items():
+        fitting = ((found, ours) for pattern, ours in compiled if (found := pattern.fullmatch(name)))
+        found, ours = next(fitting, (None, None))
+        if found is None:
+            raise CheckpointError(f"{what}: `{name}` is unknown")
+        if ours is not None:
+            renamed[found.expand(ours)] = tensor
+    return renamed
 
 
 def check_finite(network: nn.Module) -> None:

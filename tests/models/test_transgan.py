@@ -169,7 +169,7 @@ def test_importer_drops_what_the_release_never_reads():
 
 
 def test_importer_names_what_it_does_not_know():
-    with pytest.raises(CheckpointError, match=r"unknown names blocks\.block\.0\.gate"):
+    with pytest.raises(CheckpointError, match=r"`blocks\.block\.0\.gate"):
         rename_released(_state() | {"blocks.block.0.gate": torch.zeros(1)})
 
 

@@ -13,7 +13,6 @@ are off exactly where the local components do not attend to each other (CLEVR).
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from torch import Tensor
 from gtool.errors import CheckpointError
 from gtool.io.safe_pickle import Name, Record, plain, read_pickle
 from gtool.models.gansformer.config import GANsformerConfig
+from gtool.models.released_files import Rules, rename
 
 Tensors = dict[str, Tensor]
 
@@ -232,91 +232,68 @@ def _checked(values: dict[str, Any]) -> GANsformerConfig:
 
 
 def _generator(tensors: Mapping[str, Tensor], config: GANsformerConfig) -> Tensors:
-    renamed = {}
-    for name, value in tensors.items():
-        ours = _generator_name(name, config)
-        if ours is not None:
-            if ours.endswith("centroids"):
-                value = value.squeeze(0)
-            renamed[ours] = value.flatten(0, -2) if ours.endswith("grid.places") else value
+    renamed = rename(tensors, _rules(config), "no GANsformer generator")
+    for name, value in renamed.items():
+        if name.endswith("centroids"):
+            renamed[name] = value.squeeze(0)
+        elif name.endswith("grid.places"):
+            renamed[name] = value.flatten(0, -2)
     return renamed
 
 
-def _generator_name(name: str, config: GANsformerConfig) -> str | None:
-    """Our name of a tensor, or None where nothing reads it."""
-    if name.rpartition(".")[2] in NEVER_READ:
-        return None
-    if name == "pos":
-        reads = config.mapping.self_attention or config.attention == "simplex"
-        return "component_positions" if reads and config.synthesis.component_positions else None
-    if not config.synthesis.style and (".affine." in name or name.startswith("mapping.global_mlp.")):
-        return None
-    if found := re.match(r"mapping\.(global_mlp|mlp)\.(.+)", name):
-        return _mapping_name(found[1], found[2], config)
-    found = re.match(r"synthesis\.b(\d+)\.(.+)", name)
-    if found is None:
-        raise CheckpointError(f"no GANsformer generator: `{name}` is unknown")
-    block, rest = f"blocks.{int(math.log2(int(found[1]))) - 2}", found[2]
-    if rest == "const":
-        return f"{block}.constant"
-    part, _, rest = rest.partition(".")
-    if part == "conv_stem":
-        return f"{block}.stem.{rest}"
-    if part == "skip":
-        return f"{block}.skip.{rest}"
-    if part == "torgb":
-        return f"{block}.to_rgb.bias" if rest == "biasAct.bias" else f"{block}.to_rgb.conv.{rest}"
-    if part == "conv_last":
-        return f"{block}.last.{rest}"
-    ours = {"conv0": "up", "conv1": "layer"}.get(part)
-    if ours is None:
-        raise CheckpointError(f"no GANsformer generator: `{name}` is unknown")
-    return _layer_name(f"{block}.{ours}", rest, config)
+def _rules(config: GANsformerConfig) -> Rules:
+    """Return patterns of their names with ours, or None for what nothing reads."""
+    synthesis = config.synthesis
+    reads_positions = config.mapping.self_attention or config.attention == "simplex"
+    of_positions = ("key_position",) if not synthesis.component_positions else ()
+    rules: Rules = [
+        (rf"(?:.+\.)?(?:{'|'.join(NEVER_READ)})", None),
+        ("pos", "component_positions" if reads_positions and synthesis.component_positions else None),
+    ]
+    if not synthesis.style:
+        rules += [(r".+\.affine\..+", None), (r"mapping\.global_mlp\..+", None)]
+    for theirs, ours in (
+        (r"mapping\.global_mlp\.", "mapping_network.unique"),
+        (r"mapping\.mlp\.", "mapping_network.shared"),
+    ):
+        rules += [
+            (theirs + r"out_layer\.(\w+)", ours + r".output.\1"),
+            (theirs + r"l(\d+)\.fc0\.(\w+)", ours + r".blocks.\1.first.\2"),
+            (theirs + r"l(\d+)\.fc1\.(\w+)", ours + r".blocks.\1.second.\2"),
+            (theirs + r"l(\d+)\.(\w+)", ours + r".blocks.\1.first.\2"),
+        ]
+        dead = (*of_positions, "query_position") if of_positions else ()
+        rules += _attention_rules(theirs + r"sa(\d+)\.", ours + r".blocks.\1", r"\2", dead)
+    for number, side in enumerate(config.sides):
+        theirs, ours = rf"synthesis\.b{side}\.", f"blocks.{number}"
+        rules += [
+            (theirs + "const", f"{ours}.constant"),
+            (theirs + r"torgb\.biasAct\.bias", f"{ours}.to_rgb.bias"),
+            (theirs + r"torgb\.(.+)", rf"{ours}.to_rgb.conv.\1"),
+            (theirs + r"conv_stem\.(.+)", rf"{ours}.stem.\1"),
+            (theirs + r"skip\.(.+)", rf"{ours}.skip.\1"),
+            (theirs + r"conv_last\.(.+)", rf"{ours}.last.\1"),
+        ]
+        for layer, place in ((theirs + r"conv0\.", f"{ours}.up"), (theirs + r"conv1\.", f"{ours}.layer")):
+            learned_places = f"{place}.grid.places" if synthesis.positions == "trainable2d" else None
+            dead = ("key", "key_position") if config.attention == "centroid" else of_positions
+            rules += [
+                (layer + r"biasAct\.bias", f"{place}.bias"),
+                (layer + "noise_strength", f"{place}.noise_strength"),
+                (layer + "grid_pos", learned_places),
+                (layer + r"transformer\.centroids", f"{place}.attention.centroids"),
+                (layer + r"transformer\.att_weight", f"{place}.attention.centroid_scale"),
+                (layer + r"(?!transformer)(.+)", rf"{place}.conv.\1"),
+                *_attention_rules(layer + r"transformer\.", place, r"\1", dead),
+            ]
+    return rules
 
 
-def _layer_name(layer: str, rest: str, config: GANsformerConfig) -> str | None:
-    if rest == "biasAct.bias":
-        return f"{layer}.bias"
-    if rest == "noise_strength":
-        return f"{layer}.noise_strength"
-    if rest == "grid_pos":
-        return f"{layer}.grid.places" if config.synthesis.positions == "trainable2d" else None
-    if not rest.startswith("transformer."):
-        return f"{layer}.conv.{rest}"
-    rest = rest.removeprefix("transformer.")
-    if rest == "centroids":
-        return f"{layer}.attention.centroids"
-    if rest == "att_weight":
-        return f"{layer}.attention.centroid_scale"
-    part, _, kind = rest.rpartition(".")
-    dead = ("to_keys", "to_pos_map") if config.attention == "centroid" else ()
-    return None if part in dead else _attention_name(f"{layer}.attention", part, kind, config)
-
-
-def _attention_name(attention: str, part: str, kind: str, config: GANsformerConfig) -> str | None:
-    if part == "to_pos_map" and not config.synthesis.component_positions:
-        return None
-    if part not in IN_ATTENTION:
-        raise CheckpointError(f"a GANsformer whose attention has `{part}`, which this gtool does not build")
-    return f"{attention}.{IN_ATTENTION[part]}.{kind}"
-
-
-def _mapping_name(network: str, rest: str, config: GANsformerConfig) -> str | None:
-    ours = {"global_mlp": "unique", "mlp": "shared"}[network]
-    part, _, kind = rest.partition(".")
-    if part == "out_layer":
-        return f"mapping_network.{ours}.output.{kind}"
-    number = int(re.sub(r"\D", "", part))
-    block = f"mapping_network.{ours}.blocks.{number}"
-    if part.startswith("sa"):
-        inner, _, kind = kind.rpartition(".")
-        if inner == "from_pos_map" and not config.synthesis.component_positions:
-            return None
-        return _attention_name(f"{block}.attention", inner, kind, config)
-    layer, _, last = kind.partition(".")
-    if layer in ("fc0", "fc1"):
-        return f"{block}.{'first' if layer == 'fc0' else 'second'}.{last}"
-    return f"{block}.first.{kind}"
+def _attention_rules(theirs: str, ours: str, kind: str, dead: tuple[str, ...]) -> Rules:
+    return [
+        (theirs + re.escape(part) + r"\.(\w+)", None if name in dead else f"{ours}.attention.{name}.{kind}")
+        for part, name in IN_ATTENTION.items()
+    ]
 
 
 # Arguments that a network was built with -> values of our config. Defaults are those of the released classes, which

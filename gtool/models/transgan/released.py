@@ -20,6 +20,7 @@ from torch import Tensor
 
 from gtool.config.recipe import first_reason
 from gtool.errors import CheckpointError
+from gtool.models.released_files import Rules, rename
 from gtool.models.transgan.config import PRESETS, RESOLUTIONS, TransGANConfig
 
 Tensors = dict[str, Tensor]
@@ -123,49 +124,24 @@ def _rename(tensors: Tensors) -> Tensors:
     Raises:
         CheckpointError: a name that is not known.
     """
-    offsets = {stage: _count(tensors, f"blocks_{stage}.") for stage in (1, 2)}
-    renamed: Tensors = {}
-    unknown = []
-    for name, tensor in tensors.items():
-        try:
-            ours = _our_name(name, offsets)
-        except KeyError:
-            unknown.append(name)
-            continue
-        if ours is not None:
-            renamed[ours] = _our_layout(ours, tensor)
-    if unknown:
-        raise CheckpointError(f"no released TransGAN network: unknown names {', '.join(sorted(unknown)[:8])}")
-    return renamed
-
-
-def _our_name(name: str, offsets: Mapping[int, int]) -> str | None:
-    """Return our name, or None for what is dropped; KeyError for a name that is not known."""
-    if name in OUTSIDE:
-        return OUTSIDE[name]
-    if position := re.fullmatch(r"pos_embed_(\d)", name):
-        return f"stages.{int(position[1]) - 1}.position"
-    if embed := re.fullmatch(r"fRGB_(\d)\.(weight|bias)", name):
-        return f"stages.{int(embed[1]) - 1}.embed.{embed[2]}"
-    if last := re.fullmatch(r"last_block\.(\d+)\.(.+)", name):
-        inside = IN_BLOCK[last[2]]
-        return inside and f"head.blocks.{last[1]}.{inside}"
-    stage, block, rest = _place(name, offsets)
-    inside = IN_BLOCK[rest]
-    return inside and f"stages.{stage}.blocks.{block}.{inside}"
-
-
-def _place(name: str, offsets: Mapping[int, int]) -> tuple[int, int, str]:
-    """Split the name of a block's tensor into stage, block and the rest; KeyError for any other name."""
-    if first := re.fullmatch(r"blocks\.block\.(\d+)\.(.+)", name):
-        return 0, int(first[1]), first[2]
-    if later := re.fullmatch(r"upsample_blocks\.(\d+)\.block\.(\d+)\.(.+)", name):
-        return int(later[1]) + 1, int(later[2]), later[3]
-    if numbered := re.fullmatch(r"blocks_(\d)(?:\.block)?\.(\d+)\.(.+)", name):
-        return int(numbered[1]) - 1, int(numbered[2]), numbered[3]
-    if full := re.fullmatch(r"blocks_([12])1\.(\d+)\.(.+)", name):  # the whole-map blocks after tiled ones
-        return int(full[1]) - 1, offsets[int(full[1])] + int(full[2]), full[3]
-    raise KeyError(name)
+    blocks = [(r"last_block\.(\d+)", r"head.blocks.\1"), (r"blocks\.block\.(\d+)", r"stages.0.blocks.\1")]
+    rules: Rules = [(re.escape(theirs), ours) for theirs, ours in OUTSIDE.items()]
+    for stage in range(6):
+        rules += [
+            (f"pos_embed_{stage + 1}", f"stages.{stage}.position"),
+            (rf"fRGB_{stage + 1}\.(weight|bias)", rf"stages.{stage}.embed.\1"),
+        ]
+        blocks.append((rf"upsample_blocks\.{stage}\.block\.(\d+)", rf"stages.{stage + 1}.blocks.\1"))
+        blocks.append((rf"blocks_{stage + 1}(?:\.block)?\.(\d+)", rf"stages.{stage}.blocks.\1"))
+    for stage in (0, 1):  # the whole-map blocks come after the tiled ones
+        tiled = _count(tensors, f"blocks_{stage + 1}.")
+        for number in range(_count(tensors, f"blocks_{stage + 1}1.")):
+            blocks.append((rf"blocks_{stage + 1}1\.{number}", f"stages.{stage}.blocks.{tiled + number}"))
+    for theirs, ours in blocks:
+        for part, name in IN_BLOCK.items():
+            rules.append((rf"{theirs}\.{re.escape(part)}", name and f"{ours}.{name}"))
+    renamed = rename(tensors, rules, "no released TransGAN network")
+    return {name: _our_layout(name, tensor) for name, tensor in renamed.items()}
 
 
 def _our_layout(name: str, tensor: Tensor) -> Tensor:

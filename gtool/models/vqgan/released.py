@@ -23,6 +23,7 @@ from torch import Tensor
 from gtool.config.recipe import first_reason
 from gtool.errors import CheckpointError
 from gtool.io.safe_pickle import plain, read_pickle
+from gtool.models.released_files import Rules, rename
 from gtool.models.vqgan.config import VQGANConfig
 
 Tensors = dict[str, Tensor]
@@ -102,9 +103,7 @@ def rename_released(tensors: Mapping[str, Tensor]) -> tuple[VQGANConfig, Tensors
         raise CheckpointError(f"no released tokenizer: {missing} is missing") from None
     except (ValueError, IndexError, ZeroDivisionError) as bad:
         raise CheckpointError(f"no released tokenizer: {first_reason(bad)}") from None
-    renamed: Tensors = {}
-    for name, value in kept.items():
-        renamed[_our_name(name, len(config.multipliers))] = value
+    renamed = rename(kept, _rules(len(config.multipliers)), "no released tokenizer")
     try:
         return config, _joined(renamed)
     except RuntimeError:
@@ -162,43 +161,29 @@ def _count(names: Iterable[str], pattern: str, contiguous: bool = True) -> int:
     return len(found)
 
 
-def _our_name(name: str, levels: int) -> str:
-    """Return our name of a tensor, queries, keys and values still apart.
-
-    Raises:
-        CheckpointError: a name that no released tokenizer has.
-    """
-    if name in OUTSIDE:
-        return OUTSIDE[name]
-    network, _, rest = name.partition(".")
-    if network in ("encoder", "decoder"):
-        if re.fullmatch(rf"(conv_in|norm_out|conv_out){KIND}", rest):
-            return name
-        if found := re.fullmatch(rf"mid\.block_([12])\.(\w+){KIND}", rest):
-            if found[2] in IN_BLOCK:
-                return f"{network}.middle.blocks.{int(found[1]) - 1}.{IN_BLOCK[found[2]]}.{found[3]}"
-        elif found := re.fullmatch(rf"mid\.attn_1\.(\w+){KIND}", rest):
-            if found[1] in IN_ATTENTION:
-                return f"{network}.middle.attention.{IN_ATTENTION[found[1]]}.{found[2]}"
-        elif ours := _name_in_level(rest, levels):
-            return f"{network}.{ours}"
-    raise CheckpointError(f"no released tokenizer: `{name}` is unknown")
-
-
-def _name_in_level(rest: str, levels: int) -> str | None:
-    found = re.fullmatch(r"(down|up)\.(\d{1,2})\.(.+)", rest)
-    if found is None:
-        return None
-    # Theirs are numbered from the finest in both networks, ours in the order of work.
-    number = int(found[2]) if found[1] == "down" else levels - 1 - int(found[2])
-    if resample := re.fullmatch(rf"(downsample|upsample)\.conv{KIND}", found[3]):
-        return f"levels.{number}.resample.conv.{resample[2]}"
-    inside = re.fullmatch(rf"(block|attn)\.(\d{{1,2}})\.(\w+){KIND}", found[3])
-    if inside is None:
-        return None
-    folder, names = ("blocks", IN_BLOCK) if inside[1] == "block" else ("attentions", IN_ATTENTION)
-    part = names.get(inside[3])
-    return part and f"levels.{number}.{folder}.{inside[2]}.{part}.{inside[4]}"
+def _rules(levels: int) -> Rules:
+    """Return patterns of their names with ours, queries, keys and values still apart."""
+    network = r"(encoder|decoder)\."
+    rules: Rules = [(re.escape(theirs), ours) for theirs, ours in OUTSIDE.items()]
+    rules.append((rf"{network}(conv_in|norm_out|conv_out){KIND}", r"\1.\2.\3"))
+    for theirs, ours in IN_BLOCK.items():
+        rules += [
+            (rf"{network}mid\.block_{n}\.{theirs}{KIND}", rf"\1.middle.blocks.{n - 1}.{ours}.\2")
+            for n in (1, 2)
+        ]
+    for theirs, ours in IN_ATTENTION.items():
+        rules.append((rf"{network}mid\.attn_1\.{theirs}{KIND}", rf"\1.middle.attention.{ours}.\2"))
+    for level in range(levels):
+        # Theirs are numbered from the finest in both networks, ours in the order of work.
+        for place in (rf"{network}down\.{level}\.", rf"{network}up\.{levels - 1 - level}\."):
+            here = rf"\1.levels.{level}"
+            rules.append((rf"{place}(?:down|up)sample\.conv{KIND}", rf"{here}.resample.conv.\2"))
+            for part, folder, names in (("block", "blocks", IN_BLOCK), ("attn", "attentions", IN_ATTENTION)):
+                rules += [
+                    (rf"{place}{part}\.(\d{{1,2}})\.{theirs}{KIND}", rf"{here}.{folder}.\2.{ours}.\3")
+                    for theirs, ours in names.items()
+                ]
+    return rules
 
 
 def _joined(tensors: Tensors) -> Tensors:
