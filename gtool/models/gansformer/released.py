@@ -4,7 +4,7 @@ Read for dorarad/gansformer, pytorch_version/training/networks.py (head of 2022-
 released forward passes reads them: keys and latent positions of the centroid layers, constant noise, the running mean
 of w, and all that styles feed on where styles are off.
 
-A released file is a pickle of the networks themselves, which is read as data (gtool/pickles.py). It holds the
+A released file is a pickle of the networks themselves, which is read as data (gtool/io/safe_pickle.py). It holds the
 arguments that they were built with, and these decide what tensors do not show. Tensors that come without them are
 taken for those of the released training script: one head, integration by multiplication (where the modulation has as
 many outputs as channels), layer normalisation, waves of the kind `sinus`, one iteration of k-means, and styles that

@@ -3,7 +3,7 @@
 Read for CompVis/taming-transformers at its last commit (Nov 2022): taming/models/vqgan.py, VQModel (images, depth),
 VQSegmentationModel (maps, one channel a label) and GumbelVQ. A file is what Lightning saves: the tensors under
 `state_dict`, beside them callbacks and settings of foreign classes, which are read as data and never built
-(gtool/pickles.py). Tokenizers inside files of priors have the same names behind `first_stage_model.` or
+(gtool/io/safe_pickle.py). Tokenizers inside files of priors have the same names behind `first_stage_model.` or
 `cond_stage_model.`.
 
 Dropped: the losses with their networks, and the colours in which maps were shown. Not in the tensors, and taken from
