@@ -282,7 +282,10 @@ DAMAGES: dict[str, tuple[Any, str]] = {
         lambda: changed("synthesis.b8.conv9.weight", torch.zeros(2)),
         "`synthesis.b8.conv9.weight`",
     ),
-    "foreign part": (lambda: changed("synthesis.b8.conv1.transformer.gate.weight", torch.zeros(2)), "transformer.gate.weight` is unknown"),
+    "foreign part": (
+        lambda: changed("synthesis.b8.conv1.transformer.gate.weight", torch.zeros(2)),
+        "transformer.gate.weight` is unknown",
+    ),
     "not finite": (
         lambda: changed("synthesis.b16.torgb.biasAct.bias", torch.full((3,), torch.nan)),
         "not finite",
