@@ -1,7 +1,7 @@
 """The metrics of `gtool eval`: one entry each, from which flags, help, gates, tables and protocol strings follow.
 
 A new metric is a function in a file of its own and an entry here. Nothing heavy is imported: the function is named
-as "module:function" and loaded when it is called.
+as "module:function" of this room and loaded when it is called.
 
 Every function has one signature. Those over features compare two sets, those over pairs two pictures:
 
@@ -95,115 +95,107 @@ class Metric:
     def load(self) -> Callable[..., dict[str, Any]]:
         """Import the function."""
         module, _, function = self.function.partition(":")
-        found: Callable[..., dict[str, Any]] = getattr(import_module(module), function)
+        found: Callable[..., dict[str, Any]] = getattr(import_module(f"gtool.metrics.{module}"), function)
         return found
 
 
-FLOOR = ("floor", "ratio")
+_FRECHET: dict[str, Any] = {"fake": "moments", "real": "moments", "comparable_from": 10_000}
+_FLOOR: dict[str, Any] = {"has_floor": True, "num_images": 2000}
+_BESIDE = ("floor", "ratio")
+_MORE: dict[str, Any] = {"higher_is_better": True}
+_SHARE: dict[str, Any] = {"higher_is_better": True, "high": 1.0}
 
 _TABLE = (
     Metric(
         "fid",
         "Frechet inception distance (clean-fid's protocol)",
-        inputs="inception",
-        function="gtool.metrics.fid:fid",
-        scores=(Score("fid"),),
-        fake="moments",
-        real="moments",
-        comparable_from=10_000,
+        "inception",
+        "fid:fid",
+        (Score("fid"),),
+        **_FRECHET,
     ),
     Metric(
         "kid",
         "Kernel inception distance (unbiased, for few images)",
-        inputs="inception",
-        function="gtool.metrics.kid:kid",
-        scores=(Score("kid", low=-math.inf, beside=("deviation",)),),
+        "inception",
+        "kid:kid",
+        (Score("kid", low=-math.inf, beside=("deviation",)),),
     ),
     Metric(
         "is",
         "Inception score (10 splits); needs no reference",
-        inputs="logits",
-        function="gtool.metrics.inception_score:inception_score",
-        scores=(Score("is", "is-splits10", higher_is_better=True, low=1.0, beside=("deviation",)),),
+        "logits",
+        "inception_score:inception_score",
+        (Score("is", "is-splits10", low=1.0, beside=("deviation",), **_MORE),),
         real=None,
         min_images=10,
     ),
     Metric(
         "pr",
         "Precision and recall (k-NN manifolds, k=3)",
-        inputs="inception",
-        function="gtool.metrics.precision_recall:precision_recall",
-        scores=(
-            Score("precision", "precision-k3", higher_is_better=True, high=1.0),
-            Score("recall", "recall-k3", higher_is_better=True, high=1.0),
-        ),
+        "inception",
+        "precision_recall:precision_recall",
+        (Score("precision", "precision-k3", **_SHARE), Score("recall", "recall-k3", **_SHARE)),
         min_images=4,
     ),
     Metric(
         "density",
         "Density and coverage (k-NN manifolds, k=5)",
-        inputs="inception",
-        function="gtool.metrics.precision_recall:density_coverage",
-        scores=(
-            Score("density", "density-k5", higher_is_better=True),
-            Score("coverage", "coverage-k5", higher_is_better=True, high=1.0),
-        ),
+        "inception",
+        "precision_recall:density_coverage",
+        (Score("density", "density-k5", **_MORE), Score("coverage", "coverage-k5", **_SHARE)),
         min_images=6,
     ),
     Metric(
         "fid_infinity",
         "FID extrapolated to an infinite number of images (10,000 images or more)",
-        inputs="inception",
-        function="gtool.metrics.fid_infinity:fid_infinity",
-        scores=(Score("fid_infinity", low=-math.inf),),
+        "inception",
+        "fid_infinity:fid_infinity",
+        (Score("fid_infinity", low=-math.inf),),
         real="moments",
         min_images=10_000,
     ),
     Metric(
         "clip_fid",
         "Frechet distance of CLIP ViT-B/32 features",
-        inputs="clip",
-        function="gtool.metrics.fid:clip_fid",
-        scores=(Score("clip_fid"),),
-        fake="moments",
-        real="moments",
-        comparable_from=10_000,
+        "clip",
+        "fid:clip_fid",
+        (Score("clip_fid"),),
+        **_FRECHET,
     ),
     Metric(
         "rfd",
         "Frechet distance of features of a random network; needs no weights",
-        inputs="random",
-        function="gtool.metrics.rfd:rfd",
-        scores=(Score("rfd", "rfd-v1", beside=FLOOR),),
-        has_floor=True,
-        num_images=2000,
+        "random",
+        "rfd:rfd",
+        (Score("rfd", "rfd-v1", beside=_BESIDE),),
+        **_FLOOR,
     ),
     Metric(
         "swd",
         "Sliced Wasserstein distance of Laplacian pyramid patches; needs no weights",
-        inputs="patches",
-        function="gtool.metrics.swd:swd",
-        scores=tuple(Score(f"swd_{16 << k}", f"swd-v1/{16 << k}px", beside=FLOOR) for k in range(9)),
-        has_floor=True,
-        num_images=2000,
+        "patches",
+        "swd:swd",
+        tuple(Score(f"swd_{16 << k}", f"swd-v1/{16 << k}px", beside=_BESIDE) for k in range(9)),
+        **_FLOOR,
     ),
     Metric(
         "paired",
         "PSNR, SSIM and L1 of pictures of the same name in two folders",
-        inputs="pairs",
-        function="gtool.metrics.paired:pixel_scores",
-        scores=(
-            Score("psnr", "paired-v1/psnr", higher_is_better=True),
-            Score("ssim", "paired-v1/ssim", higher_is_better=True, low=-1.0, high=1.0),
+        "pairs",
+        "paired:pixel_scores",
+        (
+            Score("psnr", "paired-v1/psnr", **_MORE),
+            Score("ssim", "paired-v1/ssim", low=-1.0, **_SHARE),
             Score("l1", "paired-v1/l1", high=255.0),
         ),
     ),
     Metric(
         "lpips",
         "LPIPS (VGG-16) of pictures of the same name in two folders",
-        inputs="pairs",
-        function="gtool.metrics.paired:lpips",
-        scores=(Score("lpips", "paired-v1/lpips"),),
+        "pairs",
+        "paired:lpips",
+        (Score("lpips", "paired-v1/lpips"),),
     ),
 )
 

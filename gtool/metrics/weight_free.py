@@ -6,7 +6,7 @@ metric can tell no difference.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -108,16 +108,11 @@ class WeightFreeCollector:
             if chunk.shape[1:] != self._size:
                 raise DataError("the images of a set must have one size for rfd and swd")
             places = positions[start : start + len(chunk)]
-            self._add("random", self.scorer.random, chunk, places, self.limit)
-            self._add("patches", self.scorer.patches, chunk, places, min(self.limit, MAX_IMAGES))
-
-    def _add(
-        self, name: str, extractor: Callable[..., Tensor], images: Tensor, positions: Tensor, limit: int
-    ) -> None:
-        inside = positions < limit
-        if bool(inside.any()):
-            places = positions[inside]
-            self.collectors[name].add(extractor(images[inside], places.numpy()), places)
+            limits = {"random": self.limit, "patches": min(self.limit, MAX_IMAGES)}
+            for name, limit in limits.items():
+                if bool((inside := places < limit).any()):
+                    rows = getattr(self.scorer, name)(chunk[inside], places[inside].numpy())
+                    self.collectors[name].add(rows, places[inside])
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything taken so far, for `absorb` of another collector of the same scorer."""

@@ -123,13 +123,13 @@ def nowhere(tmp_path, monkeypatch):
     monkeypatch.delenv(CLIP.variable, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(weights, "cached", lambda *_: None)
+    monkeypatch.setattr(weights.hub, "cached", lambda *_: None)
 
 
 def test_offline_the_message_says_everything_in_one_line(nowhere, tmp_path, monkeypatch):
     planted = tmp_path / "pytorch_model.bin"
     planted.write_bytes(b"cut short")
-    monkeypatch.setattr(weights, "cached", lambda *_: planted)
+    monkeypatch.setattr(weights.hub, "cached", lambda *_: planted)
     with pytest.raises(NetworkError) as raised:
         weights.find_weights(CLIP)
     message = str(raised.value)
@@ -143,7 +143,7 @@ def test_published_weights_are_taken_from_the_hubs_cache(nowhere, tmp_path, monk
     hub = tmp_path / "pytorch_model.bin"
     hub.write_bytes(b"weights")
     monkeypatch.setattr(weights, "digest_of", lambda _: CLIP.files["pytorch_model.bin"])
-    monkeypatch.setattr(weights, "cached", lambda *_: hub)
+    monkeypatch.setattr(weights.hub, "cached", lambda *_: hub)
     found = weights.find_weights(CLIP)
     assert (found.path, found.label) == (hub, "clip-vit-b-32")
 

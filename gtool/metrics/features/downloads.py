@@ -8,7 +8,7 @@ import io
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -37,23 +37,17 @@ def download(url: str, target: Path, is_good: Callable[[Path], bool]) -> Path:
         if not is_reachable(url):
             raise NetworkError(f"{urlsplit(url).hostname} cannot be reached")
         console.notice(f"downloading {url}")
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder, _timeout(TIMEOUT_SECONDS):
+        before = socket.getdefaulttimeout()
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             try:
+                socket.setdefaulttimeout(TIMEOUT_SECONDS)  # clean-fid's downloader has none
                 with contextlib.redirect_stdout(io.StringIO()):  # it speaks of statistics
                     fetched = Path(check_download_url(folder, url))
             except (OSError, http.client.HTTPException) as bad:
                 raise NetworkError(f"{url}: {bad}") from None
+            finally:
+                socket.setdefaulttimeout(before)
             if not is_good(fetched):
                 raise NetworkError(f"{url} did not give the published file")
             os.replace(fetched, target)
     return target
-
-
-@contextlib.contextmanager
-def _timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

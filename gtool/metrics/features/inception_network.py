@@ -52,10 +52,14 @@ class Unit(nn.Conv2d):
 
 
 _Shape = tuple[int, int] | tuple[int, int, int | tuple[int, int]]  # inputs, outputs, kernel (1 when left out)
+ROW, COLUMN = (1, 7), (7, 1)
 
 
 class Branches(nn.ModuleList):
     """Run several layers on the same input and join their channels."""
+
+    def __init__(self, *branches: nn.Module) -> None:
+        super().__init__(branches)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([branch(x) for branch in self], dim=1)
@@ -65,15 +69,15 @@ def _average() -> nn.Module:
     return nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
 
 
-def _chain(block: Name, names: tuple[str, str], layers: list[_Shape], stride: int = 1) -> nn.Sequential:
+def _chain(block: Name, plain: str, script: str, *layers: _Shape, stride: int = 1) -> nn.Sequential:
     """Units in a row, each (inputs, outputs, kernel); the last one has the stride and then no padding.
 
-    names: of the row in both layouts; `branch5x5` numbers its units from 1, `tower` calls them conv, conv_1
+    plain, script: its names in both layouts; `branch5x5` numbers its units from 1, `tower` calls them conv, conv_1
     """
     units = []
     for position, shape in enumerate(layers):
         tail = f"_{position}" if position else ""
-        name = block / (f"{names[0]}_{position + 1}", f"{names[1]}.conv{tail}")
+        name = block / (f"{plain}_{position + 1}", f"{script}.conv{tail}")
         strides = stride > 1 and position == len(layers) - 1
         units.append(Unit(name, *shape, stride=stride if strides else 1, pad=not strides))
     return nn.Sequential(*units)
@@ -81,48 +85,38 @@ def _chain(block: Name, names: tuple[str, str], layers: list[_Shape], stride: in
 
 def _block_a(block: Name, width: int, pooled: int) -> Branches:
     return Branches(
-        [
-            Unit(block / ("branch1x1", "conv"), width, 64),
-            _chain(block, ("branch5x5", "tower"), [(width, 48), (48, 64, 5)]),
-            _chain(block, ("branch3x3dbl", "tower_1"), [(width, 64), (64, 96, 3), (96, 96, 3)]),
-            nn.Sequential(_average(), Unit(block / ("branch_pool", "tower_2.conv"), width, pooled)),
-        ]
+        Unit(block / ("branch1x1", "conv"), width, 64),
+        _chain(block, "branch5x5", "tower", (width, 48), (48, 64, 5)),
+        _chain(block, "branch3x3dbl", "tower_1", (width, 64), (64, 96, 3), (96, 96, 3)),
+        nn.Sequential(_average(), Unit(block / ("branch_pool", "tower_2.conv"), width, pooled)),
     )
 
 
 def _block_b(block: Name, width: int) -> Branches:
     return Branches(
-        [
-            Unit(block / ("branch3x3", "conv"), width, 384, 3, stride=2, pad=False),
-            _chain(block, ("branch3x3dbl", "tower"), [(width, 64), (64, 96, 3), (96, 96, 3)], stride=2),
-            nn.MaxPool2d(3, stride=2),
-        ]
+        Unit(block / ("branch3x3", "conv"), width, 384, 3, stride=2, pad=False),
+        _chain(block, "branch3x3dbl", "tower", (width, 64), (64, 96, 3), (96, 96, 3), stride=2),
+        nn.MaxPool2d(3, stride=2),
     )
 
 
 def _block_c(block: Name, width: int, inner: int) -> Branches:
-    row, column = (1, 7), (7, 1)
-    long: list[_Shape] = [(width, inner), (inner, inner, column), (inner, inner, row), (inner, inner, column)]
+    short: list[_Shape] = [(width, inner), (inner, inner, ROW), (inner, 192, COLUMN)]
+    long: list[_Shape] = [(width, inner), (inner, inner, COLUMN), (inner, inner, ROW), (inner, inner, COLUMN)]
     return Branches(
-        [
-            Unit(block / ("branch1x1", "conv"), width, 192),
-            _chain(
-                block, ("branch7x7", "tower"), [(width, inner), (inner, inner, row), (inner, 192, column)]
-            ),
-            _chain(block, ("branch7x7dbl", "tower_1"), [*long, (inner, 192, row)]),
-            nn.Sequential(_average(), Unit(block / ("branch_pool", "tower_2.conv"), width, 192)),
-        ]
+        Unit(block / ("branch1x1", "conv"), width, 192),
+        _chain(block, "branch7x7", "tower", *short),
+        _chain(block, "branch7x7dbl", "tower_1", *long, (inner, 192, ROW)),
+        nn.Sequential(_average(), Unit(block / ("branch_pool", "tower_2.conv"), width, 192)),
     )
 
 
 def _block_d(block: Name, width: int) -> Branches:
-    long: list[_Shape] = [(width, 192), (192, 192, (1, 7)), (192, 192, (7, 1)), (192, 192, 3)]
+    long: list[_Shape] = [(width, 192), (192, 192, ROW), (192, 192, COLUMN), (192, 192, 3)]
     return Branches(
-        [
-            _chain(block, ("branch3x3", "tower"), [(width, 192), (192, 320, 3)], stride=2),
-            _chain(block, ("branch7x7x3", "tower_1"), long, stride=2),
-            nn.MaxPool2d(3, stride=2),
-        ]
+        _chain(block, "branch3x3", "tower", (width, 192), (192, 320, 3), stride=2),
+        _chain(block, "branch7x7x3", "tower_1", *long, stride=2),
+        nn.MaxPool2d(3, stride=2),
     )
 
 
@@ -130,21 +124,20 @@ def _block_e(block: Name, width: int, pool: nn.Module) -> Branches:
     def fork(plain: str, script: str, number: int) -> Branches:
         across = Unit(block / (f"{plain}_{number}a", f"{script}_mixed_conv"), 384, 384, (1, 3))
         down = Unit(block / (f"{plain}_{number}b", f"{script}_mixed_conv_1"), 384, 384, (3, 1))
-        return Branches([across, down])
+        return Branches(across, down)
+
+    def unit(plain: str, script: str, *shape: int) -> Unit:
+        return Unit(block / (plain, script), *shape)
 
     return Branches(
-        [
-            Unit(block / ("branch1x1", "conv"), width, 320),
-            nn.Sequential(
-                Unit(block / ("branch3x3_1", "tower_conv"), width, 384), fork("branch3x3", "tower", 2)
-            ),
-            nn.Sequential(
-                Unit(block / ("branch3x3dbl_1", "tower_1_conv"), width, 448),
-                Unit(block / ("branch3x3dbl_2", "tower_1_conv_1"), 448, 384, 3),
-                fork("branch3x3dbl", "tower_1", 3),
-            ),
-            nn.Sequential(pool, Unit(block / ("branch_pool", "tower_2_conv"), width, 192)),
-        ]
+        unit("branch1x1", "conv", width, 320),
+        nn.Sequential(unit("branch3x3_1", "tower_conv", width, 384), fork("branch3x3", "tower", 2)),
+        nn.Sequential(
+            unit("branch3x3dbl_1", "tower_1_conv", width, 448),
+            unit("branch3x3dbl_2", "tower_1_conv_1", 448, 384, 3),
+            fork("branch3x3dbl", "tower_1", 3),
+        ),
+        nn.Sequential(pool, unit("branch_pool", "tower_2_conv", width, 192)),
     )
 
 

@@ -16,9 +16,8 @@ from pathlib import Path
 from cleanfid.downloads_helper import inception_url
 
 from gtool.errors import CheckpointError, NetworkError
+from gtool.io import hub
 from gtool.io.files import cache_dir
-from gtool.io.hub import cached
-from gtool.io.hub import download as download_from_hub
 from gtool.metrics.features.downloads import download
 
 SHARED = Path(
@@ -31,6 +30,7 @@ class Network:
     """A network whose weights are looked for, and what to say where there are none.
 
     label: in protocol strings, for published weights; others have the title and their digest there.
+    variable: of the environment, which names a file as `flag` does.
     files: names of files that carry the published weights, and how their SHA-256 begins; the first is downloaded.
     source: the URL of the first file, or the hub's repository that holds it.
     """
@@ -38,7 +38,7 @@ class Network:
     title: str
     label: str
     flag: str
-    variable: str  # of the environment
+    variable: str
     needed_by: str
     instead: str  # what works without
     files: Mapping[str, str]
@@ -53,21 +53,13 @@ class Network:
     def is_on_hub(self) -> bool:
         return "://" not in self.source
 
-    @property
-    def folders(self) -> list[Path]:
-        """Where files are looked for: our cache, clean-fid's folder, that of pytorch-fid and torch-fidelity."""
-        cache = os.environ.get("TORCH_HOME") or os.path.join(
-            os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch"
-        )
-        return [cache_dir() / "weights", SHARED, Path(cache).expanduser() / "hub" / "checkpoints"]
-
 
 _STATE_DICT = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 INCEPTION = Network(
-    title="Inception",
-    label="inception-2015",
-    flag="--weights",
-    variable="GTOOL_INCEPTION_WEIGHTS",
+    "Inception",
+    "inception-2015",
+    "--weights",
+    "GTOOL_INCEPTION_WEIGHTS",
     needed_by="FID, KID, IS, precision and recall, density and coverage need",
     instead="score without any weights: --rfd, --swd",
     files={
@@ -78,20 +70,20 @@ INCEPTION = Network(
     source=inception_url,
 )
 CLIP = Network(
-    title="CLIP",
-    label="clip-vit-b-32",
-    flag="--clip-weights",
-    variable="GTOOL_CLIP_WEIGHTS",
+    "CLIP",
+    "clip-vit-b-32",
+    "--clip-weights",
+    "GTOOL_CLIP_WEIGHTS",
     needed_by="CLIP-FID needs",
     instead="score by --fid, or without any weights: --rfd, --swd",
     files={"pytorch_model.bin": "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f"},
     source="openai/clip-vit-base-patch32",
 )
 VGG16 = Network(
-    title="VGG16",
-    label="vgg16",
-    flag="",
-    variable="GTOOL_VGG16_WEIGHTS",
+    "VGG16",
+    "vgg16",
+    "",
+    "GTOOL_VGG16_WEIGHTS",
     needed_by="LPIPS needs",
     instead="score by --paired",
     files={"vgg16-397923af.pth": "397923af"},
@@ -138,13 +130,22 @@ def find_weights(network: Network, named: Path | None = None) -> WeightsFile:
     name, digest = next(iter(network.files.items()))
     try:
         if network.is_on_hub:
-            return WeightsFile(network, download_from_hub(network.source, name), digest)
-        target = cache_dir() / "weights" / name
-        return WeightsFile(
-            network, download(network.source, target, lambda path: digest_of(path).startswith(digest)), digest
-        )
+            path = hub.download(network.source, name)
+            if not digest_of(path).startswith(digest):
+                raise NetworkError(f"{path} is not the published file")
+        else:
+            target = cache_dir() / "weights" / name
+            path = download(network.source, target, lambda one: digest_of(one).startswith(digest))
     except NetworkError as bad:
-        raise NetworkError(_not_found(network, damaged, str(bad))) from None
+        places = [f"the hub's cache ({network.source})"] if network.is_on_hub else map(str, _folders())
+        wrong = f"; passed over, not the published bytes: {', '.join(map(str, damaged))}" if damaged else ""
+        flag = f"{network.flag} FILE or " if network.flag else ""
+        raise NetworkError(
+            f"{network.needed_by} the {network.title} weights, {' or '.join(network.files)}: not in "
+            f"{', '.join(places)}{wrong}; not downloaded: {bad}; name a copy with {flag}{network.variable}, or "
+            f"{network.instead}"
+        ) from None
+    return WeightsFile(network, path, digest_of(path))
 
 
 def local_weights(network: Network) -> tuple[WeightsFile | None, list[Path]]:
@@ -168,32 +169,25 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
+def _folders() -> list[Path]:
+    """Where files are looked for: our cache, clean-fid's folder, that of pytorch-fid and torch-fidelity."""
+    cache = os.environ.get("TORCH_HOME") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch"
+    )
+    return [cache_dir() / "weights", SHARED, Path(cache).expanduser() / "hub" / "checkpoints"]
+
+
 def _places(network: Network) -> Iterator[tuple[Path, str]]:
     """Yield files that have the right name, and the digest that they must have."""
-    for name, digest in network.files.items() if network.is_on_hub else ():
-        if found := cached(network.source, name):
-            yield found, digest
-    for folder in [] if network.is_on_hub else network.folders:
+    if network.is_on_hub:
+        found = ((hub.cached(network.source, name), digest) for name, digest in network.files.items())
+        yield from ((path, digest) for path, digest in found if path)
+        return
+    for folder in _folders():
         for name, digest in network.files.items():
             path = folder / name
-            if path.is_file() and (folder != SHARED or _is_ours(path)):
+            is_ours = folder != SHARED or (
+                os.name == "posix" and path.is_file() and path.stat().st_uid == os.getuid()
+            )
+            if path.is_file() and is_ours:
                 yield path, digest
-
-
-def _is_ours(path: Path) -> bool:
-    """Say whether this user owns a file in a folder that anybody can write to."""
-    return os.name == "posix" and path.stat().st_uid == os.getuid()
-
-
-def _not_found(network: Network, damaged: list[Path], reason: str) -> str:
-    places = (
-        f"the hub's cache ({network.source})"
-        if network.is_on_hub
-        else ", ".join(f"{one} (files of yours)" if one == SHARED else str(one) for one in network.folders)
-    )
-    wrong = f"; passed over, not the published bytes: {', '.join(map(str, damaged))}" if damaged else ""
-    flag = f"{network.flag} FILE or " if network.flag else ""
-    return (
-        f"{network.needed_by} the {network.title} weights, {' or '.join(network.files)}: not in {places}{wrong}; "
-        f"not downloaded: {reason}; name a copy with {flag}{network.variable}, or {network.instead}"
-    )
