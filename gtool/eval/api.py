@@ -76,14 +76,11 @@ def _weights_of(images: Any) -> Path | None:
     """Return the weights that a run, a file of weights or a loaded model means; None for images."""
     if hasattr(images, "network"):
         return Path(images.path)
-    return find_target(str(images))[0] if _is_model(images) else None
-
-
-def _is_model(images: Any) -> bool:
     if not isinstance(images, str | Path):
-        return False
+        return None
     path = Path(images).expanduser()
-    return path.suffix == ".safetensors" or any(path.glob("weights-*.safetensors"))
+    is_model = path.suffix == ".safetensors" or any(path.glob("weights-*.safetensors"))
+    return find_target(str(images))[0] if is_model else None
 
 
 def _open(images: Any, num: int | None, seed: int, resolution: int | None) -> StoredImages:

@@ -23,6 +23,10 @@ from gtool.eval.report.preview import Preview
 from gtool.io.pictures import Pixels
 
 Record = Mapping[str, Any]
+FUNCTIONS = (  # of table.py that the template calls
+    *("title_of", "facts", "number", "change", "verdict", "remarks", "diagnostics_of"),
+    *("gate_rows", "score_rows", "number_rows"),
+)
 LARGEST_SHEET = 8_000_000  # bytes of a diagnostic's picture that is taken in
 
 
@@ -35,21 +39,7 @@ def page(record: Record, preview: Preview | None, before: Sequence[Record]) -> s
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals |= {
-        name: getattr(tables, name)
-        for name in (
-            "title_of",
-            "facts",
-            "number",
-            "change",
-            "verdict",
-            "gate_rows",
-            "score_rows",
-            "number_rows",
-            "remarks",
-            "diagnostics_of",
-        )
-    }
+    environment.globals |= {name: getattr(tables, name) for name in FUNCTIONS}
     environment.filters |= {"picture": _picture, "sheet": _sheet}
     points = None
     if preview is not None and preview.real_points is not None and preview.generated_points is not None:
