@@ -46,6 +46,7 @@ def inception(tmp_path_factory):
 
 
 def answer(capsys, *arguments):
+    capsys.readouterr()  # of the training that a fixture may just have done
     assert score(*arguments, "--json") == 0
     return json.loads(capsys.readouterr().out)
 
