@@ -225,6 +225,16 @@ def load_model(
     return TrainedModel(trained.path, network, trained.meta, compute, batch_size)
 
 
+def sample_images(
+    path: str | Path | None = None, *, num: int = 1, seed: int = 0, **options: Any
+) -> np.ndarray:
+    """Return images 0 to num - 1 of a seed from trained weights as uint8 (num, R, R, 3).
+
+    Short for `load_model(path).sample(num, seed, **options)`: to sample more than once, load once.
+    """
+    return load_model(path).sample(num, seed, **options)
+
+
 def weights_meta(recipe: Recipe, config: Any, nimg: int) -> dict[str, Any]:
     """Describe a weights file so that it can be used alone."""
     return {

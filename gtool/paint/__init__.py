@@ -9,8 +9,7 @@ class _PaintPackage(ModuleType):
     """Python puts this package in the place of the function `gtool.paint` when it is imported, so it can be called."""
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        return _FUNCTION(*arguments, **options)
+        return sys.modules["gtool"].__getattr__("paint")(*arguments, **options)
 
 
-_FUNCTION = vars(sys.modules["gtool"])["paint"]
 sys.modules[__name__].__class__ = _PaintPackage

@@ -9,8 +9,7 @@ class _SamplePackage(ModuleType):
     """Python puts this package in the place of the function `gtool.sample` when it is imported, so it can be called."""
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        return _FUNCTION(*arguments, **options)
+        return sys.modules["gtool"].__getattr__("sample")(*arguments, **options)
 
 
-_FUNCTION = vars(sys.modules["gtool"])["sample"]
 sys.modules[__name__].__class__ = _SamplePackage
