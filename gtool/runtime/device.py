@@ -176,15 +176,3 @@ def _choose_device(name: str) -> torch.device:
     if device.type not in {"cpu", "cuda", "mps"}:
         raise DeviceError(f"device `{name}` is not supported; use cpu, cuda or mps")
     return device
-
-
-def __getattr__(
-    name: str,
-) -> Any:  # of callers that still look here for what has moved; goes with the last of them
-    from importlib import import_module
-
-    for place in ("random", "torch_random", "processes", "precision"):
-        module = import_module(f"gtool.runtime.{place}")
-        if hasattr(module, name):
-            return getattr(module, name)
-    raise AttributeError(name)

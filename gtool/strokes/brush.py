@@ -19,6 +19,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from gtool.errors import DataError, did_you_mean
@@ -109,8 +110,6 @@ def from_ink(ink: np.ndarray) -> Picture:
 
     The mark is stretched over the whole square, its bristles along the height; shade comes from the amount of ink.
     """
-    from PIL import Image
-
     image = Image.fromarray((ink * 255).astype(np.uint8)).resize((FINEST, FINEST), Image.Resampling.BOX)
     amount = np.asarray(image, np.float32) / 255
     mask = np.clip(amount * 4, 0, 1)

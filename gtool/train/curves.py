@@ -1,12 +1,9 @@
-"""Curves of a run drawn by matplotlib; imported only when they are drawn, as matplotlib takes half a second."""
+"""Curves of a run drawn by matplotlib."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from gtool.errors import CheckpointError
 from gtool.io.files import atomic_write
@@ -28,6 +25,10 @@ def save_curves(path: Path, panels: Mapping[str, Series], *, x_label: str, log: 
     Raises:
         CheckpointError: the file cannot be written.
     """
+    # Takes half a second to import, and most of a run needs none.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9.6, 2.5 * len(panels) + 0.3), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(panels), sharex=True, squeeze=False)

@@ -14,6 +14,7 @@ from gtool.io.animation import save_animation
 from gtool.io.files import atomic_write
 from gtool.io.pictures import grid, save_png
 from gtool.io.run_folder import RunFolder
+from gtool.train.curves import save_curves
 from gtool.train.loop import Tick
 
 ANIMATION_FRAMES = 100  # at most: a long run is thinned out
@@ -119,8 +120,6 @@ def save_animation_of_run(run: RunFolder, fps: float) -> Path | None:
 
 def save_curves_of_run(run: RunFolder) -> Path | None:
     """Write curves.png: losses, logits and scores, as far as the run has any; None when nothing has been logged."""
-    from gtool.train.curves import save_curves  # matplotlib takes half a second, and most of a run needs none
-
     records = read_log(run)
     panels = {}
     for title, patterns in PANELS.items():

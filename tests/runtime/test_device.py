@@ -73,7 +73,7 @@ def test_the_number_of_processes_is_asserted():
 def test_what_a_killed_command_has_launched_ends_too():
     """The launcher below is killed; what it started holds the other end of a pipe until it ends."""
     child = (
-        "import time; from gtool.runtime.device import end_with_launcher; end_with_launcher(); "
+        "import time; from gtool.runtime.processes import end_with_launcher; end_with_launcher(); "
         "print(1, flush=True); time.sleep(60)"
     )
     parent = (
