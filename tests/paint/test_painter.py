@@ -9,7 +9,7 @@ from PIL import Image
 
 from gtool.errors import GToolError
 from gtool.paint.painter import paint_image
-from tests.painted import draw_photo
+from tests.helpers.painted import draw_photo
 
 
 @pytest.mark.parametrize("kind", ["file", "pillow", "array", "transparent"])
