@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gtool.errors import CheckpointError
 from gtool.io.weights import load_pickled
@@ -61,7 +62,7 @@ def rename(tensors: Mapping[str, Tensor], rules: Rules, what: str) -> Tensors:
     return renamed
 
 
-def check_finite(network: nn.Module) -> None:
+def check_finite(network: Any) -> None:
     """Use a network, and the tokenizer in it.
 
     Raises:

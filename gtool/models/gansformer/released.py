@@ -245,7 +245,7 @@ def _rules(config: GANsformerConfig) -> Rules:
     """Return patterns of their names with ours, or None for what nothing reads."""
     synthesis = config.synthesis
     reads_positions = config.mapping.self_attention or config.attention == "simplex"
-    of_positions = ("key_position",) if not synthesis.component_positions else ()
+    of_positions: tuple[str, ...] = ("key_position",) if not synthesis.component_positions else ()
     rules: Rules = [
         (rf"(?:.+\.)?(?:{'|'.join(NEVER_READ)})", None),
         ("pos", "component_positions" if reads_positions and synthesis.component_positions else None),
@@ -262,7 +262,7 @@ def _rules(config: GANsformerConfig) -> Rules:
             (theirs + r"l(\d+)\.fc1\.(\w+)", ours + r".blocks.\1.second.\2"),
             (theirs + r"l(\d+)\.(\w+)", ours + r".blocks.\1.first.\2"),
         ]
-        dead = (*of_positions, "query_position") if of_positions else ()
+        dead: tuple[str, ...] = (*of_positions, "query_position") if of_positions else ()
         rules += _attention_rules(theirs + r"sa(\d+)\.", ours + r".blocks.\1", r"\2", dead)
     for number, side in enumerate(config.sides):
         theirs, ours = rf"synthesis\.b{side}\.", f"blocks.{number}"
