@@ -75,7 +75,7 @@ def ours(network: nn.Module, heads: int, side: int, channels: int | None, classe
         tensors[f"{prior_import.CONDITION}weight"] = torch.ones(1)
     before, vqgan_import.tokenizer_from = vqgan_import.tokenizer_from, stand_in  # type: ignore[assignment]
     try:
-        config, renamed = prior_import.split_released(tensors, heads=heads, classes=classes).prior
+        config, renamed = prior_import.split_released(tensors, heads=heads, classes=classes)["prior"]
     finally:
         vqgan_import.tokenizer_from = before
     with torch.device("meta"):

@@ -48,7 +48,7 @@ def file(condition: int | None = None, order: str | None = None, **sizes: Any) -
 
 
 def built(tensors, **options) -> Prior:
-    config, renamed = split_released(tensors, heads=HEADS, **options).prior
+    config, renamed = split_released(tensors, heads=HEADS, **options)["prior"]
     prior = Prior(config).eval()
     prior.load_state_dict(renamed)
     return prior.requires_grad_(False)

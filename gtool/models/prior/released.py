@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -45,14 +45,6 @@ IN_BLOCK = {
 DEPTH, PICTURE = 1, 3
 
 
-class Released(NamedTuple):
-    """What a file of a released prior holds: configs, and tensors by our names."""
-
-    prior: tuple[PriorConfig, Tensors]
-    tokenizer: tuple[VQGANConfig, Tensors]
-    condition_tokenizer: tuple[VQGANConfig, Tensors] | None
-
-
 def read_file(path: Path) -> tuple[str, Any, Tensors]:
     """Return what of a file was read, and the rest as `rename_released`; CheckpointError names the file."""
     chosen, tensors = vqgan_import.read_state(path)
@@ -61,11 +53,12 @@ def read_file(path: Path) -> tuple[str, Any, Tensors]:
 
 def rename_released(tensors: Mapping[str, Tensor]) -> tuple[PriorPipelineConfig, Tensors]:
     """Return the config of a released prior with its tokenizers, and the tensors of all by our names."""
-    found = split_released(tensors)
-    parts = {name: part for name, part in found._asdict().items() if part is not None}
+    parts = split_released(tensors)
     described = {name: config.model_dump() for name, (config, _) in parts.items()}
     try:
-        config = PriorPipelineConfig.model_validate(described | {"resolution": found.tokenizer[0].resolution})
+        config = PriorPipelineConfig.model_validate(
+            described | {"resolution": parts["tokenizer"][0].resolution}
+        )
     except ValueError as bad:
         raise CheckpointError(f"no released prior: {first_reason(bad)}") from None
     return config, {f"{name}.{key}": value for name, (_, own) in parts.items() for key, value in own.items()}
@@ -73,8 +66,8 @@ def rename_released(tensors: Mapping[str, Tensor]) -> tuple[PriorPipelineConfig,
 
 def split_released(
     tensors: Mapping[str, Tensor], *, heads: int | None = None, classes: int | None = None
-) -> Released:
-    """Return the networks of a released file.
+) -> dict[str, tuple[Any, Tensors]]:
+    """Return config and tensors, by our names, of `prior`, `tokenizer` and, where there is one, `condition_tokenizer`.
 
     Args:
         tensors: all of the file.
@@ -104,7 +97,8 @@ def split_released(
     known, codes = prior[0].codebook_size, tokenizer[0].codebook_size
     if known != codes:
         raise CheckpointError(f"the prior knows {known} codes and its tokenizer {codes}")
-    return Released(prior, tokenizer, condition)
+    parts = {"prior": prior, "tokenizer": tokenizer, "condition_tokenizer": condition}
+    return {name: part for name, part in parts.items() if part is not None}
 
 
 def _describe(own: Tensors, side: int) -> tuple[int, dict[str, Any]]:
