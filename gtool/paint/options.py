@@ -71,18 +71,12 @@ class PaintOptions:
 
 @dataclass(frozen=True)
 class PaintInputs:
-    """What the options name, found and checked; no pixel is read yet.
-
-    files: what is painted, and what is made of it.
-    failed: photos that cannot be painted, each with the reason.
-    method: how strokes are found.
-    weights: of the stroke predictor; None for the methods without one.
-    """
+    """What the options name, found and checked; no pixel is read yet."""
 
     files: list[PaintingFiles]
-    failed: list[tuple[Path, str]]
+    failed: list[tuple[Path, str]]  # photos that cannot be painted, each with the reason
     method: str = "strokes"
-    weights: Path | None = None
+    weights: Path | None = None  # of the stroke predictor; None for the methods without one
 
 
 def check(options: PaintOptions) -> PaintInputs:
@@ -161,11 +155,7 @@ def _check_combinations(options: PaintOptions) -> None:
 
 
 def parse_color(text: str) -> RGB | None:
-    """Return the colour of a name or of #rrggbb; None for `auto`.
-
-    Raises:
-        RecipeError: it is none of these.
-    """
+    """Return the colour of a name or of #rrggbb, None for `auto`; raises RecipeError for anything else."""
     if text == "auto":
         return None
     found = re.fullmatch(r"#([0-9a-f]{6}|[0-9a-f]{3})", CANVAS_COLORS.get(text.lower(), text.lower()))
@@ -178,11 +168,7 @@ def parse_color(text: str) -> RGB | None:
 
 
 def find_brush_mark(brush: str) -> Path | None:
-    """Return the picture of a brush mark that a file or folder holds; None for a built-in brush.
-
-    Raises:
-        GToolError: there is none.
-    """
+    """Return the picture of a brush mark that a file or folder holds, None for a built-in brush; else GToolError."""
     if brush in BRUSHES:
         return None
     path = Path(brush).expanduser()

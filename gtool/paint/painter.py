@@ -46,21 +46,7 @@ def paint_image(
     seed: int = 0,
     device: str = "auto",
 ) -> Painting:
-    """Paint an image with the stroke predictor that comes with gtool, or without a network.
-
-    Args:
-        image: a Pillow image, uint8 (H, W, 3), or a file.
-        method: `predictor`, or without a network `greedy` or `random`.
-        brush: `flat`, `round`, `dry`, or a file or folder with a picture of a brush mark.
-        detail: in [0, 1]: 0 for broad strokes, 1 for strokes down to the pixels.
-        canvas_color: `auto` for the mean of the image, a name or `#rrggbb`.
-        max_strokes: paint no more than these.
-        seed: another seed paints other strokes.
-        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
-
-    Raises:
-        GToolError: an image, brush, colour or device that is not there.
-    """
+    """Paint an image; arguments and errors are those of `gtool.paint`."""
     if isinstance(image, Path | str):
         photo = read_photo(Path(image), DEFAULT_SIDE)
     else:
@@ -76,18 +62,12 @@ def paint_image(
 
 @dataclass(frozen=True)
 class Painter:
-    """What paints: loaded once, for pictures of any size.
+    """What paints: loaded once, for pictures of any size."""
 
-    settings: but for the levels, which follow from the detail and the size of a picture.
-    detail: in [0, 1].
-    brush: on the device that paints.
-    predictor: None for the methods without a network.
-    """
-
-    settings: PaintSettings
-    detail: float
-    brush: Brush
-    predictor: Predictor | None
+    settings: PaintSettings  # but for the levels, which follow from the detail and the size of a picture
+    detail: float  # in [0, 1]
+    brush: Brush  # on the device that paints
+    predictor: Predictor | None  # None for the methods without a network
 
     def paint(
         self, photo: Photo, progress: Callable[[int, int], None] = lambda done, total: None

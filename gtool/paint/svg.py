@@ -35,16 +35,13 @@ Line = NDArray[np.float64]  # (K, 2) u, v: a closed line, its last point joined 
 
 @dataclass(frozen=True)
 class Mark:
-    """A brush mark on the unit square of u and v.
+    """A brush mark on the unit square of u and v."""
 
-    paint: closed lines around the paint, holes the other way round.
-    tones: darker places and the opacity of the black over them; each within the one before.
-    lightest: shade of the paint under no black.
-    """
-
-    paint: list[Line]
-    tones: list[tuple[list[Line], float]]
-    lightest: float
+    paint: list[Line]  # closed lines around the paint, holes the other way round
+    tones: list[
+        tuple[list[Line], float]
+    ]  # darker places, each within the one before; opacity of the black on them
+    lightest: float  # shade of the paint under no black
 
 
 def save_svg(path: Path, painting: Painting, longer: int) -> None:

@@ -19,24 +19,17 @@ BAND_PIXELS = 16 * 2**20  # pixels held in float at a time
 
 @dataclass(frozen=True)
 class Painting:
-    """Strokes on a ground, without a size: lengths are shares of the picture's longer side.
+    """Strokes on a ground, without a size: lengths are shares of the picture's longer side."""
 
-    aspect: width over height.
-    shape_params: (N, 5) x, y, width, height, theta in units of pi; y runs down, both from the upper left corner.
-    colors: (N, 3) in [0, 1].
-    levels: (N,) int64, the pass that each comes from, 0 the coarsest; rendering does not use it.
-    ground: colour of the canvas, RGB in [0, 1].
-    brush: on the device of the strokes.
-    opacity: of every stroke, in [0, 1].
-    """
-
-    aspect: float
-    shape_params: Tensor
-    colors: Tensor
-    levels: Tensor
-    ground: tuple[float, float, float]
-    brush: Brush
-    opacity: float = 1.0
+    aspect: float  # width over height
+    shape_params: (
+        Tensor  # (N, 5) x, y, width, height, theta in units of pi; y runs down, from the upper left corner
+    )
+    colors: Tensor  # (N, 3) in [0, 1]
+    levels: Tensor  # (N,) int64, the pass that each comes from, 0 the coarsest; rendering does not use it
+    ground: tuple[float, float, float]  # colour of the canvas, RGB in [0, 1]
+    brush: Brush  # on the device of the strokes
+    opacity: float = 1.0  # of every stroke, in [0, 1]
 
     def __len__(self) -> int:
         return len(self.shape_params)

@@ -1,7 +1,7 @@
 """Painting an image layer by layer, coarse to fine: at every level patches are looked at, and strokes that help stay.
 
 Paint Transformer (Liu et al. 2021), section 3.4; compared with Huage001/PaintTransformer, inference/inference.py.
-Level k cuts the image into patches of 1 / 2^k of its longer side, seen at 32 pixels a side; after the last level
+PyramidLevel k cuts the image into patches of 1 / 2^k of its longer side, seen at 32 pixels a side; after the last level
 the patches are shifted by half, so that strokes cross their borders.
 
 Deviations, with their reasons: patches cover the image alone and repeat its edge pixels (the reference pads to a
@@ -44,7 +44,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Level:
+class PyramidLevel:
     """The patches of one pass over an image: `side` image pixels a side, from (left, top) on."""
 
     number: int
@@ -87,16 +87,16 @@ def deepest_level(height: int, width: int, patch_size: int = PATCH_SIZE) -> int:
     return max(0, math.ceil(math.log2(max(height, width) / patch_size)))
 
 
-def passes(height: int, width: int, levels: int, patch_size: int = PATCH_SIZE) -> Iterator[Level]:
+def passes(height: int, width: int, levels: int, patch_size: int = PATCH_SIZE) -> Iterator[PyramidLevel]:
     """Yield the levels 0 to `levels`, and the last one shifted by half a patch."""
     for number in range(levels + 1):
         side = max(1, math.ceil(max(height, width) / 2**number))
         columns, rows = math.ceil(width / side), math.ceil(height / side)
         left, top = (width - columns * side) // 2, (height - rows * side) // 2
-        yield Level(number, side, left, top, columns, rows, patch_size)
+        yield PyramidLevel(number, side, left, top, columns, rows, patch_size)
     if levels:
         half = side // 2
-        yield Level(levels + 1, side, left - half, top - half, columns + 1, rows + 1, patch_size)
+        yield PyramidLevel(levels + 1, side, left - half, top - half, columns + 1, rows + 1, patch_size)
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def _paint_level(
     settings: PaintSettings,
     brush: Brush,
     predictor: Predictor | None,
-    level: Level,
+    level: PyramidLevel,
     strokes: _Strokes,
     room: int | None,
     repaint: Tensor | None,

@@ -125,10 +125,10 @@ def render_on_patches(brush: Brush, strokes: Tensor, size: int) -> tuple[Tensor,
 
 @dataclass(frozen=True)
 class Touched:
-    """The pixels that N strokes touch, in a list: place P indexes the flat canvas, stroke P says whose it is."""
+    """The pixels that N strokes touch, in a list."""
 
-    place: Tensor  # (P,) int64
-    stroke: Tensor  # (P,) int64
+    place: Tensor  # (P,) int64, in the flat canvas
+    stroke: Tensor  # (P,) int64, whose it is
     mask: Tensor  # (P,)
     shaded: Tensor  # (P,)
 

@@ -336,7 +336,7 @@ def test_weights_of_another_model_are_refused(tiny_weights, capsys):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"width": 1024, "heads": 1, "depth": 24}, "its description asks for"),
+        ({"width": 1024, "heads": 1, "depth": 24}, "not the weights of this model"),
         ({"width": 10**9}, "config.width"),
         ({"colour": 3}, "config.colour"),
     ],

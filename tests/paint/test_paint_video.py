@@ -1,4 +1,4 @@
-"""`gtool paint clip.mp4`: what is still keeps its strokes, the film is that of the clip, and what is refused."""
+"""`gtool paint clip.mp4`: what is still keeps its strokes, the sound is copied, and what is refused."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def as_tensor(frame: np.ndarray) -> torch.Tensor:
 
 def through_a_codec(frames: list[np.ndarray], crf: int = 28) -> list[np.ndarray]:
     file = io.BytesIO()
-    write_clip(file, frames, options={"crf": str(crf), "g": "4"})
+    write_video_file(file, frames, options={"crf": str(crf), "g": "4"})
     file.seek(0)
     with av.open(file) as container:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
@@ -194,10 +194,10 @@ def test_hidden_ink_is_told_from_what_is_seen():
     assert set(stroke[place == 20 * 80 + 60].tolist()) == {1}
 
 
-# The command line: films.
+# The command line.
 
 
-def write_clip(
+def write_video_file(
     place, frames, *, codec="libx264", rate=12, sound=None, options=None, header=None, pix_fmt="yuv420p"
 ) -> None:
     """Write frames, and a tone as long as they are, to a path or an open file."""
@@ -225,12 +225,12 @@ def small(number: int, size=(48, 36)) -> np.ndarray:
     return np.asarray(Image.fromarray(moving(number)).resize(size, 4))
 
 
-def clip(name="clip.mp4", count=4, size=(48, 36), **options) -> Path:
-    write_clip(Path(name), [small(number, size) for number in range(count)], **options)
+def video_file(name="clip.mp4", count=4, size=(48, 36), **options) -> Path:
+    write_video_file(Path(name), [small(number, size) for number in range(count)], **options)
     return Path(name)
 
 
-def film(name) -> tuple[list[np.ndarray], list[float], Fraction]:
+def read_video(name) -> tuple[list[np.ndarray], list[float], Fraction]:
     """Frames, their times, frames a second."""
     with av.open(str(name)) as container:
         frames = list(container.decode(video=0))
@@ -244,14 +244,14 @@ def sound(name) -> list[tuple[bytes, float]]:
         return [(bytes(packet), float(packet.pts * packet.time_base)) for packet in packets]
 
 
-def test_a_clip_becomes_a_film_beside_it(capsys):
-    source = clip(count=6, rate=24, sound="aac")
+def test_a_video_becomes_a_video_beside_it(capsys):
+    source = video_file(count=6, rate=24, sound="aac")
     assert paint(source) == 0
     said = capsys.readouterr()
     assert said.out.splitlines() == ["clip-painted.mp4"]
     assert "clip.mp4: 6 frames of " in said.err
-    frames, times, rate = film("clip-painted.mp4")
-    wanted, wanted_times, wanted_rate = film(source)
+    frames, times, rate = read_video("clip-painted.mp4")
+    wanted, wanted_times, wanted_rate = read_video(source)
     assert [frame.shape for frame in frames] == [frame.shape for frame in wanted]
     assert times == pytest.approx(wanted_times, abs=1e-4)
     assert float(rate) == pytest.approx(float(wanted_rate), rel=1e-3)
@@ -260,7 +260,7 @@ def test_a_clip_becomes_a_film_beside_it(capsys):
 
 
 def test_the_sound_is_copied():
-    source = clip(count=8, sound="aac")
+    source = video_file(count=8, sound="aac")
     assert paint(source) == 0
     one, other = sound(source), sound("clip-painted.mp4")
     assert [data for data, _ in one] == [data for data, _ in other]
@@ -268,32 +268,32 @@ def test_the_sound_is_copied():
 
 
 def test_sound_that_the_container_cannot_hold_is_left_out_and_told(capsys):
-    source = clip("clip.mkv", codec="mpeg4", sound="pcm_f32le")
+    source = video_file("clip.mkv", codec="mpeg4", sound="pcm_f32le")
     assert paint(source, "-o", "a.webm") == 0
     assert "clip.mkv: .webm holds no pcm_f32le sound, which is left out" in capsys.readouterr().err
-    frames, _, _ = film("a.webm")
+    frames, _, _ = read_video("a.webm")
     assert len(frames) == 4
 
 
-def test_films_of_every_container_are_told_by_their_first_bytes():
+def test_videos_of_every_container_are_told_by_their_first_bytes():
     for suffix, codec in (
         (".mov", "libx264"),
         (".mkv", "libx264"),
         (".avi", "mpeg4"),
         (".webm", "libvpx-vp9"),
     ):
-        source = clip(f"a{suffix}", count=1, codec=codec).rename(f"film{suffix[1:]}.jpg")
+        source = video_file(f"a{suffix}", count=1, codec=codec).rename(f"film{suffix[1:]}.jpg")
         assert video_formats.is_video(source)
     photo = draw_photo("photo.png").rename("photo.mp4")
     assert not video_formats.is_video(photo)
     assert video_formats.is_video(Path("nothing-there.mkv"))
     assert not video_formats.is_video(Path("nothing-there.jpg"))
     assert paint("filmwebm.jpg") == 0
-    assert len(film("filmwebm-painted.mp4")[0]) == 1
+    assert len(read_video("filmwebm-painted.mp4")[0]) == 1
 
 
-def test_flags_of_pictures_shape_a_film(capsys):
-    source = clip(size=(64, 48))
+def test_flags_of_pictures_shape_a_video(capsys):
+    source = video_file(size=(64, 48))
     flags = (
         "--max-side",
         32,
@@ -311,31 +311,31 @@ def test_flags_of_pictures_shape_a_film(capsys):
     assert (made["width"], made["height"], made["frames"], made["shots"]) == (32, 24, 4, 1)
     assert made["strokes"] <= 50
     assert 0 < made["l1"] < 0.2
-    assert film("clip-painted.mp4")[0][0].shape == (24, 32, 3)
+    assert read_video("clip-painted.mp4")[0][0].shape == (24, 32, 3)
 
 
 @pytest.mark.parametrize(("fps", "frames"), [(6, 4), (12, 8), (24, 16)])
 def test_frames_a_second_can_be_chosen(fps, frames):
-    source = clip(count=8)
+    source = video_file(count=8)
     assert paint(source, "--fps", fps) == 0
-    pictures, times, rate = film("clip-painted.mp4")
+    pictures, times, rate = read_video("clip-painted.mp4")
     assert len(pictures) == frames
     assert times == pytest.approx([number / fps for number in range(len(times))], abs=1e-3)
     assert float(rate) == pytest.approx(fps, rel=0.01)
 
 
 def test_odd_sides_are_kept_or_made_even():
-    source = clip("clip.mkv", size=(33, 25), codec="ffv1", pix_fmt="bgr0")
+    source = video_file("clip.mkv", size=(33, 25), codec="ffv1", pix_fmt="bgr0")
     assert paint(source, "-o", "a.mp4") == 0
     assert paint(source, "-o", "a.webm") == 0
-    assert film("a.mp4")[0][0].shape == (26, 34, 3)
-    assert film("a.webm")[0][0].shape == (25, 33, 3)
+    assert read_video("a.mp4")[0][0].shape == (26, 34, 3)
+    assert read_video("a.webm")[0][0].shape == (25, 33, 3)
 
 
 def test_a_camera_that_was_turned_is_turned_back():
     frame = np.zeros((32, 48, 3), np.uint8)
     frame[:, :24] = (250, 20, 20)
-    write_clip(Path("clip.mp4"), [frame] * 2)
+    write_video_file(Path("clip.mp4"), [frame] * 2)
     data = bytearray(Path("clip.mp4").read_bytes())
     # The matrix of the track header, turned by a quarter: what was left is at the top.
     place = data.index(b"tkhd") + 4 + 40
@@ -343,31 +343,31 @@ def test_a_camera_that_was_turned_is_turned_back():
     data[place : place + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in matrix)
     Path("clip.mp4").write_bytes(data)
     assert paint("clip.mp4") == 0
-    (picture, _), _, _ = film("clip-painted.mp4")
+    (picture, _), _, _ = read_video("clip-painted.mp4")
     assert picture.shape == (48, 32, 3)
     assert picture[:20, :, 0].mean() > 180
     assert picture[28:, :, 0].mean() < 60
 
 
-def test_colours_are_those_of_the_clip():
+def test_colours_are_those_of_the_video():
     for color in ((200, 40, 40), (40, 180, 60), (50, 60, 220)):
-        write_clip(Path("clip.mp4"), [np.full((32, 32, 3), color, np.uint8)] * 2)
+        write_video_file(Path("clip.mp4"), [np.full((32, 32, 3), color, np.uint8)] * 2)
         assert paint("clip.mp4", "--force") == 0
-        wanted, made = film("clip.mp4")[0][0], film("clip-painted.mp4")[0][0]
+        wanted, made = read_video("clip.mp4")[0][0], read_video("clip-painted.mp4")[0][0]
         assert made.mean((0, 1)) == pytest.approx(wanted.mean((0, 1)), abs=12)
 
 
-def test_an_animation_becomes_a_film_where_one_is_named():
+def test_an_animation_becomes_a_video_where_one_is_named():
     Path("photo.gif").write_bytes(odd.animation())
     assert paint("photo.gif", "-o", "a.mp4") == 0
     with Image.open("photo.gif") as image:
-        assert len(film("a.mp4")[0]) == image.n_frames
-    assert film("a.mp4")[0][0].mean((0, 1)) == pytest.approx(odd.RED, abs=25)
+        assert len(read_video("a.mp4")[0]) == image.n_frames
+    assert read_video("a.mp4")[0][0].mean((0, 1)) == pytest.approx(odd.RED, abs=25)
 
 
 def test_folders_take_pictures_alone(capsys):
     draw_photo("all/a.png")
-    clip("all/b.mp4", count=1)
+    video_file("all/b.mp4", count=1)
     assert paint("all") == 0
     assert capsys.readouterr().out.splitlines() == ["all/a-painted.png"]
     assert paint("all/*.mp4", "all/a.png", "-o", "made/") == 0
@@ -388,10 +388,10 @@ def broken(name: str) -> Path:
     elif name == "empty":
         path.touch()
     elif name == "cut short":
-        data = clip(count=12).read_bytes()
+        data = video_file(count=12).read_bytes()
         path.write_bytes(data[: len(data) // 2])
     elif name == "cut short, index first":
-        data = clip(count=12, options={"g": "1"}, header={"movflags": "faststart"}).read_bytes()
+        data = video_file(count=12, options={"g": "1"}, header={"movflags": "faststart"}).read_bytes()
         path.write_bytes(data[: len(data) * 2 // 3])
     elif name == "sound alone":
         with av.open(str(path), "w") as container:
@@ -400,7 +400,7 @@ def broken(name: str) -> Path:
             piece.sample_rate = 48000
             container.mux([*stream.encode(piece), *stream.encode(None)])
     elif name == "playlist":
-        clip("other.mp4")
+        video_file("other.mp4")
         path.write_text(f"#EXTM3U\n#EXTINF:1,\n{Path('other.mp4').absolute()}\n#EXT-X-ENDLIST\n")
     return path
 
@@ -417,7 +417,7 @@ REASONS = {
 
 
 @pytest.mark.parametrize("name", REASONS)
-def test_what_is_no_clip_is_refused_in_one_line(name, capsys):
+def test_what_is_no_video_is_refused_in_one_line(name, capsys):
     broken(name)
     before = files()
     assert paint("clip.mp4") == 1
@@ -426,7 +426,9 @@ def test_what_is_no_clip_is_refused_in_one_line(name, capsys):
 
 
 def test_damage_in_the_middle_is_found_before_anything_is_painted(capsys):
-    data = bytearray(clip("clip.mkv", count=12, size=(128, 96), codec="ffv1", pix_fmt="bgr0").read_bytes())
+    data = bytearray(
+        video_file("clip.mkv", count=12, size=(128, 96), codec="ffv1", pix_fmt="bgr0").read_bytes()
+    )
     data[len(data) // 2 : len(data) * 3 // 4] = bytes(len(data) * 3 // 4 - len(data) // 2)
     Path("clip.mkv").write_bytes(data)
     assert paint("clip.mkv") == 1
@@ -445,13 +447,13 @@ def test_damage_in_the_middle_is_found_before_anything_is_painted(capsys):
         (("--frames", 4), "--frames is for --animate FILE"),
     ],
 )
-def test_what_a_clip_cannot_become_is_refused(flags, said, capsys):
-    clip(count=1)
+def test_what_a_video_cannot_become_is_refused(flags, said, capsys):
+    video_file(count=1)
     assert paint("clip.mp4", *flags) == 2
     assert refusal(capsys).startswith(f"error: {said}")
 
 
-def test_a_picture_is_no_clip(capsys):
+def test_a_picture_is_no_video(capsys):
     draw_photo("photo.png")
     assert paint("photo.png", "-o", "a.mp4") == 1
     assert "photo.png: a single picture" in refusal(capsys)
@@ -462,8 +464,8 @@ def test_a_picture_is_no_clip(capsys):
     assert files() == ["photo.png"]
 
 
-def test_outputs_that_exist_and_the_clip_itself_are_kept(capsys):
-    source = clip(count=1)
+def test_outputs_that_exist_and_the_video_itself_are_kept(capsys):
+    source = video_file(count=1)
     Path("clip-painted.mp4").write_text("mine")
     assert paint(source) == 1
     assert "exists; add --force" in refusal(capsys)
@@ -472,8 +474,8 @@ def test_outputs_that_exist_and_the_clip_itself_are_kept(capsys):
     assert Path("clip-painted.mp4").read_text() == "mine"
 
 
-def test_one_bad_clip_does_not_stop_the_others(capsys):
-    clip("a.mp4", count=1)
+def test_one_bad_video_does_not_stop_the_others(capsys):
+    video_file("a.mp4", count=1)
     Path("b.mp4").write_text("no clip")
     assert paint("a.mp4", "b.mp4") == 1
     said = capsys.readouterr()
@@ -482,7 +484,7 @@ def test_one_bad_clip_does_not_stop_the_others(capsys):
 
 
 def test_without_pyav_one_line_says_what_to_install(monkeypatch, capsys):
-    source = clip(count=1)
+    source = video_file(count=1)
     monkeypatch.setattr(video_formats, "find_spec", lambda name: None)
     assert paint(source) == 1
     assert refusal(capsys) == 'error: clip.mp4: videos need PyAV; run `pip install "gtool[video]"`'
@@ -490,7 +492,7 @@ def test_without_pyav_one_line_says_what_to_install(monkeypatch, capsys):
 
 @pytest.mark.parametrize(("stop", "status"), [(KeyboardInterrupt, 130), (SystemExit(143), 143)])
 def test_a_signal_leaves_nothing_half_written(stop, status, monkeypatch):
-    source, real = clip(count=4), FramePainter.paint
+    source, real = video_file(count=4), FramePainter.paint
 
     def stopped(self, frame):
         if self.new_strokes:

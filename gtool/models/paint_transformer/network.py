@@ -95,12 +95,7 @@ class DensePredictor(nn.Module):
         return patch, patch
 
     def forward(self, target: Tensor, canvas: Tensor) -> Proposals:
-        """Propose strokes.
-
-        Args:
-            target: (N, 3, 32, 32) in [0, 1].
-            canvas: (N, 3, 32, 32) in [0, 1].
-        """
+        """Propose strokes for patches of the image and of the canvas, (N, 3, 32, 32) in [0, 1] each."""
         seen = torch.cat([2 * target - 1, 2 * canvas - 1, 2 * (target - canvas)], dim=1)
         x = self.stem(seen).flatten(2).transpose(1, 2)  # (N, L, C)
         x = x + self.position
