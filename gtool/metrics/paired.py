@@ -21,6 +21,7 @@ from gtool.losses.perceptual import LPIPS
 from gtool.metrics.features.weights import VGG16, find_weights
 
 WINDOW = 11  # pixels a side that SSIM needs
+BORDER = WINDOW // 2
 MOST_PSNR = (
     78.13080360867912  # dB of a mean squared error of 0.001 levels: equal pictures would have an infinite one
 )
@@ -38,9 +39,13 @@ def pixel_scores(fake: Tensor, real: Tensor) -> dict[str, Tensor]:
 
     x, y = fake.double(), real.double()
     psnr = peak_signal_noise_ratio(x, y, data_range=255.0, reduction="none", dim=(1, 2, 3))
-    ssim = structural_similarity_index_measure(x, y, data_range=255.0, reduction="none")
-    assert isinstance(ssim, Tensor)
-    return {"psnr": psnr.clamp(max=MOST_PSNR), "ssim": ssim.view(-1), "l1": (x - y).abs().mean(dim=(1, 2, 3))}
+    # torchmetrics mirrors the picture at its border; the paper takes the windows that fit.
+    _, windows = structural_similarity_index_measure(
+        x, y, data_range=255.0, reduction="none", return_full_image=True
+    )
+    windows = windows[..., BORDER:-BORDER, BORDER:-BORDER]
+    ssim, l1 = windows.mean(dim=(1, 2, 3)), (x - y).abs().mean(dim=(1, 2, 3))
+    return {"psnr": psnr.clamp(max=MOST_PSNR), "ssim": ssim, "l1": l1}
 
 
 @torch.no_grad()
