@@ -16,9 +16,25 @@ from gtool.io.files import cache_dir
 
 NEEDED = (
     *("torch", "accelerate", "datasets", "huggingface-hub", "safetensors", "clean-fid", "numpy", "pillow"),
-    *("pydantic", "typer", "rich", "filelock"),
+    *(
+        "pydantic",
+        "typer",
+        "rich",
+        "filelock",
+        "torchmetrics",
+        "matplotlib",
+        "contourpy",
+        "jinja2",
+        "tomli-w",
+        "psutil",
+    ),
 )
-EXTRAS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "video": ("av",), "tensorboard": ("tensorboard",)}
+EXTRAS = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "video": ("av",),
+    "features": ("transformers",),
+    "tensorboard": ("tensorboard",),
+}
 
 
 def doctor(as_json: Json = False) -> None:

@@ -30,7 +30,16 @@ def test_the_report_names_versions_machine_and_state(capsys):
 def test_the_page_has_a_line_for_every_question(capsys):
     assert run(["doctor"]) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    expected = ["gtool", "packages", "[onnx]", "[video]", "[tensorboard]", "device", "processor"]
+    expected = [
+        "gtool",
+        "packages",
+        "[onnx]",
+        "[video]",
+        "[features]",
+        "[tensorboard]",
+        "device",
+        "processor",
+    ]
     assert names == [*expected, "cache", "GTOOL_DATA", "inception", "clip", "statistics", "hub"]
 
 
