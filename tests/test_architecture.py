@@ -20,7 +20,7 @@ PACKAGE = Path(gtool.__file__).parent
 LEVELS = [
     {"__main__"},
     {"cli"},
-    {"train", "sample", "paint", "eval", "export"},
+    {path.parent.name for path in PACKAGE.glob("*/run.py")},  # the verbs
     {"models", "data", "metrics", "strokes"},
     {"nn", "losses"},
     {"io", "config", "runtime"},
