@@ -214,15 +214,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         os.environ["GTOOL_CACHE"] = str(Path(temporary) / "cache")
         plain, script = inception_standin.make(Path(temporary))
-        encoder = clip_standin.openai_state(clip_standin.build(VIT_B_32))
-        clip = clip_standin.save_script(encoder, Path(temporary) / "ViT-B-32.pt")
+        encoder = clip_standin.build(VIT_B_32)
+        clip = clip_standin.save_script(clip_standin.openai_state(encoder), Path(temporary) / "ViT-B-32.pt")
+        clip_of_hub = clip_standin.save_all(encoder, Path(temporary))["pickled"]
         noisy = pictures.noisy(pictures.draw(options.num, 1, options.side), 4)
         folders = options.folders or [
             save_folder(Path(temporary) / "fake", noisy),
             save_folder(Path(temporary) / "real", pictures.draw(options.num + 9, 2, options.side)),
         ]
         for mode in options.modes:
-            weights = {"clip": clip, "legacy_pytorch": plain}.get(mode, script)
+            weights = {"clip": clip_of_hub, "legacy_pytorch": plain}.get(mode, script)
             ours = by_gtool(folders, weights, mode)
             if mode == "clip":
                 others = clip_comparisons(folders, clip)
