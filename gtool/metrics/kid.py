@@ -4,16 +4,20 @@ Binkowski et al. 2018 (Demystifying MMD GANs), section 4: k(x, y) = (x . y / D +
 random subsets of at most 1000 images. Unlike FID it has no bias in the number of images.
 
 clean-fid computes each subset. The subsets are those that it draws when NumPy's global generator has been seeded with
-the same number. Rows become fp64 subset by subset: all of them at once are 16 kB an image.
+the same number. Rows become fp64 subset by subset: all of them at once are 16 kB an image. Subsets of a few thousand
+images overlap so much that each entry of the whole kernel matrix is computed once instead: 1.2 s for 2,000 against
+2,000 images, where clean-fid's hundred products of subsets take 18 s.
+
+n fake, m real images, D = 2048 numbers in a row, K subsets of s images.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from gtool.metrics.features.collector import Features
 from gtool.metrics.frechet import require_finite, require_two
@@ -24,6 +28,7 @@ with warnings.catch_warnings():
 
 NUM_SUBSETS = 100
 SUBSET_SIZE = 1000
+BLOCK = 2048  # rows of the kernel matrix in memory at once
 
 
 def kid(fake: Features, real: Features, seed: int = 0) -> dict[str, float | None]:
@@ -31,28 +36,59 @@ def kid(fake: Features, real: Features, seed: int = 0) -> dict[str, float | None
 
     seed: of the subsets. DataError below two rows or for rows that are not finite.
     """
-    rows = [features.all_rows for features in (real, fake)]
-    for one in rows:
-        require_two(len(one))
-        require_finite(one)
-    size = min(*map(len, rows), SUBSET_SIZE)
-    num_subsets = 1 if len(rows[0]) == len(rows[1]) == size else NUM_SUBSETS
+    x, y = fake.all_rows, real.all_rows
+    for rows in (x, y):
+        require_two(len(rows))
+        require_finite(rows)
+    size = min(len(x), len(y), SUBSET_SIZE)
+    num_subsets = 1 if len(x) == len(y) == size else NUM_SUBSETS
     random = np.random.RandomState(seed % 2**32)
-    values = []
-    with _seeded_numpy(seed):
-        for _ in range(num_subsets):
-            subsets = [one[random.choice(len(one), size, replace=False)].double().numpy() for one in rows]
-            values.append(kernel_distance(subsets[1], subsets[0], num_subsets=1, max_subset_size=size))
+    # Of the reals, then of the fakes: clean-fid's order.
+    picks = [[random.choice(len(rows), size, replace=False) for rows in (y, x)] for _ in range(num_subsets)]
+    if len(x) ** 2 + len(y) ** 2 + len(x) * len(y) < num_subsets * size**2:
+        values = _of_whole_matrices(x, y, picks, size)
+    else:
+        values = np.array([_of_subset(x[of_fake], y[of_real], seed) for of_real, of_fake in picks])
     deviation = None if num_subsets == 1 else float(np.std(values))
     return {"kid": float(np.mean(values)), "kid.deviation": deviation}
 
 
-@contextmanager
-def _seeded_numpy(seed: int) -> Iterator[None]:
-    """Seed NumPy's global generator for a block: clean-fid shuffles each subset by it, which moves the last digits."""
+def _of_subset(fake: Tensor, real: Tensor, seed: int) -> float:
+    """Return clean-fid's estimate; it shuffles rows by NumPy's global generator, which moves the last digits."""
     state = np.random.get_state()
     np.random.seed(seed % 2**32)
     try:
-        yield
+        arrays = [rows.double().numpy() for rows in (fake, real)]
+        return float(kernel_distance(*arrays, num_subsets=1, max_subset_size=len(fake)))
     finally:
         np.random.set_state(state)
+
+
+def _of_whole_matrices(fake: Tensor, real: Tensor, picks: list[list[np.ndarray]], size: int) -> np.ndarray:
+    """Return the estimates (K,): with M the (n, K) membership of images in subsets, sums of M_i k_ij M_j."""
+    members = []
+    for rows, chosen in ((real, [pick[0] for pick in picks]), (fake, [pick[1] for pick in picks])):
+        member = torch.zeros(len(rows), len(picks), dtype=torch.float64)
+        for subset, places in enumerate(chosen):
+            member[torch.from_numpy(places), subset] = 1
+        members.append(member)
+    of_real, of_fake = members
+    within = sum(
+        _sums(rows, rows, member, member, diagonal=False)
+        for rows, member in ((fake, of_fake), (real, of_real))
+    )
+    between = _sums(fake, real, of_fake, of_real)
+    found: np.ndarray = (within / (size * (size - 1)) - 2 * between / size**2).numpy()
+    return found
+
+
+def _sums(x: Tensor, y: Tensor, in_x: Tensor, in_y: Tensor, *, diagonal: bool = True) -> Tensor:
+    """Return for each subset (K,) the sum of the kernel over its pairs of rows, those of equal places only if asked."""
+    total = torch.zeros(in_x.shape[1], dtype=torch.float64)
+    other = y.double()
+    for start in range(0, len(x), BLOCK):
+        kernel = (x[start : start + BLOCK].double() @ other.T).div_(x.shape[1]).add_(1).pow_(3)
+        if not diagonal:
+            kernel.diagonal(start).zero_()
+        total += (in_x[start : start + BLOCK] * (kernel @ in_y)).sum(0)
+    return total
