@@ -115,6 +115,7 @@ def complete(options: EvalOptions) -> EvalOptions:
         require_comparable(options.baseline, baseline, options.gates)
         if not (wanted or options.metrics or options.diagnostics):
             wanted = list(baseline.get("metrics", {}))
+    unnamed = False
     if not options.only_reference:
         # Gates ask for what they are about.
         metrics = {*options.metrics, *metrics_of(wanted)}
@@ -126,13 +127,13 @@ def complete(options: EvalOptions) -> EvalOptions:
             reference=options.reference if options.other is None else str(options.other),
             other=None,
         )
-        if not options.metrics and not options.diagnostics:
-            console.notice(
-                "no metric was named: rfd and swd, which need no weights (--fid and --kid need them)"
-            )
+        unnamed = not options.metrics and not options.diagnostics
+        if unnamed:
             options = replace(options, metrics=WITHOUT_WEIGHTS)
         _check_together(options)
     _check_reference(options)
+    if unnamed:  # last: a refusal stays one line
+        console.notice("no metric was named: rfd and swd, which need no weights (--fid and --kid need them)")
     return options
 
 
