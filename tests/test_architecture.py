@@ -173,6 +173,7 @@ LIGHT_COMMANDS = {
     "bad sampling": (["sample", "none.safetensors", "--mix", "0-2"], 2),
     "missing weights": (["sample", "none.safetensors"], 1),
     "missing eval folder": (["eval", "./nothing-here", "--rfd"], 1),
+    "missing eval folder and no metric": (["eval", "./nothing-here"], 1),
     "bad gate": (["eval", "--max", "fdi=20"], 2),
     "bad result file": (["eval", "-o", "result.pdf"], 2),
     "missing baseline": (["eval", "--baseline", "none.json"], 1),
