@@ -26,9 +26,9 @@ EXAMPLES = """Examples:
 
 `gtool eval --attention` : a table of scores beside four baselines, and a sheet of images
 
-`gtool eval runs/vqgan-scenes-000 --reconstruction` : of a tokenizer, or of that in a prior; held-out images
+`gtool eval runs/vqgan-scenes-000 --reconstruction` : a tokenizer, or that of a prior, on held-out images
 
-`gtool eval runs/prior-scenes-000 --map-agreement` : with a ceiling and a baseline
+`gtool eval runs/prior-scenes-000 --map-agreement` : with two ceilings (originals, reconstructions) and a baseline
 
 `gtool eval samples/ --reference cifar10 --split test --rfd`
 
@@ -78,8 +78,8 @@ def evaluate(
     num: Annotated[
         int | None,
         option(
-            "Number of images of each set. Default: generated 10000, or 2000 where rfd and swd alone are asked for; "
-            "--attention up to 1000; --map-agreement 256; folders all.",
+            "Number of images of each set. Default: all of a folder; 10000 generated ones, 2000 for rfd and swd alone, "
+            "up to 1000 for --attention, 256 for --map-agreement.",
             min=2,
         ),
     ] = None,
@@ -91,7 +91,7 @@ def evaluate(
         bool, option("Squeeze images that are not square instead of cropping.", None, "--fit")
     ] = False,
     strict: Annotated[
-        bool, option("Refuse folders with files that are no images.", None, "--strict")
+        bool, option("Refuse folders that contain files other than images.", None, "--strict")
     ] = False,
     skip_bad: Annotated[int, option("Leave out up to this many images that cannot be read.", min=0)] = 0,
     reference: Annotated[
@@ -103,7 +103,7 @@ def evaluate(
         ),
     ] = None,
     split: Annotated[
-        str | None, option("Split of the reference. Default: that of the training.", REFERENCE)
+        str | None, option("Split of the reference data set. Default: the one trained on.", REFERENCE)
     ] = None,
     mode: Annotated[
         str, option("Resizing for Inception: `clean`, `legacy_tensorflow` or `legacy_pytorch`.", REFERENCE)
@@ -113,8 +113,8 @@ def evaluate(
     export_reference: Annotated[
         Path | None,
         option(
-            "Also write mean and covariance of the reference's Inception features to this .npz; without anything to "
-            "score, only that.",
+            "Also write mean and covariance of the reference's Inception features to this .npz; with "
+            "neither target nor metric, nothing is scored.",
             REFERENCE,
         ),
     ] = None,
@@ -132,7 +132,7 @@ def evaluate(
         option("The same where it is lower: `recall=0.3`; repeatable.", GATES, "--min", metavar="METRIC=X"),
     ] = None,
     baseline: Annotated[
-        Path | None, option("An earlier result (.json, or the last of .jsonl) to compare with.", GATES)
+        Path | None, option("An earlier result to compare with: .json, or the last line of .jsonl.", GATES)
     ] = None,
     max_regress: Annotated[
         list[str] | None,
@@ -175,7 +175,7 @@ def evaluate(
 ) -> None:
     """Score images: FID and KID by clean-fid's protocol, or rfd and swd, which work offline.
 
-    A gate asks for its metric by itself. The exit status is 4 when a gate is not met.
+    A gate computes its metric without the metric's flag. The exit status is 4 when a gate is not met.
     """
     from gtool.eval.options import EvalOptions, complete
 

@@ -24,7 +24,7 @@ three
 
 `gtool export released.pth --from transgan -o transgan.safetensors` : a checkpoint of the original code
 
-`gtool export network.pkl --from gansformer` : so are the pickles of GANsformer's PyTorch code, executing nothing"""
+`gtool export network.pkl --from gansformer` : a pickle of the original code, read without executing it"""
 
 
 def export(
@@ -32,9 +32,15 @@ def export(
         str | None, typer.Argument(help="A run, weights, or a hub id; the newest run when left out.")
     ] = None,
     file_format: Annotated[
-        str | None, typer.Option("--format", help="`safetensors`, `onnx` or `pt2`; default as -o ends.")
+        str | None,
+        typer.Option(
+            "--format",
+            help="`safetensors`, `onnx` or `pt2`. Default: by the suffix of --out, else safetensors.",
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write, or a folder for it.")
+    ] = None,
     source: Annotated[
         str | None,
         typer.Option("--from", help="TARGET is an original checkpoint of this model, or of `taming`."),

@@ -22,7 +22,7 @@ EXAMPLES = """Examples:
 
 `gtool paint photo.jpg --animate timelapse.webp --svg photo.svg --strokes photo.json`
 
-`gtool paint holiday.mp4 -o painted.mp4` : every frame, with its sound; strokes of still places stay
+`gtool paint holiday.mp4 -o painted.mp4` : every frame, with its sound; strokes stay where nothing moves
 
 `gtool paint --from-strokes photo.json --max-side 8192` : the same strokes, larger"""
 
@@ -34,13 +34,13 @@ def _option(panel: str, help: str, *names: str, **settings: Any) -> Any:
 STROKES, CANVAS, VIDEO = "Strokes", "Canvas", "Video"
 PHOTOS = "Photos, videos, folders (their photos), quoted patterns; the built-in picture when left out."
 BRUSH = f"`{'`, `'.join(BRUSHES)}`, or a folder with a picture of a brush mark; default flat."
-DETAIL = "0 for broad strokes, 1 down to the pixels; default 0.5."
+DETAIL = "From 0 (broad strokes) to 1 (fine strokes); default 0.5."
 METHOD = "`predictor` (a trained network), or without a network `greedy` or `random`; default predictor."
 SELECT = (
     "How the predictor's strokes are chosen: by the error they remove (`gain`) or by its own `decision`, which is "
     "faster; default gain."
 )
-WEIGHTS = "A run, a weights file or a hub id; default the weights of the package."
+WEIGHTS = "A run, a weights file or a hub id; default: the weights shipped with gtool."
 CANVAS_COLOR = (
     "Color under the paint and under transparent parts: `auto` (mean of the photo), `white`, `black`, `grey`, "
     "`linen`, `kraft`, `cream`, `umber`, `slate` or `#rrggbb`; default auto."
@@ -51,7 +51,7 @@ FPS = "Frames per second: of the timelapse, default 24; of a painted video, defa
 OUT = "FILE.png, .jpg or .webp, for videos .mp4 or .webm, or FOLDER/; default beside the photo."
 SVG = "Also write the strokes as vectors: FILE.svg or FOLDER/."
 STROKE_FILE = "Also write the strokes to render again: FILE.json or FOLDER/."
-FROM_STROKES = "Render such a stroke file at --max-side; takes no photo."
+FROM_STROKES = "Render a stroke file written by --strokes, at --max-side; takes no photo."
 
 Text = str | None
 Number = float | None
@@ -67,7 +67,7 @@ def paint(
     select: Annotated[Text, _option(STROKES, SELECT)] = None,
     weights: Annotated[Text, _option(STROKES, WEIGHTS)] = None,
     keep_all: Annotated[
-        bool, _option(STROKES, "Also strokes that reduce no error.", "--keep-all", metavar="")
+        bool, _option(STROKES, "Also keep strokes that do not reduce the error.", "--keep-all", metavar="")
     ] = False,
     seed: Annotated[int, _option(STROKES, "Random seed.")] = 0,
     opacity: Annotated[Number, _option(CANVAS, "Opacity of the paint; default 1.", min=0.05, max=1)] = None,

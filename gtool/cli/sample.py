@@ -20,7 +20,7 @@ EXAMPLES = "\n\n".join(
         "Latents (gansformer):",
         "`gtool sample --psi 0.7 --seeds 0-15` : less variety, fewer failures; `--psi-sweep 0,0.3,0.5,0.7,1` compares",
         "`gtool sample --attention` : what each component attends to, at every layer and head",
-        "`gtool sample --mix 3,8 --components 0-4` : two images swap components 0 to 4, and each alone",
+        "`gtool sample --mix 3,8 --components 0-4` : two images swap components 0 to 4, together and one by one",
         "`gtool sample --mix 0-3:4-9 --layers 0-3` : columns 4 to 9 take the first layers of rows 0 to 3",
         "`gtool sample --interpolate 12 --component 5` : one component changes, all else stays",
         "`gtool sample --noise-variation` : what the noise inputs change",
@@ -51,7 +51,7 @@ def sample(
             "-n",
             min=1,
             max=10**7,
-            help="Number of images; default 64, of priors 16, in sheets 4 or 8.",
+            help="Number of images. Default: 64; 16 for a prior; 4 or 8 for --interpolate, --attention and the like.",
         ),
     ] = None,
     seeds: Annotated[
@@ -76,7 +76,10 @@ def sample(
     ] = False,
     mix: Annotated[
         str | None,
-        latents(metavar="A,B", help="Two images swap parts; `SOURCES:TARGETS`: rows give to columns."),
+        latents(
+            metavar="A,B",
+            help="Mix styles: A,B swaps two images; `SOURCES:TARGETS` gives a table, sources as rows.",
+        ),
     ] = None,
     components: Annotated[
         str | None,
@@ -92,7 +95,7 @@ def sample(
     ] = None,
     space: Annotated[str, latents(help="Latent space of --interpolate: `z` or `w`.")] = "z",
     noise_variation: Annotated[
-        bool, latents("--noise-variation", help="Show what other noise inputs change.")
+        bool, latents("--noise-variation", help="Show how the images vary with the noise inputs.")
     ] = False,
     of_class: Annotated[
         str | None, codes("--class", metavar="CLASS", help="Class: a number or a name.")
@@ -110,7 +113,10 @@ def sample(
     ] = None,
     size: Annotated[
         str | None,
-        codes(metavar="WIDTHxHEIGHT", help="Pixels, as trained or larger; default that of a map."),
+        codes(
+            metavar="WIDTHxHEIGHT",
+            help="Size in pixels, as trained or larger. Default: that of the map given, else as trained.",
+        ),
     ] = None,
     temperature: Annotated[
         float | None,
@@ -140,7 +146,12 @@ def sample(
     fps: Annotated[float, output(min=0.1, max=100, help="Frames per second of the animation.")] = 15.0,
     columns: Annotated[int | None, output(min=1, help="Images per row of the grid.")] = None,
     scale: Annotated[
-        int | None, output(min=1, max=64, help="Enlarge pixels; default: grids comfortably, files not.")
+        int | None,
+        output(
+            min=1,
+            max=64,
+            help="Enlarge by this factor. Default: small images in grids are enlarged, files are not.",
+        ),
     ] = None,
     as_json: Json = False,
     batch_size: Annotated[

@@ -38,13 +38,16 @@ def train(
         str | None, data(help="A built-in name, a folder, zip or parquet of images, or a hub id.")
     ] = None,
     finetune: Annotated[
-        str | None, data(metavar="DATASET", help="Fine-tune trained weights on these (paint-transformer).")
+        str | None,
+        data(metavar="DATASET", help="Fine-tune trained weights on this data set (paint-transformer)."),
     ] = None,
     weights: Annotated[
-        str | None, data(help="Initial weights: a run, file or hub id; with --finetune the shipped ones.")
+        str | None,
+        data(help="Initial weights: a run, file or hub id; default with --finetune: those shipped."),
     ] = None,
     tokenizer: Annotated[
-        str | None, data(help="Tokenizer of a prior: a run, file or hub id; default the newest of the data.")
+        str | None,
+        data(help="Tokenizer of a prior: a run, file or hub id; default: the newest trained on this data."),
     ] = None,
     recipe: Annotated[str | None, length(help="A name from `gtool recipes ls`, or a TOML file.")] = None,
     settings: Annotated[

@@ -1,1 +1,1 @@
-"""Distances between two sets of images, and attention against objects: leaves that read arrays and return numbers."""
+"""Distances between two sets of images, and attention against objects: functions of arrays that return numbers."""
