@@ -148,4 +148,11 @@ def main() -> None:
     # Threads that wait for each other sleep soon instead of keeping cores from those that they wait for; read when
     # the OpenMP library is loaded, with torch.
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")
-    sys.exit(run(sys.argv[1:]))
+    status = run(sys.argv[1:])
+    if os.environ.get("RANK", "0") != "0":
+        # Of several processes, one that had done its share was seen to abort while torch's threads were torn down
+        # (status 134, rarely), and that ends the others. Nothing is left to do: it leaves without that.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
