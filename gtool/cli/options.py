@@ -16,7 +16,6 @@ Json = Annotated[
 Device = Annotated[
     str, typer.Option(help="`auto`, `cpu`, `cuda`, `cuda:1` or `mps`.", rich_help_panel=DEVICE)
 ]
-Seed = Annotated[int, typer.Option(help="Random seed.")]
 
 
 def _known_precision(value: str | None) -> str | None:
