@@ -15,6 +15,7 @@ as a `gtool.errors.GToolError` of one line.
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,6 +32,13 @@ _FUNCTIONS = {
     "sample": "gtool.models.generate:sample_images",
     "score": "gtool.eval.api:score_images",
 }
+
+
+class CallablePackage(ModuleType):
+    """Python puts the packages `sample` and `paint` in the place of the functions when they are imported: both work."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return __getattr__(self.__name__.rpartition(".")[2])(*arguments, **options)
 
 
 def __getattr__(name: str) -> Any:

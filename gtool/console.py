@@ -56,7 +56,7 @@ def is_quiet() -> bool:
 
 def result(text: str) -> None:
     """Print one line of result on stdout."""
-    _console(stderr=False).print(text, markup=False)
+    _console(stderr=False).print(printable(text), markup=False)
 
 
 def result_json(record: Mapping[str, Any]) -> None:
@@ -75,12 +75,12 @@ def table(
     styles: of cells by the word in them, such as `{"FAIL": "bold red"}`.
     """
     # Text and not str: brackets in a name of a folder are no markup.
-    heading = Text(title, style="italic") if title is not None else None
+    heading = Text(printable(title), style="italic") if title is not None else None
     shown = Table(title=heading, title_justify="left", box=None, pad_edge=False)
     for position, name in enumerate(columns):
         shown.add_column(name, justify="left" if position == 0 else "right", overflow="fold")
     for row in rows:
-        shown.add_row(*(Text(cell, style=(styles or {}).get(cell, "")) for cell in row))
+        shown.add_row(*(Text(printable(cell), style=(styles or {}).get(cell, "")) for cell in row))
     screen = _console(stderr=False)
     # Wider than the terminal if need be: a folded path or protocol can be neither copied nor searched for.
     needed = screen.measure(shown, options=screen.options.update(max_width=1000)).maximum
@@ -89,7 +89,6 @@ def table(
 
 
 def _say(text: str, style: str | None = None) -> None:
-    # A line end in the name of a file would start a command where GitHub reads the log.
     _console(stderr=True).print(printable(text), markup=False, style=style)
 
 
@@ -141,7 +140,7 @@ def progress(title: str) -> Iterator[Update]:
     )
     with Progress(*columns, console=_console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, note="")
-        yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=note)
+        yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=printable(note))
 
 
 def _plain_lines(title: str) -> Update:

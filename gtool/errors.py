@@ -13,6 +13,7 @@
 Anything else that escapes is our bug and exits with 3. A message is one line: what, where, what to do.
 """
 
+import re
 from difflib import get_close_matches
 
 
@@ -71,5 +72,10 @@ def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text of one line: line ends, colours and bytes that are no text, as names of files may hold, escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """Return text as one harmless line, whatever names of files are in it.
+
+    Line ends, colours and bytes that are no text are escaped, and so is what begins a command where pipelines read the
+    log: `::error`, `##[error]`, `##vso[`.
+    """
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return re.sub(r"^\s*::|##\w*\[", lambda found: f"{found[0][:-1]}\\x{ord(found[0][-1]):02x}", line)

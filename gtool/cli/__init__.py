@@ -7,6 +7,7 @@ torch. Each verb is one plain function in `gtool`, imported when it is called.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import signal
@@ -107,6 +108,12 @@ def _report(failed: Exception, arguments: list[str]) -> int:
     if isinstance(failed, OSError) and failed.errno in _DISK:
         console.error(f"{failed.filename or 'output'}: {failed.strerror}")
         return 1
+    if isinstance(failed, FileNotFoundError) and failed.filename is None:  # of os.getcwd
+        console.error("the working folder no longer exists; change to one that does")
+        return 1
+    if "determine home directory" in text:
+        console.error("no home folder is known for this user; set HOME, or GTOOL_CACHE for what is kept")
+        return 1
     if isinstance(failed, MemoryError) or re.search("out of memory|can't allocate memory", text, re.I):
         console.error("out of memory: lower --batch-size, or set train.micro_batch")
         return 1
@@ -148,7 +155,22 @@ def main() -> None:
     # Threads that wait for each other sleep soon instead of keeping cores from those that they wait for; read when
     # the OpenMP library is loaded, with torch.
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+    if sys.stdout is None:
+        console.error("stdout is closed: there is nowhere to print results; redirect it to /dev/null")
+        sys.exit(1)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names that the terminal has no letters for are escaped
+            stream.reconfigure(errors="backslashreplace")
     status = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError as bad:
+        # What is left would fail again when Python ends, with another status.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not status:
+            console.error(f"stdout: cannot be written: {bad.strerror}")
+        status = status or 1
     if os.environ.get("RANK", "0") != "0":
         # Of several processes, one that had done its share was seen to abort while torch's threads were torn down
         # (status 134, rarely), and that ends the others. Nothing is left to do: it leaves without that.

@@ -15,19 +15,8 @@ from gtool.io import hub
 from gtool.io.files import cache_dir
 
 NEEDED = (
-    *("torch", "accelerate", "datasets", "huggingface-hub", "safetensors", "clean-fid", "numpy", "pillow"),
-    *(
-        "pydantic",
-        "typer",
-        "rich",
-        "filelock",
-        "torchmetrics",
-        "matplotlib",
-        "contourpy",
-        "jinja2",
-        "tomli-w",
-        "psutil",
-    ),
+    "torch accelerate datasets huggingface-hub safetensors clean-fid numpy pillow pydantic typer rich filelock "
+    "torchmetrics matplotlib contourpy jinja2 tomli-w psutil"
 )
 EXTRAS = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
@@ -52,7 +41,7 @@ def doctor(as_json: Json = False) -> None:
 
 def _examine(problems: list[str]) -> dict[str, Any]:
     """Return the report; what keeps gtool from working is added to `problems`."""
-    packages = {name: _version(name) for name in NEEDED}
+    packages = {name: _version(name) for name in NEEDED.split()}
     problems += [f"{name} is not installed" for name, found in packages.items() if found is None]
     machine = {} if problems else _machine(problems)
     cache = cache_dir()
@@ -60,10 +49,7 @@ def _examine(problems: list[str]) -> dict[str, Any]:
     if not os.access(parent, os.W_OK):
         problems.append(f"{cache} cannot be written; set GTOOL_CACHE to a folder that can")
     folders = [Path(part).expanduser() for part in os.environ.get("GTOOL_DATA", "").split(os.pathsep) if part]
-    references, published = (
-        list((cache / "stats").glob("*.safetensors")),
-        list((cache / "published").glob("*.npz")),
-    )
+    references, published = (list(cache.glob(name)) for name in ("stats/*.safetensors", "published/*.npz"))
     hub_status = "switched off by the environment"
     if not hub.is_offline():
         hub_status = "reachable" if hub.is_reachable() else "unreachable"
@@ -79,7 +65,7 @@ def _examine(problems: list[str]) -> dict[str, Any]:
             {
                 "path": str(folder),
                 "exists": folder.is_dir(),
-                "names": sorted(entry.name for entry in folder.glob("*") if entry.is_dir()),
+                "names": sorted(x.name for x in folder.glob("*") if x.is_dir()),
             }
             for folder in folders
         ],
@@ -135,15 +121,13 @@ def _weights() -> dict[str, dict[str, Any]]:
         if named := os.environ.get(network.variable):
             path = Path(named).expanduser()
             found = WeightsFile(network, path, digest_of(path)) if path.is_file() else None
-        else:
-            found, damaged = local_weights(network)
-        if found:
-            text = str(found.path)
-            text += "" if found.is_published else f": not the published weights ({found.sha256[:8]})"
-        elif named:
             text = f"{named} (${network.variable}): no such file"
         else:
+            found, damaged = local_weights(network)
             text = f"not found; {network.needed_by} them, --rfd and --swd do not"
+        if found:
+            is_other = "" if found.is_published else f": not the published weights ({found.sha256[:8]})"
+            text = f"{found.path}{is_other}"
         wrong = ", ".join(str(path) for path in damaged)
         report[network.key] = {
             "path": str(found.path) if found else None,
@@ -159,25 +143,24 @@ def _weights() -> dict[str, dict[str, Any]]:
 def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     """Arrange the report for reading: name and value of every line."""
     machine, cache, kept = report["machine"], report["cache"], report["statistics"]
+    packages = ", ".join(f"{name} {found or 'MISSING'}" for name, found in report["packages"].items())
     lines = [
         ("gtool", f"{report['gtool']}, Python {report['python']}, {report['platform']}"),
-        ("packages", ", ".join(f"{name} {found or 'MISSING'}" for name, found in report["packages"].items())),
+        ("packages", packages),
     ]
     for extra, names in report["extras"].items():
         have = ", ".join(f"{name} {found}" for name, found in names.items() if found)
         missing = f'not installed: pip install "gtool[{extra}]"'
         lines.append((f"[{extra}]", have if all(names.values()) else missing))
     if machine:
+        amx = "with" if machine["amx"] else "without"
         lines.append(("device", f"{machine['device']}; precision auto is {machine['precision']}"))
-        lines.append(
-            ("processor", f"{machine['cores']} cores, {'with' if machine['amx'] else 'without'} AMX")
-        )
+        lines.append(("processor", f"{machine['cores']} cores, {amx} AMX"))
     lines.append(("cache", f"{cache['path']}: {cache['files']} files, {cache['bytes'] / 1e9:.2f} GB"))
     for folder in report["data"]:
         inside = ", ".join(folder["names"]) or "no data sets"
         lines.append(("GTOOL_DATA", f"{folder['path']}: {inside if folder['exists'] else 'no such folder'}"))
-    if not report["data"]:
-        lines.append(("GTOOL_DATA", "not set"))
+    lines += [] if report["data"] else [("GTOOL_DATA", "not set")]
     lines += [(key, value["summary"]) for key, value in report.items() if "is_published" in (value or ())]
     size = f"{kept['bytes'] / 1e6:.1f} MB"
     lines.append(("statistics", f"of {kept['references']} references, {kept['published']} published; {size}"))

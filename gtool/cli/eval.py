@@ -39,12 +39,12 @@ EXAMPLES = """Examples:
 `gtool eval RUN --max fid=20 --max kid=0.01:warn -o result.json -o junit.xml -o report.html` : gates for pipelines
 
 `gtool eval RUN --baseline main.json --max-regress fid=5%` : no worse than an earlier result"""
-METRIC, REFERENCE, GATES = "Metrics", "Reference", "Gates"
+IMAGES, METRIC, REFERENCE, GATES = "Images", "Metrics", "Reference", "Gates"
 
 
 def option(text: str, panel: str | None = None, *names: str, **more: Any) -> Any:
     """Return an option with its help and the panel of the help page that it stands in."""
-    return typer.Option(*names, help=text, rich_help_panel=panel, **more)
+    return typer.Option(*names, help=text, rich_help_panel=panel or IMAGES, **more)
 
 
 def with_metric_flags(command: Callable[..., None]) -> Callable[..., None]:
@@ -167,7 +167,9 @@ def evaluate(
             "Compute features in bf16: faster, and not comparable with other scores.", DEVICE, "--preview"
         ),
     ] = False,
-    batch_size: Annotated[int, option("Images per forward; changes no result.", DEVICE, min=1)] = 32,
+    batch_size: Annotated[
+        int, option("Images per forward; another number changes no more than rounding.", DEVICE, min=1)
+    ] = 32,
     num_processes: Annotated[
         int | None, option("Number of processes on this machine.", DEVICE, min=1)
     ] = None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gtool.cli.options import Json
+from gtool.cli.options import OUTPUT, Json, option
 
 EXAMPLES = """Examples:
 
@@ -35,15 +35,14 @@ def export(
         str | None,
         typer.Option(
             "--format",
+            rich_help_panel=OUTPUT,
             help="`safetensors`, `onnx` or `pt2`. Default: by the suffix of --out, else safetensors.",
         ),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="File to write, or a folder for it.")
-    ] = None,
+    out: Annotated[Path | None, option(OUTPUT, "File to write, or a folder for it.", "--out", "-o")] = None,
     source: Annotated[
         str | None,
-        typer.Option("--from", help="TARGET is an original checkpoint of this model, or of `taming`."),
+        option("Source", "TARGET is an original checkpoint of this model, or of `taming`.", "--from"),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,12 +11,11 @@ from typer.core import TyperCommand, TyperGroup
 from gtool.runtime import PRECISIONS
 
 OUTPUT, DEVICE = "Output", "Device"  # panels of help pages
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=OUTPUT)
-]
-Device = Annotated[
-    str, typer.Option(help="`auto`, `cpu`, `cuda`, `cuda:1` or `mps`.", rich_help_panel=DEVICE)
-]
+
+
+def option(panel: str, help: str, *names: str, **settings: Any) -> Any:
+    """Return an option of a panel of the help page; settings are those of `typer.Option`."""
+    return typer.Option(*names, help=help, rich_help_panel=panel, **settings)
 
 
 def _known_precision(value: str | None) -> str | None:
@@ -24,23 +24,23 @@ def _known_precision(value: str | None) -> str | None:
     return value
 
 
-Precision = Annotated[
-    str,
-    typer.Option(
-        help="Of the networks: `auto` (bf16 where the hardware has it), `bf16` or `fp32`.",
-        callback=_known_precision,
-        rich_help_panel=DEVICE,
-    ),
-]
+Json = Annotated[bool, option(OUTPUT, "Print one JSON object on stdout.", "--json")]
+Device = Annotated[str, option(DEVICE, "`auto`, `cpu`, `cuda`, `cuda:1` or `mps`.")]
+PRECISION = "Of the networks: `auto` (bf16 where the hardware has it), `bf16` or `fp32`."
+Precision = Annotated[str, option(DEVICE, PRECISION, callback=_known_precision)]
 
 
 class _Help:
-    """Help without a type beside flags: Typer shows the type of every option, `<bool>` too."""
+    """Help that names kinds of values by a word, and flags by nothing: Typer shows `<bool>` and `<list[str]>`."""
 
     def format_help(self: Any, ctx: Any, formatter: Any) -> None:
         for param in self.get_params(ctx):
-            if getattr(param, "is_flag", False):
+            if param.param_type_name == "argument":
+                param.display_type = lambda ctx: None  # its help says it
+            elif getattr(param, "is_flag", False):
                 param.metavar = ""
+            elif param.metavar is None and (kind := getattr(param, "type_descriptor", None)):
+                param.metavar = {int: "N", float: "X", Path: "PATH"}.get(kind.annotation, "TEXT")
         super().format_help(ctx, formatter)  # type: ignore[misc]
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from gtool.cli.options import OUTPUT, Device, Json, Precision
+from gtool.cli.options import OUTPUT, Device, Json, Precision, option
 from gtool.strokes.settings import BRUSHES
 
 EXAMPLES = """Examples:
@@ -27,10 +27,6 @@ EXAMPLES = """Examples:
 `gtool paint --from-strokes photo.json --max-side 8192` : the same strokes, larger"""
 
 
-def _option(panel: str, help: str, *names: str, **settings: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel, **settings)
-
-
 STROKES, CANVAS, VIDEO = "Strokes", "Canvas", "Video"
 PHOTOS = "Photos, videos, folders (their photos), quoted patterns; the built-in picture when left out."
 BRUSH = f"`{'`, `'.join(BRUSHES)}`, or a folder with a picture of a brush mark; default flat."
@@ -45,7 +41,10 @@ CANVAS_COLOR = (
     "Color under the paint and under transparent parts: `auto` (mean of the photo), `white`, `black`, `grey`, "
     "`linen`, `kraft`, `cream`, `umber`, `slate` or `#rrggbb`; default auto."
 )
-MAX_SIDE = "Longer side in pixels: for photos the maximum (up to 8192), for stroke files exact; default 2048."
+MAX_SIDE = (
+    "Longer side in pixels: of photos and videos the maximum (up to 8192), they are never enlarged; of stroke files "
+    "exact; default 2048."
+)
 ANIMATE = "Also write a timelapse of the painting: FILE.webp, .gif or .mp4, or FOLDER/."
 FPS = "Frames per second: of the timelapse, default 24; of a painted video, default that of the source."
 OUT = "FILE.png, .jpg or .webp, for videos .mp4 or .webm, or FOLDER/; default beside the photo."
@@ -60,29 +59,32 @@ Count = int | None
 
 def paint(
     photos: Annotated[list[str] | None, typer.Argument(help=PHOTOS)] = None,
-    brush: Annotated[Text, _option(STROKES, BRUSH)] = None,
-    detail: Annotated[Number, _option(STROKES, DETAIL, min=0, max=1)] = None,
-    max_strokes: Annotated[Count, _option(STROKES, "Maximum number of strokes.", min=1)] = None,
-    method: Annotated[Text, _option(STROKES, METHOD)] = None,
-    select: Annotated[Text, _option(STROKES, SELECT)] = None,
-    weights: Annotated[Text, _option(STROKES, WEIGHTS)] = None,
+    brush: Annotated[Text, option(STROKES, BRUSH)] = None,
+    detail: Annotated[Number, option(STROKES, DETAIL, min=0, max=1)] = None,
+    max_strokes: Annotated[Count, option(STROKES, "Maximum number of strokes.", min=1)] = None,
+    method: Annotated[Text, option(STROKES, METHOD)] = None,
+    select: Annotated[Text, option(STROKES, SELECT)] = None,
+    weights: Annotated[Text, option(STROKES, WEIGHTS)] = None,
     keep_all: Annotated[
-        bool, _option(STROKES, "Also keep strokes that do not reduce the error.", "--keep-all", metavar="")
+        bool, option(STROKES, "Also keep strokes that do not reduce the error.", "--keep-all")
     ] = False,
-    seed: Annotated[int, _option(STROKES, "Random seed.")] = 0,
-    opacity: Annotated[Number, _option(CANVAS, "Opacity of the paint; default 1.", min=0.05, max=1)] = None,
-    canvas_color: Annotated[Text, _option(CANVAS, CANVAS_COLOR)] = None,
-    max_side: Annotated[Count, _option(CANVAS, MAX_SIDE, min=1, max=32768)] = None,
-    animate: Annotated[Text, _option(VIDEO, ANIMATE)] = None,
-    fps: Annotated[Number, _option(VIDEO, FPS, min=0.1, max=100)] = None,
+    seed: Annotated[Count, option(STROKES, "Random seed; default 0.")] = None,
+    opacity: Annotated[Number, option(CANVAS, "Opacity of the paint; default 1.", min=0.05, max=1)] = None,
+    canvas_color: Annotated[Text, option(CANVAS, CANVAS_COLOR)] = None,
+    max_side: Annotated[Count, option(CANVAS, MAX_SIDE, min=1, max=32768)] = None,
+    animate: Annotated[Text, option(VIDEO, ANIMATE)] = None,
+    fps: Annotated[Number, option(VIDEO, FPS, min=0.1, max=100)] = None,
     frames: Annotated[
-        Count, _option(VIDEO, "Number of frames of the timelapse; default 96.", min=2, max=10_000)
+        Count,
+        option(
+            VIDEO, "Frames of the timelapse, no more than there are strokes; default 96.", min=2, max=10_000
+        ),
     ] = None,
-    out: Annotated[Text, _option(OUTPUT, OUT, "--out", "-o")] = None,
-    svg: Annotated[Text, _option(OUTPUT, SVG)] = None,
-    strokes: Annotated[Text, _option(OUTPUT, STROKE_FILE)] = None,
-    from_strokes: Annotated[Path | None, _option(OUTPUT, FROM_STROKES)] = None,
-    force: Annotated[bool, _option(OUTPUT, "Replace files that exist.", "--force", metavar="")] = False,
+    out: Annotated[Text, option(OUTPUT, OUT, "--out", "-o")] = None,
+    svg: Annotated[Text, option(OUTPUT, SVG)] = None,
+    strokes: Annotated[Text, option(OUTPUT, STROKE_FILE)] = None,
+    from_strokes: Annotated[Path | None, option(OUTPUT, FROM_STROKES)] = None,
+    force: Annotated[bool, option(OUTPUT, "Replace files that exist.", "--force")] = False,
     as_json: Json = False,
     device: Device = "auto",
     precision: Precision = "auto",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gtool.cli.options import DEVICE, OUTPUT, Device, Json, Precision
+from gtool.cli.options import DEVICE, OUTPUT, Device, Json, Precision, option
 
 EXAMPLES = "\n\n".join(
     [
@@ -33,130 +32,86 @@ EXAMPLES = "\n\n".join(
     ]
 )
 
-# Options by the panel of the help page.
-what = partial(typer.Option, rich_help_panel="What to sample")
-latents = partial(typer.Option, rich_help_panel="Latents (of models that sample from latents)")
-codes = partial(typer.Option, rich_help_panel="Conditions (of priors, which sample codes)")
-output = partial(typer.Option, rich_help_panel=OUTPUT)
+WHAT = "What to sample"
+LATENTS = "Latents (of models that sample from latents)"
+CODES = "Conditions (of priors, which sample codes)"
+TARGET = "A run, a weights file or a hub id; default: the newest run."
+NUM = "Number of images. Default: 64; 16 for a prior; 4 or 8 for --interpolate, --attention and the like."
+INTERPOLATE = "Interpolate from each image to the next in so many steps."
+PSI = "Truncation: pull w to its mean, each component to its own; 1 is off."
+ATTENTION = "Show every component's attention at each layer and head."
+MIX = "Mix styles: A,B swaps two images; `SOURCES:TARGETS` gives a table, sources as rows."
+COMPONENTS = "Components that --mix swaps or --interpolate changes."
+LAYERS = "Layers where --mix swaps, coarse ones first; default all."
+SEGMENTATION = "Label map: grey or palette values, or the data set's colours."
+SIZE = "Size in pixels, as trained or larger. Default: that of the map given, else as trained."
+TEMPERATURE = "Sampling temperature; 0 takes the most likely code; default 1."
+ANIMATE = "Also write the interpolation, or codes as they are sampled: .webp .gif .mp4."
+SCALE = "Enlarge by this factor. Default: small images in grids are enlarged, files are not."
+OVERWRITE = "Replace the numbered files of a folder that is not empty."
+BATCH_SIZE = (
+    "Images per forward pass. Another number rounds otherwise: pixels may change by 1 or 2 of 255, and a prior may "
+    "choose another code now and then."
+)
+
+Text = str | None
+Number = float | None
+Count = int | None
+File = Path | None
 
 
 def sample(
-    target: Annotated[
-        str | None, typer.Argument(help="A run, a weights file or a hub id; default: the newest run.")
-    ] = None,
-    num: Annotated[
-        int | None,
-        what(
-            "--num",
-            "-n",
-            min=1,
-            max=10**7,
-            help="Number of images. Default: 64; 16 for a prior; 4 or 8 for --interpolate, --attention and the like.",
-        ),
-    ] = None,
+    target: Annotated[Text, typer.Argument(help=TARGET)] = None,
+    num: Annotated[Count, option(WHAT, NUM, "--num", "-n", min=1, max=10**7)] = None,
     seeds: Annotated[
-        str | None, what(metavar="0,1,4-6", help="Numbers of the images, in place of --num.")
+        Text, option(WHAT, "Numbers of the images, in place of --num.", metavar="0,1,4-6")
     ] = None,
-    seed: Annotated[
-        int, what(metavar="N", help="Random seed; an image depends on it and on its number.")
-    ] = 0,
-    interpolate: Annotated[
-        int | None,
-        what(metavar="STEPS", min=1, help="Interpolate from each image to the next in so many steps."),
-    ] = None,
-    psi: Annotated[
-        float, latents(help="Truncation: pull w to its mean, each component to its own; 1 is off.")
-    ] = 1.0,
+    seed: Annotated[int, option(WHAT, "Random seed; an image depends on it and on its number.")] = 0,
+    interpolate: Annotated[Count, option(WHAT, INTERPOLATE, metavar="STEPS", min=1)] = None,
+    psi: Annotated[float, option(LATENTS, PSI)] = 1.0,
     psi_sweep: Annotated[
-        str | None, latents(metavar="PSI,PSI,...", help="A row for each image, a column for each psi.")
+        Text, option(LATENTS, "A row for each image, a column for each psi.", metavar="PSI,PSI,...")
     ] = None,
-    attention: Annotated[
-        bool,
-        latents("--attention", help="Show every component's attention at each layer and head."),
-    ] = False,
-    mix: Annotated[
-        str | None,
-        latents(
-            metavar="A,B",
-            help="Mix styles: A,B swaps two images; `SOURCES:TARGETS` gives a table, sources as rows.",
-        ),
-    ] = None,
+    attention: Annotated[bool, option(LATENTS, ATTENTION, "--attention")] = False,
+    mix: Annotated[Text, option(LATENTS, MIX, metavar="A,B")] = None,
     components: Annotated[
-        str | None,
-        latents(
-            "--components",
-            "--component",
-            metavar="0-4,global",
-            help="Components that --mix swaps or --interpolate changes.",
-        ),
+        Text, option(LATENTS, COMPONENTS, "--components", "--component", metavar="0-4,global")
     ] = None,
-    layers: Annotated[
-        str | None, latents(metavar="0-3", help="Layers where --mix swaps, coarse ones first; default all.")
-    ] = None,
-    space: Annotated[str, latents(help="Latent space of --interpolate: `z` or `w`.")] = "z",
+    layers: Annotated[Text, option(LATENTS, LAYERS, metavar="0-3")] = None,
+    space: Annotated[Text, option(LATENTS, "Latent space of --interpolate: `z` or `w`; default z.")] = None,
     noise_variation: Annotated[
-        bool, latents("--noise-variation", help="Show how the images vary with the noise inputs.")
+        bool, option(LATENTS, "Show how the images vary with the noise inputs.", "--noise-variation")
     ] = False,
-    of_class: Annotated[
-        str | None, codes("--class", metavar="CLASS", help="Class: a number or a name.")
-    ] = None,
-    segmentation: Annotated[
-        Path | None,
-        codes(metavar="MAP.png", help="Label map: grey or palette values, or the data set's colours."),
-    ] = None,
-    depth: Annotated[Path | None, codes(metavar="MAP.png", help="Depth map.")] = None,
+    of_class: Annotated[Text, option(CODES, "Class: a number or a name.", "--class", metavar="CLASS")] = None,
+    segmentation: Annotated[File, option(CODES, SEGMENTATION, metavar="MAP.png")] = None,
+    depth: Annotated[File, option(CODES, "Depth map.", metavar="MAP.png")] = None,
     complete: Annotated[
-        Path | None, codes(metavar="IMAGE", help="Keep the upper part of this image, sample the rest.")
+        File, option(CODES, "Keep the upper part of this image, sample the rest.", metavar="IMAGE")
     ] = None,
     keep: Annotated[
-        float | None, codes(metavar="SHARE", help="Share of its height that is kept, 0 to 1; default 0.5.")
+        Number, option(CODES, "Share of its height that is kept, 0 to 1; default 0.5.", metavar="SHARE")
     ] = None,
-    size: Annotated[
-        str | None,
-        codes(
-            metavar="WIDTHxHEIGHT",
-            help="Size in pixels, as trained or larger. Default: that of the map given, else as trained.",
-        ),
-    ] = None,
-    temperature: Annotated[
-        float | None,
-        codes(metavar="T", help="Sampling temperature; 0 takes the most likely code; default 1."),
-    ] = None,
+    size: Annotated[Text, option(CODES, SIZE, metavar="WIDTHxHEIGHT")] = None,
+    temperature: Annotated[Number, option(CODES, TEMPERATURE, metavar="T")] = None,
     top_k: Annotated[
-        int | None, codes(metavar="K", help="Sample from the k most likely codes; default 100.")
+        Count, option(CODES, "Sample from the k most likely codes; default 100.", metavar="K")
     ] = None,
     top_p: Annotated[
-        float | None, codes(metavar="P", help="Nucleus sampling threshold; default 1, which is off.")
+        Number, option(CODES, "Nucleus sampling threshold; default 1, which is off.", metavar="P")
     ] = None,
     out: Annotated[
-        str | None,
-        output("--out", "-o", metavar="PATH", help="FILE.png for a grid, FOLDER/ for separate files."),
+        Text,
+        option(OUTPUT, "FILE.png for a grid, FOLDER/ for separate files.", "--out", "-o", metavar="PATH"),
     ] = None,
-    overwrite: Annotated[
-        bool,
-        output("--overwrite", help="Replace the numbered files of a folder that is not empty."),
-    ] = False,
-    animate: Annotated[
-        Path | None,
-        output(
-            metavar="FILE",
-            help="Also write the interpolation, or codes as they are sampled: .webp .gif .mp4.",
-        ),
+    overwrite: Annotated[bool, option(OUTPUT, OVERWRITE, "--overwrite")] = False,
+    animate: Annotated[File, option(OUTPUT, ANIMATE, metavar="FILE")] = None,
+    fps: Annotated[
+        Number, option(OUTPUT, "Frames per second of --animate; default 15.", min=0.1, max=100)
     ] = None,
-    fps: Annotated[float, output(min=0.1, max=100, help="Frames per second of the animation.")] = 15.0,
-    columns: Annotated[int | None, output(min=1, help="Images per row of the grid.")] = None,
-    scale: Annotated[
-        int | None,
-        output(
-            min=1,
-            max=64,
-            help="Enlarge by this factor. Default: small images in grids are enlarged, files are not.",
-        ),
-    ] = None,
+    columns: Annotated[Count, option(OUTPUT, "Images per row of the grid.", min=1)] = None,
+    scale: Annotated[Count, option(OUTPUT, SCALE, min=1, max=64)] = None,
     as_json: Json = False,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images per forward pass.", rich_help_panel=DEVICE)
-    ] = None,
+    batch_size: Annotated[Count, option(DEVICE, BATCH_SIZE, min=1)] = None,
     device: Device = "auto",
     precision: Precision = "auto",
 ) -> None:

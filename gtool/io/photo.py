@@ -8,21 +8,19 @@ Axis letters: H W pixels of a photo.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from gtool.errors import DataError
 from gtool.io.files import atomic_write
 from gtool.io.image import UnreadableImage, open_image, quiet_pillow, read_rgb, to_rgb_or_rgba, upright
 from gtool.io.image_files import FORMATS, check_size, file_problem
-
-Pixels = NDArray[np.uint8]
+from gtool.io.pictures import Pixels, text_chunks
 
 # PNG: strokes are noisy, more effort wins 2 % and doubles the time (measured). JPEG: 4:4:4.
 _ENCODER_OPTIONS: dict[str, dict[str, Any]] = {
@@ -42,12 +40,14 @@ class Photo:
     alpha: uint8 (H, W), or None where all is opaque.
     icc: colour profile of RGB pixels, or None.
     notes: what a user should know of how the file was read.
+    full_size: height and width before it was made smaller, None where the photo is of no file.
     """
 
     pixels: Pixels
     alpha: Pixels | None = None
     icc: bytes | None = None
     notes: tuple[str, ...] = ()
+    full_size: tuple[int, int] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -86,25 +86,26 @@ def read_photo(path: Path, at_most: int | None = None) -> Photo:
     if problem := file_problem(path):
         raise UnreadableImage(name, problem)
     with quiet_pillow(), open_image(path, name) as image:
-        notes, icc = _notes(image), _profile(image)
+        notes, icc, (width, height) = _notes(image), _profile(image), image.size
         if at_most and image.format in ("JPEG", "MPO") and max(image.size) > 2 * at_most:
             # Decoded at 1/2, 1/4 or 1/8 of its size, the longer side not below twice the wanted one.
             share = 2 * at_most / max(image.size)
-            width, height = (max(1, round(side * share)) for side in image.size)
-            image.draft("", (width, height))
+            image.draft("", (max(1, round(width * share)), max(1, round(height * share))))
         layer = to_rgb_or_rgba(upright(image), name)
+        is_turned = (layer.width > layer.height) != (width > height)
+        full_size = (width, height) if is_turned else (height, width)
         if at_most:
             layer = _resize(layer, at_most)
-        return photo_of(layer, icc, notes)
+        return replace(photo_of(layer), icc=icc, notes=notes, full_size=full_size)
 
 
-def photo_of(layer: Image.Image, icc: bytes | None = None, notes: tuple[str, ...] = ()) -> Photo:
+def photo_of(layer: Image.Image) -> Photo:
     """Return an upright RGB or RGBA image as a photo."""
     alpha = None
     if layer.mode == "RGBA":
         alpha = np.array(layer.getchannel("A"))
         alpha = None if alpha.min() == 255 else alpha
-    return Photo(np.array(layer.convert("RGB")), alpha, icc, notes)
+    return Photo(np.array(layer.convert("RGB")), alpha)
 
 
 def read_cropped(path: Path, size: tuple[int, int]) -> Pixels:
@@ -214,8 +215,6 @@ def save_photo(
     if icc is not None:
         options["icc_profile"] = icc
     if kind == "PNG":
-        options["pnginfo"] = chunks = PngInfo()
-        for key, value in (text or {}).items():
-            chunks.add_text(key, value)
+        options["pnginfo"] = text_chunks(text or {})
     with atomic_write(path) as temporary:
         image.save(temporary, format=kind, **options)

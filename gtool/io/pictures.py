@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from gtool.errors import CheckpointError
+from gtool.errors import CheckpointError, printable
 from gtool.io.files import atomic_write, flush
 from gtool.io.outputs import check_folder
 
@@ -90,10 +90,15 @@ def save_png(path: Path, picture: Pixels, text: Mapping[str, str] | None = None)
 
 def write_png(path: Path, picture: Pixels, text: Mapping[str, str] | None = None) -> None:
     """Write a PNG straight to its name: for folders that are renamed as a whole."""
+    Image.fromarray(np.ascontiguousarray(picture)).save(path, format="PNG", pnginfo=text_chunks(text or {}))
+
+
+def text_chunks(text: Mapping[str, str]) -> PngInfo:
+    """Return the text chunks of a PNG; names of files in them are escaped."""
     chunks = PngInfo()
-    for key, value in (text or {}).items():
-        chunks.add_text(key, value)
-    Image.fromarray(np.ascontiguousarray(picture)).save(path, format="PNG", pnginfo=chunks)
+    for key, value in text.items():
+        chunks.add_text(key, printable(value))
+    return chunks
 
 
 # Encoding leaves Python's lock, and flushing waits for the disk: more threads than cores pay off.

@@ -1,4 +1,4 @@
-"""Videos: their frames one after the other, upright, each with its time; and writing them, with sound that is copied.
+"""Videos and animations: frames one after the other, upright, each with its time; and writing them, sound copied.
 
 Video files go through PyAV (the extra `video`), animated GIF, WebP, PNG and AVIF through Pillow. Never more than a
 few frames are held.
@@ -6,21 +6,22 @@ few frames are held.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from gtool.errors import CheckpointError, DataError
+from gtool.errors import CheckpointError, DataError, GToolError
 from gtool.io.files import atomic_write
 from gtool.io.image import UnreadableImage, open_image, quiet_pillow
+from gtool.io.outputs import check_animation, is_video, require_av
 from gtool.io.photo import Photo, Pixels, fitting, photo_of
-from gtool.io.video_formats import is_video, require_av
 
 # Demuxers that open nothing but the file itself: playlists of any kind could name others.
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg"
@@ -32,6 +33,7 @@ _ENCODERS: dict[str, tuple[str, str, dict[str, str]]] = {  # container, codec, i
         {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"},
     ),
 }
+WEBP_QUALITY = 85  # of animations
 TICKS = 90_000  # a second: whole numbers for every usual frame rate
 MIN_DELAY = Fraction(1, 50)  # seconds; browsers show frames of animations that ask for less for 1/10
 USUAL_DELAY = Fraction(1, 10)
@@ -334,3 +336,29 @@ def write_video(
             video.finish()
     except av.error.FFmpegError as bad:
         raise CheckpointError(f"{path}: cannot be written: {bad.strerror}") from None
+
+
+def save_animation(path: Path, frames: Iterable[Pixels], fps: float) -> None:
+    """Write pictures uint8 (H, W, 3) of one size as an endless loop (.gif, .webp) or a video (.mp4).
+
+    Raises:
+        GToolError: an unknown suffix, no frames, or .mp4 without PyAV.
+        CheckpointError: the file cannot be written.
+    """
+    check_animation(path)
+    remaining = iter(frames)
+    first = next(remaining, None)
+    if first is None:
+        raise GToolError(f"{path}: no frames to write")
+    if path.suffix.lower() == ".mp4":
+        rate = Fraction(fps).limit_denominator(1000)
+        with write_video(path, first.shape[:2], rate) as video:
+            for number, frame in enumerate(chain([first], remaining)):
+                video.add(frame, number / rate)
+    else:
+        options: dict[str, Any] = {"save_all": True, "duration": round(1000 / fps), "loop": 0}
+        if path.suffix.lower() == ".webp":
+            options |= {"quality": WEBP_QUALITY, "method": 1}
+        pictures = (Image.fromarray(np.ascontiguousarray(frame)) for frame in remaining)
+        with atomic_write(path) as temporary:
+            Image.fromarray(np.ascontiguousarray(first)).save(temporary, append_images=pictures, **options)

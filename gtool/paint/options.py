@@ -1,20 +1,27 @@
-"""The options of `gtool paint`, and everything about them that can be checked before torch is imported."""
+"""The options of `gtool paint`: what is painted, how, and into which files; checked before torch is imported."""
 
 from __future__ import annotations
 
 import math
+import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from gtool import console
 from gtool.errors import DataError, GToolError, RecipeError, did_you_mean
-from gtool.io.image_files import find_photos
+from gtool.io.image_files import FORMATS, Found, find_photos
+from gtool.io.outputs import (
+    ANIMATION_SUFFIXES,
+    VIDEO_FORMATS,
+    check_animation,
+    is_folder,
+    is_video,
+    require_av,
+)
 from gtool.io.run_folder import find_weights, shipped_weights
-from gtool.io.video_formats import is_video
 from gtool.models import registry
-from gtool.paint.paths import PAINTED, PaintingFiles, check_outputs, files_of, files_of_photos, is_painting
 from gtool.strokes.settings import BRUSHES, METHODS, SELECTIONS
 
 (MODEL,) = registry.models_that(paints=True)
@@ -31,7 +38,19 @@ CANVAS_COLORS = {
 }
 DEFAULT_SIDE = 2048  # pixels of the longer side
 LARGEST_PHOTO = 8192  # pixels a side that are painted; strokes can be rendered larger
+DEFAULT_FPS, DEFAULT_FRAMES = 24.0, 96  # of a timelapse
 SCENE = Path("scene.png")  # the built-in picture
+PAINTED = "-painted"
+_PAINTING = re.compile(rf".*{PAINTED}(-\d+)?")  # stems of paintings, which lie among photos
+# Name in the record of `--json`, and suffixes, the first of them for folders.
+_KINDS = {
+    "-o": ("out", (*FORMATS, *VIDEO_FORMATS)),
+    "--svg": ("svg", (".svg",)),
+    "--strokes": ("stroke_file", (".json",)),
+    "--animate": ("animation", ANIMATION_SUFFIXES),
+}
+# Fields that say how a photo is painted, which strokes of a file already are.
+_OF_PAINTING = ("method", "select", "weights", "detail", "keep_all", "seed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +72,7 @@ class PaintOptions:
     detail: float | None = None
     max_strokes: int | None = None
     max_side: int | None = None
-    seed: int = 0
+    seed: int | None = None
     fps: float | None = None
     frames: int | None = None
     from_strokes: Path | None = None
@@ -68,13 +87,39 @@ class PaintOptions:
         flags = {"-o": self.out, "--svg": self.svg, "--strokes": self.strokes, "--animate": self.animate}
         return {flag: text for flag, text in flags.items() if text is not None}
 
+    @property
+    def timing(self) -> tuple[int, float]:
+        """The number of frames of a timelapse, and frames a second."""
+        return self.frames or DEFAULT_FRAMES, self.fps or DEFAULT_FPS
+
+
+@dataclass(frozen=True)
+class PaintingFiles:
+    """A picture or video to paint and the files to make of it: `out`, and where wanted the other kinds.
+
+    problem: why it cannot be painted; empty where it can.
+    """
+
+    source: Path
+    made: dict[str, Path]
+    problem: str = ""
+
+    @property
+    def picture(self) -> Path:
+        """The painting, or the painted video."""
+        return self.made["out"]
+
+    @property
+    def is_video(self) -> bool:
+        """Whether every frame is to be painted."""
+        return self.picture.suffix.lower() in VIDEO_FORMATS
+
 
 @dataclass(frozen=True)
 class PaintInputs:
     """What the options name, found and checked; no pixel is read yet."""
 
-    files: list[PaintingFiles]
-    failed: list[tuple[Path, str]]  # photos that cannot be painted, each with the reason
+    files: list[PaintingFiles]  # those with a problem first
     method: str = "strokes"
     weights: Path | None = None  # of the stroke predictor; None for the methods without one
 
@@ -84,33 +129,19 @@ def check(options: PaintOptions) -> PaintInputs:
 
     Raises:
         RecipeError: flags that mean nothing, or nothing together.
-        GToolError: a photo, stroke file, brush or weights that are not there, a place that cannot be written.
+        GToolError: a photo, stroke file, brush or weights that are not there, a place that cannot be written, a video
+            without PyAV.
     """
     _check_values(options)
     _check_combinations(options)
-    outputs, force = options.outputs, options.force
-    check_outputs(outputs)
+    _check_outputs(options.outputs)
     find_brush_mark(options.brush or BRUSHES[0])
     parse_color(options.canvas_color or "auto")
-    if options.from_strokes is not None:
-        path = options.from_strokes.expanduser()
-        if not path.is_file():
-            raise DataError(f"{path}: no such stroke file")
-        stem = f"{path.stem.removesuffix(PAINTED)}{PAINTED}-{options.max_side or DEFAULT_SIDE}"
-        return PaintInputs([files_of(path, stem, outputs, force)], [])
-    if options.photos:
-        found = find_photos(options.photos)
-        left = [item for item in found if not is_painting(item)]
-        named = f"called as paintings (*{PAINTED}.*)"
-        if not left:
-            raise DataError(f"{options.photos[0]}: nothing but what is {named}")
-        if len(left) < len(found):
-            console.notice(f"left out {len(found) - len(left):,} of {len(found):,}, {named}")
-        files, failed = files_of_photos(left, outputs, force)
-    else:
-        scene = files_of(SCENE, f"{SCENE.stem}{PAINTED}", outputs, force)
-        files, failed = [replace(scene, source=scene.picture.parent / SCENE)], []
-    return PaintInputs(files, failed, *_find_method(options))
+    files = _name_files(_find_sources(options), options)
+    inputs = PaintInputs(files) if options.from_strokes else PaintInputs(files, *_find_method(options))
+    if options.precision != "auto" and inputs.weights is None:
+        console.notice("--precision has no effect: no network paints")
+    return inputs
 
 
 def _check_values(options: PaintOptions) -> None:
@@ -123,10 +154,9 @@ def _check_values(options: PaintOptions) -> None:
     for flag, number in (("opacity", options.opacity), ("detail", options.detail), ("fps", options.fps)):
         if number is not None and not math.isfinite(number):
             raise RecipeError(f"--{flag} {number}: is not a number")
-    side = options.max_side or 0
-    if options.from_strokes is None and side > LARGEST_PHOTO:
+    if options.from_strokes is None and (options.max_side or 0) > LARGEST_PHOTO:
         raise RecipeError(
-            f"--max-side {side}: photos are painted at up to {LARGEST_PHOTO} px; keep the strokes with "
+            f"--max-side {options.max_side}: photos are painted at up to {LARGEST_PHOTO} px; keep the strokes with "
             "--strokes FILE.json and render them larger with --from-strokes"
         )
 
@@ -140,18 +170,37 @@ def _check_combinations(options: PaintOptions) -> None:
         names = [name for name in (options.out, *(options.photos or ())) if name]
         if options.frames is not None:
             raise RecipeError("--frames is for --animate FILE")
-        if options.fps is not None and not any(is_video(Path(name).expanduser()) for name in names):
+        if options.fps is not None and not any(is_video(Path(os.path.expanduser(name))) for name in names):
             raise RecipeError("--fps is for --animate FILE, or for a video")
     if options.from_strokes is None:
         return
     if options.photos:
         raise RecipeError("--from-strokes renders a stroke file and takes no photo")
-    for flag in ("method", "select", "weights", "detail", "keep_all"):
-        if getattr(options, flag) is not None and getattr(options, flag) is not False:
-            name = flag.replace("_", "-")
-            raise RecipeError(f"--{name} is for painting a photo; --from-strokes renders strokes as they are")
+    for name in _OF_PAINTING:
+        if getattr(options, name) not in (None, False):
+            flag = f"--{name.replace('_', '-')}"
+            raise RecipeError(f"{flag} is for painting a photo; --from-strokes renders strokes as they are")
     if options.canvas_color == "auto":
         raise RecipeError("--canvas-color auto needs a photo; leave it out to keep the canvas of the strokes")
+
+
+def _check_outputs(outputs: dict[str, str]) -> None:
+    """Refuse suffixes that nothing is written as, and one file that is named for two things."""
+    files = set()
+    for flag, text in outputs.items():
+        if is_folder(text):
+            continue
+        suffix, known = Path(text).suffix.lower(), _KINDS[flag][1]
+        if suffix not in known:
+            names = " or ".join(filter(None, (", ".join(known[:-1]), known[-1])))
+            raise RecipeError(f"{flag} {text}: ends in {names}, or in / for a folder")
+        if (place := os.path.abspath(os.path.expanduser(text))) in files:
+            raise RecipeError(f"{flag} {text}: is named for two things")
+        files.add(place)
+        if flag == "--animate":
+            check_animation(Path(text))
+        elif suffix in VIDEO_FORMATS:
+            require_av(Path(text))
 
 
 def parse_color(text: str) -> RGB | None:
@@ -194,3 +243,113 @@ def _find_method(options: PaintOptions) -> tuple[str, Path | None]:
         )
     method = options.method or ("predictor" if shipped else "greedy")
     return method, shipped if method == "predictor" else None
+
+
+# Which files are made of which photo or video.
+
+
+def _find_sources(options: PaintOptions) -> list[Found]:
+    """Find what is to be painted: the photos and videos named, a stroke file, or the built-in scene."""
+    if options.from_strokes is not None:
+        path = options.from_strokes.expanduser()
+        if not path.is_file():
+            raise DataError(f"{path}: no such stroke file")
+        return [Found(path)]
+    if not options.photos:
+        return [Found(SCENE)]
+    found = find_photos(options.photos)
+    left = [item for item in found if not (item.searched and _PAINTING.fullmatch(item.path.stem))]
+    named = f"called as paintings (*{PAINTED}.*)"
+    if not left:
+        raise DataError(f"{options.photos[0]}: nothing but what is {named}")
+    if len(left) < len(found):
+        console.notice(f"left out {len(found) - len(left):,} of {len(found):,}, {named}")
+    return left
+
+
+def _name_files(found: Sequence[Found], options: PaintOptions) -> list[PaintingFiles]:
+    """Name the files that are made of every source, and those that cannot be painted first, with their problems.
+
+    Raises:
+        GToolError: one file for several photos, what is made of pictures alone for a video, a video without PyAV, or
+            why the only source cannot be painted.
+    """
+    outputs = options.outputs
+    if len(found) > 1 or found[0].searched:
+        photos = f"{len(found):,} photos need" if len(found) > 1 else "photos of a folder or pattern need"
+        for flag, text in outputs.items():
+            if not is_folder(text):
+                raise RecipeError(f"{flag} {text}: {photos} a folder; name one that ends in /")
+    sources = {os.path.realpath(item.path) for item in found}
+    stems = _stems(found, options)
+    files = [_files_of(item, stem, options, sources) for item, stem in zip(found, stems, strict=True)]
+    if len(files) == 1 and files[0].problem:
+        raise GToolError(files[0].problem)
+    return sorted(files, key=lambda one: not one.problem)
+
+
+def _stems(found: Sequence[Found], options: PaintOptions) -> Iterator[str]:
+    """Names without suffix, different where two photos would be painted into one file."""
+    if options.from_strokes is not None:
+        yield f"{found[0].path.stem.removesuffix(PAINTED)}{PAINTED}-{options.max_side or DEFAULT_SIDE}"
+        return
+    into_folder = any(map(is_folder, options.outputs.values()))
+    taken: set[tuple[str, str]] = set()
+    for item in found:
+        folder = str(item.below if into_folder else os.path.abspath(item.path.parent))
+        kind = item.path.suffix.lstrip(".").lower()
+        tail, number = "", 1
+        while (key := (folder, f"{item.path.stem}{tail}".casefold())) in taken:
+            tail = f"-{kind}" if number == 1 else f"-{kind}-{number}"
+            number += 1
+        taken.add(key)
+        yield f"{item.path.stem}{tail}{PAINTED}"
+
+
+def _files_of(item: Found, stem: str, options: PaintOptions, sources: set[str]) -> PaintingFiles:
+    source, outputs, is_photo = item.path, options.outputs, bool(options.photos)
+    usual = VIDEO_FORMATS[0] if is_photo and is_video(source) else next(iter(FORMATS))
+    made = {"out": source.parent / f"{stem}{usual}"}
+    for flag, text in outputs.items():
+        path, (kind, suffixes) = Path(os.path.expanduser(text)), _KINDS[flag]
+        suffix = usual if flag == "-o" else suffixes[0]
+        made[kind] = path / item.below / f"{stem}{suffix}" if is_folder(text) else path
+    files = PaintingFiles(source, made)
+    if files.is_video and not is_photo:
+        raise RecipeError(f"-o {files.picture}: a video is made of a video")
+    if not item.problem and is_photo and (files.is_video or is_video(source)):
+        _check_video(source, outputs)
+    problem = f"{source}: {item.problem}" if item.problem else _problem(files, options.force, sources)
+    if (
+        not is_photo and options.from_strokes is None
+    ):  # the scene is written beside its painting, to be compared
+        source = files.picture.parent / SCENE
+    return PaintingFiles(source, made, problem)
+
+
+def _check_video(path: Path, outputs: dict[str, str]) -> None:
+    for flag, text in outputs.items():
+        if flag != "-o":
+            raise RecipeError(f"{flag} is for pictures, not for videos")
+        if not is_folder(text) and Path(text).suffix.lower() not in VIDEO_FORMATS:
+            raise RecipeError(f"-o {text}: {path} is a video, which becomes {' or '.join(VIDEO_FORMATS)}")
+    require_av(path)
+
+
+def _problem(files: PaintingFiles, force: bool, sources: set[str]) -> str:
+    """Say why the files cannot be made; empty when they can."""
+    for path in files.made.values():
+        if os.path.realpath(path) in sources:
+            return f"{path}: is what is to be painted; choose another name"
+        if os.path.isdir(path):
+            return f"{path}: is a folder"
+        if os.path.lexists(path) and not force:
+            return f"{path}: exists; add --force to replace it, or choose another name"
+        folder = path.parent
+        while not os.path.lexists(folder) and folder != folder.parent:
+            folder = folder.parent
+        if not os.path.isdir(folder):
+            return f"{path}: cannot be written: {folder} is not a folder"
+        if not os.access(folder, os.W_OK | os.X_OK):
+            return f"{path}: cannot be written: {folder} is read-only"
+    return ""

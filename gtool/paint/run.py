@@ -15,40 +15,44 @@ from gtool import console
 from gtool.data.synthetic.scenes import draw_scenes
 from gtool.errors import DataError, GToolError, printable
 from gtool.io.image_files import check_size
-from gtool.io.photo import Photo, Pixels, read_photo, save_photo, shrink
-from gtool.io.video import inspect_video
+from gtool.io.photo import Photo, fitting, read_photo, save_photo, shrink
+from gtool.io.video import VideoInfo, inspect_video
 from gtool.models.paint_transformer.proposals import load_predictor
-from gtool.paint.options import DEFAULT_SIDE, PaintInputs, PaintOptions, check, parse_color
+from gtool.paint.options import (
+    DEFAULT_SIDE,
+    LARGEST_PHOTO,
+    PaintingFiles,
+    PaintInputs,
+    PaintOptions,
+    parse_color,
+)
 from gtool.paint.outputs import measure, write_files
 from gtool.paint.painter import DEFAULT_DETAIL, Painter, open_brush
-from gtool.paint.paths import PaintingFiles
 from gtool.paint.video import paint_video
 from gtool.runtime.device import make_compute
 from gtool.strokes.settings import METHODS, SELECTIONS, PaintSettings
 from gtool.strokes.stroke_file import load_strokes
 
-DEFAULT_FPS, DEFAULT_FRAMES = 24.0, 96  # of an animation
 SCENE_SIDE, SCENE_NUMBER = 1024, 3
 Record = dict[str, Any]
 
 
-def run(options: PaintOptions, inputs: PaintInputs | None = None) -> None:
+def run(options: PaintOptions, inputs: PaintInputs) -> None:
     """Paint photos, videos, the built-in scene or a stroke file, and write what was asked for.
 
-    inputs: of `check(options)`; None checks them here.
+    inputs: of `check(options)`.
 
     Raises:
         GToolError: a photo, stroke file, brush or weights that cannot be used, a place that cannot be written.
     """
     start = time.perf_counter()
-    inputs = inputs or check(options)
     failed = list[tuple[Path, str]]()
     settings: Record = {"method": inputs.method}
     if options.from_strokes is not None:
         records = [_render_stroke_file(options, inputs.files[0])]
     else:
         records = _paint_all(options, inputs, failed)
-        settings |= {"seed": options.seed}
+        settings |= {"seed": options.seed or 0}
         settings |= {"weights": str(inputs.weights)} if inputs.weights else {}
     if options.as_json:
         reasons = [{"in": str(source), "reason": printable(reason)} for source, reason in failed]
@@ -60,44 +64,36 @@ def run(options: PaintOptions, inputs: PaintInputs | None = None) -> None:
 
 def _paint_all(options: PaintOptions, inputs: PaintInputs, failed: list[tuple[Path, str]]) -> list[Record]:
     """Paint every photo and video; returns their records, and adds to those that failed, with the reasons."""
-    records, painter = list[Record](), None
-    is_alone = len(inputs.files) + len(inputs.failed) == 1
-
-    @contextmanager
-    def failure_of(source: Path) -> Iterator[None]:
-        try:
-            yield
-        except GToolError as bad:
-            if is_alone:
-                raise
-            console.warning(str(bad))
-            failed.append((source, str(bad)))
-
-    for source, reason in inputs.failed:
-        with failure_of(source):
-            raise GToolError(reason)
+    records, painter, count = list[Record](), None, len(inputs.files)
     for number, files in enumerate(inputs.files, 1):
-        began, content = time.perf_counter(), None
-        with failure_of(files.source):
+        try:
+            if files.problem:
+                raise GToolError(files.problem)
+            began = time.perf_counter()
             content = inspect_video(files.source) if files.is_video else _read(files, options)
-        if content is None:
+        except GToolError as bad:
+            _note(bad, files.source, failed, count)
             continue
+        # What is wrong with brush or network concerns all pictures, and is raised. Loading them is no picture's time.
         reading = time.perf_counter() - began
-        painter = painter or _open_painter(options, inputs)  # what is wrong with it concerns all pictures
-        label = f"{number} of {len(inputs.files)}, " if len(inputs.files) > 1 else ""
-        label += printable(str(files.source))
+        painter = painter or _open_painter(options, inputs)
         began = time.perf_counter() - reading
-        with failure_of(files.source), _enough_memory(files.source):
-            if isinstance(content, Photo):
-                record = _paint_photo(options, painter, files, content, label)
-            else:
-                side, fps, compare = options.max_side or DEFAULT_SIDE, options.fps, options.as_json
-                pair = files.source, files.picture
-                record = paint_video(
-                    painter, *pair, content, max_side=side, fps=fps, compare=compare, label=label
-                )
-            records.append(_report(options, files, record, began))
+        label = (f"{number} of {count}, " if count > 1 else "") + str(files.source)
+        try:
+            with _enough_memory(files.source):
+                record = _paint_one(options, painter, files, content, label)
+                records.append(_report(options, files, record, began))
+        except GToolError as bad:
+            _note(bad, files.source, failed, count)
     return records
+
+
+def _note(bad: GToolError, source: Path, failed: list[tuple[Path, str]], count: int) -> None:
+    """Go on after a picture that could not be painted, where it is one of many."""
+    if count == 1:
+        raise bad
+    console.warning(str(bad))
+    failed.append((source, str(bad)))
 
 
 def _open_painter(options: PaintOptions, inputs: PaintInputs) -> Painter:
@@ -109,7 +105,7 @@ def _open_painter(options: PaintOptions, inputs: PaintInputs) -> Painter:
         max_strokes=options.max_strokes,
         opacity=1.0 if options.opacity is None else options.opacity,
         ground=parse_color(options.canvas_color or "auto"),
-        seed=options.seed,
+        seed=options.seed or 0,
     )
     detail = DEFAULT_DETAIL if options.detail is None else options.detail
     compute = make_compute(options.device, options.precision)
@@ -124,35 +120,65 @@ def _open_painter(options: PaintOptions, inputs: PaintInputs) -> Painter:
 
 def _read(files: PaintingFiles, options: PaintOptions) -> Photo:
     side = options.max_side or DEFAULT_SIDE
-    if not options.photos:
-        return Photo(shrink(_scene(), side))
-    photo = read_photo(files.source, side)
+    if options.photos:
+        photo = read_photo(files.source, side)
+    else:
+        photo = Photo(shrink(_scene().pixels, side), full_size=(SCENE_SIDE, SCENE_SIDE))
     for note in photo.notes:
         console.notice(f"{files.source}: {note}")
     check_size(files.picture, *reversed(photo.size))
+    _tell_size(files.source, photo.full_size or photo.size, photo.size, options.max_side)
     return photo
 
 
-def _scene() -> Pixels:
-    """The built-in picture, uint8 (H, W, 3)."""
+def _tell_size(source: Path, full: tuple[int, int], size: tuple[int, int], asked: int | None) -> None:
+    """Say where a photo or video is painted smaller than it is, or not as large as --max-side says."""
+    if asked is not None and max(full) < asked:
+        console.notice(f"{source}: {full[1]}x{full[0]} is not enlarged; --max-side is a maximum")
+    elif full != size:
+        more = f"--max-side {min(max(full), LARGEST_PHOTO)} " + (
+            "keeps it" if max(full) <= LARGEST_PHOTO else "is most"
+        )
+        console.notice(f"{source}: {full[1]}x{full[0]} is painted at {size[1]}x{size[0]}; {more}")
+
+
+def _scene() -> Photo:
+    """The built-in picture."""
     scene = draw_scenes(np.array([SCENE_NUMBER]), SCENE_SIDE).images[0]
-    return np.ascontiguousarray(scene.transpose(1, 2, 0))
+    return Photo(np.ascontiguousarray(scene.transpose(1, 2, 0)))
 
 
-def _paint_photo(
-    options: PaintOptions, painter: Painter, files: PaintingFiles, photo: Photo, label: str
+def _paint_one(
+    options: PaintOptions, painter: Painter, files: PaintingFiles, content: Photo | VideoInfo, label: str
 ) -> Record:
-    """Paint a photo and write its files."""
+    """Paint a photo or a video and write its files."""
+    if isinstance(content, VideoInfo):
+        side, compare = options.max_side or DEFAULT_SIDE, options.as_json
+        _tell_size(
+            files.source,
+            (content.height, content.width),
+            fitting(content.width, content.height, side)[::-1],
+            options.max_side,
+        )
+        return paint_video(
+            painter,
+            files.source,
+            files.picture,
+            content,
+            max_side=side,
+            fps=options.fps,
+            compare=compare,
+            label=label,
+        )
     with console.progress("painting") as update:
-        painting = painter.paint(photo, lambda done, total: update(done, total, label))
-    text = {"method": painter.settings.method, "seed": str(options.seed)}
-    timing = (options.frames or DEFAULT_FRAMES, options.fps or DEFAULT_FPS)
-    pixels = write_files(files, painting, photo.size, timing, photo=photo, text=text)
+        painting = painter.paint(content, lambda done, total: update(done, total, label))
+    text = {"method": painter.settings.method, "seed": str(painter.settings.seed)}
+    pixels = write_files(files.made, painting, content.size, options.timing, photo=content, text=text)
     if not options.photos and not files.source.exists():
-        save_photo(files.source, _scene())  # beside its painting, to be compared
-    height, width = photo.size
+        save_photo(files.source, _scene().pixels)  # beside its painting, to be compared
+    height, width = content.size
     record: Record = {"strokes": len(painting), "width": width, "height": height}
-    return record | measure(painting, photo, pixels) if options.as_json else record
+    return record | measure(painting, content, pixels) if options.as_json else record
 
 
 def _render_stroke_file(options: PaintOptions, files: PaintingFiles) -> Record:
@@ -167,7 +193,7 @@ def _render_stroke_file(options: PaintOptions, files: PaintingFiles) -> Record:
     height, width = size = painting.size(options.max_side or DEFAULT_SIDE)
     check_size(files.picture, width, height)
     with _enough_memory(files.source):
-        write_files(files, painting, size, (options.frames or DEFAULT_FRAMES, options.fps or DEFAULT_FPS))
+        write_files(files.made, painting, size, options.timing)
     return _report(options, files, {"strokes": len(painting), "width": width, "height": height}, began)
 
 
@@ -180,7 +206,7 @@ def _report(options: PaintOptions, files: PaintingFiles, record: Record, began: 
     console.notice(f"{files.source}: {frames}{record['strokes']:,} strokes, {size}, {seconds:.1f} s")
     if not options.as_json:
         for path in made.values():
-            console.result(path.encode("utf-8", "backslashreplace").decode())
+            console.result(path)
     return {"in": str(files.source), **made, **record, "seconds": round(seconds, 2)}
 
 

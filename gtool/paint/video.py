@@ -79,7 +79,10 @@ def paint_video(
         write_video(path, (height, width), rate, info.pixel_aspect) as written,
         console.progress("painting") as update,
     ):
-        _tell_changes(source, path, info, (width, height), written.add_tracks(video.audio))
+        for note in info.notes:
+            console.notice(f"{source}: {note}")
+        if left_out := written.add_tracks(video.audio):
+            console.notice(f"{source}: {path.suffix} holds no {', '.join(left_out)} sound, which is left out")
         frames: Iterable[Frame] = video.frames(max_side, written.copy)
         if fps is not None:
             frames = _at_rate(frames, rate, 1 / info.rate)
@@ -115,19 +118,6 @@ def _painted_frames(
         if painting is not before:
             pixels = replace(painting, aspect=width / height).render(height, width).cpu().numpy()
         yield frame, pixels, made
-
-
-def _tell_changes(
-    source: Path, path: Path, info: VideoInfo, size: tuple[int, int], left_out: list[str]
-) -> None:
-    """Say what the painted video has otherwise than its source: its size, its sound."""
-    for note in info.notes:
-        console.notice(f"{source}: {note}")
-    if size != (info.width, info.height):
-        made = f"{info.width}x{info.height} is painted at {size[0]}x{size[1]}"
-        console.notice(f"{source}: {made}; --max-side {max(info.width, info.height)} keeps it")
-    if left_out:
-        console.notice(f"{source}: {path.suffix} holds no {', '.join(left_out)} sound, which is left out")
 
 
 def _at_rate(frames: Iterable[Frame], rate: Fraction, hold: Fraction) -> Iterator[Frame]:

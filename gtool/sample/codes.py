@@ -15,7 +15,6 @@ from torch import Tensor
 
 from gtool import console
 from gtool.data.label_colours import legend
-from gtool.io.animation import save_animation
 from gtool.io.pictures import (
     BACKGROUND,
     Column,
@@ -28,6 +27,7 @@ from gtool.io.pictures import (
     image_cell,
     sheet,
 )
+from gtool.io.video import save_animation
 from gtool.models.generate import TrainedModel
 from gtool.models.prior.config import SamplingParams
 from gtool.models.prior.pipeline import decode, encode_images

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from gtool import console
 from gtool.config.recipe import recipe_of_weights, validate
 from gtool.config.schema import Recipe
 from gtool.errors import CheckpointError, RecipeError
-from gtool.io.outputs import check_animation, check_folder
+from gtool.io.outputs import check_animation, check_folder, is_folder
 from gtool.io.run_folder import find_weights, newest_run, read_meta
 from gtool.models import registry
 from gtool.models.prior.config import DEFAULT_TOP_K, PriorPipelineConfig, SamplingParams, drops_conditions
@@ -23,6 +23,7 @@ DEFAULT_NUM = {"sample": 64, "interpolation": 8, "psi": 8, "noise": 4, "attentio
 DEFAULT_NUM_CODES = 16  # codes are sampled one after the other
 DEFAULT_NUM_LARGE = 1  # of a --size, which takes as much longer as it is larger
 DEFAULT_KEEP = 0.5
+DEFAULT_FPS = 15.0
 MAX_IMAGES = 10_000_000
 MAX_SHEETS = 64  # of attention, below each other in one picture
 GLOBAL = "global"  # the name of the last component
@@ -63,8 +64,8 @@ class SampleOptions:
     layers: str | None = None  # 0-3
     interpolate: int | None = None  # steps from one image to the next
     animate: Path | None = None
-    space: str = "z"  # of interpolation
-    fps: float = 15.0
+    space: str | None = None  # of interpolation, z or w
+    fps: float | None = None
     noise_variation: bool = False
     attention: bool = False
     temperature: float | None = None
@@ -132,20 +133,14 @@ class SampleOptions:
 
     @cached_property
     def numbers(self) -> Sequence[int]:
-        """The numbers of the images that are made, or shown by their parts; RecipeError for contradictions."""
+        """The numbers of the images that are made, or shown by their parts."""
         if self.mix is not None:
-            if self.seeds is not None or self.num is not None:
-                raise RecipeError("--mix names its images itself; leave --seeds and --num out")
-            sources, targets, is_square = parse_mix(self.mix)
-            return sources if is_square else [*sources, *targets]
+            sources, targets = parse_mix(self.mix)
+            return [*sources, *(targets or [])]
         if self.seeds is not None:
-            if self.num is not None:
-                raise RecipeError("--num and --seeds exclude each other; --num 8 is --seeds 0-7")
             return parse_numbers(self.seeds)
-        if self.size is not None:
-            return range(self.num or DEFAULT_NUM_LARGE)
         default = DEFAULT_NUM_CODES if self.samples_from == "codes" else DEFAULT_NUM[self.kind]
-        return range(self.num or default)
+        return range(self.num or (default if self.size is None else DEFAULT_NUM_LARGE))
 
     @property
     def numbers_as_text(self) -> str:
@@ -156,11 +151,7 @@ class SampleOptions:
     @property
     def folder(self) -> Path | None:
         """The folder for separate files, None for a picture."""
-        if self.out is None:
-            return None
-        path, separators = Path(self.out).expanduser(), tuple(filter(None, (os.sep, os.altsep)))
-        is_folder = self.out.endswith(separators) or Path(self.out).is_dir() or path.suffix == ""
-        return path if is_folder else None
+        return None if self.out is None or not is_folder(self.out) else Path(self.out).expanduser()
 
     @property
     def picture(self) -> Path:
@@ -246,6 +237,14 @@ class SampleOptions:
             check_animation(self.animate)
         if self.folder is not None:
             check_folder(self.folder, self.overwrite)
+        elif self.overwrite:
+            console.notice("--overwrite has no effect: it is for -o FOLDER/; a picture is always replaced")
+        if self.temperature == 0:
+            filters = " and ".join(
+                flag for flag, given in (("--top-k", self.top_k), ("--top-p", self.top_p)) if given
+            )
+            also = f"; {filters} without effect" if filters else ""
+            console.notice(f"--temperature 0: images of one condition are the same, whatever the seed{also}")
 
 
 # What is typed.
@@ -267,20 +266,15 @@ def parse_numbers(text: str, flag: str = "--seeds") -> list[int]:
     return numbers
 
 
-def parse_psis(text: str) -> list[float]:
+def parse_psis(text: str | None) -> list[float]:
     """Read the values of --psi-sweep, written as `0,0.3,1`; RecipeError for anything but numbers from -2 to 2."""
-    values = []
-    for part in text.split(","):
-        try:
-            value = float(part)
-        except ValueError:
-            value = math.nan
-        if not -2 <= value <= 2:
-            raise RecipeError(
-                f"--psi-sweep {text}: `{part.strip()}` is no number from -2 to 2; write it as 0,0.5,1"
-            )
-        values.append(value)
-    return values
+    try:
+        psis = [float(part) for part in text.split(",")] if text is not None else []
+    except ValueError:
+        psis = [math.nan]
+    if not all(-2 <= psi <= 2 for psi in psis):
+        raise RecipeError(f"--psi-sweep {text}: write numbers from -2 to 2, as 0,0.5,1")
+    return psis
 
 
 def parse_components(text: str | None, count: int) -> list[int]:
@@ -311,28 +305,15 @@ def parse_layers(text: str | None, count: int) -> list[int]:
     return sorted(set(layers))
 
 
-class Mix(NamedTuple):
-    """The images of --mix: those that give, those that take, and whether both are the same."""
-
-    sources: list[int]
-    targets: list[int]
-    is_square: bool
-
-    @property
-    def is_pair(self) -> bool:
-        """Whether two images swap parts."""
-        return self.is_square and len(self.sources) == 2
-
-
-def parse_mix(text: str) -> Mix:
-    """Read --mix: `A,B`, more numbers for each with each, or `SOURCES:TARGETS`; RecipeError for anything else."""
+def parse_mix(text: str | None) -> tuple[list[int], list[int] | None]:
+    """Read --mix: the images that give and those that take, None where each mixes with each; else RecipeError."""
+    if text is None:
+        return [], None
     sources, colon, targets = text.partition(":")
     first = parse_numbers(sources, "--mix")
-    if colon:
-        return Mix(first, parse_numbers(targets, "--mix"), False)
-    if len(set(first)) < 2:
+    if not colon and len(set(first)) < 2:
         raise RecipeError(f"--mix {text}: mixing takes two images, as 3,8")
-    return Mix(first, first, True)
+    return first, parse_numbers(targets, "--mix") if colon else None
 
 
 def parse_size(text: str, down: int) -> Size:
@@ -342,10 +323,8 @@ def parse_size(text: str, down: int) -> Size:
         raise RecipeError(f"--size {text}: write WIDTHxHEIGHT in pixels, as 512x256")
     width, height = int(found[1]), int(found[2])
     if width % down or height % down:
-        near = [max(1, round(side / down)) * down for side in (width, height)]
-        raise RecipeError(
-            f"--size {text}: both sides must be multiples of {down}, the pixels of a code, as {near[0]}x{near[1]}"
-        )
+        near = "x".join(str(max(1, round(side / down)) * down) for side in (width, height))
+        raise RecipeError(f"--size {text}: sides are multiples of {down}, the pixels of a code, as {near}")
     return height, width
 
 
@@ -353,35 +332,44 @@ def _in_name(text: str) -> str:
     return re.sub(r"\s*[,:/\\]\s*", "_", text.strip())[:60]
 
 
-# What is refused: each raises RecipeError with one line about the first mistake.
+# What is refused: with one line about the first mistake.
+
+
+def _refuse(*rules: tuple[Any, str]) -> None:
+    """Raise RecipeError with the message of the first rule whose condition is true."""
+    for is_wrong, message in rules:
+        if is_wrong:
+            raise RecipeError(message)
 
 
 def _check_values(o: SampleOptions) -> None:
-    """Refuse flags that mean nothing to any model."""
-    # What --animate alone means depends on the model.
-    is_mix, is_interpolation = o.mix is not None, o.interpolate or o.animate
-    if not -2 <= o.psi <= 2:
-        raise RecipeError(f"--psi {o.psi}: a number from -2 to 2, where 1 changes nothing")
-    if o.psi_sweep is not None and (parse_psis(o.psi_sweep) and o.psi != 1):
-        raise RecipeError("--psi and --psi-sweep exclude each other")
-    if o.components is not None and not (is_mix or is_interpolation):
-        raise RecipeError(
-            "--components are what --mix swaps or --interpolate changes: add --mix 3,8 or --interpolate 12"
-        )
-    if o.layers is not None and not is_mix:
-        raise RecipeError("--layers says where --mix swaps components; add --mix 3,8")
-    if o.space not in ("z", "w"):
-        raise RecipeError(f"--space {o.space}: interpolation is in `z` or `w`")
-    if o.space == "w" and not is_interpolation:
-        raise RecipeError("--space says where images are interpolated; add --interpolate 12")
-    if o.mix is not None and not parse_mix(o.mix).is_pair and o.components is None and o.layers is None:
-        raise RecipeError("--mix of many images needs --components or --layers: what rows give to columns")
+    """Refuse what means nothing to any model."""
+    is_interpolation = o.interpolate or o.animate  # what --animate alone means depends on the model
+    psis, (sources, targets) = parse_psis(o.psi_sweep), parse_mix(o.mix)
+    is_table = targets is not None or len(sources) > 2
+    needs_parts = o.components is None and o.layers is None
+    empty = next((field.name for field in fields(o) if getattr(o, field.name) == ""), "")
+    _refuse(
+        (empty, f"--{empty.removeprefix('of_').replace('_', '-')}: is empty"),
+        (not -2 <= o.psi <= 2, f"--psi {o.psi}: a number from -2 to 2, where 1 changes nothing"),
+        (psis and o.psi != 1, "--psi and --psi-sweep exclude each other"),
+        (o.components and not (o.mix or is_interpolation), "--components: add --mix 3,8 or --interpolate 12"),
+        (o.layers and not o.mix, "--layers says where --mix swaps components; add --mix 3,8"),
+        (o.space not in (None, "z", "w"), f"--space {o.space}: interpolation is in `z` or `w`"),
+        (o.space and not is_interpolation, "--space is of an interpolation; add --interpolate 12"),
+        (is_table and needs_parts, "--mix of many images needs --components or --layers"),
+        (o.mix and (o.seeds or o.num), "--mix names its images itself; leave --seeds and --num out"),
+        (o.seeds and o.num, "--num and --seeds exclude each other; --num 8 is --seeds 0-7"),
+        (o.fps and not o.animate, "--fps is of an animation; add --animate FILE.webp"),
+        (o.keep is not None and not o.complete, "--keep is a share of an image; add --complete photo.png"),
+        (not 0 <= o.kept_share <= 1, f"--keep {o.keep}: a share of the height from 0 to 1"),
+    )
 
 
 def _check_family(o: SampleOptions) -> None:
     """Refuse the flags of other families than the weights are of."""
     model, source = str(o.meta.get("model")), o.samples_from
-    where = f"{o.weights}: {model}"
+    row, where = registry.find_model(model), f"{o.weights}: {model}"
     hint = "; `gtool train prior` trains one of codes" if source == "latents" else ""
     for field in fields(o):
         name, flag = field.name, "--" + field.name.removeprefix("of_").replace("_", "-")
@@ -389,37 +377,39 @@ def _check_family(o: SampleOptions) -> None:
             continue
         if name in FLAGS_OF["codes" if source == "latents" else "latents"]:
             raise RecipeError(f"{flag}: {where} samples from {source}{hint}")
-        if name in OF_MAPPING and not registry.find_model(model).truncation:
+        if name in OF_MAPPING and getattr(o, name) != "z" and not row.truncation:
             raise RecipeError(f"{flag}: {where} has no latent components and no mapping network")
-    if o.attention and not registry.find_model(model).attention_maps:
+    if o.attention and not row.attention_maps:
         raise RecipeError(f"--attention: {where} has no attention to latent components")
 
 
 def _check_combinations(o: SampleOptions) -> None:
     """Refuse flags that mean nothing together, where the model is known."""
     kind, count, in_files, flag = o.kind, len(o.numbers), o.folder is not None, f"-o {o.out}"
-    if kind == "interpolation" and count < 2:
-        raise RecipeError("interpolation is between at least two images; give --seeds 0,1 or --num 2")
-    if in_files and kind not in ("sample", "attention"):
-        raise RecipeError(f"{flag}: {FLAG_OF_KIND[kind]} makes one .png file; name that, or leave -o out")
-    if kind == "attention" and count > MAX_SHEETS and not in_files:
-        raise RecipeError(f"--attention: {count:,} images are too many; write one for each with -o FOLDER/")
-    if o.animate and in_files:
-        raise RecipeError(f"{flag}: an animation is of the images of a grid; name a .png file")
-    if o.columns and (kind != "sample" or in_files):
-        raise RecipeError("--columns is for grids; an interpolation has a row for each image, a folder none")
-    if o.scale and kind == "attention":
-        raise RecipeError("--scale enlarges images; the sheets of --attention have a size of their own")
-    if o.out is not None and not in_files and Path(o.out).suffix.lower() != ".png":
-        raise RecipeError(f"{flag}: a grid ends in .png, a folder in /; an animation is named by --animate")
+    one_file = f"{FLAG_OF_KIND.get(kind)} makes one .png file; name that, or leave -o out"
+    is_picture = Path(o.out or "grid.png").suffix.lower() == ".png"
+    _refuse(
+        (kind == "interpolation" and count < 2, "interpolation is between at least two images; give --num 2"),
+        (in_files and kind not in ("sample", "attention"), f"{flag}: {one_file}"),
+        (
+            kind == "attention" and count > MAX_SHEETS and not in_files,
+            f"--attention: {count:,} images are too many; write one for each with -o FOLDER/",
+        ),
+        (o.animate and in_files, f"{flag}: an animation is of the images of a grid; name a .png file"),
+        (o.columns and (kind != "sample" or in_files), "--columns is for grids of images"),
+        (
+            o.scale and kind == "attention",
+            "--scale enlarges images; sheets of --attention have their own size",
+        ),
+        (
+            not in_files and not is_picture,
+            f"{flag}: a grid ends in .png, a folder in /; --animate names others",
+        ),
+    )
 
 
 def _check_codes(o: SampleOptions) -> None:
     """Refuse what this prior cannot do."""
-    if o.keep is not None and o.complete is None:
-        raise RecipeError("--keep says how much of an image is kept; add --complete photo.png")
-    if not 0 <= o.kept_share <= 1:
-        raise RecipeError(f"--keep {o.keep:g}: a share of the height from 0 to 1")
     try:
         o.params.check(o.config.prior.codebook_size)
     except RecipeError as bad:
@@ -430,9 +420,7 @@ def _check_codes(o: SampleOptions) -> None:
         if value is not None and kind != o.condition:
             raise RecipeError(f"--{kind}: {where}" + (f"; use {right}" if right else ""))
     if right and o.given_condition is None and not o.without_condition:
-        for flag, asked in (("--complete", o.complete), ("--size", o.size)):
-            if asked is not None:
-                raise RecipeError(f"{flag}: {where}; add {right}")
+        _refuse((o.complete, f"--complete: {where}; add {right}"), (o.size, f"--size: {where}; add {right}"))
     if o.image_size is not None:
         check_size(o.image_size, o.config, f"--size {o.size}")
 

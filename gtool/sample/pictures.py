@@ -16,9 +16,9 @@ from torch import Tensor
 
 from gtool import console
 from gtool.errors import RecipeError
-from gtool.io.animation import save_animation
 from gtool.io.attention_pictures import COLOURS, layers_sheet
 from gtool.io.pictures import Column, Pixels, Row, comfortable_scale, enlarge, fit, heat, image_cell, sheet
+from gtool.io.video import save_animation
 from gtool.models.generate import TrainedModel, WsOfRows, batches
 from gtool.nn.ranges import to_uint8
 from gtool.sample.latents import mixed_ws, noise_variation
@@ -44,12 +44,14 @@ def draw(
     numbers: Sequence[int] | Tensor,
     seed: int,
     *,
+    psi: float = 1.0,
     z: Tensor | None = None,
     ws: WsOfRows | None = None,
     most: int = 256,
 ) -> Iterator[Pixels]:
     """Yield images (b, 3, R, R), `most` at once, with progress; z and ws as of `gtool.models.generate.batches`."""
     indices, size = torch.as_tensor(numbers), model.images_at_once(most)
+    ws = model.ws(indices, seed, psi) if psi != 1 else ws
     made = batches(model.network, seed, indices, model.compute, batch_size=size, z=z, ws=ws)
     done, total = 0, len(indices)
     with console.progress("sampling") as update:
@@ -60,15 +62,11 @@ def draw(
 
 
 def _draw_all(
-    model: TrainedModel,
-    numbers: Sequence[int] | Tensor,
-    seed: int,
-    ws: WsOfRows | None,
-    scale: int | None,
+    model: TrainedModel, numbers: Sequence[int] | Tensor, seed: int, scale: int | None, **latents: Any
 ) -> list[Pixels]:
-    """Return all images of a sheet."""
+    """Return all images of a sheet; latents as of `draw`."""
     check_pixels(len(numbers), model.resolution, model.resolution, scale)
-    return [image for batch in draw(model, numbers, seed, ws=ws, most=SHEET_BATCH) for image in batch]
+    return [image for batch in draw(model, numbers, seed, most=SHEET_BATCH, **latents) for image in batch]
 
 
 def psi_sheet(
@@ -84,7 +82,7 @@ def psi_sheet(
     indices = torch.tensor(numbers).repeat_interleave(columns)
     ws = model.ws(indices, seed, torch.tensor(psis).repeat(len(numbers)))
     cell = image_cell(model.resolution, columns, scale)
-    cells = [fit(image, cell) for image in _draw_all(model, indices, seed, ws, scale)]
+    cells = [fit(image, cell) for image in _draw_all(model, indices, seed, scale, ws=ws)]
     rows = [Row(f"image {number}", cells[i * columns :][:columns]) for i, number in enumerate(numbers)]
     return sheet(rows, [Column(f"psi {psi:g}") for psi in psis], cell, "truncation")
 
@@ -128,7 +126,7 @@ def swap_sheet(
     taken = torch.stack([torch.zeros_like(masks[0]), *masks]).repeat(2, 1, 1)
     targets = torch.tensor([first] * width + [second] * width)
     ws = mixed_ws(model, targets, first + second - targets, taken, seed, psi)
-    rows = np.split(np.stack(_draw_all(model, targets, seed, ws, scale)), 2)
+    rows = np.split(np.stack(_draw_all(model, targets, seed, scale, ws=ws)), 2)
     changes = [np.abs(images.astype(np.float32) - images[:1]).mean(axis=1) for images in rows]
     # The global component changes everything: on its scale nobody would see what the others do.
     local = slice(1, -1) if model.network.z_shape[0] > 1 else slice(1, None)
@@ -161,7 +159,7 @@ def mix_table(
     taken = swap.mask(model.network).expand(len(taking), -1, -1)
     ws = mixed_ws(model, taking, giving, taken, seed, psi)
     cell = image_cell(model.resolution, width + 1, scale)
-    cells = [fit(image, cell) for image in _draw_all(model, taking, seed, ws, scale)]
+    cells = [fit(image, cell) for image in _draw_all(model, taking, seed, scale, ws=ws)]
     givers, takers, mixed = cells[: len(rows)], cells[len(rows) :][:width], cells[len(rows) + width :]
     shown = [Row("", [None, *takers])]
     for i, number in enumerate(sources):
@@ -180,8 +178,7 @@ def noise_sheet(
 ) -> Pixels:
     """Draw a row for each image: as it is, the mean over other noise inputs, and how much these change."""
     check_pixels(3 * len(numbers), model.resolution, model.resolution, scale)
-    ws = None if psi == 1 else model.ws(torch.tensor(numbers), seed, psi)
-    images, found = _draw_all(model, numbers, seed, ws, scale), []
+    images, found = _draw_all(model, numbers, seed, scale, psi=psi), []
     size = model.images_at_once(SHEET_BATCH)
     with console.progress("sampling noise") as update:
         for number in numbers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,14 @@ from gtool.runtime.device import make_compute
 from gtool.sample import codes, pictures
 from gtool.sample.conditions import Conditions, num_labels, open_conditions
 from gtool.sample.latents import interpolate, interpolated_ws
-from gtool.sample.options import SampleOptions, parse_components, parse_layers, parse_mix, parse_psis
+from gtool.sample.options import (
+    DEFAULT_FPS,
+    SampleOptions,
+    parse_components,
+    parse_layers,
+    parse_mix,
+    parse_psis,
+)
 
 INTERPOLATION_STEPS = 16
 FOLDER_BLOCK = 256  # images whose conditions are held at a time
@@ -33,11 +40,12 @@ FOLDER_BLOCK = 256  # images whose conditions are held at a time
 def run(options: SampleOptions) -> None:
     """Sample images and write them where the user expects them.
 
+    options: checked.
+
     Raises:
-        RecipeError: flags that mean nothing, or nothing together, or nothing to this model.
-        GToolError: no such weights, damaged weights, a place that cannot be written.
+        RecipeError: flags that mean nothing to this network.
+        GToolError: damaged weights, a place that cannot be written.
     """
-    options.check()
     start = time.perf_counter()
     written = _from_latents(options) if options.samples_from == "latents" else _from_codes(options)
     if options.as_json:
@@ -61,7 +69,7 @@ def _kimg(meta: dict[str, Any]) -> str:
     return f"{meta.get('nimg', 0) / 1000:g}"
 
 
-def _png_text(options: SampleOptions, index: str, more: dict[str, str]) -> dict[str, str]:
+def _png_text(options: SampleOptions, index: str | int, more: dict[str, str]) -> dict[str, str]:
     """Return text chunks that say how a picture was made, so that it can be made again."""
     weights = options.weights
     return {
@@ -70,7 +78,7 @@ def _png_text(options: SampleOptions, index: str, more: dict[str, str]) -> dict[
         "weights": f"{weights.resolve().parent.name}/{weights.name}",
         "kimg": _kimg(options.meta),
         "seed": str(options.seed),
-        "index": index,
+        "index": str(index),
         **more,
     }
 
@@ -85,15 +93,14 @@ def _from_latents(options: SampleOptions) -> dict[str, Path]:
     _check_network(o, network)
     _introduce(model)
     text = {"psi": f"{o.psi:g}"} if hasattr(network, "mapping") else {}
-    name = o.kind if o.kind in ("mix", "attention") else "grid"
-    written = {name: o.picture}
     if o.folder is not None:
-        return _write_folder(o, model, text)
+        return _write_folder(o, model, o.folder, text)
+    written = {o.kind if o.kind in ("mix", "attention") else "grid": o.picture}
     if o.kind == "interpolation":
         picture = _interpolate(o, model, text)
         written |= {} if o.animate is None else {"animation": o.animate.expanduser()}
     elif o.kind == "psi":
-        picture = pictures.psi_sheet(model, numbers, parse_psis(o.psi_sweep or ""), seed, scale=o.scale)
+        picture = pictures.psi_sheet(model, numbers, parse_psis(o.psi_sweep), seed, scale=o.scale)
         text["psi"] = o.psi_sweep or ""
     elif o.kind == "mix":
         picture = _mix(o, model, text)
@@ -106,7 +113,7 @@ def _from_latents(options: SampleOptions) -> dict[str, Path]:
         picture = np.concatenate(list(pictures.attention_sheets(model, numbers, seed, o.psi)))
     else:
         pictures.check_pixels(len(numbers), resolution, resolution, o.scale)
-        images = np.concatenate(list(_draw(o, model, numbers)))
+        images = np.concatenate(list(pictures.draw(model, numbers, seed, psi=o.psi)))
         picture = grid(images, columns=o.columns, scale=o.scale)
     save_png(o.picture, picture, _png_text(o, o.numbers_as_text, text))
     return written
@@ -125,44 +132,42 @@ def _check_network(options: SampleOptions, network: Any) -> None:
         raise RecipeError(f"--noise-variation: {path}: this model has no noise inputs")
 
 
-def _draw(options: SampleOptions, model: TrainedModel, numbers: Sequence[int]) -> Iterator[Pixels]:
-    ws = None if options.psi == 1 else model.ws(torch.tensor(numbers), options.seed, options.psi)
-    return pictures.draw(model, numbers, options.seed, ws=ws)
-
-
-def _write_folder(options: SampleOptions, model: TrainedModel, text: dict[str, str]) -> dict[str, Path]:
+def _write_folder(
+    options: SampleOptions, model: TrainedModel, folder: Path, text: dict[str, str]
+) -> dict[str, Path]:
     """Write a file for each image, or for the attention of each."""
-    assert options.folder is not None
     numbers = sorted(set(options.numbers))
-    images = _draw(options, model, numbers)
     if options.kind == "attention":
         sheets = pictures.attention_sheets(model, numbers, options.seed, options.psi)
         images = (sheet.transpose(2, 0, 1)[None] for sheet in sheets)
+    else:
+        images = pictures.draw(model, numbers, options.seed, psi=options.psi)
     done = 0
-    with open_folder(options.folder, overwrite=options.overwrite, scale=options.scale or 1) as add:
+    with open_folder(folder, overwrite=options.overwrite, scale=options.scale or 1) as add:
         for batch in images:
             part = numbers[done : done + len(batch)]
-            add(part, batch, [_png_text(options, str(number), text) for number in part])
+            add(part, batch, [_png_text(options, number, text) for number in part])
             done += len(batch)
-    return {"folder": options.folder}
+    return {"folder": folder}
 
 
 def _interpolate(options: SampleOptions, model: TrainedModel, text: dict[str, str]) -> Pixels:
     """Return the sheet, a row from each image to the next; write the animation where one is asked for."""
     o, keys, steps = options, torch.tensor(options.numbers), options.interpolate or INTERPOLATION_STEPS
+    space = o.space or "z"
     z = ws = moving = None
     if o.components is not None:
         moving = parse_components(o.components, model.network.z_shape[0] - 1)
         text["components"] = o.components
-    if o.psi == 1 and moving is None and o.space == "z":
+    if o.psi == 1 and moving is None and space == "z":
         z = interpolate(latents(model.network, o.seed, keys), steps)
     else:
-        ws = interpolated_ws(model, keys, steps, o.seed, psi=o.psi, moving=moving, space=o.space)
+        ws = interpolated_ws(model, keys, steps, o.seed, psi=o.psi, moving=moving, space=space)
     # The noise inputs stay those of the first image, since they would flicker.
     drawn = pictures.draw(model, keys[:1].expand(len(keys) * steps), o.seed, z=z, ws=ws)
     path = None if o.animate is None else o.animate.expanduser()
-    images = pictures.animate(drawn, steps, path, o.fps, o.scale)
-    text |= {"interpolate": str(steps), "space": o.space}
+    images = pictures.animate(drawn, steps, path, o.fps or DEFAULT_FPS, o.scale)
+    text |= {"interpolate": str(steps), "space": space}
     if o.components is None:
         return grid(images, columns=len(images) // len(keys), scale=o.scale)
     return pictures.interpolation_sheet(images, o.numbers, o.components, psi=o.psi, scale=o.scale)
@@ -170,18 +175,18 @@ def _interpolate(options: SampleOptions, model: TrainedModel, text: dict[str, st
 
 def _mix(options: SampleOptions, model: TrainedModel, text: dict[str, str]) -> Pixels:
     """Draw the sheet of two images, or the table of many."""
-    o, mix, network = options, parse_mix(options.mix or ""), model.network
+    o, network, (sources, targets) = options, model.network, parse_mix(options.mix)
     layers = parse_layers(o.layers, network.num_ws)
     components = parse_components(o.components, network.z_shape[0] - 1)
     named = {"components": o.components, "layers": o.layers}
     name = ", ".join(f"{kind} {value}" for kind, value in named.items() if value is not None)
     text |= {"swapped": name} if name else {}
-    if mix.is_pair:
+    if targets is None and len(sources) == 2:
         chosen = [pictures.Swap(o.components or name, components, layers)] if name else []
-        swaps, pair = chosen + pictures.single_swaps(network, layers), (mix.sources[0], mix.sources[1])
+        swaps, pair = chosen + pictures.single_swaps(network, layers), (sources[0], sources[1])
         return pictures.swap_sheet(model, pair, swaps, o.seed, psi=o.psi, scale=o.scale)
     swap = pictures.Swap(name, components, layers)
-    return pictures.mix_table(model, mix.sources, mix.targets, swap, o.seed, psi=o.psi, scale=o.scale)
+    return pictures.mix_table(model, sources, targets or sources, swap, o.seed, psi=o.psi, scale=o.scale)
 
 
 # Codes.
@@ -194,8 +199,6 @@ def _from_codes(options: SampleOptions) -> dict[str, Path]:
     photo = None if o.complete is None else read_cropped(o.complete.expanduser(), conditions.size)
     model = load_model(o.weights, compute=compute, batch_size=o.batch_size)
     _introduce(model, f"from {conditions.text}; ")
-    if o.params.temperature == 0:
-        console.notice("--temperature 0: nothing is random, and images of one condition are the same")
     start = codes.start_codes(model, conditions.size, photo, o.kept_share)
     shared = [] if conditions.picture is None else [conditions.picture]
     if photo is not None:
@@ -205,7 +208,7 @@ def _from_codes(options: SampleOptions) -> dict[str, Path]:
         photo[:, rows * model.network.tokenizer.down :] = codes.GREY
         shared.append(photo)
     if o.folder is not None:
-        return _write_code_folder(o, model, conditions, start)
+        return _write_code_folder(o, model, conditions, start, o.folder)
     given = conditions.of(o.numbers, model)
     sampled, steps = codes.sample_numbers(model, o.numbers, given.ids, start, o.seed, o.params)
     look = {"columns": o.columns, "scale": o.scale}
@@ -213,7 +216,7 @@ def _from_codes(options: SampleOptions) -> dict[str, Path]:
     if o.animate is not None:
         written["animation"] = o.animate.expanduser()
         frames = codes.frames(model, sampled, steps, shared=shared, maps=given.maps, **look)
-        codes.animate(written["animation"], frames, o.fps)
+        codes.animate(written["animation"], frames, o.fps or DEFAULT_FPS)
     images = decode(model.network, sampled, compute).numpy()
     picture = codes.lay_out(images, o.numbers, given, shared, conditions.text, **look)
     labels = conditions.labels if given.photos is None else given.labels
@@ -225,21 +228,18 @@ def _from_codes(options: SampleOptions) -> dict[str, Path]:
 
 
 def _write_code_folder(
-    options: SampleOptions, model: TrainedModel, conditions: Conditions, start: Tensor
+    options: SampleOptions, model: TrainedModel, conditions: Conditions, start: Tensor, folder: Path
 ) -> dict[str, Path]:
     o, numbers = options, sorted(set(options.numbers))
-    assert o.folder is not None
-    with open_folder(o.folder, overwrite=o.overwrite, scale=o.scale or 1) as add:
+    with open_folder(folder, overwrite=o.overwrite, scale=o.scale or 1) as add:
         for first in range(0, len(numbers), FOLDER_BLOCK):
             block = numbers[first : first + FOLDER_BLOCK]
             given = conditions.of(block, model)
             sampled, _ = codes.sample_numbers(model, block, given.ids, start, o.seed, o.params)
-            texts = [
-                _png_text(o, str(number), _code_text(o, conditions, text))
-                for number, text in zip(block, given.texts, strict=True)
-            ]
-            add(block, decode(model.network, sampled, model.compute).numpy(), texts)
-    return {"folder": o.folder}
+            texts = [_code_text(o, conditions, text) for text in given.texts]
+            said = [_png_text(o, number, text) for number, text in zip(block, texts, strict=True)]
+            add(block, decode(model.network, sampled, model.compute).numpy(), said)
+    return {"folder": folder}
 
 
 def _code_text(options: SampleOptions, conditions: Conditions, condition: str) -> dict[str, str]:

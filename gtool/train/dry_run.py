@@ -42,7 +42,8 @@ def dry_run(recipe: Recipe, config: Any, name: str, compute: Compute, as_json: b
     }
     if as_json:
         return console.result_json(record | {"resolved": recipe.model_dump(mode="json", by_alias=True)})
-    console.result(to_toml(recipe, leave_out=registry.foreign_sections(model)))
+    for line in to_toml(recipe, leave_out=registry.foreign_sections(model)).split("\n"):
+        console.result(line)
     sizes = ", ".join(f"{key} {count / 1e6:.2f}M" for key, count in counts.items())
     console.notice(f"{name}: {sizes} parameters")
     console.notice(

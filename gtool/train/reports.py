@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gtool.io.animation import save_animation
 from gtool.io.files import atomic_write
 from gtool.io.pictures import grid, save_png
 from gtool.io.run_folder import RunFolder
+from gtool.io.video import save_animation
 from gtool.train.curves import save_curves
 from gtool.train.loop import Tick
 

@@ -53,7 +53,6 @@ def our_painting(photo: Path, size: int, select: str, weights: Path | None) -> C
     from gtool.models.paint_transformer.proposals import load_predictor
     from gtool.paint.outputs import write_files
     from gtool.paint.painter import Painter, level_for
-    from gtool.paint.paths import PaintingFiles
     from gtool.runtime.device import make_compute
     from gtool.strokes.brush import load_brush
     from gtool.strokes.painting import deepest_level
@@ -74,8 +73,7 @@ def our_painting(photo: Path, size: int, select: str, weights: Path | None) -> C
         read = read_photo(square, size)
         painting = opened[0].paint(read)
         assert int(painting.levels.max()) == deepest + 1  # and the shifted pass
-        files = PaintingFiles(square, {"out": folder / "painted.jpg"})
-        write_files(files, painting, read.size, (1, 1.0), photo=read)
+        write_files({"out": folder / "painted.jpg"}, painting, read.size, (1, 1.0), photo=read)
 
     return work
 

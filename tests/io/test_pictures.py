@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from gtool.errors import CheckpointError, GToolError
-from gtool.io import animation, outputs, pictures
+from gtool.io import outputs, pictures, video
 
 
 def numbered(count: int, side: int = 4) -> np.ndarray:
@@ -129,7 +129,7 @@ def test_a_full_disk_ends_in_one_line(tmp_path, monkeypatch):
 @pytest.mark.parametrize("suffix", [".gif", ".webp"])
 def test_an_animation_shows_every_frame_for_its_time_and_for_ever(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
-    animation.save_animation(path, iter(frames(5, 33, 41)), fps=10)
+    video.save_animation(path, iter(frames(5, 33, 41)), fps=10)
     with Image.open(path) as opened:
         shown = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(opened)]
         assert opened.info["loop"] == 0
@@ -140,7 +140,7 @@ def test_an_animation_shows_every_frame_for_its_time_and_for_ever(tmp_path, suff
 
 def test_a_film_has_even_sides_and_every_frame(tmp_path):
     av = pytest.importorskip("av")
-    animation.save_animation(tmp_path / "a.mp4", iter(frames(6, 33, 41)), fps=12.5)
+    video.save_animation(tmp_path / "a.mp4", iter(frames(6, 33, 41)), fps=12.5)
     with av.open(str(tmp_path / "a.mp4")) as container:
         shown = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         assert float(container.streams.video[0].average_rate) == 12.5
@@ -155,8 +155,8 @@ def test_a_film_without_pyav_names_the_extra(tmp_path, monkeypatch):
 
 
 def test_an_unknown_kind_of_animation_is_refused(tmp_path):
-    with pytest.raises(GToolError, match=r"a\.avi: an animation ends in \.gif, \.webp or \.mp4"):
-        animation.save_animation(tmp_path / "a.avi", frames(2, 8, 8), 10)
+    with pytest.raises(GToolError, match=r"a\.avi: an animation ends in \.webp, \.gif or \.mp4"):
+        video.save_animation(tmp_path / "a.avi", frames(2, 8, 8), 10)
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp"])
@@ -167,5 +167,5 @@ def test_an_animation_that_fails_leaves_no_file(tmp_path, suffix):
 
     (tmp_path / "out").mkdir()
     with pytest.raises(ValueError, match="stop"):
-        animation.save_animation(tmp_path / "out" / f"a{suffix}", broken(), 10)
+        video.save_animation(tmp_path / "out" / f"a{suffix}", broken(), 10)
     assert list((tmp_path / "out").iterdir()) == []

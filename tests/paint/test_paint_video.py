@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gtool.io import video_formats
+from gtool.io import outputs as video_formats
 from gtool.models.paint_transformer.network import Proposals
 from gtool.paint.video import FramePainter
 from gtool.strokes.brush import load_brush

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from gtool.paint import timelapse as module
-from gtool.paint.timelapse import frame_counts, timelapse
+from gtool.paint import outputs as module
+from gtool.paint.outputs import frame_counts, timelapse
 from gtool.strokes.brush import load_brush
 from gtool.strokes.settings import BRUSHES
 from tests.strokes.examples import a_painting, colors

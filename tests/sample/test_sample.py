@@ -168,7 +168,7 @@ def test_image_numbers_that_make_no_sense_are_refused(text):
         (["--interpolate", "4", "-o", "folder/"], "one .png file"),
         (["--interpolate", "4", "--columns", "3"], "--columns is for grids"),
         (["-o", "grid.jpg"], "a grid ends in .png"),
-        (["-o", "loop.webp"], "named by --animate"),
+        (["-o", "loop.webp"], "--animate names others"),
         (["--precision", "fp8"], "precision `fp8` does not exist"),
     ],
 )
