@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -89,7 +89,8 @@ def table(
 
 
 def _say(text: str, style: str | None = None) -> None:
-    _console(stderr=True).print(printable(text), markup=False, style=style)
+    with suppress(OSError):  # a log that cannot be written is no reason to stop
+        _console(stderr=True).print(printable(text), markup=False, style=style)
 
 
 def notice(text: str) -> None:

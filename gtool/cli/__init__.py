@@ -112,7 +112,9 @@ def _report(failed: Exception, arguments: list[str]) -> int:
         console.error("the working folder no longer exists; change to one that does")
         return 1
     if "determine home directory" in text:
-        console.error("no home folder is known for this user; set HOME, or GTOOL_CACHE for what is kept")
+        console.error(
+            "no home folder is known; set HOME, or GTOOL_CACHE for what is kept, and write paths in full"
+        )
         return 1
     if isinstance(failed, MemoryError) or re.search("out of memory|can't allocate memory", text, re.I):
         console.error("out of memory: lower --batch-size, or set train.micro_batch")

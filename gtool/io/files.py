@@ -14,11 +14,8 @@ def cache_dir() -> Path:
     """Return the folder for everything that can be made again: $GTOOL_CACHE or the platform's cache / gtool."""
     if chosen := os.environ.get("GTOOL_CACHE"):
         return Path(chosen).expanduser()
-    if os.name == "nt":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return base / "gtool"
+    variable, usual = ("LOCALAPPDATA", "AppData/Local") if os.name == "nt" else ("XDG_CACHE_HOME", ".cache")
+    return Path(os.environ.get(variable) or Path.home() / usual) / "gtool"
 
 
 @contextmanager
