@@ -34,6 +34,9 @@ class DataRecipe(Section):
     label_column: str | None = None
     segmentation_column: str | None = None
     depth_column: str | None = None
+    # What folders of images are where names leave it open: splits, classes, or plain (neither, and no maps).
+    folders: Literal["auto", "splits", "classes", "plain"] = "auto"
+    segmentation_folder: str | None = None  # that holds the label maps; none: found by its name
     condition: Literal["none", "class", "segmentation", "depth"] = "none"  # what images are generated from
     num_labels: Labels | None = None  # number of classes or of segmentation labels; none: counted
     crop: Literal["center", "fit"] = "center"  # the center square, or the whole image squeezed to a square

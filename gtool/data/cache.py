@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -81,7 +82,7 @@ class CacheEntry:
         free = shutil.disk_usage(self.folder).free
         if size > free:
             raise DataError(
-                f"{self.folder}: {what} need {size / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+                f"{self.folder}: {what} need {_size(size)} and {_size(free)} are free; "
                 f"set $GTOOL_CACHE to a folder on another disk{instead}"
             )
 
@@ -95,6 +96,14 @@ class CacheEntry:
     def write_notes(self, notes: Any) -> None:
         with atomic_write(self.notes) as temporary:
             temporary.write_text(json.dumps(notes), encoding="utf-8")
+
+
+def _size(count: float) -> str:
+    """Return a number of bytes as `1.2 GB` or `100 bytes`."""
+    if count < 1000:
+        return f"{count:.0f} bytes"
+    power = min(3, int(math.log10(count)) // 3)
+    return f"{count / 1000**power:,.1f} {('KB', 'MB', 'GB')[power - 1]}"
 
 
 class RowWriter:

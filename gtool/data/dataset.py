@@ -12,16 +12,20 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from gtool.data.label_maps import MapSquare, map_square
+from gtool.data.layout import count_of
 from gtool.data.synthetic.scenes import CLASSES, Scenes, draw_scenes
 from gtool.data.synthetic.scenes import VERSION as SCENES_VERSION
 from gtool.errors import DataError
 from gtool.io.image import Encoded, UnreadableImage, read_rgb, read_size, to_square
 from gtool.runtime.random import derive_seed
 
-_WHERE_MAPS_ARE = {
-    "segmentation": "a column `segmentation`, `annotation`, `mask` or `label_map`, or the folders images/ and "
-    "segmentations/ with equal file names",
-    "depth": "a column `depth`, or the folders images/ and depth/ with equal file names",
+_WHERE = {
+    "class": "no class labels; a folder for each class, a column `label`, or a file dataset.json, metadata.jsonl or "
+    "metadata.csv has them",
+    "segmentation": "no label maps; they are looked for in a column `segmentation`, `annotation`, `mask` or "
+    "`label_map`, or in the folders images/ and masks/ with equal file names",
+    "depth": "no depth maps; they are looked for in a column `depth`, or in the folders images/ and depth/ with equal "
+    "file names",
 }
 
 
@@ -49,6 +53,7 @@ class Maps:
     fingerprint: str  # changes when the maps do, and may stay when images do
     files: EncodedFiles | None = None  # one for each image; None where maps are drawn
     label_names: tuple[str, ...] | None = None  # of labels, from the first
+    count: int | None = None  # of images that have one; None for all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +63,10 @@ class ImageDataset:
     kind: `folder`, `zip`, `parquet`, `arrow`, `hub` or `scenes`.
     fingerprint: changes when the images do.
     labels: int64 (N,), -1 where unknown; None where there are none.
-    note: one line about what was taken in place of what was asked for.
+    split: that was taken, empty where there are none, and those that were not.
+    labels_from: where the labels stand, as `folders` or `column label`.
+    notes: what was left out, or taken in place of what was asked for.
+    missing: by condition, why there are no labels or maps where some were seen.
     """
 
     name: str
@@ -68,15 +76,43 @@ class ImageDataset:
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] | None = None
     maps: Mapping[str, Maps] = field(default_factory=dict)  # by kind
-    note: str | None = None
+    split: str = ""
+    other_splits: tuple[str, ...] = ()
+    labels_from: str = "folders"
+    notes: tuple[str, ...] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.files.count
+
+    def describe(self) -> str:
+        """Say in one line what the data set is taken for: images, split, classes, maps, what was left out."""
+        taken = count_of(len(self), "row" if self.unit == "row" else "image")
+        if self.split:
+            others = f" (not of {', '.join(self.other_splits)})" if self.other_splits else ""
+            taken += f" of the split {self.split}{others}"
+        if self.labels is None:
+            taken += "" if self.is_drawn else ", no classes"
+        elif self.class_names is None:
+            taken += f", labels 0 to {self.labels.max(initial=0)} ({self.labels_from})"
+        else:
+            names = ", ".join(self.class_names[:3]) + (", ..." if len(self.class_names) > 3 else "")
+            taken += f", {count_of(len(self.class_names), 'class')} ({self.labels_from}: {names})"
+        for kind, maps in self.maps.items():
+            what = "label map" if kind == "segmentation" else f"{kind} map"
+            has_all = maps.count in (None, len(self))
+            taken += f", each with a {what}" if has_all else f", {maps.count:,} with a {what}"
+        return "; ".join([f"{self.name}: {taken}", *self.notes])
 
     @property
     def is_drawn(self) -> bool:
         """Whether the images are drawn on access, and therefore always readable."""
         return self.kind == "scenes"
+
+    @property
+    def unit(self) -> str:
+        """What holds an image: `file` or `row`."""
+        return "row" if self.kind in ("parquet", "arrow", "hub") else "file"
 
     def name_of(self, index: int, kind: str | None = None) -> str:
         """Return the name of the file or row of an image, or of its map of a kind."""
@@ -84,15 +120,21 @@ class ImageDataset:
 
     def maps_of(self, kind: str) -> Maps:
         """Return the maps of a kind; raise DataError where there are none."""
-        if kind not in self.maps:
-            what = "label maps" if kind == "segmentation" else f"{kind} maps"
-            where = (
-                "scenes have label maps"
-                if self.is_drawn
-                else f"they are looked for in {_WHERE_MAPS_ARE[kind]}"
-            )
-            raise DataError(f"{self.name}: no {what}; {where}")
+        self.require(kind)
         return self.maps[kind]
+
+    def require(self, condition: str) -> None:
+        """Raise DataError where images cannot be generated from a condition for lack of labels or maps."""
+        if condition == "none" or (
+            self.labels is not None if condition == "class" else condition in self.maps
+        ):
+            return
+        why = _WHERE[condition]
+        if self.is_drawn:
+            why = f"{why.partition(';')[0]}; scenes have label maps"
+        elif seen := self.missing.get(condition):
+            why = f"{why.partition(';')[0]}: {seen}"
+        raise DataError(f"{self.name}: {why}")
 
     def _map_files(self, kind: str) -> EncodedFiles:
         return self.maps_of(kind).files or self.files  # scenes are named as their maps
@@ -104,6 +146,22 @@ class ImageDataset:
             UnreadableImage: with the name of the file or row and the reason.
         """
         return np.asarray(read_rgb(self.files.load([index])[0], self.files.name(index)))
+
+    def require_readable(self) -> None:
+        """Raise DataError where fewer than two images can be read; decodes no more than it takes to find two."""
+        good, bad = 0, list[UnreadableImage]()
+        for index in range(len(self)):
+            try:
+                self.read(index)
+            except UnreadableImage as unreadable:
+                bad.append(unreadable)
+            else:
+                good += 1
+            if good == 2:
+                return
+        raise DataError(
+            f"{self.name}: {good} of {count_of(len(self))} can be read, and 2 are needed; {bad[0]}"
+        )
 
     def read_squares(
         self, indices: Sequence[int], resolution: int, crop: str
@@ -134,8 +192,8 @@ class ImageDataset:
     def subset(self, count: int, seed: int) -> ImageDataset:
         """Return a seeded choice of `count` images in their order; all, with a note, when there are fewer."""
         if count >= len(self):
-            note = f"{self.name}: {len(self):,} images, not {count:,}; all are used"
-            return replace(self, note=self.note or note) if count > len(self) else self
+            note = f"{count_of(len(self))}, not {count:,}; all are used"
+            return replace(self, notes=(*self.notes, note)) if count > len(self) else self
         random = np.random.Generator(np.random.Philox(derive_seed(seed, "subset")))
         chosen = np.sort(random.permutation(len(self))[:count])
         numbers = chosen.tolist()
@@ -143,7 +201,11 @@ class ImageDataset:
             self,
             files=self.files.take(numbers),
             labels=None if self.labels is None else self.labels[chosen],
-            maps={k: replace(m, files=m.files and m.files.take(numbers)) for k, m in self.maps.items()},
+            maps={
+                k: replace(m, files=m.files and m.files.take(numbers), count=None)
+                for k, m in self.maps.items()
+            },
+            notes=(f"a choice of {count:,} of {len(self):,}", *self.notes),
             fingerprint=f"{self.fingerprint}-{count}-{seed}",
         )
 

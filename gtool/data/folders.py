@@ -12,67 +12,142 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from gtool.data.dataset import EncodedFiles, ImageDataset, Maps
+from gtool.data.label_files import LABEL_FILES, read_label_files
 from gtool.data.label_maps import read_label_names
-from gtool.data.layout import read_layout
+from gtool.data.layout import count_of, read_layout
 from gtool.data.names import Place
 from gtool.errors import DataError
 from gtool.io.image import MAX_BYTES, VERSION, Encoded, UnreadableImage
-from gtool.io.image_files import IMAGE_SUFFIXES, is_visible, visible_files
+from gtool.io.image_files import IMAGE_SUFFIXES, is_visible, visible_names
 
 # By whether arrays count as images, as they do where pictures are scored, not where they are trained on.
 _SUFFIXES = {False: IMAGE_SUFFIXES, True: IMAGE_SUFFIXES | {".npy"}}
-Signature = Callable[[int], str]  # of a file by its number: changes when the file does
 
 
-def open_files(place: Place, split: str, *, arrays: bool = False) -> ImageDataset:
-    """Return the images of a folder or a zip in the order of their names, `arrays`: .npy files among them.
+def open_files(
+    place: Place, split: str, *, arrays: bool = False, label_column: str | None = None, **asked: Any
+) -> ImageDataset:
+    """Return the images of a folder or a zip in the order of their names.
+
+    arrays: .npy files are images too.
+    label_column: of a file of labels beside the images.
+    asked: what the user says of folders, as of `gtool.data.layout.read_layout`.
 
     Raises:
-        DataError: no images, no such split, no zip.
+        DataError: no images, no such split, no zip, a layout that could mean two things.
     """
     assert place.path is not None
     name = str(place.path)
-    suffixes = _SUFFIXES[arrays]
-    if place.kind == "zip":
-        names, files, signature = _zip_members(place.path, suffixes)
-    else:
-        names, files, signature = _folder_files(place.path, suffixes)
-    if not names:
-        text = f"{name}: no images found (looked for {' '.join(sorted(suffix[1:] for suffix in suffixes))})"
-        if others := list_ignored(place, arrays=arrays):
-            text += f"; what is there: {count_suffixes(others)}"
-        if place.kind == "folder" and not all(map(is_visible, os.listdir(place.path))):
-            text += "; hidden files and folders are not looked into"
-        raise DataError(text)
-    contents = read_layout(names, split, name)
-    images = files.take(contents.images)
+    all_files = _list_zip(place.path) if place.kind == "zip" else _list_folder(place.path)
+    listed = all_files.take([i for i, n in enumerate(all_files.names) if _suffix(n) in _SUFFIXES[arrays]])
+    if not listed.names:
+        raise DataError(_nothing_found(place, all_files.names, _SUFFIXES[arrays]))
+    contents = read_layout(listed.names, split, name, twins=arrays, **asked)
+    images, files = listed.take(contents.images), listed.files
     label_names = read_label_names(place.path)
     maps = {}
     for kind, numbers in contents.maps.items():
-        beside = _maps_beside(files, images, numbers, kind)
-        lines = ((beside.name(i), "none" if n is None else signature(n)) for i, n in enumerate(numbers))
-        maps[kind] = Maps(_fingerprint(kind, lines), beside, label_names)
-    return ImageDataset(
+        beside = _maps_beside(files, images.files, numbers, kind)
+        lines = ((beside.name(i), "none" if n is None else listed.sign(n)) for i, n in enumerate(numbers))
+        maps[kind] = Maps(
+            _fingerprint(kind, lines),
+            beside,
+            label_names if kind == "segmentation" else None,
+            len(numbers) - numbers.count(None),
+        )
+    found = ImageDataset(
         name=name,
         kind=place.kind,
-        fingerprint=_fingerprint(f"pixels {VERSION}", ((names[n], signature(n)) for n in contents.images)),
-        files=images,
+        fingerprint=_fingerprint(
+            f"pixels {VERSION}", ((n, images.sign(i)) for i, n in enumerate(images.names))
+        ),
+        files=images.files,
         labels=contents.labels,
         class_names=contents.class_names,
         maps=maps,
-        note=contents.note,
+        split=contents.split or "",
+        other_splits=contents.other_splits,
+        notes=contents.notes,
+        missing=contents.missing,
+    )
+    return _with_label_files(found, all_files, listed.names, images.names, label_column)
+
+
+def _nothing_found(place: Place, names: Sequence[str], suffixes: frozenset[str]) -> str:
+    text = f"{place.path}: no images found (looked for {' '.join(sorted(suffix[1:] for suffix in suffixes))})"
+    if names:
+        text += f"; what is there: {count_suffixes(names)}"
+    if place.kind == "folder" and not all(map(is_visible, os.listdir(place.path))):
+        text += "; hidden files and folders are not looked into"
+    return text
+
+
+def _with_label_files(
+    dataset: ImageDataset, listed: _Listing, images: Sequence[str], chosen: Sequence[str], column: str | None
+) -> ImageDataset:
+    """Return the data set with the labels that files beside its images give, where there are such files."""
+    places = [i for i, name in enumerate(listed.names) if name.rpartition("/")[2] in LABEL_FILES]
+    if not places:
+        if column is not None:
+            raise DataError(
+                f"{dataset.name}: no {', '.join(LABEL_FILES)} beside the images that could have a column `{column}`"
+            )
+        return dataset
+    texts = {}
+    for place, text in zip(places, listed.files.load(places), strict=True):
+        name = listed.names[place]
+        try:
+            texts[name] = text.read_bytes() if isinstance(text, Path) else text
+        except OSError as bad:
+            raise DataError(f"{dataset.name}: {name}: cannot be read: {bad.strerror or bad}") from None
+        if not isinstance(texts[name], bytes):
+            raise DataError(f"{dataset.name}: {texts[name] or name}")
+    try:
+        found = read_label_files(texts, images, column)
+    except DataError as bad:
+        raise DataError(f"{dataset.name}: {bad}") from None
+    if found.why:
+        return replace(dataset, missing={**dataset.missing, "class": found.why})
+    labels = np.array([found.of.get(name, -1) for name in chosen], np.int64)
+    notes = dataset.notes
+    if unknown := int((labels < 0).sum()):
+        notes += (f"{count_of(unknown)} without a label",)
+    return replace(
+        dataset, labels=labels, class_names=found.names, labels_from=" and ".join(texts), notes=notes
     )
 
 
-def _folder_files(root: Path, suffixes: frozenset[str] | None) -> tuple[list[str], EncodedFiles, Signature]:
-    names = sorted(path.relative_to(root).as_posix() for path in visible_files(root, suffixes))
+@dataclass(frozen=True)
+class _Listing:
+    """The files of a folder or a zip in the order of their names; sign: changes when a file does."""
 
-    def signature(index: int) -> str:
+    names: list[str]
+    files: EncodedFiles
+    sign: Callable[[int], str]
+
+    def take(self, numbers: Sequence[int]) -> _Listing:
+        """Return the files of these numbers alone."""
+        names = [self.names[number] for number in numbers]
+        return _Listing(names, self.files.take(numbers), lambda index: self.sign(numbers[index]))
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _list_folder(root: Path) -> _Listing:
+    names = sorted(visible_names(root))
+
+    def sign(index: int) -> str:
         try:
-            stat = (root / names[index]).stat()
+            stat = os.stat(f"{root}/{names[index]}")
         except OSError:
             return "none"
         return f"{stat.st_size} {stat.st_mtime_ns}"
@@ -80,39 +155,35 @@ def _folder_files(root: Path, suffixes: frozenset[str] | None) -> tuple[list[str
     def load(indices: Sequence[int]) -> list[Encoded]:
         return [root / names[index] for index in indices]
 
-    return names, EncodedFiles(len(names), names.__getitem__, load), signature
+    return _Listing(names, EncodedFiles(len(names), names.__getitem__, load), sign)
 
 
-def _zip_members(path: Path, suffixes: frozenset[str] | None) -> tuple[list[str], EncodedFiles, Signature]:
+def _list_zip(path: Path) -> _Listing:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError) as bad:
         raise DataError(f"{path}: no zip that can be read: {bad}") from None
-    entries = [
-        entry
-        for entry in entries
-        if not entry.is_dir()
-        and (suffixes is None or Path(entry.filename).suffix.lower() in suffixes)
-        and all(is_visible(part) for part in entry.filename.split("/"))
-    ]
-    entries.sort(key=lambda entry: entry.filename)
-    names = [entry.filename for entry in entries]
+    # Some programs write the names of Windows.
+    named = [(entry.filename.replace("\\", "/").removeprefix("./").lstrip("/"), entry) for entry in entries]
+    named = [(n, e) for n, e in named if n and not n.endswith("/") and all(map(is_visible, n.split("/")))]
+    named.sort(key=lambda pair: pair[0])
+    names = [name for name, _ in named]
     own = threading.local()  # every thread reads through a handle of its own
 
     def load_one(index: int) -> Encoded:
         # The size is declared before a byte is unpacked, so a small file cannot fill the memory.
-        if entries[index].file_size > MAX_BYTES:
+        if named[index][1].file_size > MAX_BYTES:
             return UnreadableImage(names[index], f"larger than {MAX_BYTES >> 20} MB")
         if not hasattr(own, "archive"):
             own.archive = zipfile.ZipFile(path)
         try:
-            return bytes(own.archive.read(entries[index]))
+            return bytes(own.archive.read(named[index][1]))
         except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError) as bad:
             return UnreadableImage(names[index], f"damaged: {bad}")
 
     files = EncodedFiles(len(names), names.__getitem__, lambda indices: list(map(load_one, indices)))
-    return names, files, lambda index: f"{entries[index].file_size} {entries[index].CRC}"
+    return _Listing(names, files, lambda index: f"{named[index][1].file_size} {named[index][1].CRC}")
 
 
 def _maps_beside(
@@ -142,11 +213,11 @@ def _fingerprint(head: str, lines: Iterable[tuple[str, str]]) -> str:
 def list_ignored(place: Place, *, arrays: bool = False) -> list[str]:
     """Return the names of the visible files of a folder or a zip that `open_files` passes over."""
     assert place.path is not None
-    names, *_ = _zip_members(place.path, None) if place.kind == "zip" else _folder_files(place.path, None)
-    return [name for name in names if Path(name).suffix.lower() not in _SUFFIXES[arrays]]
+    listed = _list_zip(place.path) if place.kind == "zip" else _list_folder(place.path)
+    return [name for name in listed.names if _suffix(name) not in _SUFFIXES[arrays]]
 
 
 def count_suffixes(names: Sequence[str]) -> str:
     """Return `.txt 3, .mov 1`: how many files there are of each kind, the most frequent first."""
-    counts = Counter(Path(name).suffix.lower() or "without a suffix" for name in names)
+    counts = Counter(_suffix(name) or "without a suffix" for name in names)
     return ", ".join(f"{suffix} {count:,}" for suffix, count in counts.most_common())

@@ -8,10 +8,11 @@ from gtool import console
 from gtool.config.schema import Recipe
 from gtool.data import pixel_cache
 from gtool.data.dataset import ImageDataset
-from gtool.data.layout import COLUMN_NAMES
+from gtool.data.layout import count_of
 from gtool.data.loader import Batches
 from gtool.data.open import open_dataset
 from gtool.data.pixel_cache import ImageArrays
+from gtool.data.tables import COLUMN_NAMES
 from gtool.errors import DataError
 from gtool.runtime.device import Compute
 from gtool.runtime.random import derive_seed, permutation
@@ -26,22 +27,42 @@ def open_images(recipe: Recipe) -> ImageDataset:
         data.dataset,
         split=data.split,
         columns={role: getattr(data, f"{role}_column") for role in COLUMN_NAMES},
+        layout={"folders": data.folders, "segmentation_folder": data.segmentation_folder},
         num_images=data.num_images,
         resolution=data.resolution,
     )
 
 
-def load_images(dataset: ImageDataset, recipe: Recipe, resolution: int, compute: Compute) -> ImageArrays:
+def check_images(recipe: Recipe) -> ImageDataset:
+    """Open the images of a recipe, say what they are taken for, and raise where training would refuse them.
+
+    Only as many images are decoded as it takes to find two that can be read. Nothing is written.
+
+    Raises:
+        DataError: no such data, none that can be read, no labels or maps that the recipe asks for.
+    """
+    dataset = open_images(recipe)
+    dataset.require(recipe.data.condition)
+    console.notice(f"data: {dataset.describe()}")
+    if not dataset.is_drawn:
+        dataset.require_readable()
+    return dataset
+
+
+def load_images(
+    dataset: ImageDataset, recipe: Recipe, resolution: int, compute: Compute, *, is_training: bool = True
+) -> ImageArrays:
     """Read images, and the labels or maps that the recipe asks for, as squares of so many pixels a side.
 
-    Those that cannot be read are named.
+    Those that cannot be read are named. Where it is for training, or not what was asked for, it is said what the data
+    set is taken for.
 
     Raises:
         DataError: fewer than two can be read, there are no labels or maps, or the cache cannot be written.
     """
     data = recipe.data
-    if dataset.note:
-        console.notice(dataset.note)
+    if is_training or dataset.notes:
+        console.notice(f"data: {dataset.describe()}")
     with console.progress(f"reading {dataset.name}") as update:
         images = pixel_cache.load_images(
             dataset,
@@ -53,11 +74,16 @@ def load_images(dataset: ImageDataset, recipe: Recipe, resolution: int, compute:
             progress=lambda done, total: update(done, total, f"{done:,} of {total:,} images"),
         )
     if images.skipped and compute.is_main:
-        console.warning(f"{len(images.skipped)} of the files cannot be read and are left out:")
+        count, what = len(images.skipped), dataset.unit
+        console.warning(
+            f"{count_of(count, what)} cannot be read and {'is' if count == 1 else 'are'} left out:"
+        )
         for name, reason in images.skipped[:10]:
             console.warning(f"  {name}: {reason}")
         if len(images.skipped) > 10:
             console.warning(f"  and {len(images.skipped) - 10} more")
+    if images.is_binary:
+        console.notice(f"{dataset.name}: its label maps hold 0 and 255 alone, taken as two labels, 0 and 1")
     return images
 
 
@@ -92,5 +118,5 @@ def held_out_of(recipe: Recipe, compute: Compute, instead: str) -> tuple[ImageAr
         source = open_images(recipe)
     except DataError as bad:
         raise DataError(f"{bad}; it is what the weights were trained on: or add {instead}") from None
-    images = load_images(source, recipe, recipe.data.resolution, compute)
+    images = load_images(source, recipe, recipe.data.resolution, compute, is_training=False)
     return images, hold_out(images, recipe, compute, flip=False)[1]

@@ -3,7 +3,8 @@
 One rule for all sets: ids 0 to num_labels - 1 are labels as they are stored, and what has no label has the id
 `num_labels`, one more than the last; so there are num_labels + 1 ids. Stored without a label is 255 in maps of 8 bits
 and 65535 in maps of 16. (COCO's loaders add 1 instead, so that 0 is without label; stored values and names then no
-longer agree, and sets without such pixels need another rule.)
+longer agree, and sets without such pixels need another rule.) A set that holds nothing but 0 and 255, as masks of
+figures do, has two labels, 0 and 1.
 
 A map has the crop of its image. Labels are resized by taking the nearest pixel, never mixed: the mean of the labels 3
 and 5 is no 4. Depth is a quantity and is averaged; each map is scaled by its own smallest and largest value.
@@ -25,7 +26,7 @@ from PIL import Image
 from gtool.errors import DataError
 from gtool.io.image import Encoded, UnreadableImage, open_image, quiet_pillow, square_box
 
-VERSION = 1  # of the maps that come out: raised when any of them changes
+VERSION = 2  # of the maps that come out: raised when any of them changes
 UNLABELLED = 65535  # in squares of labels before they become ids
 MAX_LABELS = 65534
 KINDS = ("segmentation", "depth")
@@ -38,6 +39,7 @@ class MapSquare(NamedTuple):
 
     values: np.ndarray  # uint16 (R, R): labels with UNLABELLED, or depth from 0 to 65535
     largest: int = -1  # label anywhere in the map, also outside of the square; -1 where there is none
+    has_unlabelled: bool = False  # anywhere in the map
 
 
 def read_label_names(folder: Path) -> tuple[str, ...] | None:
@@ -106,7 +108,9 @@ def map_square(
     if kind == "segmentation":
         labelled = values[values != UNLABELLED]
         return MapSquare(
-            nearest(values, (resolution, resolution), box), int(labelled.max()) if labelled.size else -1
+            nearest(values, (resolution, resolution), box),
+            int(labelled.max()) if labelled.size else -1,
+            labelled.size < values.size,
         )
     square = Image.fromarray(values).resize((resolution, resolution), Image.Resampling.BILINEAR, box=box)
     return MapSquare(np.rint(65535 * np.clip(np.asarray(square), 0, 1)).astype(np.uint16))
@@ -137,6 +141,11 @@ def to_ids(labels: np.ndarray, num_labels: int) -> np.ndarray:
     """Return labels as ids, uint8 where that is enough, else uint16; those that have no label become `num_labels`."""
     dtype = np.uint8 if num_labels <= 255 else np.uint16
     return np.where(labels == UNLABELLED, num_labels, labels).astype(dtype)
+
+
+def binary_labels(labels: np.ndarray) -> np.ndarray:
+    """Return labels of a set that has 0 and UNLABELLED alone as 0 and 1."""
+    return (labels == UNLABELLED).astype(np.uint16)
 
 
 def majority(maps: Any, side: int | Sequence[int]) -> np.ndarray:
@@ -187,6 +196,8 @@ def read_label_map_file(
 ) -> np.ndarray:
     """Return the ids (H, W) of a map, uint8 or uint16; `num_labels` where there is no label (255, or 65535 of 16 bits).
 
+    Of two labels, a map of 0 and 255 alone has both.
+
     Args:
         path: the file. Labels are its grey values or palette indices as they are stored.
         num_labels: that are known.
@@ -209,6 +220,8 @@ def read_label_map_file(
     except UnreadableImage as unreadable:
         hint = "; is it a photo?" if "this is RGB" in unreadable.reason else ""
         raise DataError(f"{unreadable}{hint}") from None
+    if num_labels == 2 and np.isin(labels, (0, UNLABELLED)).all():
+        labels = binary_labels(labels)
     unknown = np.unique(labels[(labels >= num_labels) & (labels != UNLABELLED)])
     if len(unknown):
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from gtool.errors import DataError, did_you_mean
-from gtool.io.image_files import IMAGE_SUFFIXES, nearest_name, visible_files
+from gtool.io.image_files import IMAGE_SUFFIXES, is_url, nearest_name, visible_names
 
 SCENES = "scenes"
 # Short name -> hub id, with its configuration after a colon where the hub has several.
@@ -61,6 +62,8 @@ def find_dataset(dataset: str | os.PathLike[str]) -> Place:
     dataset = os.fspath(dataset)
     if not dataset.strip():
         raise DataError("the data set has no name; give a folder, a known name, or scenes")
+    if is_url(dataset):
+        raise DataError(f"{dataset}: a URL; download it, or give a hub id (owner/name)")
     is_path = dataset.startswith((".", "~", os.sep, "/")) or dataset.endswith((os.sep, "/"))
     if is_path or Path(dataset).is_absolute():
         return _at(Path(dataset).expanduser(), dataset)
@@ -109,9 +112,29 @@ def _at(path: Path, written: str) -> Place:
     if path.is_dir():
         if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
             return Place("arrow", path)
-        return Place("parquet" if any(visible_files(path, (".parquet",))) else "folder", path)
+        return Place("parquet" if _is_table(path, written) else "folder", path)
     suffix = path.suffix.lower()
     if suffix in ARCHIVES:
         return Place("zip" if suffix == ".zip" else "parquet", path)
     what = "a single image" if suffix in IMAGE_SUFFIXES else "no data set that can be read"
     raise DataError(f"{written}: {what}; give a folder of images, a .zip of them or a .parquet file")
+
+
+def _is_table(folder: Path, written: str) -> bool:
+    """Say whether a folder is one of parquet files, which a few pictures may lie beside.
+
+    Raises:
+        DataError: many pictures beside them, and no README that describes a table.
+    """
+    suffixes = Counter(os.path.splitext(name)[1].lower() for name in visible_names(folder))
+    images = sum(suffixes[suffix] for suffix in IMAGE_SUFFIXES)
+    if (
+        suffixes[".parquet"]
+        and images > max(10, suffixes[".parquet"])
+        and not (folder / "README.md").is_file()
+    ):
+        raise DataError(
+            f"{written}: {images:,} images and {suffixes['.parquet']:,} parquet files: name the folder of the images, "
+            "or the .parquet files (`folder/*.parquet`)"
+        )
+    return suffixes[".parquet"] > 0

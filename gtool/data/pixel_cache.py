@@ -17,8 +17,9 @@ import numpy as np
 
 from gtool.data.cache import CacheEntry, RowWriter, write_rows
 from gtool.data.dataset import ImageDataset
-from gtool.data.label_maps import DEPTH_LEVELS, KINDS, MAX_LABELS, MapSquare, to_ids
+from gtool.data.label_maps import DEPTH_LEVELS, KINDS, MAX_LABELS, MapSquare, binary_labels, to_ids
 from gtool.data.label_maps import VERSION as MAPS_VERSION
+from gtool.data.layout import count_of
 from gtool.data.threads import count_workers, in_order
 from gtool.errors import DataError
 from gtool.io.image import UnreadableImage, quiet_pillow
@@ -35,6 +36,7 @@ class Notes(NamedTuple):
 
     unread: list[tuple[int, str, str]]  # place in the data set, name, reason: images without pixels or map
     num_labels: int | None  # of label maps
+    is_binary: bool = False  # whether label maps hold 0 and 255 alone, which are then two labels
 
     @property
     def places(self) -> list[int]:
@@ -105,6 +107,7 @@ class ImageArrays:
     depths: Stored | None = None  # uint16 (N, R, R): 0 the smallest of an image, 65535 the largest
     num_labels: int | None = None  # of classes or label maps, where these are the condition
     label_names: tuple[str, ...] | None = None  # of the first labels
+    is_binary: bool = False  # label maps hold 0 and 255 alone, which are the labels 0 and 1
 
     def __len__(self) -> int:
         return len(self.images)
@@ -165,19 +168,14 @@ def load_images(
         depths=maps if condition == "depth" else None,
         num_labels=num_labels if condition == "class" else notes.num_labels,
         label_names=dataset.class_names if condition == "class" else squares.label_names,
+        is_binary=notes.is_binary,
     )
 
 
 def _count_classes(dataset: ImageDataset, num_labels: int | None) -> int:
-    """Return how many classes there are.
-
-    Raises:
-        DataError: none at all, or more than `num_labels`.
-    """
-    if dataset.labels is None:
-        raise DataError(
-            f"{dataset.name}: no class labels; a column `label` or a folder for each class has them"
-        )
+    """Return how many classes there are; DataError for none at all, or more than `num_labels`."""
+    dataset.require("class")
+    assert dataset.labels is not None
     most = int(dataset.labels.max(initial=-1))
     if num_labels is not None and most >= num_labels:
         at = int(dataset.labels.argmax())
@@ -264,8 +262,10 @@ class _Squares:
         if self.dataset.is_drawn:  # always readable, and the number of labels is known
             return Notes([], self.num_labels or len(self.label_names or ()) or None)
         try:
-            unread, num_labels = self.entry.read_notes()
-            return Notes([(int(place), str(name), str(why)) for place, name, why in unread], num_labels)
+            unread, num_labels, *is_binary = self.entry.read_notes()
+            return Notes(
+                [(int(p), str(name), str(why)) for p, name, why in unread], num_labels, is_binary == [True]
+            )
         except (TypeError, ValueError):  # missing, damaged, or of an earlier form: made again
             return None
 
@@ -273,7 +273,7 @@ class _Squares:
         self, images: RowWriter | None, maps: RowWriter | None, progress: Progress | None
     ) -> Notes:
         """Decode everything once and write it where there is a place for it; two images must be readable."""
-        unread, largest = list[tuple[int, str, str]](), -1
+        unread, largest, has_unlabelled = list[tuple[int, str, str]](), -1, False
         total, name = len(self.dataset), self.dataset.name
         for place, (image, square) in enumerate(self._pairs()):
             if progress and (place + 1 == total or place % _BLOCK == _BLOCK - 1):
@@ -284,6 +284,7 @@ class _Squares:
                 continue
             if square is not None and self.kind == "segmentation":
                 largest = max(largest, square.largest)
+                has_unlabelled |= square.has_unlabelled
                 self._check_label(square.largest, place)
             if square is not None and maps is not None:
                 maps.append(square.values[None])
@@ -292,11 +293,14 @@ class _Squares:
         if total - len(unread) < 2:
             first = f"; {unread[0][1]}: {unread[0][2]}" if unread else ""
             raise DataError(
-                f"{name}: {total - len(unread)} of {total} images can be read, and 2 are needed{first}"
+                f"{name}: {total - len(unread)} of {count_of(total)} can be read, and 2 are needed{first}"
             )
         if self.kind != "segmentation":
             return Notes(unread, None)
-        return Notes(unread, self.num_labels or max(largest + 1, len(self.label_names or ()), 1))
+        most = self.num_labels or len(self.label_names or ())  # 0: any number
+        if largest < 1 and has_unlabelled and most != 1:
+            return Notes(unread, max(most, 2), is_binary=True)
+        return Notes(unread, self.num_labels or max(largest + 1, most, 1))
 
     def _pairs(self) -> Iterator[tuple[Any, Any]]:
         """Yield every image of the data set in order, with its map, decoded by all cores, or why it cannot be."""
@@ -325,4 +329,6 @@ class _Squares:
 
 def _ids(values: np.ndarray, notes: Notes) -> np.ndarray:
     """Return labels as ids; depth, which has no labels, as it is."""
-    return values if notes.num_labels is None else to_ids(values, notes.num_labels)
+    if notes.num_labels is None:
+        return values
+    return to_ids(binary_labels(values) if notes.is_binary else values, notes.num_labels)

@@ -10,9 +10,12 @@ The library is imported where it is used: it takes 1.7 s, and folders, zips and 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
+import os
+import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,25 +24,34 @@ import numpy as np
 
 from gtool.data.dataset import EncodedFiles, ImageDataset, Maps
 from gtool.data.label_maps import read_label_names
-from gtool.data.layout import choose_columns, choose_split
+from gtool.data.layout import choose_split, sort_names
 from gtool.data.names import SCENES, SHORT_NAMES, Place
 from gtool.errors import DataError, NetworkError, did_you_mean
 from gtool.io import hub
 from gtool.io.files import cache_dir
 from gtool.io.image import VERSION, Encoded, UnreadableImage
-from gtool.io.image_files import visible_files
+from gtool.io.image_files import is_url, visible_files
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 Tables = Mapping[str, "Dataset"]  # split -> rows
 HUB_SECONDS = 3.0
+# Of each role the names of columns that are looked for first; labels that hold images are label maps.
+COLUMN_NAMES = {
+    "image": ("img", "image"),
+    "label": ("label", "labels", "fine_label"),
+    "segmentation": (
+        *("segmentation", "annotation", "mask", "label_map", "semantic_segmentation", "label", "labels"),
+    ),
+    "depth": ("depth", "depth_map"),
+}
 
 
 def open_table(place: Place, split: str, columns: Mapping[str, str | None]) -> ImageDataset:
     """Return the images of a table's split.
 
-    columns: those that the user named, by role, as of `gtool.data.layout.choose_columns`.
+    columns: those that the user named, by role, as of `choose_columns`.
 
     Raises:
         DataError: no such split or column, no column of images, no table that can be read.
@@ -50,30 +62,103 @@ def open_table(place: Place, split: str, columns: Mapping[str, str | None]) -> I
     chosen, split_note = choose_split(tables, split, name)
     table = tables[chosen]
     types = {column: _type_of(feature) for column, feature in table.features.items()}
-    column_of = choose_columns(types, columns, name)
+    column_of, missing = choose_columns(types, columns, name), dict[str, str]()
     image, label = column_of["image"], column_of["label"]
     assert image is not None
     labels, class_names = (None, None) if label is None else _labels(tables, chosen, label)
-    label_names = read_label_names(place.path) if place.path else None
+    if label is None and (
+        several := next((c for c in COLUMN_NAMES["label"] if types.get(c) in _SEVERAL), None)
+    ):
+        missing["class"] = f"column `{several}` gives several for each row, and one is needed"
+    names = read_label_names(place.path) if place.path else None
+    inside = _Inside(place)
+    maps = {kind: column for kind in ("segmentation", "depth") if (column := column_of[kind])}
     return ImageDataset(
         name=name,
         kind=place.kind,
         fingerprint=_fingerprint(place, table, chosen, image),
-        files=_encoded_rows(table, image),
+        files=_encoded_rows(table, image, inside),
         labels=labels,
         class_names=class_names,
         # Maps are as old as the table, so that their column is fingerprint enough.
         maps={
             kind: Maps(
                 column,
-                _encoded_rows(table, column, f", {column}"),
-                label_names if kind == "segmentation" else None,
+                _encoded_rows(table, column, inside, f", {column}"),
+                names if kind == "segmentation" else None,
             )
-            for kind in ("segmentation", "depth")
-            if (column := column_of[kind])
+            for kind, column in maps.items()
         },
-        note=split_note or note,
+        split=chosen,
+        other_splits=tuple(sorted(tables.keys() - {chosen})),
+        labels_from=f"column {label}",
+        notes=tuple(filter(None, (split_note, note))),
+        missing=missing,
     )
+
+
+_SEVERAL = ("List", "LargeList", "Sequence")
+
+
+def choose_columns(
+    types: Mapping[str, str], requested: Mapping[str, str | None], name: str
+) -> dict[str, str | None]:
+    """Return the column of each role of `COLUMN_NAMES`, None where a table has none; an image column it must have.
+
+    Args:
+        types: of the columns: `Image`, `encoded image` (a record with bytes), `ClassLabel`, or of plain values.
+        requested: the columns that the user named, by role; None where one is to be found.
+        name: of the set, for messages.
+
+    Raises:
+        DataError: no images, several columns of them that could be meant, or a column that was named and does not
+            exist or holds something else.
+    """
+    chosen: dict[str, str | None] = {}
+    listed = ", ".join(f"{column} ({type_})" for column, type_ in types.items())
+    for role, usual in COLUMN_NAMES.items():
+        holds = _holds_labels if role == "label" else _holds_images
+        key = f"data.{role}_column"
+        if column := requested.get(role):
+            what = {"image": "images", "label": "labels"}.get(role, f"{role} maps")
+            if column not in types:
+                raise DataError(f"{name}: no column `{column}`, which {key} names; columns: {listed}")
+            if not holds(types[column]):
+                raise DataError(
+                    f"{name}: column `{column}`, which {key} names, holds no {what}; columns: {listed}"
+                )
+            chosen[role] = column
+            continue
+        taken = chosen.get("image")
+        candidates = [c for c in usual if c in types and c != taken and holds(types[c])]
+        if not candidates and role in ("image", "label"):
+            first = "Image" if role == "image" else "ClassLabel"
+            candidates = [c for c, type_ in types.items() if type_ == first]
+        if not candidates and role == "image":
+            candidates = [c for c, type_ in types.items() if holds(type_)]
+        if role == "image" and len(candidates) > 1:  # a photo beside maps
+            candidates = [
+                c
+                for c in candidates
+                if not any(c in names for names in COLUMN_NAMES.values() if names != usual)
+            ]
+        if role == "image" and len(candidates) != 1 and not set(candidates) & set(usual):
+            why = (
+                f"several columns of images ({', '.join(candidates)})"
+                if candidates
+                else "no column of images"
+            )
+            raise DataError(f"{name}: {why}; name one with {key}; columns: {listed}")
+        chosen[role] = next(iter(candidates), None)
+    return chosen
+
+
+def _holds_images(type_: str) -> bool:
+    return type_ in ("Image", "encoded image", "binary", "large_binary")
+
+
+def _holds_labels(type_: str) -> bool:
+    return type_.startswith(("ClassLabel", "int", "uint", "bool", "string", "large_string"))
 
 
 def _type_of(feature: Any) -> str:
@@ -83,7 +168,33 @@ def _type_of(feature: Any) -> str:
     return str(feature.dtype) if type(feature).__name__ == "Value" else type(feature).__name__
 
 
-def _encoded_rows(table: Dataset, column: str, what: str = "") -> EncodedFiles:
+class _Inside:
+    """The folders that rows of a table may name files in: its own, or the caches of the hub's libraries."""
+
+    def __init__(self, place: Place) -> None:
+        self.roots = [_own_folder(place.path)] if place.path else _caches()
+
+    def find(self, path: str) -> Path | None:
+        """Return the file of a path that a row gives; None where it is a URL or leads out of the folders."""
+        for root in self.roots:
+            found = os.path.realpath(os.path.join(root, path))
+            if not is_url(path) and Path(found).is_relative_to(os.path.realpath(root)):
+                return Path(found)
+        return None
+
+
+def _own_folder(path: Path) -> Path:
+    return path if path.is_dir() else path.parent
+
+
+def _caches() -> list[Path]:
+    import datasets
+    from huggingface_hub import constants
+
+    return [Path(datasets.config.HF_DATASETS_CACHE), Path(constants.HF_HUB_CACHE)]
+
+
+def _encoded_rows(table: Dataset, column: str, inside: _Inside, what: str = "") -> EncodedFiles:
     """Return a column of encoded images: bytes, or records with `bytes` and `path`; what: of a row, in errors."""
     rows = table.select_columns([column]).with_format("arrow")  # values as they are stored
 
@@ -95,10 +206,17 @@ def _encoded_rows(table: Dataset, column: str, what: str = "") -> EncodedFiles:
             return value  # type: ignore[no-any-return]
         if value.get("bytes") is not None:
             return value["bytes"]  # type: ignore[no-any-return]
-        path = value.get("path")
-        if not path or Path(path).is_file():
-            return Path(path) if path else None
-        return UnreadableImage(name(index), f"no bytes, no file {path}")
+        if not (path := value.get("path")):
+            return None
+        found = inside.find(path)
+        if found is None:
+            why = (
+                "a URL, and nothing is downloaded"
+                if is_url(path)
+                else "which leads out of the data set's folder"
+            )
+            return UnreadableImage(name(index), f"no bytes, and its file is {path}, {why}")
+        return found if found.is_file() else UnreadableImage(name(index), f"no bytes, no file {path}")
 
     def load(indices: Sequence[int]) -> list[Encoded]:
         first, last = indices[0], indices[-1] + 1
@@ -122,7 +240,8 @@ def _labels(tables: Tables, split: str, column: str) -> tuple[np.ndarray, tuple[
     names = getattr(tables[split].features[column], "names", None)
     if any(isinstance(value, str) for value in values):
         tables_with = (table for table in tables.values() if column in table.features)
-        names = sorted({value for table in tables_with for value in values_of(table) if value is not None})
+        found = (value for table in tables_with for value in values_of(table) if value is not None)
+        names = sort_names(found)
         numbers = {name: number for number, name in enumerate(names)}
         values = [None if value is None else numbers[value] for value in values]
     return np.array([-1 if v is None else v for v in values], np.int64), tuple(names) if names else None
@@ -171,6 +290,10 @@ def _load_local(place: Place) -> Tables:
 
     path, name = place.path, str(place.path)
     assert path is not None
+    if path.is_dir():
+        if (path / ".huggingface.yaml").exists():
+            raise DataError(f"{name}: .huggingface.yaml is not read; describe the tables in README.md")
+        _require_own_files(_named_files(path), name)
     if place.kind == "arrow":
         return _read(name, lambda: datasets.load_from_disk(name))
     if path.is_dir() and _has_configurations(path):
@@ -181,13 +304,55 @@ def _load_local(place: Place) -> Tables:
         return _read(name, lambda: datasets.load_dataset(**source, cache_dir=str(cache_dir() / "tables")))
 
 
+def _card(folder: Path) -> Mapping[str, Any]:
+    """Return the header of a README in the hub's layout; empty without one."""
+    from huggingface_hub.repocard import metadata_load
+
+    try:
+        return metadata_load(folder / "README.md") or {}
+    except OSError:
+        return {}
+    # Texts from strangers: yaml raises errors of its own.
+    except Exception as bad:
+        raise DataError(f"{folder / 'README.md'}: its header cannot be read: {_reason(bad)}") from None
+
+
 def _has_configurations(folder: Path) -> bool:
     """Say whether a README in the hub's layout describes the tables beside it."""
-    readme = folder / "README.md"
-    if not readme.is_file():
-        return False
-    header = readme.read_text(encoding="utf-8", errors="replace")[:65536].split("---")
-    return len(header) > 2 and any(key in header[1] for key in ("configs:", "dataset_info:"))
+    return bool(_card(folder).keys() & {"configs", "dataset_info"})
+
+
+def _named_files(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield the files that a data set of a folder names, with the file that names them."""
+    for name in _strings([_card(folder).get("configs")]):
+        yield name, "README.md"
+    for state in sorted(
+        (*folder.glob("dataset_dict.json"), *folder.glob("state.json"), *folder.glob("*/state.json"))
+    ):
+        try:
+            values = json.loads(state.read_text(encoding="utf-8"))
+            named = values.get("splits", []) + [file["filename"] for file in values.get("_data_files", [])]
+        except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
+            continue
+        yield from ((name, state.relative_to(folder).as_posix()) for name in _strings(named))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Yield all texts in nested lists and objects."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _strings(part)
+
+
+def _require_own_files(named: Iterable[tuple[str, str]], where: str) -> None:
+    """Raise DataError for a file that lies outside of the data set that names it."""
+    for name, by in named:
+        parts = name.replace("\\", "/").split("/")
+        if is_url(name) or name.startswith(("/", "~")) or ".." in parts or re.match("[A-Za-z]:", name):
+            what = "a URL" if is_url(name) else "outside of its folder"
+            raise DataError(f"{where}: {by} names {name}, {what}, which is not read")
 
 
 def _require_repository(repository: str) -> None:
@@ -201,7 +366,7 @@ def _require_repository(repository: str) -> None:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
-        HfApi(endpoint=hub.endpoint()).dataset_info(repository, timeout=HUB_SECONDS)
+        card = HfApi(endpoint=hub.endpoint()).dataset_info(repository, timeout=HUB_SECONDS).card_data
     except GatedRepoError:
         raise DataError(
             f"{repository}: its owner grants access on the hub; ask for it there, then run `hf auth login`"
@@ -216,6 +381,8 @@ def _require_repository(repository: str) -> None:
     # Whatever else the client raises in this one call, with its HTTP library of the day: no connection.
     except Exception as bad:
         raise NetworkError(f"{repository}: {hub.endpoint()} does not answer: {_reason(bad)}") from None
+    configs = card.get("configs") if card else None
+    _require_own_files(((name, "README.md") for name in _strings(configs)), repository)
 
 
 def _read(name: str, load: Callable[[], Any], missing: str = "") -> Tables:

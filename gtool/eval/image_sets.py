@@ -134,7 +134,7 @@ class ImageSpec:
     """Which images, and how they are read; `resolution` None keeps the images' own size.
 
     crop: `center` or `fit`; of images that keep their size, whether those that are not square are accepted.
-    columns: of a table, by role, as `open_dataset` takes them.
+    columns, layout: what a recipe says of a table or of folders, as `open_dataset` takes them.
     sized: the resolution was asked for, and is not that of a model; then it is part of the name.
     skip_bad: how many images may be unreadable; None is any number, as in training.
     strict: refuse a folder with files that are no images.
@@ -145,6 +145,7 @@ class ImageSpec:
     resolution: int | None = None
     crop: str = "center"
     columns: Mapping[str, Any] = field(default_factory=dict)
+    layout: Mapping[str, Any] = field(default_factory=dict)
     num_images: int | None = None
     cache_gb: float = 4.0
     skip_bad: int | None = 0
@@ -255,9 +256,10 @@ def open_stored(spec: ImageSpec, num: int | None, seed: int) -> StoredImages:
         resolution=spec.resolution,
         arrays=True,
         columns=spec.columns,
+        layout=spec.layout,
     )
-    if dataset.note:
-        console.notice(dataset.note)
+    for note in dataset.notes:
+        console.notice(f"{dataset.name}: {note}")
     summary = check_files(dataset, spec.dataset, strict=spec.strict)
     places = np.arange(len(dataset))
     images: Any = None
@@ -304,6 +306,7 @@ def spec_of_training(meta: dict[str, Any], path: Path, split: str | None = None)
         meta["config"]["resolution"],
         data["crop"],
         {role: data.get(f"{role}_column") for role in ("image", "label", "segmentation")},
+        {key: data[key] for key in ("folders", "segmentation_folder") if data.get(key) is not None},
         data.get("num_images") if split in (None, data["split"]) else None,
         data["cache_gb"],
         skip_bad=None,  # what training could not read is left out here too

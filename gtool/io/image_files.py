@@ -14,7 +14,7 @@ from pathlib import Path
 from gtool.errors import DataError, did_you_mean
 
 IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif")
+    (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
 )
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}  # that are written
 MAX_SIDE = {"JPEG": 65_500, "WEBP": 16_383}  # pixels a side that a format can hold
@@ -22,11 +22,11 @@ MAX_SIDE = {"JPEG": 65_500, "WEBP": 16_383}  # pixels a side that a format can h
 
 def is_visible(name: str) -> bool:
     """Say whether a file or folder name is not hidden."""
-    return not name.startswith(".") and name != "__MACOSX"
+    return not name.startswith(".") and name not in ("__MACOSX", "@eaDir", "$RECYCLE.BIN")
 
 
-def visible_files(root: Path, suffixes: frozenset[str] | tuple[str, ...] | None) -> Iterator[Path]:
-    """Yield the files below a folder with one of these suffixes (lower case), or all, that are not hidden.
+def visible_names(root: Path) -> Iterator[str]:
+    """Yield the files below a folder that are not hidden, by their names relative to it, with slashes.
 
     Links are followed, each folder once. A link that leads nowhere is yielded: its reader reports it.
 
@@ -45,11 +45,22 @@ def visible_files(root: Path, suffixes: frozenset[str] | tuple[str, ...] | None)
             continue
         visited.add(real)
         below[:] = [name for name in below if is_visible(name)]
+        relative = os.path.relpath(folder, root).replace(os.sep, "/")
+        prefix = "" if relative == "." else f"{relative}/"
         for name in names:
-            if is_visible(name) and (suffixes is None or os.path.splitext(name)[1].lower() in suffixes):
-                path = Path(folder, name)
-                if path.is_file() or path.is_symlink():
-                    yield path
+            path = f"{folder}/{name}"
+            if is_visible(name) and (os.path.isfile(path) or os.path.islink(path)):
+                yield prefix + name
+
+
+def visible_files(root: Path, suffixes: frozenset[str] | tuple[str, ...]) -> Iterator[Path]:
+    """Yield the files of `visible_names` that have one of these suffixes (lower case)."""
+    return (root / name for name in visible_names(root) if os.path.splitext(name)[1].lower() in suffixes)
+
+
+def is_url(text: str) -> bool:
+    """Say whether a text is an address (`https://...`) rather than a path."""
+    return "://" in text and text.partition("://")[0].isalnum()
 
 
 def check_size(path: Path, width: int, height: int) -> None:
@@ -67,6 +78,7 @@ class Found:
     below: Path = Path()  # folders between the argument and the file
     searched: bool = False  # found in a folder or by a pattern, not named
     problem: str = ""
+    written: str = ""  # a URL, of which a path loses a slash
 
 
 def find_photos(arguments: Sequence[str]) -> list[Found]:
@@ -85,6 +97,10 @@ def find_photos(arguments: Sequence[str]) -> list[Found]:
 def _find(argument: str) -> list[Found]:
     if not argument:
         return [Found(Path(), problem="a photo without a name")]
+    if is_url(argument):
+        return [
+            Found(Path(argument), problem="a URL, and files are wanted: download it first", written=argument)
+        ]
     path = Path(argument if os.path.lexists(argument) else os.path.expanduser(argument))
     if os.path.isdir(path):
         return _find_in_folder(path)

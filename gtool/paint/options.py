@@ -319,7 +319,11 @@ def _files_of(item: Found, stem: str, options: PaintOptions, sources: set[str]) 
         raise RecipeError(f"-o {files.picture}: a video is made of a video")
     if not item.problem and is_photo and (files.is_video or is_video(source)):
         _check_video(source, outputs)
-    problem = f"{source}: {item.problem}" if item.problem else _problem(files, options.force, sources)
+    problem = (
+        f"{item.written or source}: {item.problem}"
+        if item.problem
+        else _problem(files, options.force, sources)
+    )
     if (
         not is_photo and options.from_strokes is None
     ):  # the scene is written beside its painting, to be compared

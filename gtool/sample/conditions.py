@@ -169,7 +169,7 @@ def num_labels(config: PriorPipelineConfig) -> int:
 
 
 def class_of(text: str, count: int, recipe: Recipe | None) -> tuple[int, str]:
-    """Return the number and the name of a class that is written as a number or by its name.
+    """Return the number and the name of a class that is written by its name or as a number; names go first.
 
     recipe: of the training, whose data set knows the names where it is here.
     """
@@ -177,14 +177,17 @@ def class_of(text: str, count: int, recipe: Recipe | None) -> tuple[int, str]:
         names = open_images(recipe).class_names if recipe else None
     except GToolError:  # not here
         names = None
-    if text.strip().isdecimal():  # not ², which is a digit and no number
+    if names and text in names:
+        number = names.index(text)
+    elif names and all(name.isdecimal() for name in names) and text.strip().isdecimal():
+        shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+        raise RecipeError(f"--class {text}: no such class; the classes are called {shown}")
+    elif text.strip().isdecimal():  # not ², which is a digit and no number
         number = int(text)
     elif names is None:
         raise RecipeError(f"--class {text}: this set names no classes; give a number from 0 to {count - 1}")
-    elif text not in names:
-        raise RecipeError(f"--class {text}: no such class{did_you_mean(text, names)}")
     else:
-        number = names.index(text)
+        raise RecipeError(f"--class {text}: no such class{did_you_mean(text, names)}")
     if number >= count:
         raise RecipeError(f"--class {text}: no such class; there are 0 to {count - 1}")
     return number, _class_name(number, names)

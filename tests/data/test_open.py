@@ -162,7 +162,7 @@ def test_empty_folder_says_what_was_looked_for(tmp_path):
 
 def test_single_image_is_not_enough(tmp_path):
     odd.folder(tmp_path / "set", 1)
-    with pytest.raises(DataError, match="1 images found; at least 2 are needed"):
+    with pytest.raises(DataError, match="1 image found; at least 2 are needed"):
         open_dataset("./set")
 
 
@@ -184,7 +184,7 @@ def test_num_images_is_a_seeded_choice(tmp_path):
     assert greys(first) == greys(again) == sorted(greys(first))
     assert greys(first) != greys(other)
     assert first.fingerprint == again.fingerprint != other.fingerprint
-    assert "9 images, not 20" in open_dataset("./set", num_images=20).note
+    assert "9 images, not 20; all are used" in open_dataset("./set", num_images=20).describe()
 
 
 # Zips

@@ -97,7 +97,7 @@ def test_pictures_beside_the_pairs_are_left_out_with_a_note(tmp_path):
     odd.plain(root / "colours" / "00.png")
     source = open_dataset("./set")
     assert len(source) == 5
-    assert "2 images that are not in its folders of images and maps are left out" in source.note
+    assert "2 images (00.png, preview.png) left out" in source.describe()
     assert agree(load("./set").images, load("./set").segmentations)
 
 

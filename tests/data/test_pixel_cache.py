@@ -175,7 +175,7 @@ def test_failed_write_is_one_line_and_leaves_nothing(pictures, monkeypatch):
 def test_too_small_a_disk_is_said_before_anything_is_decoded(pictures, monkeypatch):
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100}))
     monkeypatch.setattr(ImageDataset, "read_squares", None)
-    with pytest.raises(DataError, match=r"need 0\.0 GB and 0\.0 GB are free.*GTOOL_CACHE"):
+    with pytest.raises(DataError, match=r"need 960 bytes and 100 bytes are free.*GTOOL_CACHE"):
         load(pictures)
 
 

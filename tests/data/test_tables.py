@@ -77,7 +77,10 @@ def test_encoded_bytes_without_image_type_are_found(kind, tmp_path):
 
 def test_table_without_images_lists_its_columns(tmp_path):
     path = write(tmp_path / "x.parquet", {"text": ["a", "b"], "n": [1, 2]})
-    with pytest.raises(DataError, match=r"no column of images; columns: text \(string\), n \(int64\)"):
+    with pytest.raises(
+        DataError,
+        match=r"no column of images; name one with data\.image_column; columns: text \(string\), n \(int64\)",
+    ):
         open_dataset(path)
 
 
@@ -85,11 +88,11 @@ def test_named_columns_are_used_or_refused(tmp_path):
     path = typed(tmp_path / "x.parquet", other=records((7, 8, 9, 10)))
     assert greys(open_dataset(path)) == [0, 1, 2, 3]
     assert greys(open_dataset(path, columns={"image": "other"})) == [7, 8, 9, 10]
-    with pytest.raises(DataError, match="no column `picture`; columns: id"):
+    with pytest.raises(DataError, match="no column `picture`, which data.image_column names; columns: id"):
         open_dataset(path, columns={"image": "picture"})
-    with pytest.raises(DataError, match="column `id` holds no images"):
+    with pytest.raises(DataError, match="column `id`, which data.image_column names, holds no images"):
         open_dataset(path, columns={"image": "id"})
-    with pytest.raises(DataError, match="column `img` holds no labels"):
+    with pytest.raises(DataError, match="column `img`, which data.label_column names, holds no labels"):
         open_dataset(path, columns={"label": "img"})
 
 
@@ -126,7 +129,10 @@ def test_bad_rows_are_named_and_left_out(tmp_path):
         source.read(2)
     loaded = load_images(source, 4)
     assert len(loaded) == 2
-    assert loaded.skipped[1:] == [("row 3", "empty"), ("row 4", "no bytes, no file /gone.png")]
+    assert loaded.skipped[1:] == [
+        ("row 3", "empty"),
+        ("row 4", "no bytes, and its file is /gone.png, which leads out of the data set's folder"),
+    ]
 
 
 README = """---
@@ -178,7 +184,7 @@ def test_folder_of_parquet_files_without_readme(hub_folder):
 
 def test_only_split_of_a_table_is_used_with_a_note(tmp_path):
     source = open_dataset(typed(tmp_path / "x.parquet"), split="test")
-    assert "no split `test`; its only one, `train`, is used" in source.note
+    assert "no split `test`; its only one, `train`, is used" in source.describe()
 
 
 def test_saved_set_is_read(tmp_path):
@@ -215,7 +221,7 @@ def test_cached_hub_set_is_used_offline(tmp_path, monkeypatch):
     assert greys(open_dataset("owner/name")) == [0, 1, 2, 3]
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setattr(hub, "is_reachable", lambda: False)
-    assert "its copy in the local cache is used" in open_dataset("owner/name").note
+    assert "its copy in the local cache is used" in open_dataset("owner/name").describe()
 
 
 def test_library_stays_quiet_and_as_it_was(tmp_path, capfd):

@@ -107,7 +107,7 @@ def test_interrupted_encoding_leaves_nothing():
 
 def test_too_small_a_disk_is_one_line(monkeypatch):
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
-    with pytest.raises(DataError, match=r"the codes need 0\.0 GB.*GTOOL_CACHE"):
+    with pytest.raises(DataError, match=r"the codes need 60 bytes and 10 bytes.*GTOOL_CACHE"):
         load(Encoder())
 
 

@@ -85,7 +85,7 @@ def test_a_distance_rounded_up_to_zero_says_so(real, answer, weights, monkeypatc
 @pytest.mark.parametrize("metric", ["--fid", "--kid", "--rfd", "--swd"])
 def test_one_image_is_refused_before_any_weights_are_looked_for(metric, real, tmp_path, refusal):
     one = save(tmp_path / "one", pictures.draw(1, seed=1))
-    assert "1 images found; at least 2" in refusal(one, real, metric=metric)
+    assert "1 image found; at least 2" in refusal(one, real, metric=metric)
 
 
 def test_a_generator_that_makes_nan_is_found_out_before_any_distance(tiny_run, refusal, monkeypatch):

@@ -137,7 +137,7 @@ def test_pictures_of_every_kind_are_learned_from(start, capsys):
     Path("mixed/text.png").write_text("no image")
     assert finetune("mixed", "--weights", start, "--out", "out") == 0
     said = capsys.readouterr().err
-    assert "2 of the files cannot be read and are left out" in said
+    assert "2 files cannot be read and are left out" in said
     assert "broken.jpg: " in said
     assert "text.png: " in said
     assert "5 images" in said
