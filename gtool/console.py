@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -60,8 +61,9 @@ def result(text: str) -> None:
 
 
 def result_json(record: Mapping[str, Any]) -> None:
-    """Print one object as JSON on stdout."""
-    print(json.dumps(record, indent=2, allow_nan=False), flush=True)  # noqa: T201 - as it is, without rich
+    """Print one object as JSON on stdout; names in it are whole, but begin no command of a pipeline (`##[error]`)."""
+    text = re.sub(r"##(?=\w*\[)", r"\\u0023#", json.dumps(record, indent=2, allow_nan=False))
+    print(text, flush=True)  # noqa: T201 - as it is, without rich
 
 
 def table(

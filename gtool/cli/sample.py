@@ -50,8 +50,8 @@ ANIMATE = "Also write the interpolation, or codes as they are sampled: .webp .gi
 SCALE = "Enlarge by this factor. Default: small images in grids are enlarged, files are not."
 OVERWRITE = "Replace the numbered files of a folder that is not empty."
 BATCH_SIZE = (
-    "Images per forward pass. Another number rounds otherwise: pixels may change by 1 or 2 of 255, and a prior may "
-    "choose another code now and then."
+    "Images per forward pass. Another number rounds otherwise: pixels may change a little, and a prior may choose "
+    "another code now and then."
 )
 
 Text = str | None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -338,15 +338,17 @@ def write_video(
         raise CheckpointError(f"{path}: cannot be written: {bad.strerror}") from None
 
 
-def save_animation(path: Path, frames: Iterable[Pixels], fps: float) -> None:
+def save_animation(path: Path, frames: Iterable[Pixels], fps: float, hold: float = 0.0) -> None:
     """Write pictures uint8 (H, W, 3) of one size as an endless loop (.gif, .webp) or a video (.mp4).
+
+    hold: seconds that the last picture stays beyond its time, since loops begin again at once.
 
     Raises:
         GToolError: an unknown suffix, no frames, or .mp4 without PyAV.
         CheckpointError: the file cannot be written.
     """
     check_animation(path)
-    remaining = iter(frames)
+    remaining = _held(frames, round(hold * fps))
     first = next(remaining, None)
     if first is None:
         raise GToolError(f"{path}: no frames to write")
@@ -362,3 +364,11 @@ def save_animation(path: Path, frames: Iterable[Pixels], fps: float) -> None:
         pictures = (Image.fromarray(np.ascontiguousarray(frame)) for frame in remaining)
         with atomic_write(path) as temporary:
             Image.fromarray(np.ascontiguousarray(first)).save(temporary, append_images=pictures, **options)
+
+
+def _held(frames: Iterable[Pixels], times: int) -> Iterator[Pixels]:
+    frame = None
+    for frame in frames:
+        yield frame
+    if frame is not None:
+        yield from repeat(frame, times)

@@ -177,7 +177,7 @@ def _check_combinations(options: PaintOptions) -> None:
     if options.photos:
         raise RecipeError("--from-strokes renders a stroke file and takes no photo")
     for name in _OF_PAINTING:
-        if getattr(options, name) not in (None, False):
+        if getattr(options, name) is not None and getattr(options, name) is not False:  # 0 is given
             flag = f"--{name.replace('_', '-')}"
             raise RecipeError(f"{flag} is for painting a photo; --from-strokes renders strokes as they are")
     if options.canvas_color == "auto":

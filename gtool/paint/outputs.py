@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import pairwise, repeat
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -65,10 +65,8 @@ def _save_timelapse(path: Path, painting: Painting, longer: int, frames: int, fp
                 update(number, frames, str(path))
                 picture: Pixels = frame.cpu().numpy()
                 yield picture
-            # Loops begin again at once: the finished painting is held for a while.
-            yield from repeat(picture, round(HOLD_SECONDS * fps))
 
-        save_animation(path, pictures(), fps)
+        save_animation(path, pictures(), fps, HOLD_SECONDS)
 
 
 def timelapse(painting: Painting, height: int, width: int, frames: int) -> Iterator[Tensor]:

@@ -132,13 +132,11 @@ def _read(files: PaintingFiles, options: PaintOptions) -> Photo:
 
 
 def _tell_size(source: Path, full: tuple[int, int], size: tuple[int, int], asked: int | None) -> None:
-    """Say where a photo or video is painted smaller than it is, or not as large as --max-side says."""
+    """Say where a photo or video is smaller than --max-side, or is painted smaller without it."""
     if asked is not None and max(full) < asked:
         console.notice(f"{source}: {full[1]}x{full[0]} is not enlarged; --max-side is a maximum")
-    elif full != size:
-        more = f"--max-side {min(max(full), LARGEST_PHOTO)} " + (
-            "keeps it" if max(full) <= LARGEST_PHOTO else "is most"
-        )
+    elif asked is None and full != size:
+        more = f"--max-side {min(max(full), LARGEST_PHOTO)} paints it larger"
         console.notice(f"{source}: {full[1]}x{full[0]} is painted at {size[1]}x{size[0]}; {more}")
 
 

@@ -28,8 +28,7 @@ from gtool.io.photo import Pixels, fitting
 from gtool.io.video import Frame, VideoInfo, open_video, write_video
 from gtool.paint.painter import Painter
 from gtool.strokes.brush import Brush
-from gtool.strokes.canvas import Painting, to_pixels
-from gtool.strokes.coverage import cells_of, overlaps, sample_under, visible_ink
+from gtool.strokes.canvas import Painting, cells_of, overlaps, sample_under, to_pixels, visible_ink
 from gtool.strokes.painting import Kept, paint, underpainting_cells
 from gtool.strokes.proposals import SELECTION_SIZE, Predictor
 from gtool.strokes.settings import PaintSettings

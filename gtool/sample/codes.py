@@ -6,8 +6,6 @@ Images are uint8 (3, P, Q), pictures uint8 (H, W, 3); codes are int64 (N, h, w).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import repeat
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,7 +25,6 @@ from gtool.io.pictures import (
     image_cell,
     sheet,
 )
-from gtool.io.video import save_animation
 from gtool.models.generate import TrainedModel
 from gtool.models.prior.config import SamplingParams
 from gtool.models.prior.pipeline import decode, encode_images
@@ -155,14 +152,3 @@ def frames(
             width = min(across, len(tiles)) * images.shape[-1]
             update(done, len(chosen), f"{done} of {len(chosen)} frames")
             yield grid(tiles, columns=across, scale=scale or comfortable_scale(width, FRAME_WIDTH))
-
-
-def animate(path: Path, pictures: Iterator[Pixels], fps: float) -> None:
-    """Write pictures as an animation whose last one stays for a while."""
-
-    def held() -> Iterator[Pixels]:
-        for picture in pictures:
-            yield picture
-        yield from repeat(picture, round(HOLD_SECONDS * fps))
-
-    save_animation(path, held(), fps)

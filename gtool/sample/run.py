@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from gtool.data.label_colours import colours_of
 from gtool.errors import GToolError, RecipeError
 from gtool.io.photo import read_cropped
 from gtool.io.pictures import Pixels, grid, open_folder, save_png
+from gtool.io.video import save_animation
 from gtool.models.generate import TrainedModel, latents, load_model
 from gtool.models.prior.pipeline import decode
 from gtool.runtime.device import make_compute
@@ -35,6 +36,7 @@ from gtool.sample.options import (
 
 INTERPOLATION_STEPS = 16
 FOLDER_BLOCK = 256  # images whose conditions are held at a time
+Drawn = tuple[Sequence[int], Pixels, Sequence[dict[str, str]]]  # numbers, images (n, 3, H, W), what each says
 
 
 def run(options: SampleOptions) -> None:
@@ -94,7 +96,7 @@ def _from_latents(options: SampleOptions) -> dict[str, Path]:
     _introduce(model)
     text = {"psi": f"{o.psi:g}"} if hasattr(network, "mapping") else {}
     if o.folder is not None:
-        return _write_folder(o, model, o.folder, text)
+        return _write_folder(o, o.folder, _draw_latents(o, model, text))
     written = {o.kind if o.kind in ("mix", "attention") else "grid": o.picture}
     if o.kind == "interpolation":
         picture = _interpolate(o, model, text)
@@ -132,23 +134,24 @@ def _check_network(options: SampleOptions, network: Any) -> None:
         raise RecipeError(f"--noise-variation: {path}: this model has no noise inputs")
 
 
-def _write_folder(
-    options: SampleOptions, model: TrainedModel, folder: Path, text: dict[str, str]
-) -> dict[str, Path]:
-    """Write a file for each image, or for the attention of each."""
-    numbers = sorted(set(options.numbers))
-    if options.kind == "attention":
-        sheets = pictures.attention_sheets(model, numbers, options.seed, options.psi)
-        images = (sheet.transpose(2, 0, 1)[None] for sheet in sheets)
-    else:
-        images = pictures.draw(model, numbers, options.seed, psi=options.psi)
-    done = 0
+def _write_folder(options: SampleOptions, folder: Path, made: Iterator[Drawn]) -> dict[str, Path]:
+    """Write a file for each image."""
     with open_folder(folder, overwrite=options.overwrite, scale=options.scale or 1) as add:
-        for batch in images:
-            part = numbers[done : done + len(batch)]
-            add(part, batch, [_png_text(options, number, text) for number in part])
-            done += len(batch)
+        for numbers, images, texts in made:
+            add(numbers, images, [_png_text(options, *one) for one in zip(numbers, texts, strict=True)])
     return {"folder": folder}
+
+
+def _draw_latents(options: SampleOptions, model: TrainedModel, text: dict[str, str]) -> Iterator[Drawn]:
+    """Draw each image, or the attention of each."""
+    o, numbers, done = options, sorted(set(options.numbers)), 0
+    images: Iterator[Pixels] = pictures.draw(model, numbers, o.seed, psi=o.psi)
+    if o.kind == "attention":
+        sheets = pictures.attention_sheets(model, numbers, o.seed, o.psi)
+        images = (sheet.transpose(2, 0, 1)[None] for sheet in sheets)
+    for batch in images:
+        yield numbers[done : done + len(batch)], batch, [text] * len(batch)
+        done += len(batch)
 
 
 def _interpolate(options: SampleOptions, model: TrainedModel, text: dict[str, str]) -> Pixels:
@@ -208,7 +211,7 @@ def _from_codes(options: SampleOptions) -> dict[str, Path]:
         photo[:, rows * model.network.tokenizer.down :] = codes.GREY
         shared.append(photo)
     if o.folder is not None:
-        return _write_code_folder(o, model, conditions, start, o.folder)
+        return _write_folder(o, o.folder, _draw_codes(o, model, conditions, start))
     given = conditions.of(o.numbers, model)
     sampled, steps = codes.sample_numbers(model, o.numbers, given.ids, start, o.seed, o.params)
     look = {"columns": o.columns, "scale": o.scale}
@@ -216,7 +219,7 @@ def _from_codes(options: SampleOptions) -> dict[str, Path]:
     if o.animate is not None:
         written["animation"] = o.animate.expanduser()
         frames = codes.frames(model, sampled, steps, shared=shared, maps=given.maps, **look)
-        codes.animate(written["animation"], frames, o.fps or DEFAULT_FPS)
+        save_animation(written["animation"], frames, o.fps or DEFAULT_FPS, codes.HOLD_SECONDS)
     images = decode(model.network, sampled, compute).numpy()
     picture = codes.lay_out(images, o.numbers, given, shared, conditions.text, **look)
     labels = conditions.labels if given.photos is None else given.labels
@@ -227,19 +230,16 @@ def _from_codes(options: SampleOptions) -> dict[str, Path]:
     return written
 
 
-def _write_code_folder(
-    options: SampleOptions, model: TrainedModel, conditions: Conditions, start: Tensor, folder: Path
-) -> dict[str, Path]:
+def _draw_codes(
+    options: SampleOptions, model: TrainedModel, conditions: Conditions, start: Tensor
+) -> Iterator[Drawn]:
     o, numbers = options, sorted(set(options.numbers))
-    with open_folder(folder, overwrite=o.overwrite, scale=o.scale or 1) as add:
-        for first in range(0, len(numbers), FOLDER_BLOCK):
-            block = numbers[first : first + FOLDER_BLOCK]
-            given = conditions.of(block, model)
-            sampled, _ = codes.sample_numbers(model, block, given.ids, start, o.seed, o.params)
-            texts = [_code_text(o, conditions, text) for text in given.texts]
-            said = [_png_text(o, number, text) for number, text in zip(block, texts, strict=True)]
-            add(block, decode(model.network, sampled, model.compute).numpy(), said)
-    return {"folder": folder}
+    for first in range(0, len(numbers), FOLDER_BLOCK):
+        block = numbers[first : first + FOLDER_BLOCK]
+        given = conditions.of(block, model)
+        sampled, _ = codes.sample_numbers(model, block, given.ids, start, o.seed, o.params)
+        texts = [_code_text(o, conditions, text) for text in given.texts]
+        yield block, decode(model.network, sampled, model.compute).numpy(), texts
 
 
 def _code_text(options: SampleOptions, conditions: Conditions, condition: str) -> dict[str, str]:

@@ -24,8 +24,7 @@ from torch import Tensor
 
 from gtool.runtime.torch_random import make_generator
 from gtool.strokes.brush import Brush
-from gtool.strokes.canvas import Painting, draw_on, to_pixels
-from gtool.strokes.coverage import overlaps, sample_under
+from gtool.strokes.canvas import Painting, draw_on, overlaps, sample_under, to_pixels
 from gtool.strokes.proposals import Predictor, propose
 from gtool.strokes.renderer import Touched, composite, layers, touch
 from gtool.strokes.settings import PATCH_SIZE, PaintSettings

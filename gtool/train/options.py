@@ -61,6 +61,8 @@ def resolve(options: TrainOptions) -> tuple[Recipe, Any, str, RunFolder | None]:
         CheckpointError: the run to resume, or weights that are needed, are not there.
     """
     row, flags = registry.find_model(options.model), dict(options.flags)
+    if row.learns_from is None and "prior.tokenizer" in flags:
+        raise RecipeError(f"--tokenizer is for a prior; {options.model} has none")
     _check_tracker(options.tracker)
     if options.finetune is not None:
         _check_finetune(options)

@@ -201,6 +201,16 @@ def test_the_making_ends_with_the_painting(name):
     assert errors[0] > errors[-1]
 
 
+def test_what_is_painted_smaller_than_it_is_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(painting_run, "DEFAULT_SIDE", 24)
+    draw_photo("photo.png", size=(48, 36))
+    assert paint("photo.png") == 0
+    assert "photo.png: 48x36 is painted at 24x18; --max-side 48 paints it larger" in capsys.readouterr().err
+    assert pixels("photo-painted.png").shape == (18, 24, 3)
+    assert paint("photo.png", "--max-side", 24, "--force") == 0
+    assert "--max-side" not in capsys.readouterr().err
+
+
 def test_vectors_are_written():
     draw_photo("photo.png")
     assert paint("photo.png", "--svg", "photo.svg") == 0

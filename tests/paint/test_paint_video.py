@@ -18,7 +18,7 @@ from gtool.io import outputs as video_formats
 from gtool.models.paint_transformer.network import Proposals
 from gtool.paint.video import FramePainter
 from gtool.strokes.brush import load_brush
-from gtool.strokes.coverage import cells_of, overlaps, sample_under, visible_ink
+from gtool.strokes.canvas import cells_of, overlaps, sample_under, visible_ink
 from gtool.strokes.painting import paint as paint_photo
 from gtool.strokes.settings import PaintSettings
 from tests.helpers import odd_images as odd

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from PIL import Image
 
+from gtool.errors import printable
 from gtool.eval.report import table as tables
 from gtool.eval.report.charts import cloud, line_chart
 from gtool.eval.report.preview import Preview
@@ -37,7 +38,11 @@ def page(record: Record, preview: Preview | None, before: Sequence[Record]) -> s
     before: earlier records of the same run, oldest first, with those of their metrics that can be compared with it.
     """
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda x: printable(x) if type(x) is str else x,  # names of folders; Markup stays
     )
     environment.globals |= {name: getattr(tables, name) for name in FUNCTIONS}
     environment.filters |= {"picture": _picture, "sheet": _sheet}
