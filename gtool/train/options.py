@@ -61,9 +61,7 @@ def resolve(options: TrainOptions) -> tuple[Recipe, Any, str, RunFolder | None]:
         CheckpointError: the run to resume, or weights that are needed, are not there.
     """
     row, flags = registry.find_model(options.model), dict(options.flags)
-    if row.learns_from is None and "prior.tokenizer" in flags:
-        raise RecipeError(f"--tokenizer is for a prior; {options.model} has none")
-    _check_tracker(options.tracker)
+    _check_flags(options)
     if options.finetune is not None:
         _check_finetune(options)
         flags["data.dataset"] = options.finetune
@@ -121,10 +119,12 @@ def _read_recipe(path: Path, model: str) -> dict[str, Any]:
     return table
 
 
-def _check_tracker(tracker: str | None) -> None:
-    if tracker not in (None, "tensorboard"):
-        raise RecipeError(f"--tracker {tracker}: only tensorboard is known")
-    if tracker and find_spec("tensorboard") is None:
+def _check_flags(options: TrainOptions) -> None:
+    if registry.find_model(options.model).learns_from is None and "prior.tokenizer" in options.flags:
+        raise RecipeError(f"--tokenizer is for a prior; {options.model} has none")
+    if options.tracker not in (None, "tensorboard"):
+        raise RecipeError(f"--tracker {options.tracker}: only tensorboard is known")
+    if options.tracker and find_spec("tensorboard") is None:
         raise GToolError("--tracker tensorboard: not installed; run `pip install 'gtool[tensorboard]'`")
 
 
