@@ -21,7 +21,8 @@ from gtool.errors import CheckpointError, DataError, GToolError
 from gtool.io.files import atomic_write
 from gtool.io.image import UnreadableImage, open_image, quiet_pillow
 from gtool.io.outputs import check_animation, is_video, require_av
-from gtool.io.photo import Photo, Pixels, fitting, photo_of
+from gtool.io.photo import Photo, fitting, photo_of
+from gtool.io.pictures import Pixels
 
 # Demuxers that open nothing but the file itself: playlists of any kind could name others.
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg"

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from gtool import __version__, console
-from gtool.io.photo import Photo, Pixels, save_photo
+from gtool.io.photo import Photo, save_photo
+from gtool.io.pictures import Pixels
 from gtool.io.video import save_animation
 from gtool.paint.svg import save_svg
 from gtool.strokes.canvas import Painting, draw_on, to_pixels, uncovered

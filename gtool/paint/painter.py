@@ -19,7 +19,8 @@ from PIL import Image
 from torch import Tensor
 
 from gtool.io.image import to_rgb_or_rgba, upright
-from gtool.io.photo import Photo, Pixels, photo_of, read_ink, read_photo, shrink
+from gtool.io.photo import Photo, photo_of, read_ink, read_photo, shrink
+from gtool.io.pictures import Pixels
 from gtool.models.paint_transformer.config import PATCH
 from gtool.models.paint_transformer.proposals import load_predictor
 from gtool.paint.options import DEFAULT_SIDE, find_brush_mark, parse_color

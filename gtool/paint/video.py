@@ -24,7 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gtool import console
-from gtool.io.photo import Pixels, fitting
+from gtool.io.photo import fitting
+from gtool.io.pictures import Pixels
 from gtool.io.video import Frame, VideoInfo, open_video, write_video
 from gtool.paint.painter import Painter
 from gtool.strokes.brush import Brush
