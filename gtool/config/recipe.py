@@ -7,9 +7,11 @@ Order of authority: model defaults < recipe file < `--set a.b=value` < dedicated
 from __future__ import annotations
 
 import copy
+import re
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import tomli_w
@@ -19,20 +21,32 @@ from gtool.config.schema import Recipe
 from gtool.errors import CheckpointError, RecipeError, did_you_mean
 
 SCHEMA = 1
+# Reading a file takes time that grows with the square of its size and of the depth of its keys.
+MOST_BYTES = 100_000
+MOST_TABLES = 16  # within each other
+_KEY = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
+_TOO_DEEP = re.compile(rf"(?<![\w-])(?:{_KEY}[ \t]*+\.[ \t]*+){{{MOST_TABLES}}}")
 
 SectionType = TypeVar("SectionType", bound=BaseModel)
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+Typed = Mapping[str, str]  # key -> how the user typed it, as `--kimg` or `--set train.kimg=2`
 
 
 def validate(
-    section: type[SectionType], values: Mapping[str, Any], where: str, prefix: str = ""
+    section: type[SectionType],
+    values: Mapping[str, Any],
+    where: str,
+    prefix: str = "",
+    typed: Typed = NOTHING,
 ) -> SectionType:
     """Build a section from plain values.
 
     Args:
         section: the pydantic class.
         values: what a recipe or a checkpoint says.
-        where: the file or flag to name in an error.
+        where: the file to name in an error.
         prefix: the table that the values came from, as in `model.`.
+        typed: what came from the command line, to be named in place of the file.
 
     Raises:
         RecipeError: one line naming the key, the value and what would be right.
@@ -40,7 +54,13 @@ def validate(
     try:
         return section(**values)
     except ValidationError as invalid:
-        raise RecipeError(f"{where}: {_explain(section, invalid, prefix)}") from None
+        key = prefix + ".".join(map(str, invalid.errors()[0]["loc"]))
+        # A key of its own, a table above it, or, where values do not fit together, one below it.
+        near = [
+            name for name in typed if f"{key}.".startswith(f"{name}.") or f"{name}.".startswith(f"{key}.")
+        ]
+        by = typed[near[-1]] if near else where
+        raise RecipeError(f"{by}: {_explain(section, invalid, prefix)}") from None
 
 
 def recipe_of_weights(meta: Mapping[str, Any], path: Path) -> Recipe | None:
@@ -130,14 +150,28 @@ def read_table(path: Path) -> dict[str, Any]:
         RecipeError: unreadable, not TOML, or of another schema version.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as bad:
-        raise RecipeError(f"recipe {path}: not valid TOML: {bad}") from None
+        with path.open("rb") as stream:
+            text = stream.read(MOST_BYTES + 1).decode()
+        if len(text) > MOST_BYTES:
+            raise RecipeError(f"recipe {path}: larger than {MOST_BYTES:,} bytes; no recipe is")
+        values = _parse(text)
     except (OSError, UnicodeDecodeError) as bad:
         raise RecipeError(f"recipe {path}: cannot be read: {bad}") from None
+    except ValueError as bad:
+        raise RecipeError(f"recipe {path}: not valid TOML: {bad}") from None
     if values.get("schema") != SCHEMA:
         raise RecipeError(f"recipe {path}: `schema = {SCHEMA}` expected, found {values.get('schema')!r}")
     return values
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """Read TOML; ValueError: it is none, or nested more deeply than any recipe."""
+    if _TOO_DEEP.search(text):
+        raise ValueError(f"a key of more than {MOST_TABLES} parts")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def parse_setting(text: str) -> tuple[list[str], Any]:
@@ -148,11 +182,11 @@ def parse_setting(text: str) -> tuple[list[str], Any]:
     """
     key, equals, raw = text.partition("=")
     path = key.strip().split(".")
-    if not equals or not all(path):
-        raise RecipeError(f"--set {text}: expected the form section.key=value")
+    if not equals or not all(path) or len(path) > MOST_TABLES:
+        raise RecipeError(f"--set {text[:200]}: expected the form section.key=value")
     try:
-        return path, tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+        return path, _parse(f"value = {raw}")["value"]
+    except ValueError:
         return path, raw.strip()
 
 
@@ -178,16 +212,33 @@ def overlay(values: dict[str, Any], path: list[str], value: Any) -> None:
             here = here[key] if isinstance(here, list) else here.setdefault(key, {})
 
 
-def make_recipe(values: Mapping[str, Any], settings: Iterable[str] = (), *, where: str) -> Recipe:
-    """Validate plain values with `--set` settings applied on top.
+def make_recipe(
+    values: Mapping[str, Any],
+    settings: Collection[str] = (),
+    *,
+    where: str,
+    flags: Mapping[str, Any] = NOTHING,
+) -> Recipe:
+    """Validate plain values with `--set` settings on top, and on top of those the dedicated flags, by their keys.
 
     Raises:
-        RecipeError: unknown key, wrong type, impossible combination.
+        RecipeError: unknown key, wrong type, impossible combination; names what was typed, or `where`.
     """
     merged = copy.deepcopy(dict(values))
     for setting in settings:
-        overlay(merged, *parse_setting(setting))
-    return validate(Recipe, merged, where)
+        try:
+            overlay(merged, *parse_setting(setting))
+        except RecipeError as bad:
+            raise RecipeError(f"--set {setting}: {bad}" if str(bad).startswith("`") else str(bad)) from None
+    for key, value in flags.items():
+        overlay(merged, key.split("."), value)
+    return validate(Recipe, merged, where, typed=as_typed(settings, flags))
+
+
+def as_typed(settings: Iterable[str], flags: Iterable[str]) -> dict[str, str]:
+    """Return the keys that come from the command line, with the words of it that errors name."""
+    typed = {".".join(parse_setting(setting)[0]): f"--set {setting}" for setting in settings}
+    return typed | {key: f"--{key.rpartition('.')[2].replace('_', '-')}" for key in flags}
 
 
 def to_toml(recipe: Recipe, comment: str = "", leave_out: Collection[str] = ()) -> str:

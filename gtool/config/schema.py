@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 Labels = Annotated[int, Field(ge=1, le=65534)]
 Schedule = Annotated[tuple[Annotated[tuple[float, int], Field(strict=False)], ...], Field(strict=False)]
 Metrics = Annotated[tuple[Literal["rfd", "swd"], ...], Field(strict=False)]
@@ -21,7 +22,7 @@ Metrics = Annotated[tuple[Literal["rfd", "swd"], ...], Field(strict=False)]
 class Section(BaseModel):
     """A table of a recipe; unknown keys and values of another type are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class DataRecipe(Section):
@@ -78,7 +79,7 @@ class OptimRecipe(Section):
     kind: Literal["adam", "adamw"] = "adam"
     learning_rate: Positive = 1e-4
     discriminator_learning_rate: Positive | None = None  # none: learning_rate
-    betas: Annotated[tuple[float, float], Field(strict=False)] = (0.0, 0.99)
+    betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.0, 0.99)
     eps: Positive = 1e-8
     weight_decay: NonNegative = 0.0
     # StyleGAN2's correction for lazy regularization: with a regularizer every i > 1 steps, the learning rate is

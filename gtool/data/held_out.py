@@ -14,6 +14,7 @@ from gtool.data.open import open_dataset
 from gtool.data.pixel_cache import ImageArrays
 from gtool.data.tables import COLUMN_NAMES
 from gtool.errors import DataError
+from gtool.io.image import UnreadableImage
 from gtool.runtime.device import Compute
 from gtool.runtime.random import derive_seed, permutation
 
@@ -21,9 +22,13 @@ MIN_TO_DIVIDE = 16  # images; fewer are not divided
 
 
 def open_images(recipe: Recipe) -> ImageDataset:
-    """Find the images of a recipe, as `open_dataset` does; nothing is decoded."""
+    """Find the images of a recipe, as `open_dataset` does; no more are decoded than show that it can be done.
+
+    Raises:
+        DataError: as `open_dataset`, or not even two can be read.
+    """
     data = recipe.data
-    return open_dataset(
+    dataset = open_dataset(
         data.dataset,
         split=data.split,
         columns={role: getattr(data, f"{role}_column") for role in COLUMN_NAMES},
@@ -31,6 +36,20 @@ def open_images(recipe: Recipe) -> ImageDataset:
         num_images=data.num_images,
         resolution=data.resolution,
     )
+    read, bad = 0, []
+    for place in range(0 if dataset.is_drawn else len(dataset)):
+        (image,) = dataset.read_squares([place], data.resolution, data.crop)
+        if isinstance(image, UnreadableImage):
+            bad.append(f"; {image.name}: {image.reason}")
+        else:
+            read += 1
+        if read == 2:
+            return dataset
+    if bad:
+        raise DataError(
+            f"{dataset.name}: {read} of {len(dataset)} images can be read, and 2 are needed{bad[0]}"
+        )
+    return dataset
 
 
 def check_images(recipe: Recipe) -> ImageDataset:

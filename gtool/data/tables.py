@@ -285,6 +285,17 @@ def _load(place: Place) -> tuple[Tables, str | None]:
         return tables, None if hub.is_offline() else note
 
 
+def require_on_hub(place: Place) -> None:
+    """Find out as `open_table` does, but without a download, whether the hub has a data set.
+
+    One that gtool has a short name for is taken to be there where the hub cannot be asked.
+    """
+    if hub.is_reachable():
+        _require_repository(place.repository)
+    elif place.repository not in {name.partition(":")[0] for name in SHORT_NAMES.values()}:
+        _load(place)
+
+
 def _load_local(place: Place) -> Tables:
     import datasets
 

@@ -178,7 +178,7 @@ def load_state(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]
     """Return the tensors and the information of a resume state; CheckpointError: missing, damaged, another format."""
     try:
         info = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as bad:
+    except (OSError, ValueError, RecursionError) as bad:
         raise CheckpointError(f"{path}: no readable state: {bad}") from None
     if not isinstance(info, dict) or info.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a state of format {FORMAT}")

@@ -121,6 +121,11 @@ def models_that(**can: Any) -> list[str]:
     return [name for name, row in MODELS.items() if all(getattr(row, key) == can[key] for key in can)]
 
 
+def models_with(section: str) -> list[str]:
+    """Return the names of the models that a section of recipes is for."""
+    return [name for name, row in MODELS.items() if section in row.sections]
+
+
 def config_class(name: str) -> Any:
     """Return the pydantic class of a model's `[model]` table, without importing torch."""
     return _named(find_model(name).config)

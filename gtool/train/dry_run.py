@@ -28,34 +28,33 @@ def dry_run(recipe: Recipe, config: Any, name: str, compute: Compute, as_json: b
     forward = {key: forward_flops(network.to("meta")) for key, network in networks.items()}
     counts = {key: sum(p.numel() for p in network.parameters()) for key, network in networks.items()}
     # fp32 parameters, gradients and two Adam moments of all networks, and the average of the first.
-    state_bytes = 4 * (4 * sum(counts.values()) + next(iter(counts.values())))
+    state_gib = 4 * (4 * sum(counts.values()) + next(iter(counts.values()))) / 2**30
+    step_gflop = registry.trainer(model).step_flops(recipe, forward) / 1e9
     seconds = estimate_seconds(recipe, forward, compute)
-    record = {
-        "recipe": name,
-        **{f"{key}_parameters": count for key, count in counts.items()},
-        **{f"{key}_gflop_per_image": round(flop / 1e9, 3) for key, flop in forward.items()},
-        "step_gflop_per_image": round(registry.trainer(model).step_flops(recipe, forward) / 1e9, 3),
-        "state_gib": round(state_bytes / 2**30, 3),
-        "device": compute.describe(),
-        "precision": compute.precision,
-        "seconds": round(seconds),
-    }
     if as_json:
-        return console.result_json(record | {"resolved": recipe.model_dump(mode="json", by_alias=True)})
+        record = {
+            "recipe": name,
+            **{f"{key}_parameters": count for key, count in counts.items()},
+            **{f"{key}_gflop_per_image": round(flop / 1e9, 3) for key, flop in forward.items()},
+            "step_gflop_per_image": round(step_gflop, 3),
+            "state_gib": round(state_gib, 3),
+            "device": compute.describe(),
+            "precision": compute.precision,
+            "seconds": round(seconds),
+            "resolved": recipe.model_dump(mode="json", by_alias=True),
+        }
+        return console.result_json(record)
     for line in to_toml(recipe, leave_out=registry.foreign_sections(model)).split("\n"):
         console.result(line)
     sizes = ", ".join(f"{key} {count / 1e6:.2f}M" for key, count in counts.items())
-    console.notice(f"{name}: {sizes} parameters")
-    console.notice(
-        f"forward {' + '.join(f'{flop / 1e9:.2f}' for flop in forward.values())} GFLOP an image, "
-        f"{record['step_gflop_per_image']:.1f} GFLOP for each image trained on"
-    )
-    console.notice(
-        f"weights, gradients, averages and optimizer state {record['state_gib']:.2f} GiB, activations on top"
-    )
-    console.notice(
-        f"about {console.duration(seconds)} on {compute.describe()} in {compute.precision}; nothing was written"
-    )
+    forwards = " + ".join(f"{flop / 1e9:.2f}" for flop in forward.values())
+    for line in (
+        f"{name}: {sizes} parameters",
+        f"forward {forwards} GFLOP an image, {step_gflop:.1f} GFLOP for each image trained on",
+        f"weights, gradients, averages and optimizer state {state_gib:.2f} GiB, activations on top",
+        f"about {console.duration(seconds)} on {compute.describe()} in {compute.precision}; nothing was written",
+    ):
+        console.notice(line)
 
 
 def estimate_seconds(recipe: Recipe, forward: dict[str, float], compute: Compute) -> float:

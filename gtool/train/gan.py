@@ -5,15 +5,15 @@ TransGAN code gets wrong and this module gets right: all micro-batches of the di
 micro-batches of the generator, its update; the discriminator is frozen while the generator learns, so that no
 gradient of the generator's loss is left in it.
 
-`gan_state` holds what changes, `gan_random` the random numbers. Each term of a loss sees one share of the global batch,
-and means over shares are means over the batch.
+`gan_state` holds what changes, and the random numbers. Each term of a loss sees one share of the global batch, and
+means over shares are means over the batch.
 
 Axis letters: N images of the global batch, n of one share; R resolution.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from gtool.config.schema import Recipe
 from gtool.data.loader import Batches
-from gtool.io.run_folder import RunFolder
 from gtool.losses import adversarial as losses
 from gtool.losses import penalties
 from gtool.metrics.weight_free import WeightFreeScorer
@@ -30,18 +29,19 @@ from gtool.models.generate import generate as generate_images
 from gtool.nn.ranges import to_pm1
 from gtool.runtime.random import derive_seed
 from gtool.train.augment.augment import augment
-from gtool.train.gan_random import (
+from gtool.train.gan_state import (
+    GANState,
     Latents,
     View,
     augment_and_discriminate,
+    check_networks,
     discriminate,
     generate,
+    init_state,
     micro_batches,
     random_of,
     take,
 )
-from gtool.train.gan_state import GANState, check_networks, init_state, learning_rates
-from gtool.train.optim import clip_and_step, ema_beta, ema_update, rate_factor, set_rate
 from gtool.train.trainer import Trainer
 
 ADAPT_STEPS = 4  # between two changes of the probability of augmentation
@@ -51,11 +51,7 @@ Reused = tuple[Tensor, Tensor]  # images (n, 3, R, R) with their graph, and deta
 def step(state: GANState) -> dict[str, Tensor]:
     """Update the discriminator n_critic times and the generator once; returns scalar statistics on the device."""
     recipe = state.recipe
-    factor = rate_factor(recipe, state.steps, state.progress)
-    for optimizer, rate in zip(
-        (state.generator_optimizer, state.discriminator_optimizer), learning_rates(recipe), strict=True
-    ):
-        set_rate(optimizer, rate * factor)
+    state.set_rates()
     if recipe.train.locality:  # attention neighbourhoods of TransGAN's version 1 widen on a schedule
         widths = (width for until, width in recipe.train.locality if state.nimg < 1000 * until)
         state.bare("generator").set_locality(next(widths, None))
@@ -66,7 +62,7 @@ def step(state: GANState) -> dict[str, Tensor]:
         stats |= new
         state.nimg += recipe.train.batch_size
     stats |= _generator_step(state, reused)
-    ema_update(state.ema, state.bare("generator"), ema_beta(recipe, state.nimg), buffers="copy")
+    state.update_average()
     state.steps += 1
     if recipe.augment.target is not None:
         stats["augment_p"] = torch.tensor(state.augment_p)
@@ -76,7 +72,7 @@ def step(state: GANState) -> dict[str, Tensor]:
 
 def _discriminator_step(state: GANState, critic: int) -> tuple[Reused | None, dict[str, Tensor]]:
     """Update the discriminator; returns what the generator step reuses with `train.share_fakes`, and statistics."""
-    recipe, optimizer = state.recipe, state.discriminator_optimizer
+    recipe = state.recipe
     batch = recipe.train.batch_size
     real = to_pm1(state.batches.next(batch).to(state.compute.device, non_blocking=True))
     latents = Latents.draw(state, batch, f"discriminator-{critic}")
@@ -85,13 +81,13 @@ def _discriminator_step(state: GANState, critic: int) -> tuple[Reused | None, di
     parts = micro_batches(state, batch)
     mean_logit = _mean_real_logit(state, real, views[0], parts)
     state.bare("discriminator").requires_grad_(True)
-    optimizer.zero_grad(set_to_none=True)
+    state.discriminator_optimizer.zero_grad(set_to_none=True)
     reused = None
     sums: dict[str, Tensor] = {}
     for position, part in enumerate(parts):
         own_views = [view.of(part, real.device) for view in views]
         chunk, fake = take(real, part, parts), _fakes(state, latents, part)
-        with _no_sync(state, state.discriminator, last=position == len(parts) - 1):
+        with state.no_sync("discriminator", is_last=position == len(parts) - 1):
             loss, logits, stats = _discriminator_loss(state, chunk, fake.detach(), own_views[:2], mean_logit)
             if recipe.loss.gradient_penalty and state.steps % recipe.loss.penalty_interval == 0:
                 penalty = _gradient_penalty(state, chunk, fake.detach(), own_views[2], part, critic)
@@ -105,8 +101,7 @@ def _discriminator_step(state: GANState, critic: int) -> tuple[Reused | None, di
             sums[name] = sums.get(name, 0.0) + value.detach() / len(parts)
     if recipe.augment.target is not None:
         state.real_sign += state.compute.mean(sums["real_sign"])
-    limit = recipe.optim.clip_grad_norm
-    sums["discriminator_grad_norm"] = clip_and_step(state.compute, state.discriminator, optimizer, limit)
+    sums["discriminator_grad_norm"] = state.clip_and_step("discriminator")
     return reused, sums
 
 
@@ -184,11 +179,11 @@ def _mean_real_logit(state: GANState, real: Tensor, view: View, parts: list[slic
 
 
 def _generator_step(state: GANState, reused: Reused | None) -> dict[str, Tensor]:
-    recipe, optimizer = state.recipe, state.generator_optimizer
+    recipe = state.recipe
     batch = recipe.train.generator_batch_size or recipe.train.batch_size
     compares = losses.needs_real_in_generator(recipe.loss.kind)
     state.bare("discriminator").requires_grad_(False)
-    optimizer.zero_grad(set_to_none=True)
+    state.generator_optimizer.zero_grad(set_to_none=True)
     sums = add_path_length(state, batch)
     latents = Latents.draw(state, batch, "generator")
     view = View.draw(state, batch, "generated")
@@ -198,7 +193,7 @@ def _generator_step(state: GANState, reused: Reused | None) -> dict[str, Tensor]
     parts = micro_batches(state, batch)
     for position, part in enumerate(parts):
         own_view = view.of(part, state.compute.device)
-        with _no_sync(state, state.generator, last=position == len(parts) - 1):
+        with state.no_sync("generator", is_last=position == len(parts) - 1):
             fake, real_logits = reused or (_fakes(state, latents, part, with_graph=True), None)
             chunk = None if real is None else take(real, part, parts)
             if chunk is not None and compares:
@@ -212,8 +207,7 @@ def _generator_step(state: GANState, reused: Reused | None) -> dict[str, Tensor]
             state.compute.accelerator.backward(loss / len(parts))
         for name, value in stats.items():
             sums[name] = sums.get(name, 0.0) + value.detach() / len(parts)
-    limit = recipe.optim.clip_grad_norm
-    sums["generator_grad_norm"] = clip_and_step(state.compute, state.generator, optimizer, limit)
+    sums["generator_grad_norm"] = state.clip_and_step("generator")
     return sums
 
 
@@ -246,7 +240,7 @@ def add_path_length(state: GANState, batch: int) -> dict[str, Tensor]:
     mean, penalty = state.path_length.new_zeros(()), state.path_length.new_zeros(())
     for part in parts:
         # Gradients of processes meet in the backward pass of the adversarial loss, which is still to come.
-        with state.compute.accelerator.no_sync(state.generator):
+        with state.no_sync("generator", is_last=False):
             with state.compute.autocast(enabled=state.recipe.train.penalty_precision != "fp32"):
                 images, ws = generate(state, latents, part, with_ws=True)
             lengths = penalties.path_lengths(images, ws, direction[part].to(images.device))
@@ -265,10 +259,6 @@ def _fakes(state: GANState, latents: Latents, part: slice, with_graph: bool = Fa
     with nullcontext() if keep else torch.no_grad(), state.compute.autocast():
         images: Tensor = generate(state, latents, part)
     return images.float()
-
-
-def _no_sync(state: GANState, network: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
-    return nullcontext() if last else state.compute.accelerator.no_sync(network)
 
 
 def _adapt_augmentation(state: GANState, target: float) -> None:
@@ -315,22 +305,11 @@ class GANTrainer(Trainer):
     def prepare(self, inputs: Any) -> None:
         recipe, compute = self.recipe, self.compute
         self.images = self.load_images(inputs)
+        train, flip = recipe.train, recipe.data.flip
         batches = Batches(
-            self.images,
-            seed=recipe.train.seed,
-            flip=recipe.data.flip,
-            rank=compute.rank,
-            world_size=compute.world_size,
+            self.images, seed=train.seed, flip=flip, rank=compute.rank, world_size=compute.world_size
         )
         self.state = init_state(recipe, self.config, batches, compute)
-
-    def open_reports(self, run: RunFolder) -> None:
-        super().open_reports(run)
-        train = self.recipe.train
-        if train.metrics and len(self.images) >= 4:
-            self.scorer = WeightFreeScorer.build(
-                self.images.images, num=train.metric_images, device=self.compute.device
-            )
 
     def real_images(self) -> np.ndarray:
         return np.asarray(self.images.images[np.arange(min(self.recipe.sample.num, len(self.images)))])
@@ -339,9 +318,13 @@ class GANTrainer(Trainer):
         return self._generate(self.recipe.sample.num, self.recipe.train.seed)
 
     def measure(self) -> dict[str, float]:
-        if self.scorer is None:
-            return {}
         train = self.recipe.train
+        if not train.metrics or len(self.images) < 4:
+            return {}
+        if self.scorer is None:
+            self.scorer = WeightFreeScorer.build(
+                self.images.images, num=train.metric_images, device=self.compute.device
+            )
         scores = self.scorer.score(self._generate(train.metric_images, derive_seed("metrics", train.seed)))
         wanted = tuple(train.metrics)
         return {name: value for name, value in scores.items() if name.startswith(wanted) or name == "rfd"}

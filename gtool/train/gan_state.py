@@ -1,8 +1,17 @@
-"""The training state of a GAN: how it is made, and what recipes are refused for lack of a network that can do it."""
+"""The training state of a GAN, and the random numbers of its step: latents, style mixing, noise, augmentation.
+
+Every random number is a function of (seed, purpose, step) and is drawn for the global batch, of which each process
+and micro-batch takes its share: results do not depend on how many there are. Dropout alone is drawn inside a network,
+share by share: a run that has any can be resumed, but depends on how its batches are cut up.
+
+Axis letters: N images of the global batch, n of one share; R resolution.
+"""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +23,11 @@ from gtool.errors import RecipeError
 from gtool.models import registry
 from gtool.nn.outline import outline
 from gtool.runtime.device import Compute
+from gtool.runtime.random import derive_seed
+from gtool.runtime.torch_random import make_generator
+from gtool.train.augment.augment import Draws, augment, draw
 from gtool.train.augment.policies import parse_policy
-from gtool.train.optim import lazy_share, make_optimizer
-from gtool.train.trainer import TrainingState, build_networks, wrap
+from gtool.train.state import TrainingState, build_networks
 
 
 @dataclass(kw_only=True)
@@ -24,6 +35,7 @@ class GANState(TrainingState):
     """Generator and discriminator with their optimizers, and what regularizers and augmentation remember."""
 
     in_training = ("generator", "discriminator")
+    averaged_buffers = "copy"
 
     generator: nn.Module
     discriminator: nn.Module
@@ -63,49 +75,18 @@ def init_state(recipe: Recipe, config: Any, batches: Any, compute: Compute) -> G
     """
     generator, discriminator = build_networks(recipe, config)
     _require_fit(recipe, generator, discriminator, compute.world_size)
-    generator, discriminator = generator.to(compute.device), discriminator.to(compute.device)
-    ema = copy.deepcopy(generator).eval().requires_grad_(False)
-    first, second = recipe.optim.betas
-    optimizers = [
-        make_optimizer(
-            recipe.optim, network.parameters(), rate, betas=(float(first**share), float(second**share))
-        )
-        for network, rate, share in zip(
-            (generator, discriminator), learning_rates(recipe), lazy_shares(recipe), strict=True
-        )
-    ]
-    return GANState(
-        recipe=recipe,
-        compute=compute,
+    networks = generator.to(compute.device), discriminator.to(compute.device)
+    return GANState.begin(
+        recipe,
+        compute,
+        networks,
+        ema=copy.deepcopy(generator).eval().requires_grad_(False),
         batches=batches,
-        ema=ema,
-        **wrap(recipe, compute, generator=generator, discriminator=discriminator),
-        **wrap(recipe, compute, generator_optimizer=optimizers[0], discriminator_optimizer=optimizers[1]),
         policy=parse_policy(recipe.augment.policy),
         augment_p=recipe.augment.p if recipe.augment.target is None else 0.0,
         real_sign=torch.zeros((), device=compute.device),
         path_length=torch.zeros((), device=compute.device),
     )
-
-
-def learning_rates(recipe: Recipe) -> tuple[float, float]:
-    """Return those of generator and discriminator before any schedule."""
-    optim, shares = recipe.optim, lazy_shares(recipe)
-    rates = (optim.learning_rate, optim.discriminator_learning_rate or optim.learning_rate)
-    return rates[0] * shares[0], rates[1] * shares[1]
-
-
-def lazy_shares(recipe: Recipe) -> tuple[float, float]:
-    """Return i / (i + 1) for the intervals i of the regularizers of generator and discriminator, or 1 for none.
-
-    StyleGAN2 (Karras et al. 2020, appendix B) multiplies learning rates by it and raises betas to its power.
-    """
-    loss = recipe.loss
-    if not recipe.optim.lazy_rescale:
-        return 1.0, 1.0
-    interval = recipe.optim.generator_reg_interval or (loss.path_length_interval if loss.path_length else 1)
-    has_penalty = bool(loss.r1_gamma or loss.r2_gamma or loss.gradient_penalty)
-    return lazy_share(interval), lazy_share(loss.penalty_interval if has_penalty else 1)
 
 
 def check_networks(recipe: Recipe, config: Any, processes: int) -> None:
@@ -142,3 +123,122 @@ def _require_fit(recipe: Recipe, generator: Any, discriminator: Any, world_size:
                 f"train.{key} = {batch}: the discriminator compares images in groups of {group}, and the {together} "
                 "that it sees at a time, after processes and train.micro_batch, are no multiple of that"
             )
+
+
+# Shares and random numbers.
+
+
+def random_of(state: GANState, purpose: str, critic: int = 0) -> torch.Generator:
+    """Return the random numbers of a purpose in this step."""
+    return make_generator(state.recipe.train.seed, purpose, state.steps, critic)
+
+
+def micro_batches(state: GANState, batch: int) -> list[slice]:
+    """Return the slices of the global batch that this process works through."""
+    share = batch // state.compute.world_size
+    micro = min(state.recipe.train.micro_batch or share, share)
+    first = state.compute.rank * share
+    return [slice(start, start + micro) for start in range(first, first + share, micro)]
+
+
+def take(local: Tensor, part: slice, parts: list[slice]) -> Tensor:
+    """Take a slice of the global batch out of this process's share."""
+    return local[part.start - parts[0].start : part.stop - parts[0].start]
+
+
+@dataclass(frozen=True)
+class View:
+    """How the discriminator sees N images: random numbers of their augmentation, and its own noise inputs."""
+
+    draws: Draws
+    noise: list[Tensor]  # (N, *shape) for every noise shape of the network
+
+    @classmethod
+    def draw(cls, state: GANState, batch: int, purpose: str, critic: int = 0) -> View:
+        """Draw for a global batch."""
+        random = random_of(state, purpose, critic)
+        draws = draw(state.policy, batch, state.recipe.data.resolution, random, state.augment_p)
+        random = random_of(state, f"noise-{purpose}", critic)
+        return cls(draws, _noise(state.bare("discriminator"), batch, random))
+
+    def of(self, part: slice, device: torch.device) -> View:
+        """Return a share of it on the device."""
+        draws = self.draws[part.start : part.stop].to(device)
+        return View(draws, [values[part].to(device) for values in self.noise])
+
+
+def discriminate(network: nn.Module, images: list[Tensor], views: list[View]) -> tuple[Tensor, ...]:
+    """Return the fp32 logits (n,) of every chunk of augmented images, from one call."""
+    noise = [torch.cat(values) for values in zip(*(view.noise for view in views), strict=True)]
+    logits: Tensor = network(torch.cat(images), noise or None).float()
+    return torch.split(logits, [len(chunk) for chunk in images])
+
+
+def augment_and_discriminate(state: GANState, images: Tensor, view: View) -> Tensor:
+    """Return the fp32 logits (n,) of images that are augmented here, by the network that is not wrapped."""
+    with state.compute.autocast():
+        return discriminate(state.bare("discriminator"), [augment(images, view.draws)], [view])[0]
+
+
+@dataclass(frozen=True)
+class Latents:
+    """What N generated images are made of, drawn once."""
+
+    z: Tensor  # (N, *z_shape)
+    noise: list[Tensor]  # (N, *shape) for every noise shape of the network
+    purpose: str
+    # The generator's second, from_layer and from_component where latents are mixed: (N, *z_shape), (N,), (N,).
+    mixing: Mapping[str, Tensor]
+
+    @classmethod
+    def draw(cls, state: GANState, batch: int, purpose: str) -> Latents:
+        """Draw for a global batch."""
+        network = state.bare("generator")
+        random = random_of(state, f"z-{purpose}")
+        z = torch.randn(batch, *network.z_shape, generator=random)
+        return cls(z, _noise(network, batch, random), purpose, _mixing(state, batch, purpose))
+
+
+def generate(state: GANState, latents: Latents, part: slice, **options: Any) -> Any:
+    """Return what the generator makes of a slice of the latents."""
+    device = state.compute.device
+    noise = [values[part].to(device) for values in latents.noise]
+    mixing = {name: values[part].to(device) for name, values in latents.mixing.items()}
+    with _dropout_stream(state, latents.purpose, part):
+        return state.generator(latents.z[part].to(device), noise or None, **mixing, **options)
+
+
+@contextmanager
+def _dropout_stream(state: GANState, purpose: str, part: slice) -> Iterator[None]:
+    """Make dropout a function of seed, step and share: a run with it can be resumed, but not cut up otherwise."""
+    if not getattr(state.bare("generator"), "dropout", 0.0):
+        yield
+        return
+    devices = [state.compute.device] if state.compute.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(derive_seed(state.recipe.train.seed, "dropout", purpose, state.steps, part.start))
+        yield
+
+
+def _noise(network: Any, batch: int, random: torch.Generator) -> list[Tensor]:
+    return [torch.randn(batch, *shape, generator=random) for shape in network.noise_shapes]
+
+
+def _mixing(state: GANState, batch: int, purpose: str) -> dict[str, Tensor]:
+    """Draw second latents, and from which layer and which component on each image has them.
+
+    A cut-off is uniform among those that leave something of either latent, with the recipe's probability for each
+    image; else it is the number of layers, or of components, which leaves nothing of the second.
+    """
+    loss, network = state.recipe.loss, state.bare("generator")
+    random = random_of(state, f"mixing-{purpose}")
+    drawn: dict[str, Tensor] = {}
+    for name, probability in (("from_layer", loss.style_mixing), ("from_component", loss.component_mixing)):
+        if probability:
+            count = network.num_ws if name == "from_layer" else network.z_shape[0]
+            cut_off = torch.randint(1, count, (batch,), generator=random)
+            is_mixed = torch.rand(batch, generator=random) < probability
+            drawn[name] = torch.where(is_mixed, cut_off, count)
+    if drawn:
+        drawn["second"] = torch.randn(batch, *network.z_shape, generator=random)
+    return drawn

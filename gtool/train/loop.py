@@ -1,4 +1,4 @@
-"""The run shell: what every family of training shares, and no mathematics.
+"""The loop that every family of training shares, and no mathematics.
 
 `run_training` is a generator. It calls the family's step and yields a `Tick` now and then; whoever iterates over it
 prints, previews, measures and saves between two steps. A plain `for` loop takes the place of callbacks.
@@ -23,50 +23,40 @@ from gtool.runtime.device import Compute
 
 @dataclass(frozen=True)
 class Tick:
-    """A moment of a run at which there is something to tell."""
+    """A moment of a run at which there is something to tell; statistics are means since the one before."""
 
-    nimg: int
-    steps: int
-    seconds: float
-    progress: float
     images_per_second: float
     stats: dict[str, float]
     is_snapshot: bool
-    is_last: bool
     signum: int | None = None
 
 
 def run_training(
-    step: Callable[[Any], dict[str, Tensor]],
-    state: Any,
-    train: TrainRecipe,
-    compute: Compute,
-    *,
-    stop_signal: Callable[[], int | None],
+    step: Callable[[Any], dict[str, Tensor]], state: Any, stop_signal: Callable[[], int | None]
 ) -> Iterator[Tick]:
     """Train until the kimg or minutes of the recipe are reached or a signal arrives, yielding ticks on the way.
 
     Args:
         step: one iteration of the family; updates the networks, `state.nimg` and `state.steps`, returns statistics.
-        state: a `gtool.train.trainer.TrainingState`; changed in place, also by the caller between two ticks.
-        train: length and cadence.
-        compute: where it runs; all processes stop at the same step.
-        stop_signal: the number of a pending signal, or None.
+        state: a `gtool.train.state.TrainingState`; changed in place, also by the caller between two ticks.
+        stop_signal: the number of a pending signal, or None; all processes stop at the same step.
 
     Raises:
         DivergedError: a statistic is no longer finite; nothing of this step has been saved.
     """
+    train = state.recipe.train
     window = _Window(state)
-    state.progress = _progress(state, train)
+    state.progress = progress(state, train)
     while state.progress < 1.0:
         before = state.nimg
         window.add(step(state))
-        state.seconds, signum = _agree(compute, window.seconds(), stop_signal())
-        state.progress = _progress(state, train)
-        is_last = state.progress >= 1.0
-        is_snapshot = is_last or signum is not None or _crossed(before, state.nimg, train.snapshot_kimg)
+        state.seconds, signum = _agree(state.compute, window.seconds(), stop_signal())
+        state.progress = progress(state, train)
+        is_snapshot = (
+            state.progress >= 1.0 or signum is not None or _crossed(before, state.nimg, train.snapshot_kimg)
+        )
         if is_snapshot or _crossed(before, state.nimg, train.tick_kimg):
-            yield window.close(is_snapshot=is_snapshot, is_last=is_last, signum=signum)
+            yield window.close(is_snapshot, signum)
             # What the caller did between two ticks is part of the time that the user has given.
             state.seconds = window.seconds()
             window = _Window(state)
@@ -74,7 +64,8 @@ def run_training(
             return
 
 
-def _progress(state: Any, train: TrainRecipe) -> float:
+def progress(state: Any, train: TrainRecipe) -> float:
+    """Return the share of a run that is done, by images or by time, whichever is nearer its end."""
     done = state.nimg / round(train.kimg * 1000)
     if train.minutes is not None:
         done = max(done, state.seconds / (60 * train.minutes))
@@ -112,23 +103,14 @@ class _Window:
             self._sums[name] = self._sums[name] + value if name in self._sums else value
         self._counts.update(stats.keys())
 
-    def close(self, *, is_snapshot: bool, is_last: bool, signum: int | None) -> Tick:
-        state = self._state
+    def close(self, is_snapshot: bool, signum: int | None) -> Tick:
+        nimg = self._state.nimg
         stats = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
         for name, value in stats.items():
             if not math.isfinite(value):
                 raise DivergedError(
-                    f"training diverged at {state.nimg / 1000:g} kimg: `{name}` is {value}; "
+                    f"training diverged at {nimg / 1000:g} kimg: `{name}` is {value}; "
                     "the last saved state is good: lower optim.learning_rate or raise the penalty and resume from it"
                 )
-        return Tick(
-            nimg=state.nimg,
-            steps=state.steps,
-            seconds=state.seconds,
-            progress=state.progress,
-            images_per_second=(state.nimg - self._nimg) / max(time.monotonic() - self._start, 1e-9),
-            stats=stats,
-            is_snapshot=is_snapshot,
-            is_last=is_last,
-            signum=signum,
-        )
+        rate = (nimg - self._nimg) / max(time.monotonic() - self._start, 1e-9)
+        return Tick(rate, stats, is_snapshot, signum)

@@ -1,4 +1,4 @@
-"""Optimizers, gradient clipping, the moving average of weights, and schedules: the same for every family.
+"""Optimizers, the moving average of weights, and schedules: the same for every family.
 
 progress: share of the run that is done, in [0, 1].
 """
@@ -6,59 +6,65 @@ progress: share of the run that is done, in [0, 1].
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gtool.config.schema import OptimRecipe, Recipe
-from gtool.runtime.device import Compute
+
+Buffers = Literal["keep", "copy", "average"]
 
 
-def make_optimizer(
-    optim: OptimRecipe,
-    parameters: Iterable[Any],
-    rate: float | None = None,
-    *,
-    betas: tuple[float, float] | None = None,
-) -> torch.optim.Optimizer:
-    """Return the optimizer of a recipe.
-
-    Args:
-        optim: the recipe's section.
-        parameters: tensors, or groups that may have settings of their own.
-        rate: learning rate in place of the recipe's.
-        betas: likewise.
-    """
+def make_optimizer(optim: OptimRecipe, parameters: Any, rate: float, lazy_share: float) -> Any:
+    """Return the optimizer of a recipe for tensors, or for groups that may have settings of their own."""
+    first, second = optim.betas
     kind = torch.optim.Adam if optim.kind == "adam" else torch.optim.AdamW
     return kind(
         parameters,
-        lr=optim.learning_rate if rate is None else rate,
-        betas=betas or optim.betas,
+        lr=rate,
+        betas=(first**lazy_share, second**lazy_share),
         eps=optim.eps,
         weight_decay=optim.weight_decay,
         fused=True,
     )
 
 
-def set_rate(optimizer: Any, rate: float) -> None:
-    """Set the learning rate of every group."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+def learning_rates(recipe: Recipe) -> tuple[float, float]:
+    """Return those of the network that is saved and of its discriminator, before any schedule."""
+    optim, shares = recipe.optim, lazy_shares(recipe)
+    rates = (optim.learning_rate, optim.discriminator_learning_rate or optim.learning_rate)
+    return rates[0] * shares[0], rates[1] * shares[1]
 
 
-def clip_and_step(compute: Compute, network: nn.Module, optimizer: Any, limit: float | None) -> Tensor:
-    """Clip the norm of the gradients to `limit` (None: no limit) and step; return the norm before clipping."""
-    norm = compute.accelerator.clip_grad_norm_(network.parameters(), limit or math.inf)
-    optimizer.step()
-    return norm.detach()
+def lazy_shares(recipe: Recipe) -> tuple[float, float]:
+    """Return i / (i + 1) for the intervals i > 1 of the regularizers of generator and discriminator, else 1.
+
+    StyleGAN2 (Karras et al. 2020, appendix B) multiplies learning rates by it and raises betas to its power.
+    """
+    loss, optim = recipe.loss, recipe.optim
+    if not optim.lazy_rescale:
+        return 1.0, 1.0
+    generator = optim.generator_reg_interval or (loss.path_length_interval if loss.path_length else 1)
+    has_penalty = bool(loss.r1_gamma or loss.r2_gamma or loss.gradient_penalty)
+    discriminator = loss.penalty_interval if has_penalty else 1
+    first, second = (i / (i + 1) if i > 1 else 1.0 for i in (generator, discriminator))
+    return first, second
+
+
+def rate_factor(recipe: Recipe, steps: int, progress: float) -> float:
+    """Return the learning rate as a share of the recipe's: linear warm-up in steps, then decay from `decay_start`."""
+    optim = recipe.optim
+    factor = min(1.0, (steps + 1) / optim.warmup_steps) if optim.warmup_steps else 1.0
+    if optim.decay == "none" or progress <= optim.decay_start:
+        return factor
+    left = (1.0 - progress) / (1.0 - optim.decay_start)
+    shape = left if optim.decay == "linear" else 0.5 - 0.5 * math.cos(math.pi * left)
+    return factor * (optim.decay_to + (1.0 - optim.decay_to) * shape)
 
 
 @torch.no_grad()
-def ema_update(
-    ema: nn.Module, network: nn.Module, beta: float, buffers: Literal["keep", "copy", "average"] = "keep"
-) -> None:
+def ema_update(ema: nn.Module, network: nn.Module, beta: float, buffers: Buffers) -> None:
     """Move the averaged parameters towards those in training; `beta` of the old average stays.
 
     buffers: of the average: left alone, copied from the network, or averaged as well where they are floats.
@@ -85,19 +91,3 @@ def ema_beta(recipe: Recipe, nimg: int) -> float:
     if train.ema_rampup:
         half_life = min(half_life, train.ema_rampup * nimg)
     return 0.5 ** (train.batch_size * train.n_critic / half_life) if half_life else 0.0
-
-
-def rate_factor(recipe: Recipe, steps: int, progress: float) -> float:
-    """Return the learning rate as a share of the recipe's: linear warm-up in steps, then decay from `decay_start`."""
-    optim = recipe.optim
-    factor = min(1.0, (steps + 1) / optim.warmup_steps) if optim.warmup_steps else 1.0
-    if optim.decay == "none" or progress <= optim.decay_start:
-        return factor
-    left = (1.0 - progress) / (1.0 - optim.decay_start)
-    shape = left if optim.decay == "linear" else 0.5 - 0.5 * math.cos(math.pi * left)
-    return factor * (optim.decay_to + (1.0 - optim.decay_to) * shape)
-
-
-def lazy_share(interval: int) -> float:
-    """Return i / (i + 1) for a regularizer that is computed every i > 1 steps, 1 for one of every step."""
-    return interval / (interval + 1) if interval > 1 else 1.0

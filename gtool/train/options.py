@@ -9,7 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from gtool import console
 from gtool.config.recipe import (
+    as_typed,
     find_recipe,
     first_reason,
     make_recipe,
@@ -21,7 +23,7 @@ from gtool.config.recipe import (
 )
 from gtool.config.schema import Recipe
 from gtool.data.names import find_dataset
-from gtool.errors import CheckpointError, GToolError, RecipeError
+from gtool.errors import CheckpointError, DataError, GToolError, RecipeError
 from gtool.io.run_folder import RunFolder, find_start, newest_run, open_run, read_meta
 from gtool.models import registry
 from gtool.runtime.processes import has_gpu
@@ -61,18 +63,15 @@ def resolve(options: TrainOptions) -> tuple[Recipe, Any, str, RunFolder | None]:
         CheckpointError: the run to resume, or weights that are needed, are not there.
     """
     row, flags = registry.find_model(options.model), dict(options.flags)
-    _check_flags(options)
+    _check_options(options)
     if options.finetune is not None:
-        _check_finetune(options)
         flags["data.dataset"] = options.finetune
     run = _run_to_resume(options)
     if run is not None:
-        if options.recipe and options.resume != "auto":
-            raise RecipeError("--recipe cannot change a run that is resumed; its own recipe.toml is used")
-        table = _read_recipe(run.recipe, options.model)
+        name, path = "resumed", run.recipe
+        table = _read_recipe(path, options.model)
         if row.learns_from is not None:
             _keep_tokenizer(options, flags, table)
-        name, path = "resumed", run.recipe
     else:
         tokenizer = None if row.learns_from is None else _choose_tokenizer(options, flags, row.learns_from)
         name, path = _choose_recipe(options, flags)
@@ -85,21 +84,26 @@ def resolve(options: TrainOptions) -> tuple[Recipe, Any, str, RunFolder | None]:
         # A length asked for in images replaces one in minutes: schedules then never look at the clock, and a run that
         # is killed and resumed ends with the same bits.
         table["train"].pop("minutes", None)
-    for key, value in flags.items():
-        overlay(table, key.split("."), value)
-    settings = [setting for setting in options.settings if setting.partition("=")[0] not in flags]
-    recipe = make_recipe(table, settings, where=str(path))
+    recipe = make_recipe(table, options.settings, where=str(path), flags=flags)
+    if run is not None:
+        _check_same_data(original, recipe, run)
     find_dataset(recipe.data.dataset)  # raises when the name leads nowhere
     if recipe.train.weights is not None and run is None:
         table["model"] = _network_of_weights(recipe)
-        recipe = make_recipe(table, settings, where=str(path))
+        recipe = make_recipe(table, options.settings, where=str(path), flags=flags)
         if recipe.model != table["model"]:
             other = next(key for key in recipe.model if recipe.model[key] != table["model"].get(key))
             raise RecipeError(f"model.{other}: the network is that of {recipe.train.weights}; leave it out")
     if row.learns_from is not None:
         # The condition of a prior is what its images are read with.
         overlay(recipe.model, ["prior", "condition"], recipe.data.condition)
-    config = _configure(recipe, original.data.resolution, path)
+    elif recipe.data.condition != "none":
+        conditional = ", ".join(registry.models_that(samples_from="codes"))
+        raise RecipeError(
+            f"data.condition = {recipe.data.condition!r}: {options.model} does not look at conditions; "
+            f"`gtool train {conditional}` does"
+        )
+    config = _configure(recipe, original.data.resolution, path, as_typed(options.settings, flags))
     resolved = recipe.model_copy(update={"model": config.model_dump(mode="json", exclude_none=True)})
     _check_batches(resolved, options.num_processes or 1)
     try:
@@ -119,23 +123,30 @@ def _read_recipe(path: Path, model: str) -> dict[str, Any]:
     return table
 
 
-def _check_flags(options: TrainOptions) -> None:
-    if registry.find_model(options.model).learns_from is None and "prior.tokenizer" in options.flags:
-        raise RecipeError(f"--tokenizer is for a prior; {options.model} has none")
+def _check_options(options: TrainOptions) -> None:
+    """Refuse what means nothing, whatever the recipe says."""
+    model = options.model
     if options.tracker not in (None, "tensorboard"):
         raise RecipeError(f"--tracker {options.tracker}: only tensorboard is known")
     if options.tracker and find_spec("tensorboard") is None:
         raise GToolError("--tracker tensorboard: not installed; run `pip install 'gtool[tensorboard]'`")
-
-
-def _check_finetune(options: TrainOptions) -> None:
-    if not registry.find_model(options.model).finetunes:
+    if options.finetune is not None and not registry.find_model(model).finetunes:
         models = ", ".join(registry.models_that(finetunes=True))
         raise RecipeError(
-            f"--finetune is for {models}; {options.model} learns from your images by --dataset {options.finetune}"
+            f"--finetune is for {models}; {model} learns from your images by --dataset {options.finetune}"
         )
-    if "data.dataset" in options.flags:
+    if options.finetune is not None and "data.dataset" in options.flags:
         raise RecipeError("--finetune names the images already; leave --dataset out")
+    if options.resume not in (None, "auto"):
+        if options.recipe:
+            raise RecipeError("--recipe cannot change a run that is resumed; its own recipe.toml is used")
+        if options.out is not None:
+            raise RecipeError(f"--out names a new run; --resume {options.resume} goes on in its own folder")
+    foreign = registry.foreign_sections(model)
+    for key, words in as_typed(options.settings, options.flags).items():
+        if key.partition(".")[0] in foreign:
+            models = ", ".join(registry.models_with(key.partition(".")[0]))
+            raise RecipeError(f"{words}: means nothing for {model}, only for {models}")
 
 
 def _run_to_resume(options: TrainOptions) -> RunFolder | None:
@@ -216,11 +227,11 @@ def _network_of_weights(recipe: Recipe) -> dict[str, Any]:
     return table
 
 
-def _configure(recipe: Recipe, made_for: int, path: Path) -> Any:
+def _configure(recipe: Recipe, made_for: int, path: Path, typed: Mapping[str, str]) -> Any:
     """Build the model's config; stages that were laid out for another resolution are laid out anew."""
     schema = registry.config_class(recipe.model_name)
     values = {"resolution": made_for, **recipe.model}
-    config = validate(schema, values, f"recipe {path}", "model.")
+    config = validate(schema, values, f"recipe {path}", "model.", typed)
     if config.resolution == recipe.data.resolution:
         return config
     try:
@@ -250,12 +261,33 @@ def _check_batches(recipe: Recipe, processes: int) -> None:
             )
 
 
+def _check_same_data(original: Recipe, recipe: Recipe, run: RunFolder) -> None:
+    """Refuse other data for a run that is resumed, unless those that it began with are no longer where they were."""
+    before, now = original.data.dataset, recipe.data.dataset
+    if before != now:
+        try:
+            is_same = find_dataset(before) == find_dataset(now)
+        except DataError:
+            console.warning(
+                f"{run.path}: {before}, which it learned from so far, is gone; it goes on with {now}"
+            )
+        else:
+            if not is_same:
+                raise RecipeError(
+                    f"{run.path}: learns from {before}, and a resumed run keeps its data; leave out {now}, or start "
+                    "a new run"
+                )
+    kept = recipe.data.model_copy(update={"dataset": before, "cache_gb": original.data.cache_gb})
+    if changed := [key for key, value in original.data if getattr(kept, key) != value]:
+        raise RecipeError(
+            f"{run.path}: a resumed run keeps its data.{changed[0]}; start a new run to change it"
+        )
+
+
 def _check_same_networks(original: Recipe, resolved: Recipe, run: RunFolder) -> None:
     if original.model != resolved.model:
-        raise RecipeError(
-            f"{run.path}: a resumed run keeps its networks; model and data.resolution cannot change"
-        )
-    for key in ("seed", "batch_size"):
+        raise RecipeError(f"{run.path}: a resumed run keeps its networks; model cannot change")
+    for key in ("seed", "batch_size", "weights"):
         if getattr(original.train, key) != getattr(resolved.train, key):
             raise CheckpointError(
                 f"{run.path}: a resumed run keeps its train.{key}; start a new run to change it"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,10 +37,9 @@ from gtool.models.prior.sampling import UNKNOWN, sample_codes, uniform_numbers
 from gtool.nn.ranges import to_pm1
 from gtool.runtime.device import Compute
 from gtool.runtime.random import derive_seed, hashed_uniform
-from gtool.train.optim import clip_and_step, ema_beta, ema_update, make_optimizer, rate_factor, set_rate
 from gtool.train.prior_tokenizer import PREFIX
-from gtool.train.reports import save_grid
-from gtool.train.trainer import Trainer, TrainingState, build_networks, wrap
+from gtool.train.state import TrainingState, build_networks
+from gtool.train.trainer import Trainer
 
 CHUNK = 64  # sequences or images that are measured at a time
 
@@ -55,6 +53,11 @@ class PriorState(TrainingState):
     prior: nn.Module
     optimizer: Any
 
+    @property
+    def averaged(self) -> nn.Module:
+        """What follows the prior in training."""
+        return self.ema.prior
+
 
 def init_state(recipe: Recipe, config: Any, tokenizer: Mapping[str, Tensor], compute: Compute) -> PriorState:
     """Build the prior, its average beside the tokenizer, and the optimizer, at step 0.
@@ -65,16 +68,16 @@ def init_state(recipe: Recipe, config: Any, tokenizer: Mapping[str, Tensor], com
     composer.tokenizer.load_state_dict(dict(tokenizer))
     ema = composer.to(compute.device).eval().requires_grad_(False)
     prior = copy.deepcopy(ema.prior).train().requires_grad_(True)
-    optimizer = make_optimizer(recipe.optim, decay_groups(prior, recipe.optim.weight_decay))
-    wrapped = wrap(recipe, compute, prior=prior, optimizer=optimizer)
-    return PriorState(recipe=recipe, compute=compute, ema=ema, **wrapped)
+    return PriorState.begin(
+        recipe, compute, (prior,), lambda network: decay_groups(network, recipe.optim.weight_decay), ema=ema
+    )
 
 
 def step(state: PriorState) -> dict[str, Tensor]:
     """Update the prior once; returns scalar statistics on the device."""
     recipe, compute = state.recipe, state.compute
-    set_rate(state.optimizer, recipe.optim.learning_rate * rate_factor(recipe, state.steps, state.progress))
-    first = state.position + compute.rank * (recipe.train.batch_size // compute.world_size)
+    state.set_rates()
+    first = state.batches.position + compute.rank * (recipe.train.batch_size // compute.world_size)
     codes, conditions = (x.to(compute.device) for x in state.batches.next(recipe.train.batch_size))
     read, conditions = _replace_codes(state, codes, first), _drop_conditions(state, conditions, first)
     state.optimizer.zero_grad(set_to_none=True)
@@ -83,16 +86,15 @@ def step(state: PriorState) -> dict[str, Tensor]:
     losses = []
     for start in range(0, share, size):
         part = slice(start, start + size)
-        is_last = start + size >= share
-        with nullcontext() if is_last else compute.accelerator.no_sync(state.prior):
+        with state.no_sync("prior", is_last=start + size >= share):
             with compute.autocast():
                 logits = state.prior(conditions[part], read[part])
             loss = cross_entropy(state, logits, codes[part])
             compute.accelerator.backward(loss * (len(codes[part]) / share))
         losses.append(loss.detach())
-    norm = clip_and_step(compute, state.prior, state.optimizer, recipe.optim.clip_grad_norm)
+    norm = state.clip_and_step("prior")
     state.nimg += recipe.train.batch_size
-    ema_update(state.ema.prior, state.bare("prior"), ema_beta(recipe, state.nimg))
+    state.update_average()
     state.steps += 1
     return {"nll": torch.stack(losses).mean(), "grad_norm": norm}
 
@@ -247,6 +249,7 @@ class PriorTrainer(Trainer):
             images=read_images(images, shown),
             maps=None if maps is None else np.asarray(maps[shown]),
         )
+        self.preview_columns, self.real_columns = self._columns(1), self._columns(2)
 
     def _fill_in_labels(self) -> None:
         """Set how many condition ids there are, which the data decide."""
@@ -282,10 +285,6 @@ class PriorTrainer(Trainer):
         each = "" if condition == "none" else f", each with its {condition}"
         return f"{super().describe_data()}{each}, {len(self.held_out.codes):,} of them held out for scores"
 
-    def open_reports(self, run: RunFolder) -> None:
-        columns = self._columns(2)
-        save_grid(run, "real", self.real_images(), columns, {"dataset": self.recipe.data.dataset})
-
     def real_images(self) -> np.ndarray:
         shown = self.held_out.images.numpy()
         again = decode(self.state.ema, self.held_out.codes[: len(shown)], self.compute).numpy()
@@ -293,11 +292,6 @@ class PriorTrainer(Trainer):
 
     def preview(self) -> np.ndarray:
         return self._beside_maps(preview(self.state, self.held_out).numpy())
-
-    @property
-    def preview_columns(self) -> int | None:  # type: ignore[override]
-        """Images per row of a preview."""
-        return self._columns(1)
 
     def _beside_maps(self, *pictures: np.ndarray) -> np.ndarray:
         """Return label maps and pictures (N, 3, R, R) in turn: (k N, 3, R, R)."""

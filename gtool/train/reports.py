@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from gtool.errors import CheckpointError
 from gtool.io.files import atomic_write
 from gtool.io.pictures import grid, save_png
 from gtool.io.run_folder import RunFolder
 from gtool.io.video import save_animation
-from gtool.train.curves import save_curves
 from gtool.train.loop import Tick
 
+Line = tuple[Sequence[float], Sequence[float]]  # xs and ys
+# Okabe and Ito (2008): distinguishable with every kind of colour vision.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 ANIMATION_FRAMES = 100  # at most: a long run is thinned out
-# Titles of the panels of curves.png, and the records that each shows; a trailing * stands for any ending.
+# Titles of the panels of curves.png, and the records that each shows; * stands for anything.
 PANELS = {
     "losses": ["discriminator_loss", "generator_loss", "reward", "known_decision", "gain_decision"],
     "logits": ["real_logit", "fake_logit"],
@@ -31,19 +35,17 @@ PANELS = {
 }
 
 
-class Log:
-    """log.jsonl: one line a tick, flushed at once; a resumed run drops the lines after its state."""
+def cut_log(run: RunFolder, nimg: int) -> None:
+    """Begin log.jsonl, or drop the lines of a resumed run after its state."""
+    kept = [line for line in read_log(run) if line["nimg"] <= nimg]
+    with atomic_write(run.log) as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
-    def __init__(self, run: RunFolder, nimg: int) -> None:
-        self._path = run.log
-        kept = [line for line in read_log(run) if line["nimg"] <= nimg]
-        with atomic_write(self._path) as temporary:
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Append a record."""
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record) + "\n")
+def add_record(run: RunFolder, record: Mapping[str, Any]) -> None:
+    """Append a line to log.jsonl, flushed at once."""
+    with run.log.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(record) + "\n")
 
 
 def read_log(run: RunFolder) -> list[dict[str, Any]]:
@@ -58,24 +60,25 @@ def read_log(run: RunFolder) -> list[dict[str, Any]]:
     return records
 
 
-def tick_record(tick: Tick, rate: float, scores: Mapping[str, float]) -> dict[str, Any]:
+def tick_record(state: Any, tick: Tick, scores: Mapping[str, float]) -> dict[str, Any]:
     """Return a tick as plain numbers for the log."""
+    rates = [optimizer.param_groups[0]["lr"] for _, optimizer in state.optimizers.values()]
     return {
-        "nimg": tick.nimg,
-        "kimg": round(tick.nimg / 1000, 3),
-        "steps": tick.steps,
-        "seconds": round(tick.seconds, 2),
-        "progress": round(tick.progress, 5),
+        "nimg": state.nimg,
+        "kimg": round(state.nimg / 1000, 3),
+        "steps": state.steps,
+        "seconds": round(state.seconds, 2),
+        "progress": round(state.progress, 5),
         "images_per_second": round(tick.images_per_second, 2),
-        "learning_rate": rate,
+        "learning_rate": rates[0] if rates else 0.0,
         **{name: round(value, 6) for name, value in tick.stats.items()},
         **scores,
     }
 
 
-def tick_note(tick: Tick, scores: Mapping[str, float]) -> str:
+def tick_note(state: Any, tick: Tick, scores: Mapping[str, float]) -> str:
     """Return the part of a progress line that changes: where, how fast, how it is going."""
-    note = f"{tick.nimg / 1000:.1f} kimg  {tick.images_per_second:.0f} img/s"
+    note = f"{state.nimg / 1000:.1f} kimg  {tick.images_per_second:.0f} img/s"
     if "real_logit" in tick.stats:
         note += f"  D gap {tick.stats['real_logit'] - tick.stats['fake_logit']:+.2f}"
     elif "left" in tick.stats:
@@ -121,23 +124,51 @@ def save_animation_of_run(run: RunFolder, fps: float) -> Path | None:
 def save_curves_of_run(run: RunFolder) -> Path | None:
     """Write curves.png: losses, logits and scores, as far as the run has any; None when nothing has been logged."""
     records = read_log(run)
-    panels = {}
+    known = dict.fromkeys(name for record in records for name in record)
+    panels: dict[str, dict[str, Line]] = {}
     for title, patterns in PANELS.items():
-        names = [name for pattern in patterns for name in _matching(records, pattern)]
-        if lines := {name: _line(records, name) for name in names}:
-            panels[title] = lines
+        for name in (name for pattern in patterns for name in known if fnmatchcase(name, pattern)):
+            values = [(record["kimg"], record[name]) for record in records if name in record]
+            panels.setdefault(title, {})[name] = [x for x, _ in values], [y for _, y in values]
     if not panels:
         return None
-    save_curves(run.path / "curves.png", panels, x_label="kimg", log=("rfd", "swd"))
+    save_curves(run.path / "curves.png", panels, log=("rfd", "swd"))
     return run.path / "curves.png"
 
 
-def _matching(records: list[dict[str, Any]], pattern: str) -> list[str]:
-    names = dict.fromkeys(name for record in records for name in record)
-    return [n for n in names if n == pattern or (pattern[-1] == "*" and n.startswith(pattern[:-1]))]
+def save_curves(path: Path, panels: Mapping[str, Mapping[str, Line]], log: Collection[str] = ()) -> None:
+    """Draw panels of lines over one axis of kimg, and write them as PNG.
 
+    Args:
+        path: the PNG file.
+        panels: title -> {name of a line: (xs, ys)}; values that are not finite interrupt a line.
+        log: titles of the panels with a logarithmic vertical axis.
 
-def _line(records: list[dict[str, Any]], name: str) -> tuple[list[float], list[float]]:
-    """Return kimg and values of the records that have a value."""
-    found = [(record["kimg"], record[name]) for record in records if name in record]
-    return [kimg for kimg, _ in found], [value for _, value in found]
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    # Takes half a second to import, and most of a run needs none.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6, 2.5 * len(panels) + 0.3), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(panels), sharex=True, squeeze=False)
+    for axes, (title, series) in zip(grid[:, 0], panels.items(), strict=True):
+        axes.set_title(title, loc="left", fontsize="medium", fontweight="bold")
+        axes.set_prop_cycle(color=COLOURS)
+        for name, (xs, ys) in series.items():
+            axes.plot(xs, ys, label=name, marker="." if len(xs) == 1 else "")
+        if title in log:
+            axes.set_yscale("log", nonpositive="mask")
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(
+            loc="lower right", bbox_to_anchor=(1, 1), ncols=len(series), frameon=False, fontsize="small"
+        )
+    grid[-1, 0].set_xlabel("kimg")
+    try:
+        with atomic_write(path) as temporary:
+            figure.savefig(temporary, format="png")
+    except OSError as bad:
+        raise CheckpointError(f"{path}: cannot be written: {bad.strerror or bad}") from None

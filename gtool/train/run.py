@@ -14,10 +14,12 @@ import torch
 from gtool import console
 from gtool.config.recipe import to_toml
 from gtool.config.schema import Recipe
+from gtool.data.names import find_dataset
+from gtool.data.tables import require_on_hub
 from gtool.errors import CheckpointError, DivergedError, GToolError, InterruptedRunError
 from gtool.io.files import atomic_write
 from gtool.io.run_folder import RunFolder, create_run, find_start
-from gtool.io.weights import load_state, save_state, save_weights
+from gtool.io.weights import load_state, restore, save_state, save_weights
 from gtool.models import registry
 from gtool.models.flops import forward_flops
 from gtool.models.generate import weights_meta
@@ -26,9 +28,8 @@ from gtool.runtime.device import Compute, make_compute
 from gtool.runtime.processes import launch, launched_processes
 from gtool.train import reports
 from gtool.train.dry_run import dry_run, estimate_seconds
-from gtool.train.loop import Tick, run_training
+from gtool.train.loop import Tick, progress, run_training
 from gtool.train.options import TrainOptions
-from gtool.train.resume import begin_with, restore_state, state_info, state_tensors
 from gtool.train.trainer import Trainer
 
 
@@ -41,46 +42,55 @@ def run(
         GToolError: anything the user can mend; see `gtool.errors` for the exit status of each.
     """
     family, processes = registry.trainer(options.model), options.num_processes or 1
+    family.check(recipe, config, processes)  # said once, and not by every process
+    place = find_dataset(recipe.data.dataset)
+    if options.dry_run and place.kind == "hub":  # nothing is downloaded to be looked at
+        require_on_hub(place)
+    else:
+        # Before processes are launched: an empty folder is said at once, and downloads happen once.
+        inputs = family.open_inputs(recipe, resumed)
     if options.dry_run:
-        family.check(recipe, config, processes)
         compute = make_compute(options.device, recipe.train.precision)
         return dry_run(recipe, config, recipe_name, compute, options.as_json)
-    # Before processes are launched: an empty folder or a hub out of reach is said at once, and downloads happen once.
-    inputs = family.open_inputs(recipe, resumed)
     if processes > 1 and launched_processes() is None:
-        family.check(recipe, config, processes)  # said once, and not by every process
         return launch(processes, sys.argv[1:])
     compute = make_compute(options.device, recipe.train.precision, num_processes=options.num_processes)
     console.set_quiet(console.is_quiet() or not compute.is_main)
     with ExitStack() as stack:
         trainer = family(recipe, config, inputs, compute)
-        folder = _take_folder(trainer.recipe, recipe_name, resumed or options.out, compute, stack)
+        recipe, state = trainer.recipe, trainer.state
+        folder = _take_folder(recipe, resumed or options.out, compute, stack)
         best = _restore(trainer, folder, is_resumed=resumed is not None)
+        is_over = progress(state, recipe.train) >= 1.0
         stop_signal = stack.enter_context(_signals())
         writer = RunWriter(folder, trainer, best, options.tracker) if compute.is_main else None
-        if writer:
+        if writer and is_over:
+            by_time = recipe.train.minutes is not None and state.nimg < round(1000 * recipe.train.kimg)
+            over = f"{recipe.train.minutes:g} minutes" if by_time else f"{recipe.train.kimg:g} kimg"
+            flag = "--minutes" if by_time else "--kimg"
+            console.warning(f"nothing to do: {over} are over; {flag} counts the whole run")
+        elif writer:
             writer.begin(recipe_name)
         update = stack.enter_context(console.progress("training"))
         scores: dict[str, float] = {}
-        state = trainer.state
-        for tick in run_training(trainer.step, state, trainer.recipe.train, compute, stop_signal=stop_signal):
+        for tick in run_training(trainer.step, state, stop_signal):
             if writer:
                 new = writer.snapshot(tick) if tick.is_snapshot else {}
                 scores = new or scores
                 writer.log(tick, new)
-                update(tick.progress, 1.0, reports.tick_note(tick, scores))
+                update(state.progress, 1.0, reports.tick_note(state, tick, scores))
             compute.wait()
             if tick.signum is not None:
                 go_on = f"gtool train {options.model} --resume {folder.path}"
                 where = f"state saved in {folder.path}; go on with `{go_on}`"
-                raise InterruptedRunError(f"stopped at {tick.nimg / 1000:g} kimg; {where}", tick.signum)
+                raise InterruptedRunError(f"stopped at {state.nimg / 1000:g} kimg; {where}", tick.signum)
         if writer:
             writer.finish(scores, options.as_json)
     compute.close()
 
 
 def _take_folder(
-    recipe: Recipe, recipe_name: str, place: RunFolder | Path | None, compute: Compute, stack: ExitStack
+    recipe: Recipe, place: RunFolder | Path | None, compute: Compute, stack: ExitStack
 ) -> RunFolder:
     """Make or reopen the run folder in the main process, lock it, and tell the other processes where it is."""
     path: str | None = None
@@ -91,10 +101,6 @@ def _take_folder(
             folder = place if isinstance(place, RunFolder) else create_run(place, name)
             stack.enter_context(folder.lock())
             folder.remove_leftovers()
-            comment = f"made by: gtool {' '.join(sys.argv[1:])}\nrecipe: {recipe_name}"
-            text = to_toml(recipe, comment, leave_out=registry.foreign_sections(recipe.model_name))
-            with atomic_write(folder.recipe) as temporary:
-                temporary.write_text(text, encoding="utf-8")
             path = str(folder.path)
         except GToolError as failed:
             failure = failed
@@ -108,15 +114,19 @@ def _take_folder(
 
 def _restore(trainer: Trainer, folder: RunFolder, *, is_resumed: bool) -> dict[str, float]:
     """Put the newest state back, or the weights to begin with; return what is known of the best snapshot."""
+    state, recipe = trainer.state, trainer.recipe
     states = folder.states() if is_resumed else []
     if states:
         tensors, info = load_state(states[-1])
-        restore_state(trainer.state, tensors, info, str(states[-1]))
-        return dict(info.get("best", {}))
-    recipe = trainer.recipe
-    if recipe.train.weights is not None:
-        path = find_start(recipe.train.weights, recipe.model_name)
-        begin_with(trainer.state, open_trained(path))
+        state.restore(tensors, info, str(states[-1]))
+        try:
+            return {str(name): float(value) for name, value in info.get("best", {}).items()}
+        except (AttributeError, TypeError, ValueError):
+            raise CheckpointError(f"{states[-1]}/state.json: `best` is not a score") from None
+    if recipe.train.weights is not None:  # all networks of a state are of the weights' kind
+        trained = open_trained(find_start(recipe.train.weights, recipe.model_name))
+        for network in state.networks.values():
+            restore(network, trained.tensors, trained.path)
     return {}
 
 
@@ -146,7 +156,6 @@ class RunWriter:
     ) -> None:
         self.folder, self.trainer, self.best = folder, trainer, best
         self.recipe, self.state = trainer.recipe, trainer.state
-        self._log = reports.Log(folder, self.state.nimg)
         self._tracker: Any = None
         if tracker:
             from accelerate.tracking import TensorBoardTracker
@@ -156,6 +165,24 @@ class RunWriter:
 
     def begin(self, recipe_name: str) -> None:
         """Say in two lines what runs, show what is learned from, measure what an untrained model gets."""
+        recipe, state, folder, trainer = self.recipe, self.state, self.folder, self.trainer
+        comment = f"made by: gtool {' '.join(sys.argv[1:])}\nrecipe: {recipe_name}"
+        text = to_toml(recipe, comment, leave_out=registry.foreign_sections(recipe.model_name))
+        with atomic_write(folder.recipe) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        reports.cut_log(folder, state.nimg)
+        self._say_what_runs(recipe_name)
+        resumed = f", from {state.nimg / 1000:g} kimg on" if state.nimg else ""
+        console.notice(f"data: {trainer.describe_data()}; run folder: {folder.path}{resumed}")
+        columns = trainer.real_columns or recipe.sample.columns
+        text_of_grid = {"dataset": recipe.data.dataset}
+        reports.save_grid(folder, "real", trainer.real_images(), columns, text_of_grid)
+        if state.nimg == 0:
+            self._save_preview()
+            scores = trainer.measure()
+            reports.add_record(folder, {"nimg": 0, "kimg": 0.0, "steps": 0, "seconds": 0.0, **scores})
+
+    def _say_what_runs(self, recipe_name: str) -> None:
         recipe, state, compute = self.recipe, self.state, self.trainer.compute
         sizes = {
             name: sum(p.numel() for p in network.parameters())
@@ -178,21 +205,13 @@ class RunWriter:
             f"{recipe.model_name} {recipe_name}: {parameters}, "
             f"{compute.describe()}, {compute.precision}, about {console.duration(remaining)}"
         )
-        resumed = f", from {state.nimg / 1000:g} kimg on" if state.nimg else ""
-        console.notice(f"data: {self.trainer.describe_data()}; run folder: {self.folder.path}{resumed}")
-        self.trainer.open_reports(self.folder)
-        if state.nimg == 0:
-            self._save_preview()
-            scores = self.trainer.measure()
-            self._log.add({"nimg": 0, "kimg": 0.0, "steps": 0, "seconds": 0.0, **scores})
 
     def log(self, tick: Tick, scores: Mapping[str, float]) -> None:
         """Write a tick to log.jsonl, and to the tracker."""
-        rates = [optimizer.param_groups[0]["lr"] for _, optimizer in self.state.optimizers.values()]
-        record = reports.tick_record(tick, rates[0] if rates else 0.0, scores)
-        self._log.add(record)
+        record = reports.tick_record(self.state, tick, scores)
+        reports.add_record(self.folder, record)
         if self._tracker:
-            self._tracker.log(record, step=tick.nimg)
+            self._tracker.log(record, step=self.state.nimg)
 
     def snapshot(self, tick: Tick) -> dict[str, float]:
         """Save weights and state; unless a signal came, save a preview and return the scores.
@@ -208,11 +227,11 @@ class RunWriter:
             scores = self.trainer.measure()
         rank = self.trainer.ranked_by
         if rank in scores and scores[rank] <= self.best.get(rank, float("inf")):
-            self.best = {"nimg": tick.nimg, rank: scores[rank]}
+            self.best = {"nimg": state.nimg, rank: scores[rank]}
         meta = weights_meta(recipe, self.trainer.config, state.nimg) | {"scores": scores}
         save_weights(folder.weights_path(state.nimg), state.ema.state_dict(), meta)
-        info = state_info(state) | {"best": self.best}
-        save_state(folder.state_path(state.nimg), state_tensors(state), info)
+        info = state.info() | {"best": self.best}
+        save_state(folder.state_path(state.nimg), state.tensors(), info)
         folder.prune(recipe.train.keep_snapshots, int(self.best["nimg"]) if self.best else None)
         return scores
 

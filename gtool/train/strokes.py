@@ -36,7 +36,7 @@ from gtool.strokes.painting import deepest_level, paint
 from gtool.strokes.proposals import SELECTION_SIZE
 from gtool.strokes.renderer import render_on_patches
 from gtool.strokes.settings import PaintSettings
-from gtool.train.optim import clip_and_step, ema_beta, ema_update, make_optimizer, rate_factor, set_rate
+from gtool.train.state import TrainingState, build_networks
 from gtool.train.stroke_targets import (
     PICTURE,
     Known,
@@ -47,7 +47,7 @@ from gtool.train.stroke_targets import (
     known_strokes,
     synthetic_pictures,
 )
-from gtool.train.trainer import Trainer, TrainingState, build_networks, wrap
+from gtool.train.trainer import Trainer
 
 BUILT_IN = "scenes"  # the data set's name that stands for synthetic pictures: dead leaves and scenes
 USER_RESOLUTION = 512  # a user's images are read at this size: crops go down to a quarter of their side
@@ -58,6 +58,7 @@ class StrokesState(TrainingState):
     """The predictor with its optimizer, the brush, and the pictures it learns from."""
 
     in_training = ("predictor",)
+    averaged_buffers = "average"
 
     predictor: nn.Module
     optimizer: Any
@@ -76,13 +77,11 @@ def init_state(recipe: Recipe, config: Any, pictures: Pictures | None, compute: 
     require_crops(recipe, compute.world_size)
     (predictor,) = build_networks(recipe, config)
     predictor = predictor.to(compute.device)
-    ema = copy.deepcopy(predictor).eval().requires_grad_(False)
-    optimizer = make_optimizer(recipe.optim, predictor.parameters())
-    return StrokesState(
-        recipe=recipe,
-        compute=compute,
-        ema=ema,
-        **wrap(recipe, compute, predictor=predictor, optimizer=optimizer),
+    return StrokesState.begin(
+        recipe,
+        compute,
+        (predictor,),
+        ema=copy.deepcopy(predictor).eval().requires_grad_(False),
         brush=load_brush(recipe.strokes.brush).to(compute.device),
         pictures=pictures or synthetic_pictures(recipe),
     )
@@ -91,7 +90,7 @@ def init_state(recipe: Recipe, config: Any, pictures: Pictures | None, compute: 
 def step(state: StrokesState) -> dict[str, Tensor]:
     """Update the predictor once; returns scalar statistics on the device."""
     recipe, device = state.recipe, state.compute.device
-    set_rate(state.optimizer, recipe.optim.learning_rate * rate_factor(recipe, state.steps, state.progress))
+    state.set_rates()
     share = recipe.train.batch_size // state.compute.world_size
     num_pictures = _num_crops(recipe, share, state.progress)
     num_known = share - 5 * num_pictures
@@ -122,11 +121,9 @@ def step(state: StrokesState) -> dict[str, Tensor]:
         loss = loss + term
         stats |= new
     state.compute.accelerator.backward(loss)
-    limit = recipe.optim.clip_grad_norm
-    stats["grad_norm"] = clip_and_step(state.compute, state.predictor, state.optimizer, limit)
+    stats["grad_norm"] = state.clip_and_step("predictor")
     state.nimg += recipe.train.batch_size
-    beta = ema_beta(recipe, state.nimg)
-    ema_update(state.ema, state.bare("predictor"), beta, buffers="average")
+    state.update_average()
     state.steps += 1
     return {name: value.detach() for name, value in stats.items()}
 

@@ -33,8 +33,8 @@ from gtool.models.vqgan.network import Tokenized
 from gtool.nn.ranges import to_pm1, to_uint8
 from gtool.runtime.device import Compute
 from gtool.runtime.torch_random import make_generator
-from gtool.train.optim import clip_and_step, ema_beta, ema_update, make_optimizer, rate_factor, set_rate
-from gtool.train.trainer import Trainer, TrainingState, build_networks, wrap
+from gtool.train.state import TrainingState, build_networks
+from gtool.train.trainer import Trainer
 
 MAX_PIXELS = 2**22  # of the images that the colours of a palette are taken from
 CHUNK = 64  # images that are reconstructed at a time
@@ -71,53 +71,32 @@ class TokenizerState(TrainingState):
 
 def init_state(recipe: Recipe, config: Any, batches: Any, compute: Compute) -> TokenizerState:
     """Build networks, average and optimizers at step 0."""
-    tokenizer, discriminator = (network.to(compute.device) for network in build_networks(recipe, config))
-    ema = copy.deepcopy(tokenizer).eval().requires_grad_(False)
-    optimizers = [
-        make_optimizer(recipe.optim, network.parameters(), rate)
-        for network, rate in zip((tokenizer, discriminator), _rates(recipe), strict=True)
-    ]
-    return TokenizerState(
-        recipe=recipe,
-        compute=compute,
+    networks = tuple(network.to(compute.device) for network in build_networks(recipe, config))
+    weights, lpips = recipe.reconstruction, None
+    if weights.perceptual_kind == "lpips" and weights.perceptual:
+        lpips = LPIPS.from_files(Path(str(weights.lpips_vgg)), Path(str(weights.lpips_heads)))
+    return TokenizerState.begin(
+        recipe,
+        compute,
+        networks,
+        ema=copy.deepcopy(networks[0]).eval().requires_grad_(False),
         batches=batches,
-        ema=ema,
-        **wrap(recipe, compute, tokenizer=tokenizer, discriminator=discriminator),
-        **wrap(recipe, compute, tokenizer_optimizer=optimizers[0], discriminator_optimizer=optimizers[1]),
         usage=Usage(config.codebook_size).to(compute.device),
-        lpips=_load_lpips(recipe, compute),
+        lpips=lpips and lpips.to(compute.device),
     )
-
-
-def _load_lpips(recipe: Recipe, compute: Compute) -> LPIPS | None:
-    weights = recipe.reconstruction
-    if weights.perceptual_kind != "lpips" or not weights.perceptual:
-        return None
-    lpips = LPIPS.from_files(Path(str(weights.lpips_vgg)), Path(str(weights.lpips_heads)))
-    return lpips.to(compute.device)
-
-
-def _rates(recipe: Recipe) -> tuple[float, float]:
-    """Return the learning rates of tokenizer and discriminator before any schedule."""
-    optim = recipe.optim
-    return optim.learning_rate, optim.discriminator_learning_rate or optim.learning_rate
 
 
 def step(state: TokenizerState) -> dict[str, Tensor]:
     """Update tokenizer and discriminator once; returns scalar statistics on the device."""
     recipe = state.recipe
-    factor = rate_factor(recipe, state.steps, state.progress)
-    for optimizer, rate in zip(
-        (state.tokenizer_optimizer, state.discriminator_optimizer), _rates(recipe), strict=True
-    ):
-        set_rate(optimizer, rate * factor)
+    state.set_rates()
     real = to_pm1(state.batches.next(recipe.train.batch_size).to(state.compute.device, non_blocking=True))
     output, stats = _tokenizer_step(state, real)
     loss = recipe.reconstruction
     if loss.adversarial and state.progress >= loss.discriminator_start:
         stats |= _discriminator_step(state, real, output.reconstruction.detach())
     state.nimg += recipe.train.batch_size
-    ema_update(state.ema, state.bare("tokenizer"), ema_beta(recipe, state.nimg))
+    state.update_average()
     _restart_unused_codes(state, output)
     state.steps += 1
     return stats
@@ -147,7 +126,9 @@ def _tokenizer_step(state: TokenizerState, real: Tensor) -> tuple[Tokenized, dic
     fidelity = torch.stack([weight * value for weight, value in terms.values()]).sum()
     (gradient,) = torch.autograd.grad(fidelity, leaf)
     if factor := adversarial_factor(state.recipe, state.progress):
-        adversarial = _adversarial_loss(state, leaf)
+        with compute.autocast():
+            logits = state.bare("discriminator")(leaf)
+        adversarial = adversarial_losses.generator_loss("hinge", logits.flatten())
         (of_adversarial,) = torch.autograd.grad(adversarial, leaf)
         weight = gradient.new_tensor(factor * weights.adversarial)
         if weights.adaptive_weight:
@@ -157,15 +138,8 @@ def _tokenizer_step(state: TokenizerState, real: Tensor) -> tuple[Tokenized, dic
     stats |= {"quantizer_loss": output.quantizer_loss, "mse": F.mse_loss(leaf, real)}
     surrogate = (output.reconstruction * gradient).sum()  # its gradient at the reconstruction is `gradient`
     compute.accelerator.backward(surrogate + weights.codebook * output.quantizer_loss)
-    limit = state.recipe.optim.clip_grad_norm
-    stats["grad_norm"] = clip_and_step(compute, state.tokenizer, state.tokenizer_optimizer, limit)
+    stats["grad_norm"] = state.clip_and_step("tokenizer")
     return output, {name: value.detach() for name, value in stats.items()}
-
-
-def _adversarial_loss(state: TokenizerState, fake: Tensor) -> Tensor:
-    with state.compute.autocast():
-        logits = state.bare("discriminator")(fake)
-    return adversarial_losses.generator_loss("hinge", logits.flatten())
 
 
 def _reconstruction_terms(
@@ -187,11 +161,7 @@ def _adaptive_weight(
 ) -> Tensor:
     """Return the ratio of gradient norms at the last layer (VQGAN, Eq. 7), bounded, over the batch of all processes.
 
-    Args:
-        state: has the last layer, and the bound in its recipe.
-        fake: reconstructions with their graph.
-        of_fidelity: gradient of the reconstruction loss at the reconstructions.
-        of_adversarial: gradient of the adversarial loss there.
+    fake: reconstructions with their graph; the others are gradients of both losses there.
     """
     last = state.bare("tokenizer").last_layer
     first, second = (
@@ -211,10 +181,9 @@ def _discriminator_step(state: TokenizerState, real: Tensor, fake: Tensor) -> di
     of_real, of_fake = (half.flatten() for half in logits.chunk(2))
     loss = 0.5 * adversarial_losses.discriminator_loss("hinge", of_real, of_fake)
     state.compute.accelerator.backward(loss)
-    limit = state.recipe.optim.clip_grad_norm
-    norm = clip_and_step(state.compute, state.discriminator, state.discriminator_optimizer, limit)
     stats = {"discriminator_loss": loss, "real_logit": of_real.mean(), "fake_logit": of_fake.mean()}
-    return {name: value.detach() for name, value in stats.items()} | {"discriminator_grad_norm": norm}
+    stats["discriminator_grad_norm"] = state.clip_and_step("discriminator")
+    return {name: value.detach() for name, value in stats.items()}
 
 
 @torch.no_grad()
@@ -241,26 +210,8 @@ def _restart_unused_codes(state: TokenizerState, output: Tokenized) -> None:
     state.usage.counts.zero_()
 
 
-# A palette, the tokenizer of image-GPT.
-
-
-@dataclass(kw_only=True)
-class PaletteState(TrainingState):
-    """The palette is its own average, and nothing optimizes it."""
-
-    in_training = ()
-
-
-def init_palette(recipe: Recipe, config: Any, batches: Any, compute: Compute) -> PaletteState:
-    """Build an empty palette."""
-    (palette,) = build_networks(recipe, config)
-    return PaletteState(
-        recipe=recipe, compute=compute, batches=batches, ema=palette.to(compute.device).eval()
-    )
-
-
-def fit_palette(state: PaletteState) -> dict[str, Tensor]:
-    """Find the colours by one k-means over pixels; the run is over after this."""
+def fit_palette(state: TrainingState) -> dict[str, Tensor]:
+    """Find the colours of a palette, image-GPT's tokenizer, by one k-means over pixels; this is the whole run."""
     train = state.recipe.train
     side = state.recipe.data.resolution
     images = state.batches.next(max(train.batch_size, MAX_PIXELS // side**2))
@@ -352,7 +303,10 @@ class TokenizerTrainer(Trainer):
         self.images = self.load_images(inputs)
         batches, self.held_out = hold_out(self.images, recipe, compute, flip=recipe.data.flip)
         if config.kind == "palette":
-            self.state, self.step = init_palette(recipe, config, batches, compute), fit_palette
+            (palette,) = build_networks(recipe, config)
+            palette = palette.to(compute.device).eval()
+            self.state = TrainingState(recipe=recipe, compute=compute, ema=palette, batches=batches)
+            self.step = fit_palette
         else:
             self.state, self.step = init_state(recipe, config, batches, compute), step
 

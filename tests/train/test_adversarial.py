@@ -12,7 +12,6 @@ from gtool.runtime.device import make_compute
 from gtool.train import gan as engine
 from gtool.train.gan import GANTrainer
 from gtool.train.optim import ema_beta, rate_factor
-from gtool.train.resume import restore_state, state_info, state_tensors
 from tests.helpers.runs import flat
 from tests.helpers.tiny import tiny_recipe
 
@@ -122,11 +121,9 @@ def test_a_restored_state_goes_on_exactly():
     for _ in range(2):
         engine.step(straight)
         engine.step(stopped)
-    tensors = {
-        name: {k: v.clone() for k, v in group.items()} for name, group in state_tensors(stopped).items()
-    }
+    tensors = {name: {k: v.clone() for k, v in group.items()} for name, group in stopped.tensors().items()}
     resumed = make_state()
-    restore_state(resumed, tensors, state_info(stopped), "test")
+    resumed.restore(tensors, stopped.info(), "test")
     for _ in range(2):
         engine.step(straight)
         engine.step(resumed)

@@ -20,9 +20,7 @@ from gtool.models.generate import generate, latents
 from gtool.sample.latents import interpolate
 from gtool.train import gan as engine
 from gtool.train.gan import add_path_length
-from gtool.train.gan_random import random_of
-from gtool.train.gan_state import check_networks
-from gtool.train.resume import restore_state, state_info, state_tensors
+from gtool.train.gan_state import check_networks, random_of
 from tests.helpers import components
 from tests.helpers.components import COMPONENTS, EVERYTHING, LAYERS, SETTINGS, WIDTH, flat, make_state
 from tests.helpers.tiny import tiny_recipe
@@ -299,13 +297,11 @@ def test_two_processes_give_one_process_s_update(tmp_path):
 def test_a_restored_state_goes_on_exactly_with_all_that_it_remembers(stop):
     straight, _ = train(8, *EVERYTHING)
     stopped, _ = train(stop, *EVERYTHING)
-    tensors = {
-        name: {k: v.clone() for k, v in group.items()} for name, group in state_tensors(stopped).items()
-    }
-    info = json.loads(json.dumps(state_info(stopped)))
+    tensors = {name: {k: v.clone() for k, v in group.items()} for name, group in stopped.tensors().items()}
+    info = json.loads(json.dumps(stopped.info()))
     assert info["numbers"]["path_length"] > 0
     resumed = make_state(*EVERYTHING)
-    restore_state(resumed, tensors, info, "test")
+    resumed.restore(tensors, info, "test")
     for _ in range(8 - stop):
         engine.step(resumed)
     assert resumed.numbers == straight.numbers
@@ -316,11 +312,11 @@ def test_a_restored_state_goes_on_exactly_with_all_that_it_remembers(stop):
 
 def test_a_state_without_what_training_remembers_is_refused():
     state, _ = train(1)
-    tensors, info = state_tensors(state), state_info(state)
+    tensors, info = state.tensors(), state.info()
     without = {name: value for name, value in info.items() if name != "numbers"}
     for damaged in (without, info | {"numbers": {"augment_p": "much"}}):
         with pytest.raises(CheckpointError, match="missing or not a number"):
-            restore_state(make_state(), tensors, damaged, "test")
+            make_state().restore(tensors, damaged, "test")
 
 
 def test_the_average_has_the_buffers_of_the_generator():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from gtool.train.curves import COLOURS, save_curves
+from gtool.train.reports import COLOURS, save_curves
 
 
 def drawn(path, colour: str) -> np.ndarray:
@@ -18,7 +18,7 @@ def drawn(path, colour: str) -> np.ndarray:
 def test_panels_are_stacked_and_every_line_is_drawn(tmp_path):
     xs = list(range(20))
     panels = {"losses": {"a": (xs, xs), "b": (xs, xs[::-1])}, "rfd": {"rfd": (xs, [2.0] * 20)}}
-    save_curves(tmp_path / "c.png", panels, x_label="kimg", log=("rfd",))
+    save_curves(tmp_path / "c.png", panels, log=("rfd",))
     first, second = (drawn(tmp_path / "c.png", colour) for colour in COLOURS[:2])
     middle = len(first) // 2
     assert [int(half.sum()) > 300 for half in (first[:middle], first[middle:])] == [True, True]
@@ -29,7 +29,7 @@ def test_panels_are_stacked_and_every_line_is_drawn(tmp_path):
 def test_a_line_is_interrupted_where_values_are_not_finite(tmp_path):
     xs = [float(x) for x in range(101)]
     ys = [float("nan") if 40 < x < 60 else 1.0 for x in xs]
-    save_curves(tmp_path / "c.png", {"loss": {"a": (xs, ys)}}, x_label="kimg")
+    save_curves(tmp_path / "c.png", {"loss": {"a": (xs, ys)}})
     columns = np.flatnonzero(drawn(tmp_path / "c.png", COLOURS[0])[60:].any(axis=0))  # below the legend
     gaps = np.diff(columns)
     assert (gaps > 100).sum() == 1
@@ -37,5 +37,5 @@ def test_a_line_is_interrupted_where_values_are_not_finite(tmp_path):
 
 
 def test_a_single_point_can_be_drawn(tmp_path):
-    save_curves(tmp_path / "c.png", {"one": {"a": ([3.0], [0.5])}}, x_label="kimg")
+    save_curves(tmp_path / "c.png", {"one": {"a": ([3.0], [0.5])}})
     assert drawn(tmp_path / "c.png", COLOURS[0])[60:].sum() > 10

@@ -15,7 +15,6 @@ from gtool.models.paint_transformer.network import Proposals
 from gtool.runtime.device import make_compute
 from gtool.strokes.brush import load_brush
 from gtool.train import strokes as engine
-from gtool.train.resume import restore_state, state_info, state_tensors
 from gtool.train.stroke_targets import crops, half_painted, known_strokes, quarters
 from tests.helpers import runs
 from tests.helpers.runs import flat
@@ -111,11 +110,9 @@ def test_a_restored_state_goes_on_exactly():
     straight, stopped = make_state(progress=0.5), make_state(progress=0.5)
     for state in (straight, stopped):
         engine.step(state)
-    tensors = {
-        name: {k: v.clone() for k, v in group.items()} for name, group in state_tensors(stopped).items()
-    }
+    tensors = {name: {k: v.clone() for k, v in group.items()} for name, group in stopped.tensors().items()}
     resumed = make_state()
-    restore_state(resumed, tensors, state_info(stopped), "test")
+    resumed.restore(tensors, stopped.info(), "test")
     for state in (straight, resumed):
         engine.step(state)
     for name, network in straight.networks.items():

@@ -20,7 +20,6 @@ from gtool.models import registry
 from gtool.nn.ranges import to_pm1
 from gtool.runtime.device import make_compute
 from gtool.train import tokenizer as engine
-from gtool.train.resume import restore_state, state_info, state_tensors
 from tests.helpers import runs
 from tests.helpers.runs import flat
 from tests.helpers.tiny import tiny_tokenizer
@@ -157,10 +156,10 @@ def test_a_restored_state_goes_on_with_the_same_bits():
     straight = make_state("reconstruction.restart_interval=3")
     for _ in range(5):
         engine.step(straight)
-    saved = state_tensors(straight), state_info(straight)
+    saved = straight.tensors(), straight.info()
     saved = ({g: {n: t.clone() for n, t in ts.items()} for g, ts in saved[0].items()}, saved[1])
     resumed = make_state("reconstruction.restart_interval=3")
-    restore_state(resumed, *saved, "test")
+    resumed.restore(*saved, "test")
     for state in (straight, resumed):
         state.progress = 0.7
         for _ in range(4):

@@ -1,0 +1,219 @@
+"""What training changes: networks, their average, optimizers, counters, a place in the data; and how it is resumed.
+
+`gtool train MODEL --resume RUN` (or `auto`, the newest) ends with the bits of a run that never stopped:
+
+1. Every snapshot writes `state-<kimg>/` beside the weights (`gtool.train.run`): all networks and optimizers as
+   safetensors, and counters as JSON; `tensors` and `info` below are what goes into it.
+2. A signal (Ctrl-C, SIGTERM) ends the step that runs, then a snapshot is written; a crash loses what came after the
+   newest snapshot.
+3. `--resume` finds the run folder and takes its recipe.toml in place of any other (`gtool.train.options`); data,
+   networks, seed and batch size cannot change, length and cadence may be set anew.
+4. The data are read as before, networks are built as before, then `restore` puts the newest state back, and the log
+   drops the lines after it.
+
+No state of a random generator is saved, because every random number is a function of the seed and the step; nor is the
+order of the data, which is a function of the seed and the `position`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from gtool.config.schema import Recipe
+from gtool.errors import CheckpointError
+from gtool.io.weights import restore
+from gtool.models import registry
+from gtool.runtime.device import Compute
+from gtool.runtime.torch_random import make_generator
+from gtool.train.optim import (
+    Buffers,
+    ema_beta,
+    ema_update,
+    lazy_shares,
+    learning_rates,
+    make_optimizer,
+    rate_factor,
+)
+
+
+@dataclass(kw_only=True)
+class TrainingState:
+    """Networks in training are attributes of a subclass, wrapped when there are several processes.
+
+    The optimizer of `x` is `x_optimizer`, or `optimizer` where there is one network only.
+    """
+
+    in_training: ClassVar[tuple[str, ...]] = ()  # the attributes that are networks in training
+    averaged_buffers: ClassVar[Buffers] = "keep"
+
+    recipe: Recipe
+    compute: Compute
+    ema: Any  # what is saved as weights
+    batches: Any = None  # None for families whose batches are a function of the step
+    nimg: int = 0  # images shown so far
+    steps: int = 0
+    seconds: float = 0.0  # spent training, over all sessions
+    progress: float = 0.0  # share of the run that is done, 0 to 1: schedules read it
+
+    @classmethod
+    def begin(
+        cls,
+        recipe: Recipe,
+        compute: Compute,
+        networks: tuple[nn.Module, ...],
+        groups: Callable[[nn.Module], Any] = nn.Module.parameters,
+        **others: Any,
+    ) -> Self:
+        """Make the state at step 0: an optimizer for each network, all of them wrapped for several processes.
+
+        Args:
+            recipe: as it is saved.
+            compute: where it runs.
+            networks: those in training, on the device, as `in_training` names them.
+            groups: what of a network its optimizer gets.
+            others: other attributes of the state.
+        """
+        rates, shares = learning_rates(recipe), lazy_shares(recipe)
+        for name, network, rate, share in zip(cls.in_training, networks, rates, shares, strict=False):
+            optimizer = make_optimizer(recipe.optim, groups(network), rate, share)
+            if recipe.train.compile:
+                network.compile()
+            others[name] = compute.accelerator.prepare(network)
+            others[cls._optimizer_of(name)] = compute.accelerator.prepare(optimizer)
+        return cls(recipe=recipe, compute=compute, **others)
+
+    @classmethod
+    def _optimizer_of(cls, name: str) -> str:
+        return "optimizer" if len(cls.in_training) == 1 else f"{name}_optimizer"
+
+    def bare(self, name: str) -> Any:
+        """Return a network in training without what wraps it."""
+        return self.compute.accelerator.unwrap_model(getattr(self, name))
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """All networks, not wrapped, by the names they are saved under."""
+        return {name: self.bare(name) for name in self.in_training} | {"ema": self.ema}
+
+    @property
+    def optimizers(self) -> dict[str, tuple[nn.Module, Any]]:
+        """The optimizers with their networks, by the names they are saved under."""
+        keys = {name: self._optimizer_of(name) for name in self.in_training}
+        return {key: (self.bare(name), getattr(self, key)) for name, key in keys.items()}
+
+    @property
+    def averaged(self) -> nn.Module:
+        """What follows the first network in training."""
+        return self.ema
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What else is saved, the same in every process."""
+        return {}
+
+    @numbers.setter
+    def numbers(self, numbers: dict[str, float]) -> None:
+        pass
+
+    # The parts of a step that all families share.
+
+    def set_rates(self) -> None:
+        """Set the learning rates of this step."""
+        factor = rate_factor(self.recipe, self.steps, self.progress)
+        for (_, optimizer), rate in zip(self.optimizers.values(), learning_rates(self.recipe), strict=False):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * factor
+
+    def no_sync(self, name: str, *, is_last: bool) -> AbstractContextManager[Any]:
+        """Let processes exchange the gradients of a network in the last of several backward passes only."""
+        return nullcontext() if is_last else self.compute.accelerator.no_sync(getattr(self, name))
+
+    def clip_and_step(self, name: str) -> Tensor:
+        """Limit the norm of a network's gradients, step its optimizer, and return the norm before."""
+        limit = self.recipe.optim.clip_grad_norm or math.inf
+        norm = self.compute.accelerator.clip_grad_norm_(getattr(self, name).parameters(), limit)
+        getattr(self, self._optimizer_of(name)).step()
+        return norm.detach()
+
+    def update_average(self) -> None:
+        """Move the average towards the first network in training."""
+        beta = ema_beta(self.recipe, self.nimg)
+        ema_update(self.averaged, self.bare(self.in_training[0]), beta, self.averaged_buffers)
+
+    # What a resume needs.
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Return networks and optimizers as named groups of tensors."""
+        groups = {name: dict(network.state_dict()) for name, network in self.networks.items()}
+        for name, (network, optimizer) in self.optimizers.items():
+            groups[name] = {
+                f"{parameter}/{key}": value
+                for parameter, tensor in network.named_parameters()
+                for key, value in optimizer.state[tensor].items()
+            }
+        return groups
+
+    def info(self) -> dict[str, Any]:
+        """Return counters and other numbers; the position is that in the data, 0 without one."""
+        keys = ("nimg", "steps", "seconds", "progress", "numbers")
+        position = 0 if self.batches is None else int(self.batches.position)
+        return {key: getattr(self, key) for key in keys} | {"position": position}
+
+    def restore(self, tensors: dict[str, dict[str, Tensor]], info: dict[str, Any], where: str) -> None:
+        """Put a saved state back.
+
+        Raises:
+            CheckpointError: a group, tensor or counter is missing or of another shape.
+        """
+        expected = self.networks.keys() | self.optimizers.keys()
+        if tensors.keys() != expected:
+            raise CheckpointError(f"{where}: holds {sorted(tensors)}, expected {sorted(expected)}")
+        for name, network in self.networks.items():
+            restore(network, tensors[name], f"{where}/{name}")
+        for name, (network, optimizer) in self.optimizers.items():
+            _restore_optimizer(network, optimizer, tensors[name], f"{where}/{name}")
+        try:
+            self.nimg, self.steps = _count(info["nimg"]), _count(info["steps"])
+            self.seconds, self.progress = _finite(info["seconds"]), _finite(info["progress"])
+            if self.batches is not None:
+                self.batches.position = _count(info["position"])
+            self.numbers = {str(name): _finite(value) for name, value in info["numbers"].items()}
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+            raise CheckpointError(f"{where}/state.json: a counter is missing or not a number") from None
+
+
+def _finite(value: Any) -> float:
+    if not math.isfinite(float(value)):
+        raise ValueError(value)
+    return float(value)
+
+
+def _count(value: Any) -> int:
+    if int(value) < 0:
+        raise ValueError(value)
+    return int(value)
+
+
+def _restore_optimizer(network: nn.Module, optimizer: Any, saved: dict[str, Tensor], where: str) -> None:
+    parameters = dict(network.named_parameters())
+    found: dict[nn.Parameter, dict[str, Tensor]] = {}
+    for entry, value in saved.items():
+        name, _, key = entry.rpartition("/")
+        if name not in parameters or (key != "step" and value.shape != parameters[name].shape):
+            raise CheckpointError(f"{where}: `{entry}` does not fit this model")
+        found.setdefault(parameters[name], {})[key] = value.to(parameters[name].device).clone()
+    optimizer.state.update(found)
+
+
+def build_networks(recipe: Recipe, config: Any) -> Any:
+    """Build the networks of a recipe, a function of its seed alone; torch's global random numbers are left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(make_generator(recipe.train.seed, "init").initial_seed())
+        return registry.networks(recipe.model_name).build(config)
