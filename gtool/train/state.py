@@ -181,15 +181,16 @@ class TrainingState:
             _restore_optimizer(network, optimizer, tensors[name], f"{where}/{name}")
         try:
             self.nimg, self.steps = _count(info["nimg"]), _count(info["steps"])
-            self.seconds, self.progress = _finite(info["seconds"]), _finite(info["progress"])
+            self.seconds, self.progress = finite(info["seconds"]), finite(info["progress"])
             if self.batches is not None:
                 self.batches.position = _count(info["position"])
-            self.numbers = {str(name): _finite(value) for name, value in info["numbers"].items()}
+            self.numbers = {str(name): finite(value) for name, value in info["numbers"].items()}
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
             raise CheckpointError(f"{where}/state.json: a counter is missing or not a number") from None
 
 
-def _finite(value: Any) -> float:
+def finite(value: Any) -> float:
+    """Return a number of a file as it is; ValueError, TypeError: it is none, or not finite."""
     if not math.isfinite(float(value)):
         raise ValueError(value)
     return float(value)
