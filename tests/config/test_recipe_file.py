@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from gtool.config.recipe import make_recipe, overlay, parse_setting, read_table, shipped_recipes, to_toml
@@ -90,6 +92,29 @@ def test_a_file_that_is_no_recipe_is_refused_by_name(tmp_path, text):
     path.write_text(text, encoding="utf-8")
     with pytest.raises(RecipeError, match=r"bad\.toml"):
         read_table(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a=" + "[" * 20_000,
+        "a=" + "{a=" * 20_000,
+        ".".join("a" * 20_000),
+        "[" + " . ".join(["'a b'"] * 20_000) + "]",
+        "# " + "x" * 200_000,
+    ],
+    ids=["lists", "tables", "key", "header", "large"],
+)
+def test_a_file_that_would_take_long_to_read_is_refused_at_once(text, tmp_path):
+    path = tmp_path / "odd.toml"
+    path.write_text(f"schema = 1\n{text}")
+    start = time.process_time()
+    with pytest.raises(RecipeError, match="odd.toml: (not valid TOML|larger than)"):
+        read_table(path)
+    assert time.process_time() - start < 1
+    if "\n" not in text and "=" in text:
+        with pytest.raises(RecipeError, match="--set"):
+            make_recipe(MINIMAL, [text], where="x")
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

@@ -1,21 +1,14 @@
-"""The smallest generator of components and layers, and a discriminator that compares images; and runs of them.
-
-`python -m tests.helpers.components OUT SETTING...` trains a few steps, in as many processes as a launcher makes,
-and writes what came out.
-"""
+"""The smallest generator of components and layers, and a discriminator that compares images; and states of them."""
 
 from __future__ import annotations
 
-import sys
 from types import SimpleNamespace
 
 import torch
 from torch import nn
 
-from gtool.models import registry
 from gtool.runtime.device import make_compute
 from gtool.train import gan as engine
-from tests.helpers.runs import flat
 from tests.helpers.tiny import tiny_recipe
 
 RESOLUTION, COMPONENTS, WIDTH, LAYERS, GROUP = 8, 3, 4, 5, 2
@@ -116,19 +109,8 @@ class Batches:
 NETWORKS = SimpleNamespace(build=lambda config: (Generator(config), Discriminator(config)))
 
 
-def make_state(*settings):
+def make_state(*settings, compute=None):
     """Return a state at step 0; `registry.networks` has to give NETWORKS."""
     recipe = tiny_recipe(*SETTINGS, *settings)
-    compute = make_compute("cpu", "fp32")
+    compute = compute or make_compute("cpu", "fp32")
     return engine.init_state(recipe, None, Batches(compute), compute)
-
-
-if __name__ == "__main__":
-    registry.networks = lambda _name: NETWORKS
-    state = make_state(*sys.argv[2:])
-    for _ in range(5):
-        engine.step(state)
-    if state.compute.is_main:
-        result = {name: flat(network) for name, network in state.networks.items()}
-        torch.save(result | {"numbers": torch.tensor(list(state.numbers.values()))}, sys.argv[1])
-    state.compute.close()

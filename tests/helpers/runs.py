@@ -11,11 +11,19 @@ import torch
 from safetensors.torch import load_file
 
 from gtool.cli import run
+from gtool.config.recipe import to_toml
+from gtool.config.schema import Recipe
 
 
 def flat(network: torch.nn.Module) -> torch.Tensor:
     """All parameters of a network as one vector."""
     return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+
+def write_recipe(recipe: Recipe) -> str:
+    """Write a recipe into the working folder; returns the file's name."""
+    Path("tiny.toml").write_text(to_toml(recipe), encoding="utf-8")
+    return "tiny.toml"
 
 
 def train(model: str, recipe: str, out: str, *more: str) -> int:
@@ -30,12 +38,12 @@ def start(model: str, recipe: str, out: str, *more: str) -> subprocess.Popen:
     )
 
 
-def final_state(out: str) -> dict[str, torch.Tensor]:
+def final_state(out: str | Path) -> dict[str, torch.Tensor]:
     state = sorted(Path(out).glob("state-*"))[-1]
     return {f"{f.stem}/{k}": v for f in sorted(state.glob("*.safetensors")) for k, v in load_file(f).items()}
 
 
-def assert_same_state(first: str, second: str) -> None:
+def assert_same_state(first: str | Path, second: str | Path) -> None:
     a, b = final_state(first), final_state(second)
     assert a.keys() == b.keys()
     assert [name for name in a if not torch.equal(a[name], b[name])] == []

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from itertools import combinations
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,10 +18,9 @@ from gtool.train import gan as engine
 from gtool.train.gan import add_path_length
 from gtool.train.gan_state import check_networks, random_of
 from tests.helpers import components
-from tests.helpers.components import COMPONENTS, EVERYTHING, LAYERS, SETTINGS, WIDTH, flat, make_state
+from tests.helpers.components import COMPONENTS, EVERYTHING, LAYERS, SETTINGS, WIDTH, make_state
+from tests.helpers.runs import flat
 from tests.helpers.tiny import tiny_recipe
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -274,23 +269,6 @@ def test_groups_stay_whole_in_every_kind_of_penalty():
     whole, _ = train(3, *settings)
     parts, _ = train(3, *settings, "train.micro_batch=2")
     assert_close(whole, parts)
-
-
-def test_two_processes_give_one_process_s_update(tmp_path):
-    settings = [*EVERYTHING, "train.micro_batch=4"]
-    one, _ = train(5, *settings)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*launcher, "-m", "tests.helpers.components", str(tmp_path / "two.pt"), *settings],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    two = torch.load(tmp_path / "two.pt", weights_only=True)
-    for name, network in one.networks.items():
-        torch.testing.assert_close(two[name], flat(network), rtol=1e-4, atol=2e-6)
-    assert two["numbers"].tolist() == pytest.approx(list(one.numbers.values()), rel=1e-4)
 
 
 @pytest.mark.parametrize("stop", [2, 5])

@@ -108,11 +108,10 @@ def test_the_recipe_says_all_and_runs_again_to_the_same_weights(start, photos):
     runs.assert_same_state("first", "second")
 
 
-@pytest.mark.parametrize("moment", ["log.jsonl", "state-*"], ids=["start", "snapshot"])
-def test_a_killed_run_resumes_to_the_same_bits(start, photos, moment):
+def test_a_run_killed_before_its_first_snapshot_begins_with_the_weights_again(start, photos):
     assert finetune(photos, "--weights", start, "--out", "straight") == 0
     process = runs.start("paint-transformer", "straight/recipe.toml", "killed")
-    runs.kill_at(moment, "killed", process)
+    runs.kill_at("log.jsonl", "killed", process)
     assert run(["train", "paint-transformer", "--resume", "killed", "--device", "cpu"]) == 0
     runs.assert_same_state("straight", "killed")
 

@@ -10,16 +10,8 @@ import pytest
 from PIL import Image
 
 from gtool.cli import run
-from gtool.config.recipe import to_toml
-from tests.helpers.runs import assert_same_state, train
+from tests.helpers.runs import assert_same_state, train, write_recipe
 from tests.helpers.tiny import tiny_gansformer
-
-RECIPE = "tiny-gansformer.toml"
-
-
-def write_recipe(*settings: str) -> str:
-    Path(RECIPE).write_text(to_toml(tiny_gansformer(*settings)), encoding="utf-8")
-    return RECIPE
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +23,7 @@ def trained(tmp_path_factory):
     before = Path.cwd()
     os.chdir(folder)
     try:
-        assert train("gansformer", write_recipe(), "run", "--json") == 0
+        assert train("gansformer", write_recipe(tiny_gansformer()), "run", "--json") == 0
     finally:
         os.chdir(before)
     return folder / "run"
@@ -55,7 +47,7 @@ def test_a_run_leaves_what_every_run_leaves(trained):
     ids=["duplex", "none", "centroid"],
 )
 def test_a_run_in_two_pieces_is_the_run_in_one(settings, capsys):
-    recipe = write_recipe(*settings, "train.kimg=0.096", "train.metrics=[]")
+    recipe = write_recipe(tiny_gansformer(*settings, "train.kimg=0.096", "train.metrics=[]"))
     assert train("gansformer", recipe, "straight") == 0
     assert train("gansformer", recipe, "pieces", "--kimg", "0.048") == 0
     assert run(["train", "gansformer", "--resume", "pieces", "--kimg", "0.096", "--device", "cpu"]) == 0
@@ -133,7 +125,7 @@ def test_what_means_nothing_for_attention_is_refused(trained, more, said, capsys
 def test_networks_that_cannot_be_are_refused_before_anything_is_written(setting, said, capsys):
     settings = [setting] if "style" not in setting else [setting, "model.attention=none"]
     more = [part for one in settings for part in ("--set", one)]
-    assert train("gansformer", write_recipe(), "never", *more) == 2
+    assert train("gansformer", write_recipe(tiny_gansformer()), "never", *more) == 2
     err = capsys.readouterr().err
     assert said in err
     assert len(err.strip().splitlines()) == 1

@@ -131,8 +131,8 @@ def straight(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "moment",
-    ["state-*.020", "state-*.060", "weights-*", ".state-*"],
-    ids=["snapshot", "later snapshot", "weights without their state", "while writing"],
+    ["state-*.020", "weights-*"],
+    ids=["snapshot", "weights without their state"],
 )
 def test_a_killed_run_resumes_to_the_same_bits(straight, moment):
     recipe, run = straight
@@ -170,8 +170,9 @@ def test_previews_are_paintings_of_the_same_pictures():
     assert error < 0.8 * flat_error
 
 
-@pytest.mark.parametrize("batch_size", [5, 6, 9, 12])
-@pytest.mark.parametrize("supervised_share", [0.0, 0.3, 0.8])
+@pytest.mark.parametrize(
+    ("batch_size", "supervised_share"), [(5, 0.0), (12, 0.0), (6, 0.3), (9, 0.3), (5, 0.8), (12, 0.8)]
+)
 def test_small_batches_are_shared_between_known_strokes_and_pictures(batch_size, supervised_share):
     settings = [f"train.batch_size={batch_size}", f"strokes.supervised_share={supervised_share}"]
     if supervised_share == 0.8:
@@ -180,15 +181,3 @@ def test_small_batches_are_shared_between_known_strokes_and_pictures(batch_size,
         return
     state = make_state(*settings, progress=0.5)
     assert "reward" in engine.step(state)
-
-
-@pytest.mark.parametrize("architecture", ["dense", "released"])
-def test_two_processes_train_together(straight, architecture):
-    """BatchNorm of the released network sees the patches of its own process; its averages are the main one's."""
-    recipe, _ = straight
-    more = ["--num-processes", "2", "--set", f"model.architecture={architecture}", "--kimg", "0.02"]
-    process = runs.start("paint-transformer", recipe, "two", *more)
-    _, errors = process.communicate(timeout=180)
-    assert process.returncode == 0, errors
-    for name, value in runs.final_state("two").items():
-        assert value.isfinite().all(), name

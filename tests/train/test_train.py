@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,22 +18,13 @@ import torch
 from safetensors.torch import load_file
 
 from gtool.cli import run
-from gtool.config.recipe import to_toml
 from tests.helpers import runs
 from tests.helpers.runs import assert_same_state, final_state, kill_at, wait_for
 from tests.helpers.tiny import tiny_recipe
 
 
-@pytest.fixture
-def recipe(tmp_path):
-    """A tiny recipe as a file; returns a function that writes it with settings."""
-
-    def write(*settings: str) -> str:
-        path = tmp_path / "tiny.toml"
-        path.write_text(to_toml(tiny_recipe(*settings)), encoding="utf-8")
-        return str(path)
-
-    return write
+def recipe(*settings: str) -> str:
+    return runs.write_recipe(tiny_recipe(*settings))
 
 
 def train(recipe: str, out: str, *more: str) -> int:
@@ -41,42 +35,54 @@ def start(recipe: str, out: str, *more: str) -> subprocess.Popen:
     return runs.start("transgan", recipe, out, *more)
 
 
-def test_a_run_leaves_everything_that_is_promised(recipe, capsys):
-    assert train(recipe(), "out", "--json") == 0
-    record = json.loads(capsys.readouterr().out)
-    out = Path("out")
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A run that nothing disturbed, as `(folder, what --json printed)`."""
+    folder = tmp_path_factory.mktemp("straight")
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.chdir(folder)
+        patch.setenv("GTOOL_CACHE", str(folder / "cache"))
+        assert train(recipe(), "out", "--json", "--tracker", "tensorboard") == 0
+    return folder / "out", json.loads(printed.getvalue())
+
+
+def test_a_run_leaves_everything_that_is_promised(straight):
+    out, record = straight
     assert {"recipe.toml", "log.jsonl", "curves.png", "training.webp", "samples"} <= {
         p.name for p in out.iterdir()
     }
     assert record["kimg"] == 0.16
-    assert Path(record["weights"]).is_file()
-    assert Path(record["grid"]).is_file()
+    assert (out.parent / record["weights"]).is_file()
+    assert (out.parent / record["grid"]).is_file()
     assert {"rfd", "rfd_floor", "swd_16"} <= record["scores"].keys()
     ticks = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [tick["steps"] for tick in ticks] == list(range(11))
     assert ticks[0]["rfd"] > ticks[-1]["rfd_floor"]
     assert not list(out.rglob("*.tmp*"))
+    assert list(out.rglob("events.out.tfevents.*"))  # of --tracker tensorboard
 
 
-def test_the_first_and_last_lines_say_what_runs_and_what_to_do_next(recipe, capsys):
-    assert train(recipe(), "out") == 0
+def test_the_saved_recipe_runs_again_to_the_same_weights_and_says_what_runs_and_what_is_next(
+    straight, capsys
+):
+    assert train(f"{straight[0]}/recipe.toml", "second") == 0
+    assert_same_state(straight[0], "second")
     lines = capsys.readouterr().err.strip().splitlines()
-    for word in ("tiny", "parameters", "CPU", "fp32", "about"):
+    for word in ("recipe", "parameters", "CPU", "fp32", "about"):
         assert word in lines[0]
-    assert "gtool sample out" in lines[-1]
+    assert "gtool sample second" in lines[-1]
 
 
-def test_the_saved_recipe_runs_again_to_the_same_weights(recipe):
-    assert train(recipe(), "first") == 0
-    assert train("first/recipe.toml", "second") == 0
-    assert_same_state("first", "second")
-
-
-def test_more_kimg_go_on_where_the_run_ended(recipe):
-    assert train(recipe(), "straight") == 0
+def test_more_kimg_go_on_where_the_run_ended(straight, capsys):
     assert train(recipe(), "out", "--kimg", "0.08") == 0
+    before = Path("out/recipe.toml").read_text()
+    capsys.readouterr()
+    assert run(["train", "transgan", "--resume", "out", "--kimg", "0.05", "--device", "cpu"]) == 0
+    assert "nothing to do: 0.05 kimg are over; --kimg counts the whole run" in capsys.readouterr().err
+    assert Path("out/recipe.toml").read_text() == before
     assert run(["train", "transgan", "--resume", "out", "--kimg", "0.16", "--device", "cpu"]) == 0
-    assert_same_state("straight", "out")
+    assert_same_state(straight[0], "out")
     steps = [json.loads(line)["steps"] for line in Path("out/log.jsonl").read_text().splitlines()]
     assert steps == list(range(11))
 
@@ -84,16 +90,62 @@ def test_more_kimg_go_on_where_the_run_ended(recipe):
 @pytest.mark.parametrize(
     "moment", ["log.jsonl", "state-*", ".state-*"], ids=["start", "snapshot", "while writing"]
 )
-def test_a_killed_run_resumes_to_the_same_bits(recipe, moment):
-    text = recipe("train.kimg=0.4", "train.metrics=[]")
-    assert train(text, "straight") == 0
+def test_a_killed_run_resumes_to_the_same_bits(straight, moment):
+    text = recipe("train.metrics=[]")
     kill_at(moment, "killed", start(text, "killed"))
     assert train(text, "killed", "--resume", "auto") == 0
-    assert_same_state("straight", "killed")
+    assert_same_state(straight[0], "killed")
     assert not list(Path("killed").rglob("*.tmp*"))
 
 
-def test_a_resumed_run_keeps_the_augmentation_that_it_had_come_to(recipe):
+@pytest.fixture
+def stopped(straight):
+    """A copy of the run; it learns from `scenes`."""
+    return shutil.copytree(straight[0], "stopped")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["--dataset", "."], 2, "stopped: learns from scenes, and a resumed run keeps its data; leave out ."),
+        (["--set", "data.flip=false"], 2, "stopped: a resumed run keeps its data.flip"),
+        (["--set", "model.z_dim=4"], 2, "stopped: a resumed run keeps its networks"),
+        (["--batch-size", "4"], 1, "stopped: a resumed run keeps its train.batch_size"),
+        (["--seed", "4"], 1, "stopped: a resumed run keeps its train.seed"),
+        (["--weights", "stopped"], 1, "stopped: a resumed run keeps its train.weights"),
+        (["--recipe", "cifar10"], 2, "--recipe cannot change a run that is resumed"),
+        (["--out", "other"], 2, "--out names a new run; --resume stopped goes on in its own folder"),
+    ],
+    ids=str,
+)
+def test_what_a_resumed_run_keeps_cannot_be_changed(stopped, arguments, status, said, capsys):
+    before = {path: path.stat().st_mtime_ns for path in Path(stopped).rglob("*")}
+    assert run(["train", "transgan", "--resume", stopped, *arguments]) == status
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert said in line
+    assert {path: path.stat().st_mtime_ns for path in Path(stopped).rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("[" * 100_000, "no readable state"),
+        ({"best": 100_000}, "`best` is not a score"),
+        ({"best": {"rfd": "nan"}}, "`best` is not a score"),
+        ({"nimg": float("inf")}, "not a number"),
+        ({"steps": None}, "not a number"),
+    ],
+    ids=["nested", "number", "nan", "infinite", "missing"],
+)
+def test_a_damaged_state_is_one_line(stopped, change, said, capsys):
+    file = sorted(Path(stopped).glob("state-*"))[-1] / "state.json"
+    text = change if isinstance(change, str) else json.dumps(json.loads(file.read_text()) | change)
+    file.write_text(text)
+    assert run(["train", "transgan", "--resume", stopped, "--kimg", "0.2", "--device", "cpu"]) == 1
+    assert said in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_resumed_run_keeps_the_augmentation_that_it_had_come_to():
     adaptive = ["augment.policy=ada-blit,ada-color", "augment.target=0.0", "augment.kimg=0.2"]
     text = recipe("train.metrics=[]", *adaptive)
     assert train(text, "straight") == 0
@@ -109,7 +161,7 @@ def test_a_resumed_run_keeps_the_augmentation_that_it_had_come_to(recipe):
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_the_state_and_sets_the_exit_status(recipe, signum, status):
+def test_a_signal_saves_the_state_and_sets_the_exit_status(signum, status):
     text = recipe("train.kimg=400", "train.metrics=[]", "train.snapshot_kimg=400")
     process = start(text, "out")
     wait_for(Path("out"), "samples/*00.png", process)
@@ -122,7 +174,7 @@ def test_a_signal_saves_the_state_and_sets_the_exit_status(recipe, signum, statu
     assert list(Path("out").glob("weights-*.safetensors"))
 
 
-def test_a_run_that_is_being_trained_is_refused(recipe, capsys):
+def test_a_run_that_is_being_trained_is_refused(capsys):
     text = recipe("train.kimg=400", "train.metrics=[]", "train.snapshot_kimg=0.1")
     process = start(text, "out")
     try:
@@ -134,7 +186,7 @@ def test_a_run_that_is_being_trained_is_refused(recipe, capsys):
         process.communicate()
 
 
-def test_diverging_exits_with_5_and_keeps_the_last_good_state(recipe, capsys):
+def test_diverging_exits_with_5_and_keeps_the_last_good_state(capsys):
     text = recipe("optim.clip_grad_norm=1e9", "loss.gradient_penalty=0.0", "train.kimg=2")
     assert train(text, "out", "--set", "train.snapshot_kimg=0.016", "--set", "optim.learning_rate=1e20") == 5
     assert "diverged" in capsys.readouterr().err.strip().splitlines()[-1]
@@ -142,7 +194,7 @@ def test_diverging_exits_with_5_and_keeps_the_last_good_state(recipe, capsys):
         assert all(torch.isfinite(v).all() for v in load_file(file).values()), file
 
 
-def test_an_existing_folder_is_refused_and_left_alone(recipe, capsys):
+def test_an_existing_folder_is_refused_and_left_alone(capsys):
     Path("out").mkdir()
     Path("out/precious.txt").write_text("mine")
     assert train(recipe(), "out") == 1
@@ -150,13 +202,13 @@ def test_an_existing_folder_is_refused_and_left_alone(recipe, capsys):
     assert [p.name for p in Path("out").iterdir()] == ["precious.txt"]
 
 
-def test_a_place_that_cannot_be_written_is_one_line(recipe, capsys):
+def test_a_place_that_cannot_be_written_is_one_line(capsys):
     Path("file").write_text("no folder")
     assert train(recipe(), "file/out") == 1
     assert "file/out: cannot be made" in capsys.readouterr().err
 
 
-def test_a_full_disk_is_one_line_and_the_last_state_stays(recipe):
+def test_a_full_disk_is_one_line_and_the_last_state_stays():
     code = (
         "import resource, signal, sys; from gtool.cli import run\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
@@ -202,7 +254,28 @@ def test_a_full_disk_is_one_line_and_the_last_state_stays(recipe):
         (["train", "transgan", "--finetune", "."], 2, "is for paint-transformer; transgan learns"),
         (["train", "transgan", "--weights", "x"], 2, "cannot begin with weights"),
         (["train", "transgan", "--set", "augment.policy=colour"], 2, "color"),
-        (["train", "transgan", "--precision", "fp8"], 2, "fp8"),
+        (["train", "transgan", "--precision", "fp8"], 2, "--precision: `train.precision` = 'fp8'"),
+        (
+            ["train", "transgan", "--tokenizer", "x"],
+            2,
+            "--tokenizer: means nothing for transgan, only for prior",
+        ),
+        (["train", "vqgan", "--set", "loss.kind=hinge"], 2, "--set loss.kind=hinge: means nothing for vqgan"),
+        (["train", "transgan", "--set", "data.condition=class"], 2, "transgan does not look at conditions"),
+        (
+            ["train", "gansformer", "--set", "data.condition=depth"],
+            2,
+            "gansformer does not look at conditions",
+        ),
+        (["train", "transgan", "--set", "train.kimgs=1"], 2, "error: --set train.kimgs=1: unknown key"),
+        (["train", "transgan", "--set", "model.z_dims=1"], 2, "error: --set model.z_dims=1: unknown key"),
+        (
+            ["train", "transgan", "--set", "train.micro_batch=7"],
+            2,
+            "error: --set train.micro_batch=7: train.batch",
+        ),
+        (["train", "transgan", "--set", "train.kimg=inf"], 2, "finite"),
+        (["train", "transgan", "--set", "optim.betas=[0.5, 2.0]"], 2, "less than 1"),
         (["train", "transgan", "--tracker", "wandb"], 2, "tensorboard"),
         (["train", "transgan", "--kimg", "-1"], 2, "greater than 0"),
         (["train", "transgan", "--dataset", "./nothing"], 1, "./nothing"),
@@ -217,9 +290,9 @@ def test_bad_input_is_one_line_and_leaves_nothing(arguments, status, fragment, c
     assert list(tmp_path.iterdir()) == []
 
 
-def test_two_processes_train_as_one(recipe):
-    # 20 steps at the rate of the paper; Adam amplifies the rounding of sums, faster at higher rates.
-    text = recipe("train.kimg=0.32", "train.micro_batch=2", "train.metrics=[]", "optim.learning_rate=1e-4")
+def test_two_processes_train_as_one():
+    # 6 steps at the rate of the paper; Adam amplifies the rounding of sums, faster at higher rates.
+    text = recipe("train.kimg=0.096", "train.micro_batch=2", "train.metrics=[]", "optim.learning_rate=1e-4")
     assert train(text, "one") == 0
     process = start(text, "two", "--num-processes", "2")
     _, errors = process.communicate(timeout=180)
@@ -232,7 +305,7 @@ def test_two_processes_train_as_one(recipe):
         assert ((a - b).norm() / a.norm()).item() < 1e-5
 
 
-def test_an_error_in_one_of_several_processes_is_one_line_with_its_status(recipe):
+def test_an_error_in_one_of_several_processes_is_one_line_with_its_status():
     Path("out").mkdir()
     Path("out/precious.txt").write_text("mine")
     process = start(recipe(), "out", "--num-processes", "2")
@@ -243,7 +316,7 @@ def test_an_error_in_one_of_several_processes_is_one_line_with_its_status(recipe
     ]
 
 
-def test_the_number_of_processes_is_asserted(recipe, capsys, monkeypatch):
+def test_the_number_of_processes_is_asserted(capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "1")
     for name, value in (
         ("RANK", "0"),
@@ -269,7 +342,7 @@ def test_the_number_of_processes_is_asserted(recipe, capsys, monkeypatch):
     assert "2 processes were asked for and 1" in done.stderr
 
 
-def test_dry_run_prints_a_recipe_and_writes_nothing(recipe, capsys, tmp_path):
+def test_dry_run_prints_a_recipe_and_writes_nothing(capsys, tmp_path):
     text = recipe()
     before = sorted(tmp_path.rglob("*"))
     assert run(["train", "transgan", "--recipe", text, "--dry-run", "--device", "cpu"]) == 0
@@ -280,7 +353,19 @@ def test_dry_run_prints_a_recipe_and_writes_nothing(recipe, capsys, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_tensorboard_is_written_on_request(recipe):
-    pytest.importorskip("tensorboard")
-    assert train(recipe(), "out", "--tracker", "tensorboard") == 0
-    assert list(Path("out").rglob("events.out.tfevents.*"))
+def test_dry_run_looks_at_data_as_a_run_does(capsys, tmp_path):
+    for name, contents in (("empty", []), ("one", [b""]), ("broken", [b"no image"] * 3)):
+        Path(name).mkdir()
+        for number, content in enumerate(contents):
+            Path(name, f"{number}.png").write_bytes(content)
+    for name, said in (
+        ("./missing", "no such folder"),
+        ("no/such", "no such folder"),
+        ("empty", "no images found"),
+        ("one", "at least 2"),
+        ("broken", "0 of 3 images can be read, and 2 are needed; 0.png"),
+    ):
+        for more in (["--dry-run"], ["--out", "out"]):
+            assert run(["train", "transgan", "--dataset", name, "--device", "cpu", *more]) == 1
+            assert said in capsys.readouterr().err
+    assert not Path("out").exists()
