@@ -26,7 +26,7 @@ def _draws(policy: str, n: int = 4, resolution: int = 16, p: float = 1.0):
 
 
 def _chances(p: float, n: int = N) -> ada.Chances:
-    return ada.Chances(n, p, torch.Generator().manual_seed(1))
+    return ada.Chances(n, 32, torch.Generator().manual_seed(1), p)
 
 
 def _move(images: torch.Tensor, rows: list[list[float]]) -> torch.Tensor:
@@ -67,7 +67,7 @@ def test_every_operation_hits_each_image_with_the_probability():
 
 
 def test_blits_are_as_often_and_as_far_as_published():
-    maps = ada.blit(_chances(0.4), 32)
+    maps = ada.blit(_chances(0.4))
     turned, shift = maps[:, :2, :2], maps[:, :2, 2]
     assert torch.equal(turned.abs().sum(dim=(1, 2)), torch.full((N,), 2.0))
     assert torch.equal(shift, shift.round())
@@ -79,7 +79,7 @@ def test_blits_are_as_often_and_as_far_as_published():
 
 
 def test_geometry_is_as_often_and_as_far_as_published():
-    maps = ada.geometric(_chances(0.3), 32)
+    maps = ada.geometric(_chances(0.3))
     area = torch.linalg.det(maps[:, :2, :2])
     scale = -area.log2() / 2
     scaled = scale.abs() > 1e-5
@@ -187,7 +187,7 @@ def _one(**chosen: float) -> torch.Tensor:
         def normal(self):
             return torch.tensor([next(normal)])
 
-    return ada.colour(Chosen(1, 1.0, torch.Generator()))[:, :3]
+    return ada.colour(Chosen(1, 32, torch.Generator()))[:, :3]
 
 
 def test_brightness_contrast_and_saturation_are_about_black_grey_and_grey():

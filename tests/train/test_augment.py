@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gtool.train.augment import band_filters
+from gtool.train.augment import ada
 from gtool.train.augment.augment import Drawn, Draws, augment, draw
 from gtool.train.augment.policies import OPERATIONS, parse_policy
 
@@ -255,7 +255,7 @@ def test_erased_sides_are_drawn_once_a_batch_within_their_range(name, low, high)
 
 
 def test_the_wavelet_is_orthonormal_to_its_even_shifts():
-    taps = np.array(band_filters.SYM2)
+    taps = np.array(ada.SYM2)
     correlation = np.correlate(taps, taps, "full")[len(taps) - 1 :: 2]
     assert correlation == pytest.approx([1.0] + [0.0] * (len(taps) // 2 - 1), abs=1e-11)
     assert taps.sum() == pytest.approx(math.sqrt(2))
@@ -263,19 +263,19 @@ def test_the_wavelet_is_orthonormal_to_its_even_shifts():
 
 @pytest.mark.parametrize("resolution", [8, 32, 33])
 def test_bands_add_up_to_the_image(resolution):
-    total = band_filters.bands(resolution, CPU).sum(dim=0)
+    total = ada.bands(resolution, CPU).sum(dim=0)
     assert torch.allclose(total, torch.eye(resolution), atol=1e-6)
 
 
 def test_bands_rise_in_frequency_by_octaves():
     position = torch.arange(256) + 0.5
     waves = torch.stack([torch.cos(math.pi * share * position) for share in (0.04, 0.18, 0.36, 0.9)])
-    power = (band_filters.bands(256, CPU) @ waves.T).square().sum(dim=1)  # (band, wave)
+    power = (ada.bands(256, CPU) @ waves.T).square().sum(dim=1)  # (band, wave)
     assert power.argmax(dim=0).tolist() == [0, 1, 2, 3]
 
 
 def test_filter_equals_the_two_channel_filter_bank_of_its_description():
-    low = np.array(band_filters.SYM2)
+    low = np.array(ada.SYM2)
     high = low * (-1.0) ** np.arange(4)
     low2, high2 = (np.convolve(taps, taps[::-1]) / 2 for taps in (low, high))
     bank = [np.ones(1)]

@@ -21,13 +21,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from gtool.train.augment.band_filters import mirrored
 
 # Cohen, Daubechies, Feauveau 1992, from the middle outwards: down sums to 1, up to 2.
 DOWN = (
@@ -39,6 +38,9 @@ DOWN = (
 )
 UP = (1.1150870524569936, 0.5912717631142469, -0.0575435262284996, -0.0912717631142469)
 REACH = len(DOWN) - 1
+# Daubechies' least asymmetric wavelet with two vanishing moments (Ten Lectures on Wavelets, 1992), of the filter bank.
+SYM2 = tuple(value / (4 * math.sqrt(2)) for value in (1 - 3**0.5, 3 - 3**0.5, 3 + 3**0.5, 1 + 3**0.5))
+NUM_BANDS = 4
 
 
 @dataclass(frozen=True)
@@ -46,41 +48,36 @@ class Chances:
     """Random numbers for N images, and the decision, each with the same probability, of what is changed."""
 
     num_images: int
-    p: float
+    resolution: int
     generator: torch.Generator
+    p: float = 1.0
 
-    def uniform(self) -> Tensor:
-        """Return (N,) in [0, 1)."""
-        return torch.rand(self.num_images, generator=self.generator, device=self.generator.device)
+    def uniform(self, *columns: int) -> Tensor:
+        """Return (N,), or (N, columns), in [0, 1)."""
+        return torch.rand(self.num_images, *columns, generator=self.generator, device=self.generator.device)
 
-    def normal(self) -> Tensor:
-        """Return (N,) from N(0, 1)."""
-        return torch.randn(self.num_images, generator=self.generator, device=self.generator.device)
+    def normal(self, *columns: int) -> Tensor:
+        """Return (N,), or (N, columns), from N(0, 1)."""
+        return torch.randn(self.num_images, *columns, generator=self.generator, device=self.generator.device)
 
     def often(self, values: Tensor, p: float | None = None) -> Tensor:
         """Return values (N,) with the probability, else 0, which is no change."""
         return values * (self.uniform() < (self.p if p is None else p))
 
 
-def draw(
-    words: Sequence[tuple[str, Chances]], resolution: int, device: torch.device
-) -> tuple[Tensor, tuple[int, ...]]:
+def draw(words: Sequence[tuple[str, Chances]]) -> tuple[Tensor, tuple[int, ...]]:
     """Draw words that follow each other, `ada-blit` and the like, as one map of positions and one of colours.
-
-    Args:
-        words: with the random numbers of each.
-        resolution: R of the images.
-        device: of the random numbers.
 
     Returns:
         (N, 6 + 12): rows of [A a] (2, 3) and of [M m] (3, 4); and 0 or 1 for each of the two: whether any image has it.
     """
+    device = words[0][1].generator.device
     places, colours = torch.eye(3, device=device), torch.eye(4, device=device)
     for word, chances in words:
         if word in ("ada", "ada-blit"):
-            places = places @ blit(chances, resolution)
+            places = places @ blit(chances)
         if word in ("ada", "ada-geometric"):
-            places = places @ geometric(chances, resolution)
+            places = places @ geometric(chances)
         if word in ("ada", "ada-color"):
             colours = colour(chances) @ colours
     count, maps = words[0][1].num_images, (places, colours)
@@ -102,11 +99,11 @@ def apply(images: Tensor, values: Tensor, present: tuple[int, ...]) -> Tensor:
 # Maps of positions (x, y) about the middle, in pixels, from where a pixel is shown to where it comes from.
 
 
-def blit(chances: Chances, resolution: int) -> Tensor:
+def blit(chances: Chances) -> Tensor:
     """Draw (N, 3, 3): mirror, then quarter turns, then whole pixels."""
     mirror = chances.often((chances.uniform() < 0.5).float())
     quarters = chances.often(torch.floor(4 * chances.uniform())).long()
-    x, y = (torch.round((2 * chances.uniform() - 1) * resolution / 8) for _ in "xy")
+    x, y = (torch.round((2 * chances.uniform() - 1) * chances.resolution / 8) for _ in "xy")
     moved = chances.often(torch.ones_like(mirror))
     # Exact, as cosines of floats are not.
     cosine, sine = (
@@ -117,14 +114,14 @@ def blit(chances: Chances, resolution: int) -> Tensor:
     return flip @ _affine(cosine, sine, 0, -sine, cosine, 0) @ _affine(1, 0, -x * moved, 0, 1, -y * moved)
 
 
-def geometric(chances: Chances, resolution: int) -> Tensor:
+def geometric(chances: Chances) -> Tensor:
     """Draw (N, 3, 3): scale, then turn, stretch, turn again, then shift."""
     scale = (-chances.often(0.2 * chances.normal())).exp2()
     # Twice with this probability is once or more with the probability of all.
     p_turn = 1 - math.sqrt(1 - chances.p)
     first, second = (chances.often(math.pi * (2 * chances.uniform() - 1), p_turn) for _ in range(2))
     stretch = chances.often(0.2 * chances.normal())
-    x, y = (0.125 * resolution * chances.normal() for _ in "xy")
+    x, y = (0.125 * chances.resolution * chances.normal() for _ in "xy")
     moved = chances.often(torch.ones_like(scale))
     return (
         _affine(scale, 0, 0, 0, scale, 0)
@@ -244,3 +241,46 @@ class _Scatter(torch.autograd.Function):
         """Sample a gradient, as the transpose of a transpose."""
         (grid,) = ctx.saved_tensors
         return _Sample.apply(gradients[0], grid), None, None
+
+
+# The filter bank, as matrices: rows @ image @ columns^T, so that each image of a batch may have its own.
+
+
+def mirrored(positions: Tensor, resolution: int) -> Tensor:
+    """Return the pixel 0..R-1 that is seen at any integer position of the endlessly mirrored axis."""
+    period = max(1, 2 * (resolution - 1))
+    folded = positions.remainder(period)
+    return torch.minimum(folded, period - folded)
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)  # what is kept must be usable in later backward passes
+def bands(resolution: int, device: torch.device) -> Tensor:
+    """Return (4, R, R) band-pass matrices from the lowest octave to the highest, which sum to the identity.
+
+    L_k is half the autocorrelation of sym2 with its taps 2^k apart; the bands are the differences between the
+    ever smoother 1, L_0, L_0 L_1, L_0 L_1 L_2.
+    """
+    taps = torch.tensor(SYM2, dtype=torch.float64)
+    half_band = _full_convolution(taps, taps.flip(0)) / 2  # (7,)
+    smooth = torch.ones(1, dtype=torch.float64)
+    matrices = [_filtering(smooth, resolution)]
+    for octave in range(NUM_BANDS - 1):
+        spread = torch.zeros(6 * 2**octave + 1, dtype=torch.float64)
+        spread[:: 2**octave] = half_band
+        smooth = _full_convolution(smooth, spread)
+        matrices.append(_filtering(smooth, resolution))
+    finer = [first - second for first, second in pairwise(matrices)]
+    return torch.stack([matrices[-1], *reversed(finer)]).float().to(device)
+
+
+def _full_convolution(first: Tensor, second: Tensor) -> Tensor:
+    return F.conv1d(first[None, None], second.flip(0)[None, None], padding=len(second) - 1).flatten()
+
+
+def _filtering(taps: Tensor, resolution: int) -> Tensor:
+    """Matrix (R, R) of a centred symmetric filter on the mirrored axis."""
+    pixels = torch.arange(resolution).unsqueeze(1)
+    sources = mirrored(pixels + torch.arange(len(taps)) - len(taps) // 2, resolution)  # (R, taps)
+    matrix = torch.zeros(resolution, resolution, dtype=taps.dtype)
+    return matrix.scatter_add_(1, sources, taps.expand(resolution, -1))

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from gtool.train.augment import ada
-from gtool.train.augment.band_filters import NUM_BANDS, bands
+from gtool.train.augment.ada import NUM_BANDS, Chances, bands
 from gtool.train.augment.policies import parse_word
 
 ADA = "ada"  # words of `gtool.train.augment.ada`, and the operation that they become
@@ -65,32 +65,6 @@ class Draws:
         return Draws(moved, self.num_images)
 
 
-@dataclass(frozen=True)
-class _Random:
-    """Random numbers for N images, on the device of the generator."""
-
-    num_images: int
-    resolution: int
-    generator: torch.Generator
-
-    def uniform(self, columns: int) -> Tensor:
-        """Return (N, columns) in [0, 1)."""
-        return torch.rand(self.num_images, columns, generator=self.generator, device=self.generator.device)
-
-    def normal(self, columns: int) -> Tensor:
-        """Return (N, columns) from N(0, 1)."""
-        return torch.randn(self.num_images, columns, generator=self.generator, device=self.generator.device)
-
-    def integers(self, low: int, high: int) -> Tensor:
-        """Return (N, 1) integers from low to high, both included."""
-        shape, device = (self.num_images, 1), self.generator.device
-        return torch.randint(low, high + 1, shape, generator=self.generator, device=device)
-
-    def one_integer(self, low: int, high: int) -> int:
-        """Return one integer for the batch, from low to high, both included."""
-        return int(torch.randint(low, high + 1, (), generator=self.generator, device=self.generator.device))
-
-
 def draw(
     policy: tuple[str, ...], num_images: int, resolution: int, generator: torch.Generator, p: float = 1.0
 ) -> Draws:
@@ -107,12 +81,12 @@ def draw(
     Raises:
         ValueError: an unknown word.
     """
-    random = _Random(num_images, resolution, generator)
+    random = Chances(num_images, resolution, generator)
     drawn = []
     for is_ada, words in groupby((parse_word(word) for word in policy), lambda word: word[0].startswith(ADA)):
         if is_ada:
-            pipeline = [(name, ada.Chances(num_images, p * amount, generator)) for name, amount in words]
-            drawn.append(Drawn(ADA, *ada.draw(pipeline, resolution, generator.device)))
+            pipeline = [(name, replace(random, p=p * amount)) for name, amount in words]
+            drawn.append(Drawn(ADA, *ada.draw(pipeline)))
             continue
         for name, amount in words:
             numbers = _OPERATIONS[name][0](random, amount)
@@ -142,7 +116,13 @@ def augment(images: Tensor, draws: Draws) -> Tensor:
 # Each operation: how it is drawn (None spares the batch), how it is applied.
 
 
-def _draw_color(random: _Random, strength: float) -> Numbers:
+def _integers(random: Chances, low: int, high: int, shape: tuple[int, ...] | None = None) -> Tensor:
+    """Return (N, 1) integers, or of another shape, from low to high, both included."""
+    shape = (random.num_images, 1) if shape is None else shape
+    return torch.randint(low, high + 1, shape, generator=random.generator, device=random.generator.device)
+
+
+def _draw_color(random: Chances, strength: float) -> Numbers:
     # Each in ±strength / 2.
     offset, saturation, contrast = random.uniform(3).sub(0.5).mul(strength).unbind(1)
     return torch.stack([offset, 1 + 2 * saturation, 1 + contrast], dim=1), ()
@@ -160,9 +140,9 @@ def _color(images: Tensor, values: Tensor, _: tuple[int, ...]) -> Tensor:
     return (contrast * saturation * x + rest).to(images.dtype)
 
 
-def _draw_translation(random: _Random, share: float) -> Numbers:
+def _draw_translation(random: Chances, share: float) -> Numbers:
     largest = int(random.resolution * share + 0.5)
-    return torch.cat([random.integers(-largest, largest) for _ in "yx"], dim=1), ()
+    return torch.cat([_integers(random, -largest, largest) for _ in "yx"], dim=1), ()
 
 
 def _translation(images: Tensor, values: Tensor, _: tuple[int, ...]) -> Tensor:
@@ -180,26 +160,28 @@ def _within(positions: Tensor, size: int) -> Tensor:
     return (positions >= 0) & (positions < size)
 
 
-def _draw_cutout(random: _Random, p: float) -> Numbers | None:
+def _draw_cutout(random: Chances, p: float) -> Numbers | None:
     side = int(random.resolution * 0.5 + 0.5)
     return _draw_rectangle(random, p, side, side)
 
 
-def _draw_erase_ratio(random: _Random, p: float) -> Numbers | None:
-    low, high = int(random.resolution * 0.2), int(random.resolution * 0.7)
-    return _draw_rectangle(random, p, random.one_integer(low, high), random.one_integer(low, high))
+def _draw_erase_ratio(random: Chances, p: float) -> Numbers | None:
+    return _draw_any_rectangle(random, p, int(random.resolution * 0.2), int(random.resolution * 0.7))
 
 
-def _draw_stl_erase_ratio(random: _Random, p: float) -> Numbers | None:
-    high = random.resolution // 2 + 20
-    return _draw_rectangle(random, p, random.one_integer(20, high), random.one_integer(20, high))
+def _draw_stl_erase_ratio(random: Chances, p: float) -> Numbers | None:
+    return _draw_any_rectangle(random, p, 20, random.resolution // 2 + 20)
 
 
-def _draw_rectangle(random: _Random, p: float, height: int, width: int) -> Numbers | None:
+def _draw_any_rectangle(random: Chances, p: float, low: int, high: int) -> Numbers | None:
+    return _draw_rectangle(random, p, *(int(_integers(random, low, high, ())) for _ in "yx"))
+
+
+def _draw_rectangle(random: Chances, p: float, height: int, width: int) -> Numbers | None:
     """One size for the batch and a place for each image, whose middle lies in the image; p is of the whole batch."""
     if not torch.rand((), generator=random.generator, device=random.generator.device) < p:
         return None
-    corners = [random.integers(0, random.resolution - side % 2) - side // 2 for side in (height, width)]
+    corners = [_integers(random, 0, random.resolution - side % 2) - side // 2 for side in (height, width)]
     return torch.cat(corners, dim=1), (height, width)
 
 
@@ -211,7 +193,7 @@ def _erase(images: Tensor, values: Tensor, size: tuple[int, ...]) -> Tensor:
     return images * ~erased.unsqueeze(1)
 
 
-def _draw_hue(random: _Random, p: float) -> Numbers:
+def _draw_hue(random: Chances, p: float) -> Numbers:
     turn, chance = random.uniform(2).unbind(1)
     return (math.pi * (2 * turn - 1) * (chance < p)).unsqueeze(1), ()
 
@@ -226,7 +208,7 @@ def _hue(images: Tensor, values: Tensor, _: tuple[int, ...]) -> Tensor:
     return (cosine * x + sine * across + (1 - cosine) * along).to(images.dtype)
 
 
-def _draw_filter(random: _Random, p: float) -> Numbers:
+def _draw_filter(random: Chances, p: float) -> Numbers:
     chosen = random.uniform(NUM_BANDS) < p
     return random.normal(NUM_BANDS) * chosen, ()
 
@@ -245,7 +227,7 @@ def _at_least_fp32(images: Tensor) -> Tensor:
     return images.to(torch.promote_types(images.dtype, torch.float32))
 
 
-_Draw = Callable[[_Random, float], Numbers | None]
+_Draw = Callable[[Chances, float], Numbers | None]
 _Apply = Callable[[Tensor, Tensor, tuple[int, ...]], Tensor]
 _OPERATIONS: dict[str, tuple[_Draw, _Apply]] = {
     "color": (_draw_color, _color),
