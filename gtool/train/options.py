@@ -94,15 +94,7 @@ def resolve(options: TrainOptions) -> tuple[Recipe, Any, str, RunFolder | None]:
         if recipe.model != table["model"]:
             other = next(key for key in recipe.model if recipe.model[key] != table["model"].get(key))
             raise RecipeError(f"model.{other}: the network is that of {recipe.train.weights}; leave it out")
-    if row.learns_from is not None:
-        # The condition of a prior is what its images are read with.
-        overlay(recipe.model, ["prior", "condition"], recipe.data.condition)
-    elif recipe.data.condition != "none":
-        conditional = ", ".join(registry.models_that(samples_from="codes"))
-        raise RecipeError(
-            f"data.condition = {recipe.data.condition!r}: {options.model} does not look at conditions; "
-            f"`gtool train {conditional}` does"
-        )
+    _settle_condition(recipe)
     config = _configure(recipe, original.data.resolution, path, as_typed(options.settings, flags))
     resolved = recipe.model_copy(update={"model": config.model_dump(mode="json", exclude_none=True)})
     _check_batches(resolved, options.num_processes or 1)
@@ -238,6 +230,18 @@ def _configure(recipe: Recipe, made_for: int, path: Path, typed: Mapping[str, st
         return config.at_resolution(recipe.data.resolution)
     except ValueError as bad:
         raise RecipeError(f"data.resolution = {recipe.data.resolution}: {first_reason(bad)}") from None
+
+
+def _settle_condition(recipe: Recipe) -> None:
+    """Give a prior the condition that its images are read with; refuse one for models that look at none."""
+    if registry.find_model(recipe.model_name).learns_from is not None:
+        overlay(recipe.model, ["prior", "condition"], recipe.data.condition)
+    elif recipe.data.condition != "none":
+        conditional = ", ".join(registry.models_that(samples_from="codes"))
+        raise RecipeError(
+            f"data.condition = {recipe.data.condition!r}: {recipe.model_name} does not look at conditions; "
+            f"`gtool train {conditional}` does"
+        )
 
 
 def _check_batches(recipe: Recipe, processes: int) -> None:
