@@ -114,9 +114,9 @@ def test_the_step_is_that_of_the_sum_of_all_losses():
     state, other = make_state(*settings), make_state(*settings)
     for one in (state, other):
         one.progress = 0.9
-    position = state.position
+    position = state.batches.position
     stats = engine.step(state)
-    other.position = position
+    other.batches.position = position
     real = to_pm1(other.batches.next(8))
     made = other.tokenizer(real)
     fidelity = losses.l1(made.reconstruction, real) + losses.multiscale_gradients(made.reconstruction, real)
