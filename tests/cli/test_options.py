@@ -32,7 +32,7 @@ ACTS: dict[str, dict[str, tuple[str, str] | str]] = {
         "--dataset": ("transgan --dataset ./none", "./none"),
         "--finetune": ("transgan --finetune ./none", "--finetune is for paint-transformer"),
         "--weights": ("transgan --weights none.safetensors", "transgan cannot begin with weights"),
-        "--tokenizer": ("transgan --tokenizer none", "--tokenizer is for a prior"),
+        "--tokenizer": ("transgan --tokenizer none", "--tokenizer: means nothing for transgan"),
         "--recipe": ("transgan --recipe none", "none"),
         "--set": ("transgan --set train.kimgs=1", "did you mean"),
         "--resume": ("transgan --resume none", "none: no such run folder"),
