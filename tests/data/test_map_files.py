@@ -37,6 +37,14 @@ def test_255_is_no_label():
     assert (read_label_map_file(save(labels), 150)[0] == 150).all()
 
 
+def test_0_and_255_are_the_labels_where_there_are_two():
+    half = (np.arange(64).reshape(8, 8) // 32).astype(np.uint8)
+    assert read_label_map_file(save(255 * half), 2).tolist() == half.tolist()
+    half[0] = 1
+    mixed = np.where(np.arange(8) < 4, half, 255).astype(np.uint8)
+    assert 2 in read_label_map_file(save(mixed), 2)
+
+
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
 def test_map_painted_in_the_colours_of_the_set_is_understood(mode):
     labels = scene()

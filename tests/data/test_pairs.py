@@ -240,7 +240,7 @@ def test_scenes_have_exact_maps():
         assert np.array_equal(loaded.images[:], drawn.images)
         assert np.array_equal(loaded.segmentations[:], drawn.segmentation)
         assert (loaded.num_labels, loaded.label_names) == (8, CLASSES)
-    with pytest.raises(DataError, match="no depth maps"):
+    with pytest.raises(DataError, match="no depth maps; scenes have label maps"):
         load_images(source, 16, condition="depth")
 
 
@@ -307,3 +307,27 @@ def test_unknown_condition_is_refused():
         DataError, match="condition `map` is unknown; use one of none, class, segmentation, depth"
     ):
         load_images(open_dataset("scenes", num_images=4), 8, condition="map")
+
+
+@pytest.mark.parametrize("budget_gb", [4.0, 0.0])
+def test_masks_of_0_and_255_alone_are_two_labels(tmp_path, budget_gb):
+    root = pair_folder(tmp_path / "set", 3)
+    half = np.arange(SIDE * SIDE).reshape(SIDE, SIDE) // (SIDE * SIDE // 2)
+    for number in range(3):
+        Image.fromarray((255 * half).astype(np.uint8)).save(root / "segmentations" / f"{number:02}.png")
+    loaded = load("./set", budget_gb=budget_gb)
+    assert (loaded.num_labels, loaded.is_binary) == (2, True)
+    assert np.asarray(loaded.segmentations)[1].tolist() == half.tolist()
+    assert (
+        load("./set", budget_gb=budget_gb, num_labels=1).segmentations[0].tolist() == half.tolist()
+    )  # 1: no label
+    Image.fromarray(np.full((SIDE, SIDE), 3, np.uint8)).save(root / "segmentations" / "00.png")
+    assert (load("./set").num_labels, load("./set").is_binary) == (4, False)
+
+
+def test_jpeg_maps_are_left_out_and_said(tmp_path):
+    for folder in ("images", "masks"):
+        odd.plain(tmp_path / "set" / folder / "0.jpg")
+        odd.plain(tmp_path / "set" / folder / "1.jpg")
+    with pytest.raises(DataError, match="no label maps: the label maps of masks/ are JPEG files"):
+        load("./set")

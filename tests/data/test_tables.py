@@ -233,3 +233,49 @@ def test_library_stays_quiet_and_as_it_was(tmp_path, capfd):
     open_dataset(typed(tmp_path / "y.parquet", 5))
     assert not datasets.are_progress_bars_disabled()
     assert "Generating" not in capfd.readouterr().err
+
+
+def test_files_that_rows_name_are_read_inside_the_folder_alone(tmp_path):
+    odd.plain(tmp_path / "set" / "images" / "0.png", (5, 5, 5))
+    odd.plain(tmp_path / "secret.png")
+    (tmp_path / "set" / "link.png").symlink_to(tmp_path / "secret.png")
+    paths = ["images/0.png", "../secret.png", str(tmp_path / "secret.png"), "link.png", "https://a.org/0.png"]
+    values = [{"bytes": None, "path": path} for path in paths]
+    source = open_dataset(write(tmp_path / "set" / "x.parquet", {"image": values}))
+    assert source.read(0)[0, 0, 0] == 5
+    for index in range(1, 5):
+        with pytest.raises(UnreadableImage) as caught:
+            source.read(index)
+        assert f"row {index}: no bytes, and its file is {paths[index]}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "path", ["../x.parquet", "small/../../x.parquet", "/x.parquet", "https://a.org/x.parquet"]
+)
+def test_a_readme_that_names_files_elsewhere_is_refused(path, hub_folder):
+    typed(hub_folder.parent / "x.parquet")
+    (hub_folder / "README.md").write_text(README.replace("tiny/*.parquet", path))
+    with pytest.raises(DataError) as caught:
+        open_dataset("./set")
+    assert f"README.md names {path}" in str(caught.value)
+
+
+def test_a_saved_set_that_names_files_elsewhere_is_refused(tmp_path):
+    from datasets import Dataset
+
+    Dataset.from_dict({"image": [1, 2]}).save_to_disk(str(tmp_path / "saved"))
+    state = tmp_path / "saved" / "state.json"
+    state.write_text(state.read_text().replace("data-00000", "../data-00000"))
+    with pytest.raises(DataError, match=r"state\.json names \.\./data-00000"):
+        open_dataset("./saved")
+
+
+def test_several_labels_a_row_are_said_where_one_is_wanted(tmp_path):
+    source = open_dataset(write(tmp_path / "x.parquet", {"image": records((1, 2)), "labels": [[1, 2], [3]]}))
+    with pytest.raises(DataError, match="no class labels: column `labels` gives several for each row"):
+        source.require("class")
+
+
+def test_numbers_as_names_are_sorted_by_value(tmp_path):
+    columns = {"image": records((1, 2, 3)), "label": ["10", "9", "2"]}
+    assert open_dataset(write(tmp_path / "x.parquet", columns)).class_names == ("2", "9", "10")

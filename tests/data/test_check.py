@@ -1,0 +1,54 @@
+"""What a training would say of its data, found out without reading all of them: for `--dry-run`."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from gtool.config.schema import Recipe
+from gtool.data.dataset import ImageDataset
+from gtool.data.held_out import check_images
+from gtool.errors import DataError
+from tests.helpers import odd_images as odd
+
+
+def recipe(dataset, **data):
+    return Recipe.model_validate({"model_name": "transgan", "data": {"dataset": str(dataset), **data}})
+
+
+def test_two_images_are_read_and_no_more(tmp_path, monkeypatch, capsys):
+    read, calls = ImageDataset.read, []
+    monkeypatch.setattr(ImageDataset, "read", lambda self, index: calls.append(index) or read(self, index))
+    odd.folder(tmp_path / "set", 9)
+    (tmp_path / "set" / "00.png").write_bytes(b"text")
+    check_images(recipe("./set"))
+    assert calls == [0, 1, 2]
+    assert "data: set: 9 images, no classes" in capsys.readouterr().err
+
+
+def broken(folder):
+    for name in ("0.png", "1.png"):
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"text")
+
+
+REFUSED = {
+    "missing": (lambda folder: None, {}, "no such folder"),
+    "empty": (lambda folder: folder.mkdir(), {}, "no images found"),
+    "one": (lambda folder: odd.folder(folder, 1), {}, "1 image found; at least 2"),
+    "broken": (broken, {}, "0 of 2 images can be read, and 2 are needed; 0.png: no image of a known format"),
+    "classes": (lambda folder: odd.folder(folder, 2), {"condition": "class"}, "no class labels"),
+    "maps": (lambda folder: odd.folder(folder, 2), {"condition": "segmentation"}, "no label maps"),
+    "zip": (lambda folder: zipfile.ZipFile("set", "w").close(), {}, "no data set that can be read"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_training_refuses_is_refused(name):
+    make, data, message = REFUSED[name]
+    make(Path("set"))
+    with pytest.raises(DataError) as caught:
+        check_images(recipe("./set", **data))
+    assert message in str(caught.value)
