@@ -100,15 +100,15 @@ def _with_label_files(
                 f"{dataset.name}: no {', '.join(LABEL_FILES)} beside the images that could have a column `{column}`"
             )
         return dataset
-    texts = {}
-    for place, text in zip(places, listed.files.load(places), strict=True):
-        name = listed.names[place]
+    texts = dict[str, bytes]()
+    for place, file in zip(places, listed.files.load(places), strict=True):
         try:
-            texts[name] = text.read_bytes() if isinstance(text, Path) else text
+            text = file.read_bytes() if isinstance(file, Path) else file
         except OSError as bad:
-            raise DataError(f"{dataset.name}: {name}: cannot be read: {bad.strerror or bad}") from None
-        if not isinstance(texts[name], bytes):
-            raise DataError(f"{dataset.name}: {texts[name] or name}")
+            text = UnreadableImage(listed.names[place], f"cannot be read: {bad.strerror or bad}")
+        if not isinstance(text, bytes):
+            raise DataError(f"{dataset.name}: {text}")
+        texts[listed.names[place]] = text
     try:
         found = read_label_files(texts, images, column)
     except DataError as bad:

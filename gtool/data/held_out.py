@@ -14,7 +14,6 @@ from gtool.data.open import open_dataset
 from gtool.data.pixel_cache import ImageArrays
 from gtool.data.tables import COLUMN_NAMES
 from gtool.errors import DataError
-from gtool.io.image import UnreadableImage
 from gtool.runtime.device import Compute
 from gtool.runtime.random import derive_seed, permutation
 
@@ -22,10 +21,12 @@ MIN_TO_DIVIDE = 16  # images; fewer are not divided
 
 
 def open_images(recipe: Recipe) -> ImageDataset:
-    """Find the images of a recipe, as `open_dataset` does; no more are decoded than show that it can be done.
+    """Find the images of a recipe, as `open_dataset` does, and raise where training would refuse them.
+
+    Only as many images are decoded as it takes to find two that can be read.
 
     Raises:
-        DataError: as `open_dataset`, or not even two can be read.
+        DataError: no such data, none that can be read, no labels or maps that the recipe asks for.
     """
     data = recipe.data
     dataset = open_dataset(
@@ -36,35 +37,8 @@ def open_images(recipe: Recipe) -> ImageDataset:
         num_images=data.num_images,
         resolution=data.resolution,
     )
-    read, bad = 0, []
-    for place in range(0 if dataset.is_drawn else len(dataset)):
-        (image,) = dataset.read_squares([place], data.resolution, data.crop)
-        if isinstance(image, UnreadableImage):
-            bad.append(f"; {image.name}: {image.reason}")
-        else:
-            read += 1
-        if read == 2:
-            return dataset
-    if bad:
-        raise DataError(
-            f"{dataset.name}: {read} of {len(dataset)} images can be read, and 2 are needed{bad[0]}"
-        )
-    return dataset
-
-
-def check_images(recipe: Recipe) -> ImageDataset:
-    """Open the images of a recipe, say what they are taken for, and raise where training would refuse them.
-
-    Only as many images are decoded as it takes to find two that can be read. Nothing is written.
-
-    Raises:
-        DataError: no such data, none that can be read, no labels or maps that the recipe asks for.
-    """
-    dataset = open_images(recipe)
-    dataset.require(recipe.data.condition)
-    console.notice(f"data: {dataset.describe()}")
-    if not dataset.is_drawn:
-        dataset.require_readable()
+    dataset.require(data.condition)
+    dataset.require_readable()
     return dataset
 
 

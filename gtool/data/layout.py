@@ -13,64 +13,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from gtool.data import folder_names
+from gtool.data.folder_names import KINDS, Parts, read_folder
 from gtool.errors import DataError
 
 Folders = Literal["auto", "splits", "classes", "plain"]
-Parts = tuple[str, ...]  # folders of a path
 
-_SPLITS = {
-    "train": ("train", "training", "trainval"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing"),
-    "pred": ("pred", "predict"),
-}
-_SPLIT_OF = {word: split for split, words in _SPLITS.items() for word in words}
-_SURE_IMAGES = frozenset(("images", "image", "imgs", "img"))  # others can be classes: photo, sketch
-_ROLES = {  # of folders, by their words; the first that fits
-    "depth": frozenset(("depth", "depths")),
-    "segmentation": frozenset(
-        (
-            "masks",
-            "mask",
-            "segmentations",
-            "segmentation",
-            "segm",
-            "seg",
-            "semantic",
-            "labels",
-            "label",
-            "maps",
-            "map",
-        )
-    ).union(
-        ("annotations", "annotation", "annot", "anno", "gt", "truths", "truth", "trimaps", "trimap", "matte")
-    ),
-    "image": _SURE_IMAGES.union(
-        ("photos", "photo", "pictures", "picture", "rgb", "color", "input", "inputs")
-    ),
-}
-_KINDS = ("segmentation", "depth")
-# With a word of maps: pictures of maps, or of objects one by one; no labels of pixels.
-_NO_LABELS = frozenset(("color", "colors", "colour", "colours", "rgb", "object", "objects", "parts")).union(
-    ("instance", "instances", "panoptic", "overlay", "overlays")
-)
-_FILLER = frozenset(
-    ("set", "data", "dataset", "left", "bit", "fine", "coarse", "class", "jpeg", "png", "ground")
-).union(("full", "raw", "ids", "stuff", "thing", "pixel", "sat", "im"))
-_NOT = frozenset(("with", "without", "no", "non", "not"))
-_KNOWN = _FILLER.union(_NO_LABELS, _SPLIT_OF, *_ROLES.values())
-_LOSSY = (".jpg", ".jpeg", ".webp")
-_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-_TOKENS = re.compile(rf"\d+|{_WORDS.pattern}|[^\W\d_a-zA-Z]+")
-_CALLED_AS_MAP = re.compile("mask|seg|label|gt|truth|anno|matte|trimap|depth", re.IGNORECASE)
 _FEW = 10  # one in so many may lie beside folders, and is left out
 
 
@@ -84,9 +39,11 @@ def choose_split(available: Iterable[str], split: str, name: str) -> tuple[str, 
     """
     splits = sorted(available)
     exact = [split] if split in splits else [found for found in splits if found.lower() == split.lower()]
-    group = _SPLIT_OF.get(split.lower())
-    alike = [found for found in splits if group and _read_folder(found).split == group]
-    plain = [found for found in alike if found.lower() in _SPLIT_OF]  # `train` before `train_extra`
+    group = folder_names.SPLIT_OF.get(split.lower())
+    alike = [found for found in splits if group and read_folder(found).split == group]
+    plain = [
+        found for found in alike if found.lower() in folder_names.SPLIT_OF
+    ]  # `train` before `train_extra`
     found = exact or (plain if len(plain) == 1 else alike)
     if len(found) > 1:
         raise DataError(
@@ -121,22 +78,11 @@ class FolderContents:
     images: list[int]  # of the split
     labels: np.ndarray | None = None  # int64, of the images
     class_names: tuple[str, ...] | None = None
-    maps: dict[str, list[int | None]] = field(
-        default_factory=dict
-    )  # by kind: of each image; None without one
+    maps: Mapping[str, list[int | None]] = field(default_factory=dict)  # by kind: of each image, None without
     split: str | None = None
     other_splits: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
-
-
-class _FolderName(NamedTuple):
-    """What the name of a folder says."""
-
-    split: str | None  # train, validation, test, pred
-    role: str | None  # image, segmentation, depth; `none` of pictures of maps
-    rest: Parts  # its words without that of the split
-    is_sure: bool  # all words are known
 
 
 class _File(NamedTuple):
@@ -149,15 +95,6 @@ class _File(NamedTuple):
     of_role: str  # the folders to the one of its role, with a slash; empty without
     folders: Parts  # without those of split and role
     stem: str
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        """What a picture and its map have in common, with the folders and the split."""
-        return _key_of(self.stem)
-
-    @property
-    def split_group(self) -> str | None:
-        return None if self.split is None else _read_folder(self.split).split
 
 
 def read_layout(
@@ -193,7 +130,7 @@ def read_layout(
     chosen = None
     if available:
         chosen, note = choose_split(available, split, name)
-        notes += [note] * bool(note)
+        notes += filter(None, [note])
     elif split != "train":
         notes.append(f"no splits: `{split}` is all of it")
     labelled, class_names, beside, missing["class"] = _find_classes(images, chosen)
@@ -215,59 +152,6 @@ def read_layout(
         tuple(notes),
         missing,
     )
-
-
-# Words in names.
-
-
-@cache
-def _words(name: str) -> Parts:
-    """Return the words of a name in lower case; those of known words (`trainannot`) taken apart."""
-    return tuple(part for word in _WORDS.findall(name) for part in _cut(word.lower()) or (word.lower(),))
-
-
-def _cut(word: str) -> Parts:
-    """Return the known words that a word is made of; none where something is left."""
-    if word in _KNOWN:
-        return (word,)
-    for place in range(len(word) - 2, 1, -1):
-        if word[:place] in _KNOWN and (rest := _cut(word[place:])):
-            return word[:place], *rest
-    return ()
-
-
-@cache
-def _read_folder(name: str) -> _FolderName:
-    words = _words(name)
-    splits = [_SPLIT_OF[word] for word in words if word in _SPLIT_OF]
-    is_sure = all(word in _KNOWN for word in words)
-    role = next((role for role, known in _ROLES.items() if known & set(words)), None)
-    if _NOT & set(words):  # with_mask, no_mask: what a picture shows
-        role = None
-    if role == "segmentation" and _NO_LABELS & set(words):
-        role = "none"
-    split = splits[0] if len(splits) == 1 else None
-    return _FolderName(split, role, tuple(word for word in words if word not in _SPLIT_OF), is_sure)
-
-
-def _key_of(stem: str) -> tuple[str, ...]:
-    """Return the words and numbers of a file's name without those of images and maps."""
-    tokens = [token.lower() for token in _TOKENS.findall(stem.replace("leftImg8bit", ""))]
-    dropped = _FILLER.union(*_ROLES.values())
-    return tuple(part for token in tokens for part in (_words(token) or (token,)) if part not in dropped)
-
-
-def _kind_of_file(stem: str) -> str | None:
-    """Return the kind of map that a file is called as, by its first or last word; `none` of a picture of a map."""
-    if not _CALLED_AS_MAP.search(stem):
-        return None
-    words = tuple(word for word in _words(stem) if word not in ("ids", "parts"))
-    if not words or _NOT & set(words[-2:]):
-        return None
-    if _NO_LABELS & {words[-1]}:
-        return "none" if _ROLES["segmentation"] & set(words) else None
-    ends = {words[0], words[-1]}
-    return next((kind for kind in _KINDS if ends & _ROLES[kind]), None)
 
 
 # Paths.
@@ -292,20 +176,21 @@ def _read_paths(names: Sequence[str], folders: Folders, segmentation: str | None
         split = role = None
         of_role, rest, is_open = "", [], False  # is_open: folders of the same role follow
         for depth, folder in enumerate(parts):
-            is_split = split is None and _is_split(folder, below[parts[:depth]])
-            if is_split:
+            of_split = split is None and folder_names.is_split(folder, below[parts[:depth]])
+            if of_split:
                 split = folder
-            says = _role_among(folder, below[parts[:depth]]) if depth >= shared or is_split else None
+            says = (
+                folder_names.role_among(folder, below[parts[:depth]]) if depth >= shared or of_split else None
+            )
             if segmentation:
-                says = (
-                    "segmentation" if folder == segmentation else ("none" if says == "segmentation" else says)
-                )
+                says = "none" if says == "segmentation" else says
+                says = "segmentation" if folder == segmentation else says
             if folders == "classes":
                 says = None
             if says and (role is None or (is_open and says == role)):
                 role, is_open = says, True
                 of_role = "/".join(parts[: depth + 1]) + "/"
-            elif not is_split:
+            elif not of_split:
                 rest.append(folder)
                 is_open = False
         return split, role, of_role, tuple(rest)
@@ -317,38 +202,16 @@ def _read_paths(names: Sequence[str], folders: Folders, segmentation: str | None
     return found
 
 
-def _is_split(folder: str, siblings: set[str]) -> bool:
-    """Say whether a folder is called as a split, alone or by comparison: `a_train` beside `a_test`."""
-    own = _read_folder(folder)
-    if own.split is None or own.is_sure:
-        return own.split is not None
-    others = map(_read_folder, siblings)
-    return any(other.rest == own.rest and other.split not in (None, own.split) for other in others)
-
-
-def _role_among(folder: str, siblings: set[str]) -> str | None:
-    """Return the role of a folder: by its name, or by comparison, as of `faces-mask` beside `faces-img`."""
-    own = _read_folder(folder)
-    if any(set(_words(folder)) == set(_words(other)) - _NOT for other in siblings - {folder}):
-        return None  # mask beside no_mask
-    if own.is_sure or not own.role:
-        return own.role
-    roles = {_read_folder(sibling).role for sibling in siblings}
-    fitting = roles.intersection(_KINDS) if own.role == "image" else "image" in roles
-    return own.role if fitting else None
-
-
 def _divide(images: list[_File], folders: Folders, name: str) -> tuple[list[_File], list[_File], set[str]]:
     """Return the images of all splits, those of none that are left out, and the splits."""
     splits = {file.split for file in images if file.split is not None}
     others = [file for file in images if file.split is None]
-    if not splits or not others or folders == "splits" or len({_read_folder(s).split for s in splits}) > 1:
+    if not splits or not others or folders == "splits" or len({read_folder(s).split for s in splits}) > 1:
         return [file for file in images if not splits or file.split], others if splits else [], splits
-    in_folders = any(file.folders for file in others)
     if folders == "classes":
         again = [f._replace(split=None, folders=tuple(f.path.split("/")[:-1])) for f in images]
         return again, [], set()
-    if not in_folders and len(others) * _FEW <= len(images):
+    if not any(file.folders for file in others) and len(others) * _FEW <= len(images):
         return [file for file in images if file.split], others, splits
     raise DataError(
         f"{name}: `{min(splits)}` is called as a split, and {_some(others)} lie beside it: "
@@ -356,21 +219,19 @@ def _divide(images: list[_File], folders: Folders, name: str) -> tuple[list[_Fil
     )
 
 
-# Maps.
-
-Pairs = dict[int, int]  # number of an image -> of its map
+# Maps: pairs of the number of an image and of its map.
 
 
 def _pair(
     files: list[_File], name: str, folders: Folders
-) -> tuple[list[_File], dict[str, Pairs], list[str], dict[str, str]]:
+) -> tuple[list[_File], dict[str, dict[int, int]], list[str], dict[str, str]]:
     """Return images, maps by kind, notes on what was left out, and why there are no maps of a kind.
 
     Raises:
         DataError: folders or files called as maps that fit no image.
     """
     if folders == "classes" or not any(
-        f.role in (*_KINDS, "none") or _CALLED_AS_MAP.search(f.stem) for f in files
+        f.role in (*KINDS, "none") or folder_names.CALLED_AS_MAP.search(f.stem) for f in files
     ):
         return *_without_maps(files, name), {}
     by_folder = any(file.role in (None, "image") for file in files)  # else all lie in folders called as maps
@@ -378,9 +239,9 @@ def _pair(
     images = [file for file in files if kinds[file.number] is None]
     if not images:
         return *_without_maps(files, name), {}
-    maps: dict[str, Pairs] = {}
+    maps: dict[str, dict[int, int]] = {}
     notes, missing = list[str](), dict[str, str]()
-    for kind in _KINDS:
+    for kind in KINDS:
         called = [file for file in files if kinds[file.number] == kind]
         if not called:
             continue
@@ -411,20 +272,22 @@ def _pair(
 
 def _kind(file: _File, by_folder: bool) -> str | None:
     """Return the kind of map that a file is called as, `none` of pictures of maps; None of an image."""
-    if by_folder and file.role in (*_KINDS, "none"):
-        no_labels = file.role == "segmentation" and _NO_LABELS & set(_words(file.stem)[-2:])
-        return "none" if no_labels else file.role
-    return _kind_of_file(file.stem)
+    if by_folder and file.role in (*KINDS, "none"):
+        return "none" if file.role == "segmentation" and folder_names.no_labels(file.stem) else file.role
+    return folder_names.kind_of_file(file.stem)
 
 
-def _without_maps(images: list[_File], name: str) -> tuple[list[_File], dict[str, Pairs], list[str]]:
+def _without_maps(images: list[_File], name: str) -> tuple[list[_File], dict[str, dict[int, int]], list[str]]:
     """Return images of a set in which no folder holds maps: folders of images are then folders like others."""
     divided = any(file.split for file in images)  # those of no split are left out later
-    inside = [f for f in images if f.role == "image" and _SURE_IMAGES & set(_words(f.of_role))]
+    inside = [
+        f
+        for f in images
+        if f.role == "image" and folder_names.SURE_IMAGES & set(folder_names.words_of(f.of_role))
+    ]
     outside = sum(f.split is not None or not divided for f in images if f.role != "image")
     if inside and outside:
-        chosen = {file.number for file in inside}
-        others = [file for file in images if file.number not in chosen]
+        others = [file for file in images if file not in set(inside)]
         if outside * _FEW > len(images):
             raise DataError(
                 f"{name}: {inside[0].of_role} is called as a folder of images, and {_some(others)} lie beside it: "
@@ -434,46 +297,42 @@ def _without_maps(images: list[_File], name: str) -> tuple[list[_File], dict[str
         return inside, {}, _left_out(others)
     if inside:
         return images, {}, []
-    roles = {"image", *_KINDS, "none"}
-    return [f._replace(folders=_unsplit(f)) if f.role in roles else f for f in images], {}, []
-
-
-def _unsplit(file: _File) -> Parts:
-    """Return the folders of a file but that of its split, those of its role among them."""
-    parts = file.path.split("/")[:-1]
-    if file.split in parts:
-        parts.remove(file.split)
-    return tuple(parts)
+    of_path = [tuple(part for part in f.path.split("/")[:-1] if part != f.split) for f in images]
+    return [f._replace(folders=folders) for f, folders in zip(images, of_path, strict=True)], {}, []
 
 
 def _match(images: list[_File], called: list[_File]) -> dict[int, list[_File]]:
     """Return the maps of images by number, the best first: those of equal names, then by what names have in common."""
-    levels = (
-        lambda f: (f.split_group, f.folders, f.stem),
-        lambda f: (f.split_group, f.folders, *f.key),
-        lambda f: (f.folders, *f.key),
-        lambda f: f.key,  # in folders of other names; JPEG maps could be classes
+
+    def group_of(file: _File) -> str | None:
+        return None if file.split is None else read_folder(file.split).split
+
+    levels: tuple[Callable[[_File], object], ...] = (
+        lambda f: (group_of(f), f.folders, f.stem),
+        lambda f: (group_of(f), f.folders, *folder_names.key_of(f.stem)),
+        lambda f: (f.folders, *folder_names.key_of(f.stem)),
+        lambda f: folder_names.key_of(f.stem),  # in folders of other names; JPEG maps could be classes
     )
     found: dict[int, list[_File]] = defaultdict(list)
-    waiting = called
+    waiting = sorted(called, key=lambda file: (_is_lossy(file), len(file.stem)))
     for level in levels:
         by_key: dict[object, list[int]] = defaultdict(list)
         for file in images:
             by_key[level(file)].append(file.number)
         left = []
-        for file in sorted(
-            waiting, key=lambda f: (PurePosixPath(f.path).suffix.lower() in _LOSSY, len(f.stem))
-        ):
+        for file in waiting:
             at = by_key.get(level(file), [])
-            if level is levels[-1] and file.path.lower().endswith(_LOSSY):
-                at = []
-            if len(at) == 1 or (at and level is levels[0]):
+            if (len(at) == 1 or level is levels[0]) and at and not (level is levels[-1] and _is_lossy(file)):
                 for number in at:
                     found[number].append(file)
             else:
                 left.append(file)
         waiting = left
     return found
+
+
+def _is_lossy(file: _File) -> bool:
+    return file.path.lower().endswith((".jpg", ".jpeg", ".jfif", ".webp"))
 
 
 def _say_maps(kind: str, found: Mapping[int, list[_File]], called: list[_File]) -> tuple[list[str], str]:
@@ -486,10 +345,10 @@ def _say_maps(kind: str, found: Mapping[int, list[_File]], called: list[_File]) 
         notes.append(f"{_some(unused)} belong to no image")
     where = " and ".join(places) if all(places) else "files beside the images"
     roots = {place.rstrip("/").split("/")[-1] for place in places}
-    if kind == "segmentation" and len({_read_folder(root).rest for root in roots}) > 1:
+    if kind == "segmentation" and len({read_folder(root).rest for root in roots}) > 1:
         why = f"label maps lie in {where}; name one: data.segmentation_folder={sorted(roots)[0]}"
         return [*notes, why], why
-    if kind == "segmentation" and any(f.path.lower().endswith(_LOSSY) for f in fitting):
+    if kind == "segmentation" and any(map(_is_lossy, fitting)):
         why = (
             f"the label maps of {where} are JPEG files, which blur labels, and are left out: save them as PNG"
         )
@@ -560,16 +419,14 @@ def _classes_of(files: list[_File]) -> tuple[dict[int, str], list[_File], str]:
 
 def _are_numbered_parts(files: list[_File]) -> bool:
     """Say whether folders only divide numbered files: 01000/01234.png (FFHQ), 00001/img00001234.png (StyleGAN)."""
-    for file in files:
-        number = re.fullmatch(r"\D*(\d{5,})", file.stem)
-        folder = file.folders[-1]
-        if (
-            not number
-            or not folder.isdecimal()
-            or int(number[1]) // 1000 not in (int(folder), int(folder) / 1000)
-        ):
+
+    def is_one(file: _File) -> bool:
+        number, folder = re.fullmatch(r"\D*(\d{5,})", file.stem), file.folders[-1]
+        if not number or not folder.isdecimal():
             return False
-    return True
+        return int(number[1]) // 1000 in (int(folder), int(folder) / 1000)
+
+    return all(map(is_one, files))
 
 
 # Words for the user.

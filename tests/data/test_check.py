@@ -9,7 +9,7 @@ import pytest
 
 from gtool.config.schema import Recipe
 from gtool.data.dataset import ImageDataset
-from gtool.data.held_out import check_images
+from gtool.data.held_out import open_images
 from gtool.errors import DataError
 from tests.helpers import odd_images as odd
 
@@ -18,14 +18,13 @@ def recipe(dataset, **data):
     return Recipe.model_validate({"model_name": "transgan", "data": {"dataset": str(dataset), **data}})
 
 
-def test_two_images_are_read_and_no_more(tmp_path, monkeypatch, capsys):
+def test_two_images_are_read_and_no_more(tmp_path, monkeypatch):
     read, calls = ImageDataset.read, []
     monkeypatch.setattr(ImageDataset, "read", lambda self, index: calls.append(index) or read(self, index))
     odd.folder(tmp_path / "set", 9)
     (tmp_path / "set" / "00.png").write_bytes(b"text")
-    check_images(recipe("./set"))
+    assert open_images(recipe("./set")).describe() == "set: 9 images, no classes"
     assert calls == [0, 1, 2]
-    assert "data: set: 9 images, no classes" in capsys.readouterr().err
 
 
 def broken(folder):
@@ -50,5 +49,5 @@ def test_what_training_refuses_is_refused(name):
     make, data, message = REFUSED[name]
     make(Path("set"))
     with pytest.raises(DataError) as caught:
-        check_images(recipe("./set", **data))
+        open_images(recipe("./set", **data))
     assert message in str(caught.value)
