@@ -51,6 +51,9 @@ def run(
         # Before processes are launched: an empty folder is said at once, and downloads happen once.
         inputs = family.open_inputs(recipe, resumed)
     if options.dry_run:
+        images = None if place.kind == "hub" else inputs[0] if isinstance(inputs, tuple) else inputs
+        if images is not None:
+            console.notice(f"data: {images.describe()}")
         compute = make_compute(options.device, recipe.train.precision)
         return dry_run(recipe, config, recipe_name, compute, options.as_json)
     if processes > 1 and launched_processes() is None:
