@@ -24,14 +24,16 @@ LEVELS = [
     {"models", "data", "metrics", "strokes"},
     {"nn", "losses"},
     {"io", "config", "runtime"},
-    {"console"},
+    {"console", "reading"},
     {"errors"},
 ]
 LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
 # Libraries that may be imported inside a function: optional extras, and slow ones that few commands reach.
 LATE = {
     *("av", "onnx", "onnxruntime", "onnxscript", "transformers", "tensorboard"),  # extras
-    *("datasets", "huggingface_hub"),  # half a second, for the hub and for tables alone
+    *("datasets", "huggingface_hub", "pyarrow"),  # half a second, for the hub and for tables alone
+    "resource",  # of POSIX alone
+    "yaml",  # comes with `datasets`, for the descriptions of tables
     "filelock",  # brings asyncio; needed by whoever writes a run
     "matplotlib",  # a third of a second, when something is drawn
     "torchmetrics",  # two seconds, for pairs of images alone

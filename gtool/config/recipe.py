@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from gtool.config.schema import Recipe
 from gtool.errors import CheckpointError, RecipeError, did_you_mean
+from gtool.reading import check_plain, reason
 
 SCHEMA = 1
 # Reading a file takes time that grows with the square of its size and of the depth of its keys.
@@ -61,6 +62,8 @@ def validate(
         ]
         by = typed[near[-1]] if near else where
         raise RecipeError(f"{by}: {_explain(section, invalid, prefix)}") from None
+    except Exception as bad:  # of a check that met a value of another type than it counted on
+        raise RecipeError(f"{where}: {reason(bad)}") from None
 
 
 def recipe_of_weights(meta: Mapping[str, Any], path: Path) -> Recipe | None:
@@ -169,9 +172,11 @@ def _parse(text: str) -> dict[str, Any]:
     if _TOO_DEEP.search(text):
         raise ValueError(f"a key of more than {MOST_TABLES} parts")
     try:
-        return tomllib.loads(text)
+        values = tomllib.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    check_plain(values)
+    return values
 
 
 def parse_setting(text: str) -> tuple[list[str], Any]:

@@ -35,7 +35,7 @@ class EncodedFiles:
 
     count: int
     name: Callable[[int], str]  # what errors call one
-    load: Callable[[Sequence[int]], list[Encoded]]
+    load: Callable[[Sequence[int]], list[Encoded]]  # nothing is read or unpacked yet
 
     def take(self, numbers: Sequence[int]) -> EncodedFiles:
         """Return the files of these numbers alone."""

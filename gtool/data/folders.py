@@ -9,10 +9,10 @@ import hashlib
 import os
 import threading
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from gtool.data.label_maps import read_label_names
 from gtool.data.layout import count_of, read_layout
 from gtool.data.names import Place
 from gtool.errors import DataError
-from gtool.io.image import MAX_BYTES, VERSION, Encoded, UnreadableImage
+from gtool.io.image import VERSION, Encoded, Stored, UnreadableImage, bytes_of
 from gtool.io.image_files import IMAGE_SUFFIXES, is_visible, visible_names
+from gtool.reading import reading
 
 # By whether arrays count as images, as they do where pictures are scored, not where they are trained on.
 _SUFFIXES = {False: IMAGE_SUFFIXES, True: IMAGE_SUFFIXES | {".npy"}}
@@ -100,15 +101,11 @@ def _with_label_files(
                 f"{dataset.name}: no {', '.join(LABEL_FILES)} beside the images that could have a column `{column}`"
             )
         return dataset
-    texts = dict[str, bytes]()
-    for place, file in zip(places, listed.files.load(places), strict=True):
-        try:
-            text = file.read_bytes() if isinstance(file, Path) else file
-        except OSError as bad:
-            text = UnreadableImage(listed.names[place], f"cannot be read: {bad.strerror or bad}")
-        if not isinstance(text, bytes):
-            raise DataError(f"{dataset.name}: {text}")
-        texts[listed.names[place]] = text
+    texts = {}
+    for place, text in zip(places, listed.files.load(places), strict=True):
+        name = listed.names[place]
+        with bytes_of(text, f"{dataset.name}: {name}") as content:
+            texts[name] = content
     try:
         found = read_label_files(texts, images, column)
     except DataError as bad:
@@ -159,11 +156,8 @@ def _list_folder(root: Path) -> _Listing:
 
 
 def _list_zip(path: Path) -> _Listing:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, OSError) as bad:
-        raise DataError(f"{path}: no zip that can be read: {bad}") from None
+    with reading(path, "zip"), zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
     # Some programs write the names of Windows.
     named = [(entry.filename.replace("\\", "/").removeprefix("./").lstrip("/"), entry) for entry in entries]
     named = [(n, e) for n, e in named if n and not n.endswith("/") and all(map(is_visible, n.split("/")))]
@@ -171,16 +165,17 @@ def _list_zip(path: Path) -> _Listing:
     names = [name for name, _ in named]
     own = threading.local()  # every thread reads through a handle of its own
 
-    def load_one(index: int) -> Encoded:
-        # The size is declared before a byte is unpacked, so a small file cannot fill the memory.
-        if named[index][1].file_size > MAX_BYTES:
-            return UnreadableImage(names[index], f"larger than {MAX_BYTES >> 20} MB")
+    def read(entry: zipfile.ZipInfo) -> bytes:
         if not hasattr(own, "archive"):
             own.archive = zipfile.ZipFile(path)
-        try:
-            return bytes(own.archive.read(named[index][1]))
-        except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError) as bad:
-            return UnreadableImage(names[index], f"damaged: {bad}")
+        return bytes(own.archive.read(entry))
+
+    def load_one(index: int) -> Encoded:
+        entry = named[index][1]
+        # Other methods are unpacked by the library without a limit, whatever size is declared.
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            return UnreadableImage(names[index], "packed by another method than deflate; pack the zip anew")
+        return Stored(entry.file_size, partial(read, entry))
 
     files = EncodedFiles(len(names), names.__getitem__, lambda indices: list(map(load_one, indices)))
     return _Listing(names, files, lambda index: f"{named[index][1].file_size} {named[index][1].CRC}")

@@ -12,14 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 
 from gtool.data.cache import CacheEntry
 from gtool.data.dataset import ImageDataset
 from gtool.data.threads import in_order
-from gtool.io.image import MAX_BYTES, VERSION, Encoded, UnreadableImage, open_image, quiet_pillow, read_rgb
+from gtool.io.image import VERSION, Encoded, UnreadableImage, bytes_of, open_image, quiet_pillow, read_rgb
 
 FORMAT = 3
 BLOCK = 16  # images that a thread looks at before it hands over what it saw
@@ -120,21 +120,14 @@ def _look(encoded: Encoded, name: str, decode: bool) -> tuple[bytes, _Header | U
     """Return a hash of the bytes of an image, and its header or why it cannot be read."""
     digest = b""
     try:
-        if isinstance(encoded, Path):
-            try:
-                if encoded.stat().st_size > MAX_BYTES:
-                    raise UnreadableImage(name, f"larger than {MAX_BYTES >> 20} MB")
-                encoded = encoded.read_bytes()
-            except OSError as bad:
-                raise UnreadableImage(name, f"cannot be read: {bad.strerror or bad}") from None
-        if isinstance(encoded, bytes):
-            digest = hashlib.blake2b(encoded, digest_size=16).digest()
-        with open_image(encoded, name) as image:
-            kind, mode, size = image.format or "", image.mode, image.size
-            deep = mode == "I" or mode.startswith("I;16")
-            change = BACKGROUND if image.has_transparency_data else SCALED if deep else None
-        if decode:
-            read_rgb(encoded, name)
+        with bytes_of(encoded, name) as content:
+            digest = hashlib.blake2b(content, digest_size=16).digest()
+            with open_image(content, name) as image:
+                kind, mode, size = image.format or "", image.mode, image.size
+                deep = mode == "I" or mode.startswith("I;16")
+                change = BACKGROUND if image.has_transparency_data else SCALED if deep else None
+            if decode:
+                read_rgb(content, name)
         return digest, (kind, mode, size, change)
     except UnreadableImage as failure:
         return digest, failure

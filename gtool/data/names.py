@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from gtool.errors import DataError, did_you_mean
-from gtool.io.image_files import IMAGE_SUFFIXES, is_url, nearest_name, visible_names
+from gtool.io.image_files import IMAGE_SUFFIXES, is_url, visible_names
+from gtool.reading import nearest_name
 
 SCENES = "scenes"
 # Short name -> hub id, with its configuration after a colon where the hub has several.

@@ -9,8 +9,8 @@ The library is imported where it is used: it takes 1.7 s, and folders, zips and 
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import json
 import logging
 import os
 import re
@@ -26,17 +26,22 @@ from gtool.data.dataset import EncodedFiles, ImageDataset, Maps
 from gtool.data.label_maps import read_label_names
 from gtool.data.layout import choose_split, sort_names
 from gtool.data.names import SCENES, SHORT_NAMES, Place
-from gtool.errors import DataError, NetworkError, did_you_mean
+from gtool.errors import DataError, NetworkError, did_you_mean, printable
 from gtool.io import hub
 from gtool.io.files import cache_dir
-from gtool.io.image import VERSION, Encoded, UnreadableImage
+from gtool.io.image import VERSION, Encoded, Stored, UnreadableImage
 from gtool.io.image_files import is_url, visible_files
+from gtool.reading import check_plain, limited, parse_json, read_bytes, reading, reason
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 Tables = Mapping[str, "Dataset"]  # split -> rows
 HUB_SECONDS = 3.0
+# Of tables on this disk while they are unpacked, above what the process has: columns can hold a value in a few bytes
+# that a million rows share.
+MOST_MEMORY, MOST_UNPACKED, LARGEST_RATIO, ROWS_AT_ONCE = 512 << 20, 256 << 20, 20, 100
+MOST_CARD = 4 << 20  # bytes of a README
 # Of each role the names of columns that are looked for first; labels that hold images are label maps.
 COLUMN_NAMES = {
     "image": ("img", "image"),
@@ -65,7 +70,10 @@ def open_table(place: Place, split: str, columns: Mapping[str, str | None]) -> I
     column_of, missing = choose_columns(types, columns, name), dict[str, str]()
     image, label = column_of["image"], column_of["label"]
     assert image is not None
-    labels, class_names = (None, None) if label is None else _labels(tables, chosen, label)
+    labels, class_names = None, None
+    if label is not None:
+        with reading(name, f"column `{label}` of labels"):
+            labels, class_names = _labels(tables, chosen, label)
     if label is None and (
         several := next((c for c in COLUMN_NAMES["label"] if types.get(c) in _SEVERAL), None)
     ):
@@ -202,26 +210,32 @@ def _encoded_rows(table: Dataset, column: str, inside: _Inside, what: str = "") 
         return f"row {index}{what}"
 
     def encoded(value: Any, index: int) -> Encoded:
-        if not isinstance(value, dict):
-            return value  # type: ignore[no-any-return]
-        if value.get("bytes") is not None:
-            return value["bytes"]  # type: ignore[no-any-return]
-        if not (path := value.get("path")):
-            return None
-        found = inside.find(path)
+        try:
+            path = None
+            if hasattr(value.type, "fields"):
+                path = value["path"].as_py() if value.is_valid and "path" in value else None
+                value = value["bytes"] if value.is_valid else value
+            if value.is_valid:
+                content = value.as_buffer()
+                return Stored(len(content), content.to_pybytes)
+            if not path:
+                return None
+            found, shown = inside.find(path), printable(path)[:200]
+        except (AttributeError, KeyError, OSError, TypeError, ValueError) as bad:
+            return UnreadableImage(name(index), f"no image: {reason(bad)}")
         if found is None:
             why = (
                 "a URL, and nothing is downloaded"
                 if is_url(path)
                 else "which leads out of the data set's folder"
             )
-            return UnreadableImage(name(index), f"no bytes, and its file is {path}, {why}")
-        return found if found.is_file() else UnreadableImage(name(index), f"no bytes, no file {path}")
+            return UnreadableImage(name(index), f"no bytes, and its file is {shown}, {why}")
+        return found if found.is_file() else UnreadableImage(name(index), f"no bytes, no file {shown}")
 
     def load(indices: Sequence[int]) -> list[Encoded]:
         first, last = indices[0], indices[-1] + 1
         is_run = list(indices) == list(range(first, last))
-        values = (rows[first:last] if is_run else rows[list(indices)]).column(0).to_pylist()
+        values = (rows[first:last] if is_run else rows[list(indices)]).column(0)
         return [encoded(value, index) for value, index in zip(values, indices, strict=True)]
 
     return EncodedFiles(len(rows), name, load)
@@ -244,7 +258,10 @@ def _labels(tables: Tables, split: str, column: str) -> tuple[np.ndarray, tuple[
         names = sort_names(found)
         numbers = {name: number for number, name in enumerate(names)}
         values = [None if value is None else numbers[value] for value in values]
-    return np.array([-1 if v is None else v for v in values], np.int64), tuple(names) if names else None
+    labels = np.array([-1 if v is None else v for v in values], np.int64)
+    if names and labels.max(initial=-1) >= len(names):
+        raise ValueError(f"label {labels.max()}, and {len(names)} names")
+    return labels, tuple(map(str, names)) if names else None
 
 
 def _fingerprint(place: Place, table: Dataset, split: str, column: str) -> str:
@@ -255,10 +272,7 @@ def _fingerprint(place: Place, table: Dataset, split: str, column: str) -> str:
         # owner___name / configuration / version / revision / file
         lines += ["/".join(Path(file["filename"]).parts[-5:]) for file in table.cache_files]
     else:
-        if path.is_dir():
-            files = sorted(visible_files(path, (".parquet", ".arrow")))
-        else:
-            files = sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
+        files = _files_of(path, (".parquet", ".arrow"))
         lines += [f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files]
     return hashlib.blake2b("\n".join(lines).encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
 
@@ -306,26 +320,57 @@ def _load_local(place: Place) -> Tables:
             raise DataError(f"{name}: .huggingface.yaml is not read; describe the tables in README.md")
         _require_own_files(_named_files(path), name)
     if place.kind == "arrow":
-        return _read(name, lambda: datasets.load_from_disk(name))
+        with _bounded():
+            return _read(name, lambda: datasets.load_from_disk(name))
     if path.is_dir() and _has_configurations(path):
         source = {"path": str(path.resolve()), "name": place.config}
     else:
         source = {"path": "parquet", "data_dir" if path.is_dir() else "data_files": name}
-    with _no_network():
-        return _read(name, lambda: datasets.load_dataset(**source, cache_dir=str(cache_dir() / "tables")))
+    on_disk = sum(file.stat().st_size for file in _files_of(path, (".parquet",)))
+    cache = str(cache_dir() / "tables")
+    with _no_network(), _bounded(MOST_UNPACKED + LARGEST_RATIO * on_disk):
+        return _read(name, lambda: datasets.load_dataset(**source, cache_dir=cache, batch_size=ROWS_AT_ONCE))
+
+
+@contextmanager
+def _bounded(file: int | None = None) -> Iterator[None]:
+    """Unpack tables within MOST_MEMORY and a file of so many bytes."""
+    import pyarrow
+
+    pool = pyarrow.default_memory_pool()
+    pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # the others hold memory that they do not use
+    try:
+        with limited(MOST_MEMORY, file):
+            yield
+    finally:
+        pyarrow.set_memory_pool(pool)
+
+
+def _files_of(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Return the files of a local table: of a folder those with these suffixes, of a pattern those that fit."""
+    if path.is_dir():
+        return sorted(visible_files(path, suffixes))
+    return sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
 
 
 def _card(folder: Path) -> Mapping[str, Any]:
     """Return the header of a README in the hub's layout; empty without one."""
-    from huggingface_hub.repocard import metadata_load
+    import yaml  # type: ignore[import-untyped]
 
-    try:
-        return metadata_load(folder / "README.md") or {}
-    except OSError:
+    file = folder / "README.md"
+    if not file.is_file():
         return {}
-    # Texts from strangers: yaml raises errors of its own.
-    except Exception as bad:
-        raise DataError(f"{folder / 'README.md'}: its header cannot be read: {_reason(bad)}") from None
+    with reading(file, "description of a data set"):
+        text = read_bytes(file, MOST_CARD).decode("utf-8", "replace")
+        header = re.match(r"\s*---[\r\n]+(.*?)[\r\n]+---(\s|$)", text, re.DOTALL)
+        if header is None:
+            return {}
+        # An alias stands for as much as its writer likes.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(header[1], yaml.SafeLoader)):
+            raise ValueError("its header has YAML aliases")
+        card = yaml.safe_load(header[1]) or {}
+        check_plain(card)
+        return dict(card)
 
 
 def _has_configurations(folder: Path) -> bool:
@@ -340,11 +385,9 @@ def _named_files(folder: Path) -> Iterator[tuple[str, str]]:
     for state in sorted(
         (*folder.glob("dataset_dict.json"), *folder.glob("state.json"), *folder.glob("*/state.json"))
     ):
-        try:
-            values = json.loads(state.read_text(encoding="utf-8"))
+        with reading(state, "description of a saved set"):
+            values = parse_json(read_bytes(state))
             named = values.get("splits", []) + [file["filename"] for file in values.get("_data_files", [])]
-        except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
-            continue
         yield from ((name, state.relative_to(folder).as_posix()) for name in _strings(named))
 
 
@@ -407,10 +450,13 @@ def _read(name: str, load: Callable[[], Any], missing: str = "") -> Tables:
     except Exception as bad:
         if missing and isinstance(bad, ConnectionError | FileNotFoundError):
             raise NetworkError(missing) from None
-        reason = _reason(bad.__cause__ or bad, lines=2)  # the second names the choices
-        if "onfig name is missing" in reason:
-            reason += f"; name it after a colon, as in `{name}:configuration`"
-        raise DataError(f"{name}: cannot be read: {reason}") from bad
+        cause = bad.__cause__ or bad
+        said = _reason(cause, lines=2)  # the second names the choices
+        if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno == errno.EFBIG):
+            said = "unpacked, it is far larger than a file of its size may be"
+        if "onfig name is missing" in said:
+            said += f"; name it after a colon, as in `{name}:configuration`"
+        raise DataError(f"{name}: cannot be read: {said}") from bad
     if isinstance(loaded, dict):
         return {str(split): rows for split, rows in loaded.items()}
     return {str(loaded.split or "train"): loaded}

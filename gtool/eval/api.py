@@ -18,8 +18,8 @@ from gtool.eval.image_sets import (
 )
 from gtool.eval.options import find_target
 from gtool.eval.scores import Record, open_networks, score
-from gtool.io import run_folder
 from gtool.metrics.registry import METRICS
+from gtool.models.description import read_description
 from gtool.runtime.device import make_compute
 
 
@@ -60,7 +60,7 @@ def score_images(
     else:
         num = num or max(entry.num_images for entry in entries)
         fake_set, _ = open_generated(weights, compute, num=num, seed=seed)
-        spec = spec_of_training(run_folder.read_meta(weights), weights)
+        spec = spec_of_training(read_description(weights)[0], weights)
         resolution = spec.resolution
         reference = spec if reference is None else reference
     real = None

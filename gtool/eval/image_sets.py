@@ -295,20 +295,22 @@ def spec_of_training(meta: dict[str, Any], path: Path, split: str | None = None)
     Raises:
         CheckpointError: the weights do not say what they were trained on.
     """
-    data = meta.get("recipe", {}).get("data", {})
-    if "dataset" not in data:
+    recipe = recipe_of_weights(meta, path)
+    if recipe is None:
         raise CheckpointError(
             f"{path}: does not say what it was trained on; name a data set with --reference"
         )
+    data = recipe.data
+    folders = {key: getattr(data, key) for key in ("folders", "segmentation_folder")}
     return ImageSpec(
-        data["dataset"],
-        split or data["split"],
+        data.dataset,
+        split or data.split,
         meta["config"]["resolution"],
-        data["crop"],
-        {role: data.get(f"{role}_column") for role in ("image", "label", "segmentation")},
-        {key: data[key] for key in ("folders", "segmentation_folder") if data.get(key) is not None},
-        data.get("num_images") if split in (None, data["split"]) else None,
-        data["cache_gb"],
+        data.crop,
+        {role: getattr(data, f"{role}_column") for role in ("image", "label", "segmentation")},
+        {key: value for key, value in folders.items() if value is not None},
+        data.num_images if split in (None, data.split) else None,
+        data.cache_gb,
         skip_bad=None,  # what training could not read is left out here too
     )
 

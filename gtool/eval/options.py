@@ -16,6 +16,7 @@ from gtool.eval.verdicts import require_comparable
 from gtool.io import run_folder
 from gtool.metrics.features.published import check_statistics, is_statistics
 from gtool.metrics.registry import METRICS, metrics_of
+from gtool.models.description import read_description
 
 WITHOUT_WEIGHTS = ("rfd", "swd")
 MODES = ("clean", "legacy_tensorflow", "legacy_pytorch")
@@ -173,6 +174,8 @@ def _check_together(options: EvalOptions) -> None:
             "--export-reference writes Inception statistics: give --fid too, or --reference and nothing to score"
         )
     weights, folder = find_target(options.target)
+    if weights is not None:
+        read_description(weights)  # refused before torch is imported
     if options.diagnostics and weights is None:
         raise RecipeError(f"{folder}: {_flag(options.diagnostics[0])} needs a model; name a run or weights")
     if options.paired and (options.metrics != options.paired or options.diagnostics):

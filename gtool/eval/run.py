@@ -23,10 +23,10 @@ from gtool.eval.report.files import write_all, write_to_github
 from gtool.eval.report.page import page
 from gtool.eval.report.preview import ImageSampler, Preview
 from gtool.eval.scores import FeatureNetwork, Reference, open_networks, reference_of, score
-from gtool.io import run_folder
 from gtool.metrics.registry import METRIC_OF, METRICS
 from gtool.metrics.statistics import write_statistics
 from gtool.models import registry
+from gtool.models.description import read_description
 from gtool.runtime.device import Compute, make_compute
 from gtool.runtime.processes import launch, launched_processes
 
@@ -78,7 +78,7 @@ def run(options: EvalOptions) -> dict[str, Any]:
         elif name == "map_agreement":
             record[name] = map_agreement.score(weights, compute, num=num, seed=seed)
         else:
-            spec: ImageSpec | None = _spec_for_model(options, run_folder.read_meta(weights), weights)
+            spec: ImageSpec | None = _spec_for_model(options, read_description(weights)[0], weights)
             if options.reference is None and options.split is None:
                 spec = None  # the images that training has kept aside
             record[name] = reconstruction.score(
@@ -106,9 +106,9 @@ def open_image_sets(
         about: dict[str, Any] = {"candidate": stored.key, "summary": stored.summary}
         spec = _spec(options, str(options.reference), options.split)
     else:
-        meta = run_folder.read_meta(weights)
-        model = registry.MODELS.get(str(meta.get("model")))
-        if model is not None and model.reconstructs and model.samples_from is None:
+        meta, _ = read_description(weights)
+        model = registry.find_model(meta["model"])
+        if model.reconstructs and model.samples_from is None:
             raise RecipeError(
                 f"{weights}: weights of {meta['model']}, which makes no images by itself; score it by --reconstruction"
             )

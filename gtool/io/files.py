@@ -28,7 +28,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
+        with usual_mode(temporary):
+            yield temporary
         flush(temporary)
         os.replace(temporary, path)
     except OSError as bad:
@@ -36,6 +37,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # where there is no folder, there is nothing to remove
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def usual_mode(path: Path) -> Iterator[None]:
+    """Give a file that is written the mode that the umask gives, whatever its writer would (safetensors: 0600)."""
+    path.touch()
+    mode = path.stat().st_mode
+    yield
+    path.chmod(mode)
 
 
 def flush(path: Path) -> None:

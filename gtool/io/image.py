@@ -21,10 +21,13 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +35,16 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gtool.errors import DataError
+from gtool.reading import reason
 
 VERSION = 1  # of the pixels that come out: raised when any of them changes
-MAX_BYTES = 1 << 29  # of an encoded image
+MAX_BYTES = 1 << 28  # of an encoded image
+# A file is no larger than so much and 16 bytes a pixel: what is, is padded. Of formats with one picture.
+_PADDING, _WITH_MANY = 1 << 24, ("GIF", "TIFF", "MPO")
 # Readers of files from strangers: none that starts another program, as that of EPS would.
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "AVIF")
 _ORIENTATION = 0x0112
+_ROWS = 256
 _DAMAGED_EXIF = (SyntaxError, ValueError, KeyError, TypeError, IndexError, OverflowError)
 
 
@@ -50,7 +57,40 @@ class UnreadableImage(DataError):  # noqa: N818  (it is also a value: what stand
         self.reason = reason
 
 
-Encoded = bytes | Path | UnreadableImage | None  # bytes, a file, why there are none, or an empty cell
+@dataclass(frozen=True)
+class Stored:
+    """An encoded image in an archive or a table that is not read yet: how many bytes it has, and what reads them."""
+
+    size: int
+    read: Callable[[], bytes]
+
+
+Encoded = bytes | Path | Stored | UnreadableImage | None  # None: an empty cell
+
+
+class _Room:
+    """So many bytes for all threads together; who needs more than are left waits, and more than all is alone."""
+
+    def __init__(self, size: int) -> None:
+        self._size = self._left = size
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def take(self, size: int) -> Iterator[None]:
+        size = min(size, self._size)
+        with self._changed:
+            self._changed.wait_for(lambda: self._left >= size)
+            self._left -= size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += size
+                self._changed.notify_all()
+
+
+# Taken in this order by every image that is open, so that no two can wait for each other.
+_ENCODED, _PIXELS = _Room(MAX_BYTES), _Room(1 << 29)
 
 
 @contextmanager
@@ -82,8 +122,12 @@ def read_rgb(encoded: Encoded, name: str, at_least: int = 0) -> Image.Image:
         layer = to_rgb_or_rgba(upright(image), name)
         if layer.mode == "RGB":
             return layer
-        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, layer).convert("RGB")
+        flat = Image.new("RGB", layer.size)
+        for top in range(0, layer.height, _ROWS):  # in strips, which take no memory to speak of
+            strip = layer.crop((0, top, layer.width, min(top + _ROWS, layer.height)))
+            white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
+            flat.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
+        return flat
 
 
 def read_size(encoded: Encoded, name: str) -> tuple[int, int]:
@@ -106,19 +150,17 @@ def read_size(encoded: Encoded, name: str) -> tuple[int, int]:
 @contextmanager
 def open_image(encoded: Encoded, name: str) -> Iterator[Image.Image]:
     """Open an image; whatever its decoder raises, then or within the block, becomes UnreadableImage."""
-    if encoded is None:
-        raise UnreadableImage(name, "empty")
-    if isinstance(encoded, UnreadableImage):
-        raise encoded
     try:
-        size = len(encoded) if isinstance(encoded, bytes) else os.stat(encoded).st_size
-        if size == 0:
-            raise UnreadableImage(name, "empty")
-        if size > MAX_BYTES:
-            raise UnreadableImage(name, f"larger than {MAX_BYTES >> 20} MB")
-        file: Any = io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
-        with _open_array(encoded, name) or Image.open(file, formats=_formats()) as image:
-            yield image
+        size = _size_of(encoded, name)
+        # Bytes are held already, by `bytes_of`.
+        with _ENCODED.take(0 if isinstance(encoded, bytes) else size):
+            content = encoded.read() if isinstance(encoded, Stored) else encoded
+            with _open(content, name) as image:
+                width, height = image.size
+                if size > _PADDING + 16 * width * height and image.format not in _WITH_MANY:
+                    raise UnreadableImage(name, f"{size >> 20} MB for {width} x {height} pixels")
+                with _PIXELS.take(8 * width * height):
+                    yield image
     except UnreadableImage:
         raise
     except UnidentifiedImageError:
@@ -130,19 +172,68 @@ def open_image(encoded: Encoded, name: str) -> Iterator[Image.Image]:
         raise UnreadableImage(name, "too large for the memory of this machine") from None
     # Decoders raise what they like on damaged files: OSError, SyntaxError, ValueError, struct.error and more.
     except Exception as bad:
-        raise UnreadableImage(name, f"damaged: {' '.join(str(bad).split()) or type(bad).__name__}") from None
+        raise UnreadableImage(name, f"damaged: {reason(bad)}") from None
 
 
-def _open_array(encoded: bytes | Path, name: str) -> Image.Image | None:
-    """Return the image that an .npy file holds, None for other files.
+def read_array(content: bytes) -> np.ndarray:
+    """Return the array of an .npy file; ValueError for pickled objects, and a shape that the bytes do not bear out."""
+    stream = io.BytesIO(content)
+    version = np.lib.format.read_magic(stream)
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in read_header:
+        raise ValueError(f"an .npy of version {version}")
+    shape, _, dtype = read_header[version](stream)
+    if dtype.hasobject or prod(shape) * dtype.itemsize != len(content) - stream.tell():
+        raise ValueError(f"it has {len(content) - stream.tell():,} bytes, which is not {dtype} {shape}")
+    array: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
+    return array
+
+
+@contextmanager
+def bytes_of(encoded: Encoded, name: str) -> Iterator[bytes]:
+    """Hold the bytes of an encoded image, as many of all threads together as there is room for.
 
     Raises:
-        UnreadableImage: another shape, or numbers that are not grey levels from 0 to 255.
+        UnreadableImage: there are none, too many, or they cannot be read.
+    """
+    with _ENCODED.take(_size_of(encoded, name)):
+        try:
+            content = encoded.read_bytes() if isinstance(encoded, Path) else encoded
+            content = content.read() if isinstance(content, Stored) else content
+        except Exception as bad:  # of archives
+            raise UnreadableImage(name, f"cannot be read: {reason(bad)}") from None
+        assert isinstance(content, bytes)
+        yield content
+
+
+def _size_of(encoded: Encoded, name: str) -> int:
+    """Return how many bytes an encoded image has, of which nothing is read; UnreadableImage for none and too many."""
+    if isinstance(encoded, UnreadableImage):
+        raise encoded
+    if isinstance(encoded, Path):
+        try:
+            size = os.stat(encoded).st_size
+        except OSError as bad:
+            raise UnreadableImage(name, f"cannot be read: {bad.strerror or bad}") from None
+    else:
+        size = encoded.size if isinstance(encoded, Stored) else len(encoded or b"")
+    if size == 0:
+        raise UnreadableImage(name, "empty")
+    if size > MAX_BYTES:
+        raise UnreadableImage(name, f"larger than {MAX_BYTES >> 20} MB")
+    return size
+
+
+def _open(encoded: Any, name: str) -> Image.Image:
+    """Return an image of bytes or a file that is not decoded yet, or the one that an .npy file holds.
+
+    Raises:
+        UnreadableImage: an array of another shape, or of numbers that are not grey levels from 0 to 255.
     """
     is_array = encoded[:6] == b"\x93NUMPY" if isinstance(encoded, bytes) else encoded.suffix.lower() == ".npy"
     if not is_array:
-        return None
-    values = np.load(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, allow_pickle=False)
+        return Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, formats=_formats())
+    values = read_array(encoded if isinstance(encoded, bytes) else encoded.read_bytes())
     if values.ndim != 3 or values.shape[2] != 3 or not values.size:
         raise UnreadableImage(name, f"an array must be (height, width, 3); this is {values.shape}")
     if values.dtype.kind not in "uif":
@@ -195,7 +286,13 @@ def to_rgb_or_rgba(image: Image.Image, name: str) -> Image.Image:
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise UnreadableImage(name, "32-bit pixels, which have no agreed range; store 8 or 16 bits")
-        return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8)).convert("RGB")
+        grey = np.empty(values.shape, np.uint8)
+        for top in range(0, len(values), _ROWS):
+            grey[top : top + _ROWS] = (values[top : top + _ROWS].astype(np.uint32) + 128) // 257
+        return Image.fromarray(grey).convert("RGB")
+    if image.mode == "RGBA":
+        image.load()
+        return image
     return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gtool.errors import DataError, did_you_mean
+from gtool.errors import DataError
+from gtool.reading import file_problem
 
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
@@ -120,23 +121,3 @@ def _find_in_folder(root: Path) -> list[Found]:
         suffixes = " ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
         return [Found(root, searched=True, problem=f"no photos found (looked for {suffixes})")]
     return [Found(path, path.relative_to(root).parent, True, file_problem(path)) for path in paths]
-
-
-def file_problem(path: Path) -> str:
-    """Say why a path is no file that can be opened; empty when it is one."""
-    if os.path.isfile(path):
-        return "" if os.access(path, os.R_OK) else "cannot be read: permission denied"
-    if os.path.islink(path):
-        return "a link that leads nowhere"
-    if os.path.lexists(path):
-        return "not a file"
-    return f"no such file{nearest_name(path)}"
-
-
-def nearest_name(path: Path) -> str:
-    """Return `; did you mean ...` where something beside a missing path is called much the same, else nothing."""
-    try:
-        hint = did_you_mean(path.name, sorted(os.listdir(path.parent)))
-    except OSError:
-        return ""
-    return hint if hint.startswith("; did") else ""

@@ -19,8 +19,9 @@ from PIL import Image
 from gtool.errors import DataError
 from gtool.io.files import atomic_write
 from gtool.io.image import UnreadableImage, open_image, quiet_pillow, read_rgb, to_rgb_or_rgba, upright
-from gtool.io.image_files import FORMATS, check_size, file_problem
+from gtool.io.image_files import FORMATS, check_size
 from gtool.io.pictures import Pixels, text_chunks
+from gtool.reading import file_problem
 
 # PNG: strokes are noisy, more effort wins 2 % and doubles the time (measured). JPEG: 4:4:4.
 _ENCODER_OPTIONS: dict[str, dict[str, Any]] = {

@@ -12,22 +12,36 @@ Tensors are written and read by gtool/io/weights.py.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gtool.errors import CheckpointError, did_you_mean
 from gtool.io import hub
+from gtool.reading import looks_like, parse_json, reading
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 FORMAT = 1
 METADATA_KEY = "gtool"
-MOST_HEADER = 100_000_000  # bytes, as the format has it
+MOST_HEADER = 10_000_000  # bytes: a hundred times that of a network of 1,000 tensors
+# Of the types of numbers in a safetensors file that are read.
+ITEM_BYTES = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+}
 RUNS = Path("runs")
 SHIPPED_FOLDER = Path(__file__).parents[1] / "weights"
 SHIPPED = "shipped"  # the name of the weights that come with the package
@@ -181,6 +195,10 @@ def find_weights(spec: str | None) -> Path:
             raise CheckpointError(
                 f"{path}: a torch pickle; convert it once with `gtool export {path} --from MODEL`"
             )
+        if (found := looks_like(path)) and "safetensors" not in found:
+            raise CheckpointError(
+                f"{path}: {found}; weights are .safetensors files, and images folders, zips or parquet files"
+            )
         return path
     for folder in (path, named):
         if folder.is_dir():
@@ -213,29 +231,54 @@ def shipped_weights(model: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def read_meta(path: Path) -> dict[str, Any]:
-    """Read the description of a weights file from the header of the safetensors format, without torch.
+def read_header(path: Path) -> dict[str, Any]:
+    """Read the header of a safetensors file, without torch: `dtype`, `shape` and `data_offsets` by name.
 
     Raises:
-        CheckpointError: missing, no safetensors file, without our metadata, or of another format.
+        CheckpointError: missing, another kind of file, cut short, or a header that the file does not bear out.
     """
-    try:
-        with path.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if not 2 <= length <= MOST_HEADER:
-                raise ValueError(f"a header of {length:,} bytes")
-            header = json.loads(stream.read(length))
-    except OSError as bad:
-        raise CheckpointError(f"{path}: cannot be read: {bad.strerror or bad}") from None
-    except ValueError as bad:
-        raise CheckpointError(f"{path}: not a readable safetensors file: {bad}") from None
-    try:
-        meta = dict(json.loads(header["__metadata__"][METADATA_KEY]))
-        version = meta["format"]
-    except (KeyError, TypeError, ValueError):
+    with reading(path, "safetensors file", CheckpointError), path.open("rb") as stream:
+        size = path.stat().st_size
+        length = int.from_bytes(stream.read(8), "little")
+        if size < 10 or not 2 <= length <= min(MOST_HEADER, size - 8):
+            raise ValueError("it is cut short" if 2 <= length <= MOST_HEADER else "it has no header")
+        header: dict[str, Any] = parse_json(stream.read(length))
+        if not all(isinstance(text, str) for text in header.setdefault("__metadata__", {}).values()):
+            raise ValueError("its metadata are no text")
+        ends = [8 + length]
+        for name in header.keys() - {"__metadata__"}:
+            about = header[name]
+            if about["dtype"] not in ITEM_BYTES:
+                raise ValueError(f"tensor `{name}` is of type {about['dtype']}, which is not read")
+            first, last = about["data_offsets"]
+            if (
+                min(0, first, *about["shape"]) < 0
+                or last - first != prod(about["shape"]) * ITEM_BYTES[about["dtype"]]
+            ):
+                raise ValueError(
+                    f"tensor `{name}` has {last - first:,} bytes, which is not its shape {about['shape']}"
+                )
+            ends.append(8 + length + last)
+        if max(ends) > size:
+            raise ValueError(f"it is cut short: {size:,} bytes, and its header speaks of {max(ends):,}")
+        return header
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """Read the description of a weights file from its header, without torch.
+
+    Raises:
+        CheckpointError: as of `read_header`; without our description, or of another format.
+    """
+    header = read_header(path)
+    text = header["__metadata__"].get(METADATA_KEY)
+    if text is None:
         raise CheckpointError(
             f"{path}: has no gtool description in its header; bring foreign weights in with `gtool export --from`"
-        ) from None
+        )
+    with reading(str(path), "description of weights", CheckpointError):
+        meta = dict[str, Any](parse_json(text))
+        version = meta["format"]
     if version != FORMAT:
         raise CheckpointError(f"{path}: weights of format {version!r}, this gtool reads format {FORMAT}")
     return meta

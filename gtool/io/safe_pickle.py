@@ -5,7 +5,8 @@ own with these replaced: a name stays a `Name`, a call stays a `Record` of what 
 records that stand for tensors and dictionaries become these, after their sizes have been checked against the bytes that
 are there. So networks that were pickled as objects can be read for their tensors.
 
-Read are plain pickles (`pickle.dump` of modules) and the zip files of `torch.save`.
+Read are plain pickles (`pickle.dump` of modules), the zip files of `torch.save` and of TorchScript, and what
+`torch.save` wrote before 2020: pickles in a row, and the numbers after them.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
 
 from gtool.errors import CheckpointError
+from gtool.reading import reading
 
+MAGIC = 0x1950A86A20F9469CFC6C  # the first of the pickles that `torch.save` wrote in a row
 MOST_BYTES = 8 * 2**30
 MOST_STEPS = 5_000_000  # a released file takes about 100,000
 MOST_PARTS = 16  # of a shape, of the arguments of a call that is understood
@@ -91,18 +94,28 @@ def read_pickle(path: Path) -> Any:
     Raises:
         CheckpointError: missing, too large, damaged, forged.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
-    try:
-        if path.stat().st_size > MOST_BYTES:
+    with reading(path, "pickle", CheckpointError):
+        size = path.stat().st_size
+        if size > MOST_BYTES:
             raise RefusedPickleError(f"larger than {MOST_BYTES >> 30} GiB")
         if zipfile.is_zipfile(path):
             return _read_zip(path)
-        return _Reader(io.BytesIO(path.read_bytes())).load()
-    except Exception as bad:  # whatever goes wrong while a stranger's program runs, its file is at fault
-        why = next(iter(str(bad)[:200].splitlines()), "")[:80] or type(bad).__name__
-        shown = why if isinstance(bad, RefusedPickleError) else f"damaged ({why})"
-        raise CheckpointError(f"{path}: not a readable pickle: {shown}") from None
+        with path.open("rb") as stream:
+            first = _Reader(stream).load()
+            return _read_old(stream, size) if isinstance(first, int) and first == MAGIC else first
+
+
+def load_pickled(path: Path) -> dict[Any, Any]:
+    """Return the dictionary that a foreign torch file holds; CheckpointError where it holds something else."""
+    loaded = plain(read_pickle(path))
+    if not isinstance(loaded, dict):
+        what = (
+            f"wants to build `{loaded.what}`"
+            if isinstance(loaded, Record)
+            else f"holds a {type(loaded).__name__}"
+        )
+        raise CheckpointError(f"{path}: refused: it {what}, and named tensors are looked for")
+    return loaded
 
 
 def plain(value: Any) -> Any:
@@ -121,9 +134,14 @@ def _read_zip(path: Path) -> Any:
         if order in opened.namelist() and _member(opened, order) != b"little":
             raise RefusedPickleError("numbers of a machine of the other byte order")
         known: dict[str, Storage] = {}
+        left = path.stat().st_size  # entries may lie on each other: together they hold no more than the file
 
         def numbers(dtype: torch.dtype, key: str, count: int) -> Storage:
+            nonlocal left
             if key not in known:
+                left -= count * dtype.itemsize
+                if left < 0 or opened.getinfo(f"{folder}data/{key}").file_size != count * dtype.itemsize:
+                    raise RefusedPickleError("a storage that is cut short")
                 known[key] = Storage(dtype, bytearray(_member(opened, f"{folder}data/{key}")))
             if len(known[key].content) != count * dtype.itemsize or known[key].dtype != dtype:
                 raise RefusedPickleError("a storage that is cut short")
@@ -133,9 +151,43 @@ def _read_zip(path: Path) -> Any:
 
 
 def _member(opened: zipfile.ZipFile, name: str) -> bytes:
-    if opened.getinfo(name).compress_type != zipfile.ZIP_STORED:
+    entry = opened.getinfo(name)
+    if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
         raise RefusedPickleError("a zip file that is compressed, which `torch.save` does not do")
     return opened.read(name)
+
+
+def _read_old(stream: IO[bytes], size: int, calls: bool = True) -> Any:
+    """Read what follows MAGIC: a version, facts of the machine, the pickle, the keys of its storages, their numbers.
+
+    size: bytes that all numbers together may have.
+    """
+    _version, about = _Reader(stream, calls=False).load(), _Reader(stream, calls=False).load()
+    if about.get("little_endian") is not True:
+        raise RefusedPickleError("numbers of a machine of the other byte order")
+    known: dict[str, Storage] = {}
+
+    def numbers(dtype: torch.dtype, key: str, count: int) -> Storage:
+        nonlocal size
+        if key not in known:
+            size -= count * dtype.itemsize
+            if size < 0:
+                raise RefusedPickleError("a storage that is cut short")
+            known[key] = Storage(dtype, bytearray(count * dtype.itemsize))
+        if len(known[key].content) != count * dtype.itemsize or known[key].dtype != dtype:
+            raise RefusedPickleError("a storage of two kinds")
+        return known[key]
+
+    loaded = _Reader(stream, numbers, calls).load()
+    for key in _Reader(stream, calls=False).load():
+        content, dtype = known[key].content, known[key].dtype
+        (written,) = struct.unpack("<q", stream.read(8))
+        if written * dtype.itemsize != len(content) or stream.readinto(content) != len(content):  # type: ignore[attr-defined]
+            raise RefusedPickleError("a storage that is cut short")
+        del known[key]
+    if known:
+        raise RefusedPickleError("a storage without numbers")
+    return loaded
 
 
 class _Reader(pickle._Unpickler):  # the one written in Python, whose instructions can be replaced
@@ -152,7 +204,7 @@ class _Reader(pickle._Unpickler):  # the one written in Python, whose instructio
 
     def __init__(
         self,
-        stream: io.BytesIO,
+        stream: IO[bytes],
         numbers: Callable[[torch.dtype, str, int], Storage] | None = None,
         calls: bool = True,
     ) -> None:
@@ -171,6 +223,8 @@ class _Reader(pickle._Unpickler):  # the one written in Python, whose instructio
         if self.numbers is None:
             raise RefusedPickleError("it refers to numbers outside of it")
         kind, what, key, _, count = identity[:5]
+        if any(part is not None for part in identity[5:]):
+            raise RefusedPickleError("a view of a storage, as torch wrote before 2017")
         name = what.name if isinstance(what, Name) else ""
         if kind != "storage" or name not in STORAGES or not isinstance(key, str):
             raise RefusedPickleError(f"numbers of an unknown kind `{name[:40]}`")
@@ -186,7 +240,7 @@ class _Reader(pickle._Unpickler):  # the one written in Python, whose instructio
         make = _MADE.get(str(what)) if isinstance(what, Name) else None
         if not isinstance(arguments, tuple) or (make and len(arguments) > MOST_PARTS):
             raise RefusedPickleError("damaged (arguments of a call)")
-        if make is None or (make is dict and arguments):
+        if make is None:
             self.stack.append(Record(what, arguments))
         elif make in (_storage_in_bytes, _encoded):
             content = arguments[0]
@@ -249,6 +303,18 @@ _FILLS |= {pickle.SETITEM[0]: -3, pickle.APPEND[0]: -2}
 # What is made of calls.
 
 
+def _dictionary(*arguments: Any) -> Any:
+    """An empty dictionary, which instructions fill, or one of pairs, as Python 2 wrote it."""
+    if not arguments:
+        return {}
+    pairs = arguments[0]
+    if not isinstance(pairs, list) or not all(
+        type(p) in (list, tuple) and len(p) == 2 and isinstance(p[0], str) for p in pairs
+    ):
+        raise RefusedPickleError("damaged (a dictionary of no pairs)")
+    return dict(pairs)
+
+
 def _tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_rest: Any) -> Tensor:
     """A view of a storage, of no element outside of it; views share memory, so many of them are not much."""
     if not isinstance(storage, Storage):
@@ -268,27 +334,14 @@ def _tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int,
 
 
 def _storage_in_bytes(content: Any) -> Storage:
-    """A storage as `torch.save` wrote it before its zip files: five pickles, a count, the numbers."""
+    """A storage as `torch.save` wrote it before its zip files."""
     stream = io.BytesIO(content)
-    declared: list[tuple[torch.dtype, int]] = []
-
-    def note(dtype: torch.dtype, _key: str, count: int) -> Storage:
-        declared.append((dtype, count))
-        return Storage(dtype, bytearray())
-
-    _magic, _version, about = (_Reader(stream, calls=False).load() for _ in range(3))
-    if about.get("little_endian") is not True:
-        raise RefusedPickleError("numbers of a machine of the other byte order")
-    _Reader(stream, note, calls=False).load()
-    _Reader(stream, calls=False).load()  # keys
-    if len(declared) != 1:
+    storage = (
+        _read_old(stream, len(content), calls=False) if _Reader(stream, calls=False).load() == MAGIC else None
+    )
+    if not isinstance(storage, Storage):
         raise RefusedPickleError("a storage that is no storage")
-    ((dtype, count),) = declared
-    (written,) = struct.unpack("<q", stream.read(8))
-    numbers = stream.read(count * dtype.itemsize)
-    if written != count or len(numbers) != count * dtype.itemsize:
-        raise RefusedPickleError("a storage that is cut short")
-    return Storage(dtype, bytearray(numbers))
+    return storage
 
 
 def _encoded(text: str, encoding: str) -> bytes:
@@ -299,7 +352,7 @@ def _encoded(text: str, encoding: str) -> bytes:
 
 
 _MADE: dict[str, Callable[..., Any]] = {
-    "collections.OrderedDict": dict,
+    "collections.OrderedDict": _dictionary,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": lambda data, *_rest: data,
     "torch.storage._load_from_bytes": _storage_in_bytes,

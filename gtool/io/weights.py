@@ -1,43 +1,28 @@
 """The only reader and writer of weights and resume states.
 
-Everything is written under a temporary name, flushed to the disk and renamed. Nothing is ever pickled; foreign files
-of tensors pass through torch's weights-only reader with a short allow-list, pickled modules through safe_pickle.py.
+Everything is written under a temporary name, flushed to the disk and renamed. Nothing is ever pickled; foreign pickles
+are read by safe_pickle.py.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import pickle
-import re
 import shutil
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy._core import multiarray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gtool.errors import CheckpointError
-from gtool.io.files import atomic_write, flush
-from gtool.io.run_folder import FORMAT, METADATA_KEY, read_meta
-
-# What released checkpoints hold beside tensors: numpy scalars (scores) and argparse namespaces (options). Old files
-# name the module of numpy by its former path.
-INERT: list[Any] = [
-    argparse.Namespace,
-    np.dtype,
-    multiarray.scalar,
-    (multiarray.scalar, "numpy.core.multiarray.scalar"),
-    *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_)),
-]
+from gtool.io.files import atomic_write, flush, usual_mode
+from gtool.io.run_folder import FORMAT, METADATA_KEY, read_header, read_meta
+from gtool.reading import parse_json, read_bytes, reading
 
 
 @dataclass(frozen=True)
@@ -81,13 +66,9 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: missing, damaged, not finite.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
-    try:
-        with safe_open(path, framework="pt") as opened:
-            tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118 - no mapping
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as bad:
-        raise CheckpointError(f"{path}: not a readable safetensors file: {bad}") from None
+    read_header(path)
+    with reading(path, "safetensors file", CheckpointError), safe_open(path, framework="pt") as opened:
+        tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118 - no mapping
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(f"{path}: tensor `{name}` holds values that are not finite")
@@ -122,32 +103,6 @@ def require_fit(module: nn.Module, tensors: Mapping[str, Tensor], where: str | P
             )
 
 
-def load_pickled(path: Path) -> dict[str, Any]:
-    """Read a foreign torch file without executing anything it says.
-
-    Raises:
-        CheckpointError: missing, unreadable, or holding anything but tensors, numbers, text and containers.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
-    try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(INERT):
-            warnings.simplefilter("ignore", UserWarning)  # of the pickle's protocol: it is read or refused
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as refused:
-        named = re.search(r"GLOBAL ([\w.]+)", str(refused))
-        what = f"`{named.group(1)}`" if named else "something that is no tensor"
-        raise CheckpointError(
-            f"{path}: refused: the file wants to build {what}, and only tensors, numbers and text are read"
-        ) from None
-    except (RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError) as bad:
-        why = (str(bad) or type(bad).__name__).splitlines()[0]
-        raise CheckpointError(f"{path}: not a readable torch file: {why}") from None
-    if not isinstance(loaded, dict):
-        raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, not named tensors")
-    return loaded
-
-
 def save_state(path: Path, tensors: Mapping[str, Mapping[str, Tensor]], info: Mapping[str, Any]) -> None:
     """Write a resume state: `<name>.safetensors` for each group of tensors and state.json, as one renamed folder.
 
@@ -159,7 +114,9 @@ def save_state(path: Path, tensors: Mapping[str, Mapping[str, Tensor]], info: Ma
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         for name, group in tensors.items():
-            save_file(_plain(group), temporary / f"{name}.safetensors")
+            file = temporary / f"{name}.safetensors"
+            with usual_mode(file):
+                save_file(_plain(group), file)
         state = json.dumps({"format": FORMAT, **info}, indent=1)
         (temporary / "state.json").write_text(state, encoding="utf-8")
         for written in temporary.iterdir():
@@ -176,10 +133,8 @@ def save_state(path: Path, tensors: Mapping[str, Mapping[str, Tensor]], info: Ma
 
 def load_state(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """Return the tensors and the information of a resume state; CheckpointError: missing, damaged, another format."""
-    try:
-        info = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as bad:
-        raise CheckpointError(f"{path}: no readable state: {bad}") from None
-    if not isinstance(info, dict) or info.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: not a state of format {FORMAT}")
+    with reading(path / "state.json", "state", CheckpointError):
+        info = parse_json(read_bytes(path / "state.json"))
+        if not isinstance(info, dict) or info.get("format") != FORMAT:
+            raise ValueError(f"it is not of format {FORMAT}")
     return {file.stem: read_safetensors(file) for file in sorted(path.glob("*.safetensors"))}, info

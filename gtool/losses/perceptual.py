@@ -25,7 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from gtool.errors import CheckpointError
-from gtool.io.weights import load_pickled, read_safetensors
+from gtool.io.safe_pickle import load_pickled
+from gtool.io.weights import read_safetensors
 
 # Convolutions of VGG16, in stages that end where a feature is taken and a maximum of 2 x 2 follows.
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))

@@ -17,12 +17,14 @@ import torch
 
 from gtool.errors import DataError, NetworkError
 from gtool.io.files import atomic_write, cache_dir
+from gtool.io.image import read_array
 from gtool.metrics.features.collector import Features
 from gtool.metrics.features.downloads import download
 from gtool.metrics.features.inception_network import SIZE
 from gtool.metrics.features.published import ALL_MODES, PUBLISHED
 from gtool.metrics.features.weights import digest_of
 from gtool.metrics.frechet import Moments
+from gtool.reading import reading
 
 SERVER = "https://www.cs.cmu.edu/~clean-fid/stats"  # of cleanfid.features.get_reference_statistics
 SHAPES: dict[str, tuple[int, ...]] = {"mu": (SIZE,), "sigma": (SIZE, SIZE)}
@@ -89,7 +91,7 @@ def read_statistics(path: Path) -> Statistics:
         if key in arrays and arrays[key].ndim == 0 and arrays[key].dtype.kind in "Uiu"
     }
     number = facts.pop("count", "0")
-    if not (number.isascii() and number.isdigit()):
+    if not (number.isascii() and number.isdigit() and len(number) < 16):
         raise DataError(f"{path}: `count` is {number[:20]!r}, which is no number of images")
     if not facts.get("name", "").isprintable():
         del facts["name"]  # it becomes a part of protocols, which are one line
@@ -119,25 +121,24 @@ def is_readable(path: Path) -> bool:
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    keys = (*SHAPES, *FACTS)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            sizes = {entry.filename.removesuffix(".npy"): entry.file_size for entry in archive.infolist()}
-        if too_large := [key for key in keys if sizes.get(key, 0) > MOST_BYTES]:
-            raise DataError(f"{path}: `{too_large[0]}` is larger than statistics of {SIZE:,} features are")
-        with np.load(path, allow_pickle=False) as opened:
-            return {key: opened[key] for key in keys if key in opened}
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError) as bad:
-        why = (str(bad) or type(bad).__name__).splitlines()[0]
-        raise DataError(f"{path}: no .npz of statistics that can be read: {why}") from None
+    arrays = {}
+    with reading(path, ".npz of statistics"), zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            key = entry.filename.removesuffix(".npy")
+            if key in (*SHAPES, *FACTS):
+                if entry.file_size > MOST_BYTES:
+                    raise DataError(f"{path}: `{key}` is larger than statistics of {SIZE:,} features are")
+                with archive.open(entry) as member:
+                    arrays[key] = read_array(member.read(MOST_BYTES))
+    return arrays
 
 
 def _checked(arrays: dict[str, np.ndarray], key: str, path: Path) -> np.ndarray:
     array, shape = arrays.get(key), SHAPES[key]
     if array is None:
-        raise DataError(f"{path}: has no `{key}`; statistics are `mu` and `sigma`")
+        raise DataError(
+            f"{path}: has no `{key}`; statistics are `mu` and `sigma` (images go into a folder or a zip)"
+        )
     if array.shape != shape or array.dtype.kind != "f":
         raise DataError(
             f"{path}: `{key}` is {array.dtype} {array.shape}; Inception features give floats {shape}"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gtool.errors import CheckpointError
-from gtool.io.weights import load_pickled
+from gtool.io.safe_pickle import load_pickled
 from gtool.models import registry
 from gtool.models.trained import Trained
 

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gtool.config.recipe import validate
-from gtool.errors import CheckpointError, RecipeError
-from gtool.io.weights import load_weights, require_fit, restore
+from gtool.io.weights import read_safetensors, require_fit, restore
 from gtool.models import registry
+from gtool.models.description import read_description
 from gtool.nn.outline import outline
 
 
@@ -48,15 +47,5 @@ def open_trained(path: Path) -> Trained:
     Raises:
         CheckpointError: damaged, of a model that does not exist, or with a description that lacks something.
     """
-    weights = load_weights(path)
-    meta = weights.meta
-    model, nimg = meta.get("model"), meta.get("nimg", 0)
-    if not isinstance(model, str) or model not in registry.MODELS:
-        raise CheckpointError(f"{path}: weights of an unknown model {model!r}")
-    if not isinstance(meta.get("config"), dict) or not isinstance(nimg, int) or nimg < 0:
-        raise CheckpointError(f"{path}: its description lacks a config or a number of images")
-    try:
-        config = validate(registry.config_class(model), meta["config"], str(path), "config.")
-    except RecipeError as bad:
-        raise CheckpointError(str(bad)) from None
-    return Trained(path, model, config, weights.tensors, meta)
+    meta, config = read_description(path)
+    return Trained(path, meta["model"], config, read_safetensors(path), meta)

@@ -22,6 +22,7 @@ from gtool.io.outputs import (
 )
 from gtool.io.run_folder import find_weights, shipped_weights
 from gtool.models import registry
+from gtool.models.description import read_description
 from gtool.strokes.settings import BRUSHES, METHODS, SELECTIONS
 
 (MODEL,) = registry.models_that(paints=True)
@@ -235,7 +236,9 @@ def find_brush_mark(brush: str) -> Path | None:
 def _find_method(options: PaintOptions) -> tuple[str, Path | None]:
     """Method and weights: by the predictor where there are weights of one, else by greedy search."""
     if options.weights is not None:
-        return "predictor", find_weights(options.weights)
+        weights = find_weights(options.weights)
+        read_description(weights)  # refused before torch is imported
+        return "predictor", weights
     shipped = shipped_weights(MODEL)
     if shipped is None and (options.method == "predictor" or options.select is not None):
         raise GToolError(

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from gtool import console
-from gtool.config.recipe import recipe_of_weights, validate
+from gtool.config.recipe import recipe_of_weights
 from gtool.config.schema import Recipe
 from gtool.errors import CheckpointError, RecipeError
 from gtool.io.outputs import check_animation, check_folder, is_folder
-from gtool.io.run_folder import find_weights, newest_run, read_meta
+from gtool.io.run_folder import find_weights, newest_run
 from gtool.models import registry
+from gtool.models.description import read_description
 from gtool.models.prior.config import DEFAULT_TOP_K, PriorPipelineConfig, SamplingParams, drops_conditions
 
 DEFAULT_NUM = {"sample": 64, "interpolation": 8, "psi": 8, "noise": 4, "attention": 4}
@@ -92,16 +93,19 @@ class SampleOptions:
         return find_weights(self.target)
 
     @cached_property
+    def described(self) -> tuple[dict[str, Any], Any]:
+        """What the weights file says of itself, and the config in it."""
+        return read_description(self.weights)
+
+    @property
     def meta(self) -> dict[str, Any]:
         """What the weights file says of itself."""
-        return read_meta(self.weights)
+        return self.described[0]
 
     @cached_property
     def samples_from(self) -> str:
-        """`latents` or `codes`; CheckpointError for a model that makes no images, or that is none of gtool's."""
-        model = str(self.meta.get("model"))
-        if model not in registry.MODELS:
-            raise CheckpointError(f"{self.weights}: weights of an unknown model {model!r}")
+        """`latents` or `codes`; CheckpointError for a model that makes no images."""
+        model = self.meta["model"]
         row = registry.find_model(model)
         if row.samples_from is None:
             learner = next(iter(registry.models_that(learns_from=model)), None)
@@ -179,13 +183,11 @@ class SampleOptions:
 
     # Of priors.
 
-    @cached_property
+    @property
     def config(self) -> PriorPipelineConfig:
-        """What a prior and its tokenizer are; CheckpointError where the file says it wrongly."""
-        try:
-            return validate(PriorPipelineConfig, self.meta.get("config") or {}, str(self.weights), "config.")
-        except RecipeError as bad:
-            raise CheckpointError(str(bad)) from None
+        """What a prior and its tokenizer are."""
+        config: PriorPipelineConfig = self.described[1]
+        return config
 
     @property
     def condition(self) -> str:

@@ -24,8 +24,9 @@ from gtool.config.recipe import (
 from gtool.config.schema import Recipe
 from gtool.data.names import find_dataset
 from gtool.errors import CheckpointError, DataError, GToolError, RecipeError
-from gtool.io.run_folder import RunFolder, find_start, newest_run, open_run, read_meta
+from gtool.io.run_folder import RunFolder, find_start, newest_run, open_run
 from gtool.models import registry
+from gtool.models.description import read_description
 from gtool.runtime.processes import has_gpu
 from gtool.train.augment.policies import parse_policy
 from gtool.train.prior_tokenizer import find_tokenizer
@@ -211,10 +212,9 @@ def _network_of_weights(recipe: Recipe) -> dict[str, Any]:
             "go on with a whole run by --resume"
         )
     path = find_start(str(recipe.train.weights), model)
-    meta = read_meta(path)
-    if meta.get("model") != model or not isinstance(meta.get("config"), dict):
-        raise CheckpointError(f"{path}: weights of {meta.get('model')}, not of {model}")
-    config = validate(registry.config_class(model), meta["config"], str(path), "config.")
+    meta, config = read_description(path)
+    if meta["model"] != model:
+        raise CheckpointError(f"{path}: weights of {meta['model']}, not of {model}")
     table: dict[str, Any] = config.model_dump(mode="json", exclude_none=True)
     return table
 

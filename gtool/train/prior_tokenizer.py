@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from gtool import console
-from gtool.config.recipe import read_table, validate
+from gtool.config.recipe import read_table
 from gtool.errors import CheckpointError, RecipeError
-from gtool.io.run_folder import RunFolder, find_weights, read_meta, runs_of
+from gtool.io.run_folder import RunFolder, find_weights, runs_of
 from gtool.models import registry
+from gtool.models.description import read_description
 
 PREFIX = "tokenizer."  # of its tensors in weights of a prior
 
@@ -50,8 +51,8 @@ def tokenizer_of_run(kind: str, run: RunFolder) -> TokenizerFile:
     """Return the tokenizer of a run that is resumed: its own weights hold it, once there are any."""
     if own := run.weights():
         return read_tokenizer(kind, own[-1])
-    table = read_table(run.recipe)
-    return read_tokenizer(kind, Path(str(table.get("prior", {}).get("tokenizer", ""))))
+    table = read_table(run.recipe).get("prior")
+    return read_tokenizer(kind, Path(str(table.get("tokenizer", "") if isinstance(table, dict) else "")))
 
 
 def read_tokenizer(kind: str, path: Path) -> TokenizerFile:
@@ -61,19 +62,16 @@ def read_tokenizer(kind: str, path: Path) -> TokenizerFile:
         RecipeError: weights of another model.
         CheckpointError: not a weights file of gtool.
     """
-    meta = read_meta(path)
-    model, config, recipe = meta.get("model"), meta.get("config"), meta.get("recipe")
-    if model in registry.MODELS and registry.MODELS[model].learns_from == kind and isinstance(config, dict):
-        config = config.get("tokenizer")
+    meta, checked = read_description(path)
+    model, config = meta["model"], meta["config"]
+    if registry.find_model(model).learns_from == kind:
+        config, checked = config["tokenizer"], checked.tokenizer
     elif model != kind:
         runs = runs_of(kind)
         hint = f"the newest is {runs[0].path}" if runs else f"train one by `gtool train {kind}`"
         raise RecipeError(f"{path}: weights of {model}; a prior learns the codes of a tokenizer: {hint}")
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path}: its description lacks a config")
-    checked = validate(registry.config_class(kind), config, str(path), "config.")
-    data = recipe.get("data", {}) if isinstance(recipe, dict) else {}
-    return TokenizerFile(path.resolve(), config, data.get("dataset"), checked.resolution)
+    dataset = meta.get("recipe", {}).get("data", {}).get("dataset")
+    return TokenizerFile(path.resolve(), config, dataset, checked.resolution)
 
 
 def _newest(kind: str, dataset: str | None) -> TokenizerFile:

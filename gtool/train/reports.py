@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from pydantic import ConfigDict, TypeAdapter
 
 from gtool.errors import CheckpointError
 from gtool.io.files import atomic_write
 from gtool.io.pictures import grid, save_png
 from gtool.io.run_folder import RunFolder
 from gtool.io.video import save_animation
+from gtool.reading import parse_json, read_bytes, reading
 from gtool.train.loop import Tick
 
 Line = tuple[Sequence[float], Sequence[float]]  # xs and ys
 # Okabe and Ito (2008): distinguishable with every kind of colour vision.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+RECORD = TypeAdapter(dict[str, int | float], config=ConfigDict(strict=True))  # a line of the log
 ANIMATION_FRAMES = 100  # at most: a long run is thinned out
 # Titles of the panels of curves.png, and the records that each shows; * stands for anything.
 PANELS = {
@@ -49,14 +53,16 @@ def add_record(run: RunFolder, record: Mapping[str, Any]) -> None:
 
 
 def read_log(run: RunFolder) -> list[dict[str, Any]]:
-    """Return the records of a run; a line that a crash cut short is left out."""
+    """Return the records of a run; a line that a crash cut short, or that is no record, is left out."""
     records = []
     if run.log.is_file():
-        for line in run.log.read_text(encoding="utf-8").splitlines():
-            try:
-                records.append(json.loads(line))
-            except ValueError:
-                continue
+        with reading(run.log, "log", CheckpointError):
+            lines = read_bytes(run.log).splitlines()
+        for line in lines:
+            with suppress(ValueError, RecursionError):
+                record = RECORD.validate_python(parse_json(line))
+                if type(record.get("nimg")) is int and "kimg" in record:
+                    records.append(record)
     return records
 
 

@@ -30,7 +30,6 @@ from gtool.train import reports
 from gtool.train.dry_run import dry_run, estimate_seconds
 from gtool.train.loop import Tick, progress, run_training
 from gtool.train.options import TrainOptions
-from gtool.train.state import finite
 from gtool.train.trainer import Trainer
 
 
@@ -122,11 +121,7 @@ def _restore(trainer: Trainer, folder: RunFolder, *, is_resumed: bool) -> dict[s
     states = folder.states() if is_resumed else []
     if states:
         tensors, info = load_state(states[-1])
-        state.restore(tensors, info, str(states[-1]))
-        try:
-            return {str(name): finite(value) for name, value in info.get("best", {}).items()}
-        except (AttributeError, TypeError, ValueError):
-            raise CheckpointError(f"{states[-1]}/state.json: `best` is not a score") from None
+        return state.restore(tensors, info, str(states[-1]))
     if recipe.train.weights is not None:  # all networks of a state are of the weights' kind
         trained = open_trained(find_start(recipe.train.weights, recipe.model_name))
         for network in state.networks.values():

@@ -21,15 +21,17 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from gtool.config.schema import Recipe
 from gtool.errors import CheckpointError
 from gtool.io.weights import restore
 from gtool.models import registry
+from gtool.reading import reading
 from gtool.runtime.device import Compute
 from gtool.runtime.torch_random import make_generator
 from gtool.train.optim import (
@@ -41,6 +43,24 @@ from gtool.train.optim import (
     make_optimizer,
     rate_factor,
 )
+
+OF_ADAM = {"step", "exp_avg", "exp_avg_sq"}  # what the optimizer keeps of a parameter
+Counter = Annotated[int, Field(ge=0)]
+Number = Annotated[float, Field(ge=-1e30, le=1e30)]
+
+
+class Counters(BaseModel):
+    """What state.json holds; `best` is the snapshot that scored best, if any: its `nimg` and its score."""
+
+    model_config = ConfigDict(strict=True)
+
+    nimg: Counter
+    steps: Counter
+    seconds: Annotated[Number, Field(ge=0)]
+    progress: Annotated[Number, Field(ge=0)]
+    position: Counter
+    numbers: dict[str, Number]
+    best: dict[str, int | Number] = {}
 
 
 @dataclass(kw_only=True)
@@ -166,8 +186,10 @@ class TrainingState:
         position = 0 if self.batches is None else int(self.batches.position)
         return {key: getattr(self, key) for key in keys} | {"position": position}
 
-    def restore(self, tensors: dict[str, dict[str, Tensor]], info: dict[str, Any], where: str) -> None:
-        """Put a saved state back.
+    def restore(
+        self, tensors: dict[str, dict[str, Tensor]], info: dict[str, Any], where: str
+    ) -> dict[str, float]:
+        """Put a saved state back; return what is known of the best snapshot, nothing where there is none.
 
         Raises:
             CheckpointError: a group, tensor or counter is missing or of another shape.
@@ -179,27 +201,16 @@ class TrainingState:
             restore(network, tensors[name], f"{where}/{name}")
         for name, (network, optimizer) in self.optimizers.items():
             _restore_optimizer(network, optimizer, tensors[name], f"{where}/{name}")
-        try:
-            self.nimg, self.steps = _count(info["nimg"]), _count(info["steps"])
-            self.seconds, self.progress = finite(info["seconds"]), finite(info["progress"])
-            if self.batches is not None:
-                self.batches.position = _count(info["position"])
-            self.numbers = {str(name): finite(value) for name, value in info["numbers"].items()}
-        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
-            raise CheckpointError(f"{where}/state.json: a counter is missing or not a number") from None
-
-
-def finite(value: Any) -> float:
-    """Return a number of a file as it is; ValueError, TypeError: it is none, or not finite."""
-    if not math.isfinite(float(value)):
-        raise ValueError(value)
-    return float(value)
-
-
-def _count(value: Any) -> int:
-    if int(value) < 0:
-        raise ValueError(value)
-    return int(value)
+        with reading(f"{where}/state.json", "state", CheckpointError):
+            counters = Counters.model_validate(info)
+            if counters.best and type(counters.best.get("nimg")) is not int:
+                raise ValueError("`best` says of no number of images")
+        self.nimg, self.steps = counters.nimg, counters.steps
+        self.seconds, self.progress = counters.seconds, counters.progress
+        if self.batches is not None:
+            self.batches.position = counters.position
+        self.numbers = counters.numbers
+        return counters.best
 
 
 def _restore_optimizer(network: nn.Module, optimizer: Any, saved: dict[str, Tensor], where: str) -> None:
@@ -207,9 +218,12 @@ def _restore_optimizer(network: nn.Module, optimizer: Any, saved: dict[str, Tens
     found: dict[nn.Parameter, dict[str, Tensor]] = {}
     for entry, value in saved.items():
         name, _, key = entry.rpartition("/")
-        if name not in parameters or (key != "step" and value.shape != parameters[name].shape):
+        own = parameters.get(name)
+        if own is None or value.dtype != own.dtype or value.shape != (() if key == "step" else own.shape):
             raise CheckpointError(f"{where}: `{entry}` does not fit this model")
-        found.setdefault(parameters[name], {})[key] = value.to(parameters[name].device).clone()
+        found.setdefault(own, {})[key] = value.to(own.device).clone()
+    if any(values.keys() != OF_ADAM for values in found.values()):
+        raise CheckpointError(f"{where}: does not hold {', '.join(sorted(OF_ADAM))} of each parameter")
     optimizer.state.update(found)
 
 

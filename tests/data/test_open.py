@@ -216,7 +216,7 @@ def test_zip_with_damage_names_the_file(tmp_path):
 
 def test_file_that_is_no_zip_is_one_line(tmp_path):
     (tmp_path / "set.zip").write_bytes(b"text")
-    with pytest.raises(DataError, match="no zip that can be read"):
+    with pytest.raises(DataError, match=r"set\.zip: not a readable zip"):
         open_dataset("./set.zip")
 
 

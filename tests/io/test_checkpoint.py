@@ -13,7 +13,8 @@ import torch
 from gtool.errors import CheckpointError
 from gtool.io.files import atomic_write
 from gtool.io.run_folder import RunFolder, create_run, find_weights
-from gtool.io.weights import load_pickled, load_state, load_weights, restore, save_state, save_weights
+from gtool.io.safe_pickle import Record, load_pickled
+from gtool.io.weights import load_state, load_weights, restore, save_state, save_weights
 
 META = {"model": "transgan", "config": {}}
 
@@ -115,9 +116,13 @@ def test_restore_refuses_what_does_not_fit(tensors, fragment):
 def test_a_pickle_that_would_run_code_does_not_run_it(tmp_path, name):
     path, victim = tmp_path / name, tmp_path / "executed"
     torch.save({"state": Bomb(victim)}, path)
-    reader = load_pickled if name.endswith(".pt") else load_weights
-    with pytest.raises(CheckpointError, match=name):
-        reader(path)
+    if name.endswith(".pt"):
+        assert isinstance(load_pickled(path)["state"], Record)
+    else:
+        with pytest.raises(
+            CheckpointError, match=r"bomb\.safetensors: a torch pickle, not a safetensors file"
+        ):
+            load_weights(path)
     assert not victim.exists()
 
 
@@ -227,3 +232,18 @@ def test_find_weights_takes_the_newest_run_a_folder_or_a_file(tmp_path):
 def test_find_weights_says_what_is_missing(spec):
     with pytest.raises(CheckpointError, match=r"no trained run|no such"):
         find_weights(spec)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_what_is_written_has_the_mode_that_the_umask_gives(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        _weights(tmp_path / "w.safetensors")
+        save_state(tmp_path / "state", {"net": {"w": torch.zeros(5)}}, {"nimg": 7})
+        with atomic_write(tmp_path / "text") as temporary:
+            temporary.write_text("text")
+    finally:
+        os.umask(before)
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) == 4
+    assert {path.stat().st_mode & 0o777 for path in written} == {mode}

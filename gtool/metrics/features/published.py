@@ -6,10 +6,12 @@ clean-fid 0.1.35 (its README) names a data set, a resolution and a split; gtool 
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from gtool.errors import DataError, RecipeError, did_you_mean
+from gtool.reading import reading
 
 PREFIX = "clean-fid:"
 SUFFIX = ".npz"
@@ -68,12 +70,20 @@ def check_statistics(reference: str, mode: str) -> None:
     """Refuse a name that nobody publishes, or not of this mode, and a file that is not there.
 
     Raises:
-        DataError: no such file.
+        DataError: no such file, or without mean and covariance.
         RecipeError: no such name, or another mode.
     """
     if not reference.startswith(PREFIX):
-        if not Path(reference).expanduser().is_file():
+        path = Path(reference).expanduser()
+        if not path.is_file():
             raise DataError(f"{reference}: no such file (--reference)")
+        with reading(path, ".npz of statistics"), zipfile.ZipFile(path) as archive:
+            held = {name.removesuffix(".npy") for name in archive.namelist()}
+        if missing := {"mu", "sigma"} - held:
+            raise DataError(
+                f"{reference}: has no `{min(missing)}`; statistics are `mu` and `sigma`, and images go into a folder "
+                "or a zip"
+            )
         return
     published = PUBLISHED.get(reference)
     if published is None:

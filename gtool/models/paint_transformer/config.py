@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**16)]
 
 PATCH = 32  # pixels a side that both predictors look at
 CELLS = 8  # a side of a patch, each with a stroke of the dense predictor

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from gtool.errors import RecipeError
 from gtool.models.vqgan.config import VQGANConfig
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**16)]
 Side = Annotated[int, Field(ge=1, le=1024)]
 Vocabulary = Annotated[int, Field(ge=1, le=2**20)]
 Order = Literal["raster", "subsample", "z-curve", "spiral-out", "spiral-in", "alternate", "random"]
@@ -51,7 +51,9 @@ class PriorConfig(BaseModel):
     # Released weights: conditions are rows of the table of codes, so that class 207 is code 207.
     shared_embedding: bool = False
     unmasked_prefix: Annotated[int, Field(ge=0)] = 0  # first tokens that see each other in both directions
-    positions: Count | None = None  # rows of the table of positions; None: as many as can be used
+    positions: Annotated[int, Field(ge=1, le=2**22)] | None = (
+        None  # rows of the table of positions; None: as many as can be used
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> PriorConfig:
@@ -113,12 +115,14 @@ class PriorPipelineConfig(BaseModel):
         """Let codebook and grid be those of the tokenizer where nothing is said of them."""
         if not isinstance(values, dict) or isinstance(values.get("prior"), PriorConfig):
             return values
-        tokenizer = values.get("tokenizer", {})
+        tokenizer, prior = values.get("tokenizer", {}), values.get("prior", {})
         if isinstance(tokenizer, dict):
             tokenizer = VQGANConfig.model_validate(tokenizer)
-        side = int(values.get("resolution", tokenizer.resolution)) // tokenizer.down
-        known = {"codebook_size": tokenizer.codebook_size, "grid": (side, side)}
-        return {**values, "prior": known | dict(values.get("prior", {}))}
+        if not (isinstance(tokenizer, VQGANConfig) and isinstance(prior, dict)):
+            return values  # refused with the name of the field
+        resolution = values.get("resolution", tokenizer.resolution)
+        side = resolution // tokenizer.down if isinstance(resolution, int) else 0
+        return {**values, "prior": {"codebook_size": tokenizer.codebook_size, "grid": (side, side), **prior}}
 
     @model_validator(mode="after")
     def _fits(self) -> PriorPipelineConfig:

@@ -183,6 +183,8 @@ def _infer(generator: Tensors, discriminator: Tensors | None) -> TransGANConfig:
 
 def _generator_values(tensors: Tensors) -> dict[str, Any]:
     positions = [name for name in tensors if re.fullmatch(r"pos_embed_\d", name)]
+    if not positions:
+        raise KeyError("pos_embed_1")
     is_large = len(positions) == 6
     with_context = "embedding_transform.weight" in tensors
     stages: list[dict[str, Any]] = []
