@@ -122,7 +122,7 @@ def is_readable(path: Path) -> bool:
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     arrays = {}
-    with reading(path, ".npz of statistics"), zipfile.ZipFile(path) as archive:
+    with reading(path, ".npz"), zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
             key = entry.filename.removesuffix(".npy")
             if key in (*SHAPES, *FACTS):

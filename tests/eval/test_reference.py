@@ -84,7 +84,7 @@ BAD = {
     "not finite": ({"sigma": np.full((2048, 2048), np.nan)}, "not finite"),
     "missing": ({"sigma": None}, "has no `sigma`"),
     "lopsided": ({"sigma": np.triu(np.ones((2048, 2048)))}, "no covariance"),
-    "pickled": ({"mu": np.array([{"a": 1}], object)}, "can be read"),
+    "pickled": ({"mu": np.array([{"a": 1}], object)}, "not a readable .npz"),
     "integers": ({"mu": np.zeros(2048, np.int64)}, "`mu` is int64"),
     "of minus five images": ({"count": np.array(-5)}, "no number of images"),
     "of many images": ({"count": np.array("many")}, "no number of images"),
@@ -98,7 +98,7 @@ def test_wrong_statistics_are_one_line(folders, capsys):
         status, said = refuse(capsys, folders[0], "--reference", "stats.npz", "--fid")
         assert (status, part in said) == (1, True), f"{case}: {said}"
     Path("stats.npz").write_bytes(b"PK\3\4 cut short")
-    assert "no .npz" in refuse(capsys, folders[0], "--reference", "stats.npz", "--fid")[1]
+    assert "not a readable .npz" in refuse(capsys, folders[0], "--reference", "stats.npz", "--fid")[1]
     assert "no such file" in refuse(capsys, folders[0], "--reference", "none.npz", "--fid")[1]
 
 

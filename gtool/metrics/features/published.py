@@ -77,7 +77,7 @@ def check_statistics(reference: str, mode: str) -> None:
         path = Path(reference).expanduser()
         if not path.is_file():
             raise DataError(f"{reference}: no such file (--reference)")
-        with reading(path, ".npz of statistics"), zipfile.ZipFile(path) as archive:
+        with reading(path, ".npz"), zipfile.ZipFile(path) as archive:
             held = {name.removesuffix(".npy") for name in archive.namelist()}
         if missing := {"mu", "sigma"} - held:
             raise DataError(
