@@ -12,7 +12,6 @@ import os
 import re
 import signal
 import sys
-import time
 from typing import Annotated, Any
 
 import typer
@@ -22,6 +21,8 @@ from gtool.cli import doctor, export, paint, recipes, sample, train
 from gtool.cli import eval as evaluate
 from gtool.cli.options import Command, Group
 from gtool.errors import GToolError, InterruptedRunError
+from gtool.runtime import peers
+from gtool.runtime.processes import is_distributed
 
 app = typer.Typer(
     name="gtool",
@@ -43,6 +44,7 @@ def _version(wanted: bool) -> None:
 
 # Typer carries its own copy of click in newer versions; this is its exception type in all of them.
 _UsageError = typer.BadParameter.__mro__[1]
+_TOGETHER = {"train", "eval"}  # the verbs that all processes of a launcher work on
 # What the user can put right: a full or read-only disk, a quota, permissions, a file too large.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 
@@ -81,45 +83,58 @@ def run(arguments: list[str]) -> int:
             console.error("interrupted")
         return int(status)
     except Exception as failed:
-        if os.environ.get("RANK", "0") != "0":
-            # The main process meets the same error and says it; the launcher would end it as soon as this one ends.
-            time.sleep(2)
-            return getattr(failed, "exit_code", 1)
-        return _report(failed, arguments)
+        return _report(peers.explain(failed), arguments)
     except KeyboardInterrupt:
-        console.error("interrupted")
+        if peers.says("interrupted", 130, is_shared=True):
+            console.error("interrupted")
         return 130
+    except SystemExit as ended:  # by SIGTERM, or with the status of a process that was launched
+        status = int(ended.code or 0)
+        peers.says("ended by a signal", status, is_shared=False)
+        return status
+    finally:
+        peers.leave()
 
 
 def _report(failed: Exception, arguments: list[str]) -> int:
-    """Say what stopped the command and return its exit status."""
+    """Say what stopped the command and return its exit status; of several processes that meet the same, one says it."""
+    if isinstance(failed, InterruptedRunError):  # of all processes, and not by an error
+        console.notice(str(failed))
+        return failed.exit_code
+    text, status = _explain(failed)
+    is_shared = not _TOGETHER.isdisjoint(arguments)
+    if not peers.says(text or str(failed), status, is_shared=is_shared):
+        return status
+    if text is None:
+        text = _our_bug(failed, arguments)
+    if text:
+        console.error(peers.here() + text)
+    return status
+
+
+def _explain(failed: Exception) -> tuple[str | None, int]:
+    """Return the line that says what stopped the command, None where it is our bug, and the exit status."""
     text = str(failed)
     if isinstance(failed, GToolError):
-        (console.notice if isinstance(failed, InterruptedRunError) else console.error)(text)
-        return failed.exit_code
+        return text, failed.exit_code
     if isinstance(failed, _UsageError):
-        console.error(_usage(failed))
-        return 2
+        return _usage(failed), 2
     if isinstance(failed, typer.Abort):
-        console.error("interrupted")
-        return 130
+        return "interrupted", 130
     if isinstance(failed, BrokenPipeError):
-        return 1
+        return "", 1
     if isinstance(failed, OSError) and failed.errno in _DISK:
-        console.error(f"{failed.filename or 'output'}: {failed.strerror}")
-        return 1
+        return f"{failed.filename or 'output'}: {failed.strerror}", 1
     if isinstance(failed, FileNotFoundError) and failed.filename is None:  # of os.getcwd
-        console.error("the working folder no longer exists; change to one that does")
-        return 1
+        return "the working folder no longer exists; change to one that does", 1
     if "determine home directory" in text:
-        console.error(
-            "no home folder is known; set HOME, or GTOOL_CACHE for what is kept, and write paths in full"
+        return (
+            "no home folder is known; set HOME, or GTOOL_CACHE for what is kept, and write paths in full",
+            1,
         )
-        return 1
     if isinstance(failed, MemoryError) or re.search("out of memory|can't allocate memory", text, re.I):
-        console.error("out of memory: lower --batch-size, or set train.micro_batch")
-        return 1
-    return _our_bug(failed, arguments)
+        return "out of memory: lower --batch-size, or set train.micro_batch", 1
+    return None, 3
 
 
 def _usage(bad: Any) -> str:
@@ -128,14 +143,14 @@ def _usage(bad: Any) -> str:
     return f"{message[0].lower()}{message[1:]}; see `{where} --help`"
 
 
-def _our_bug(unexpected: Exception, arguments: list[str]) -> int:
-    """Report a failure that is nobody's fault but ours: one line, and the traceback in a file."""
+def _our_bug(unexpected: Exception, arguments: list[str]) -> str:
+    """Return the line of a failure that is nobody's fault but ours, and write the traceback into a file."""
     import tempfile
     import traceback
 
     if "--debug" in arguments:
-        traceback.print_exc()
-        return 3
+        traceback.print_exception(unexpected)
+        return ""
     text = "".join(traceback.format_exception(unexpected))
     with tempfile.NamedTemporaryFile(
         "w", prefix="gtool-", suffix=".log", delete=False, encoding="utf-8", errors="backslashreplace"
@@ -144,10 +159,7 @@ def _our_bug(unexpected: Exception, arguments: list[str]) -> int:
             f"gtool {__version__}, Python {sys.version.split()[0]}\ngtool {' '.join(arguments)}\n\n{text}"
         )
     first = (str(unexpected).strip() or "no message").splitlines()[0]
-    console.error(
-        f"unexpected {type(unexpected).__name__}: {first} (traceback in {log.name}; --debug shows it)"
-    )
-    return 3
+    return f"unexpected {type(unexpected).__name__}: {first} (traceback in {log.name}; --debug shows it)"
 
 
 def main() -> None:
@@ -173,7 +185,7 @@ def main() -> None:
         if not status:
             console.error(f"stdout: cannot be written: {bad.strerror}")
         status = status or 1
-    if os.environ.get("RANK", "0") != "0":
+    if is_distributed():
         # Of several processes, one that had done its share was seen to abort while torch's threads were torn down
         # (status 134, rarely), and that ends the others. Nothing is left to do: it leaves without that.
         sys.stdout.flush()

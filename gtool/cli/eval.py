@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gtool.cli.options import DEVICE, OUTPUT, Device, Json, Precision
+from gtool.cli.options import DEVICE, OUTPUT, Device, Json, Precision, Timeout
 from gtool.errors import RecipeError
 from gtool.eval.gates import DIAGNOSTICS, parse_gates
 from gtool.metrics.registry import METRICS
@@ -173,6 +173,7 @@ def evaluate(
     num_processes: Annotated[
         int | None, option("Number of processes on this machine.", DEVICE, min=1)
     ] = None,
+    timeout: Timeout = 180.0,
     **asked: Any,
 ) -> None:
     """Score images: FID and KID by clean-fid's protocol, or rfd and swd, which work offline.
@@ -212,6 +213,7 @@ def evaluate(
         preview=preview,
         batch_size=batch_size,
         num_processes=num_processes,
+        timeout=timeout,
     )
     options = complete(options)
 

@@ -26,6 +26,7 @@ def _known_precision(value: str | None) -> str | None:
 
 Json = Annotated[bool, option(OUTPUT, "Print one JSON object on stdout.", "--json")]
 Device = Annotated[str, option(DEVICE, "`auto`, `cpu`, `cuda`, `cuda:1` or `mps`.")]
+Timeout = Annotated[float, option(DEVICE, "Seconds after which a silent process is taken for lost.", min=1)]
 PRECISION = "Of the networks: `auto` (bf16 where the hardware has it), `bf16` or `fp32`."
 Precision = Annotated[str, option(DEVICE, PRECISION, callback=_known_precision)]
 

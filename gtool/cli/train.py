@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gtool.cli.options import DEVICE, OUTPUT, Device, Json
+from gtool.cli.options import DEVICE, OUTPUT, Device, Json, Timeout
 from gtool.models.registry import MODELS
 
 # Options by the panel of the help page.
@@ -62,6 +62,7 @@ def train(
     device: Device = "auto",
     precision: Annotated[str | None, hardware(help="`auto`, `bf16` or `fp32`.")] = None,
     num_processes: Annotated[int | None, hardware(min=1, help="Number of processes to train on.")] = None,
+    timeout: Timeout = 180.0,
     out: Annotated[
         Path | None, output(help="Run folder to make; default `runs/<model>-<dataset>-NNN`.")
     ] = None,
@@ -92,6 +93,7 @@ def train(
         resume=resume,
         device=device,
         num_processes=num_processes,
+        timeout=timeout,
         tracker=tracker,
         dry_run=dry_run,
         as_json=as_json,

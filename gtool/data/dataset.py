@@ -6,8 +6,10 @@ one, and come back in the place of their pixels in blocks.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from gtool.data.layout import count_of
 from gtool.data.synthetic.scenes import CLASSES, Scenes, draw_scenes
 from gtool.data.synthetic.scenes import VERSION as SCENES_VERSION
 from gtool.errors import DataError
+from gtool.io.files import sampled_digest
 from gtool.io.image import Encoded, UnreadableImage, read_rgb, read_size, to_square
 from gtool.runtime.random import derive_seed
 
@@ -188,6 +191,25 @@ class ImageDataset:
             except UnreadableImage as unreadable:
                 squares.append(unreadable)
         return squares
+
+    def sampled_digest(self) -> str:
+        """Return a hash of names, sizes and labels, and of the bytes of a few images: the same on every machine.
+
+        A fingerprint also changes with the times of files, which copies on several machines do not share.
+        """
+        digest = hashlib.blake2b(digest_size=6)
+        few = np.unique(np.linspace(0, len(self) - 1, 64).astype(int)).tolist()
+        for files in [self.files, *(maps.files for maps in self.maps.values() if maps.files)]:
+            encoded = files.load(few)
+            if isinstance(encoded[0], Path):  # of a folder: sizes cost little
+                paths = [path for path in files.load(range(len(self))) if isinstance(path, Path)]
+                digest.update(str([(path.name, path.stat().st_size) for path in paths]).encode())
+            for one in encoded:
+                text = sampled_digest(one) if isinstance(one, Path) else one
+                digest.update(text if isinstance(text, bytes) else str(text).encode())
+        if self.labels is not None:
+            digest.update(self.labels.tobytes())
+        return digest.hexdigest() if not self.is_drawn else self.fingerprint
 
     def subset(self, count: int, seed: int) -> ImageDataset:
         """Return a seeded choice of `count` images in their order; all, with a note, when there are fewer."""

@@ -50,6 +50,7 @@ class EvalOptions:
     device: str = "auto"
     precision: str = "auto"
     num_processes: int | None = None
+    timeout: float = 180.0  # seconds after which a silent process is lost
     gates: tuple[Gate, ...] = ()
     baseline: Path | None = None
     exit_zero: bool = False

@@ -23,6 +23,7 @@ from gtool.eval.report.files import write_all, write_to_github
 from gtool.eval.report.page import page
 from gtool.eval.report.preview import ImageSampler, Preview
 from gtool.eval.scores import FeatureNetwork, Reference, open_networks, reference_of, score
+from gtool.io.files import sampled_digest
 from gtool.metrics.registry import METRIC_OF, METRICS
 from gtool.metrics.statistics import write_statistics
 from gtool.models import registry
@@ -50,11 +51,14 @@ def run(options: EvalOptions) -> dict[str, Any]:
         launch(options.num_processes or 1, sys.argv[1:])  # runs this again in each process
         return {}
     started = time.monotonic()
-    compute = make_compute(options.device, options.precision, num_processes=options.num_processes)
+    asked = options.num_processes
+    compute = make_compute(options.device, options.precision, num_processes=asked, timeout=options.timeout)
     console.set_quiet(console.is_quiet() or not compute.is_main)
     if options.only_reference:
         return make_statistics(options, compute)
     weights, folder = find_target(options.target)
+    if compute.peers and weights:
+        compute.agree({"the weights": sampled_digest(weights)})
     record: dict[str, Any] = {
         "schema": records.SCHEMA,
         "target": str(weights or folder),

@@ -5,22 +5,34 @@ from __future__ import annotations
 import ctypes
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import psutil
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, broadcast_object_list, gather_object
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from gtool.errors import DeviceError
+from gtool.runtime.peers import Peers
 from gtool.runtime.precision import use_bf16
-from gtool.runtime.processes import end_with_launcher
+from gtool.runtime.processes import end_with_launcher, launched_processes
 
 LOOK_SECONDS = 0.1  # that the load of the machine is watched for
+# Processes that are there may be waited for so long, as the main one is while it measures; `peers` finds those that are
+# not there much earlier.
+LONGEST_WAIT = 3600.0
+# What says to accelerate that there are several processes.
+_LAUNCHERS = (
+    *("RANK", "LOCAL_RANK", "WORLD_SIZE"),
+    *("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"),
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,7 @@ class Compute:
     accelerator: Accelerator
     device: torch.device
     bf16: bool
+    peers: Peers | None = None  # the other processes, where there are any
 
     @property
     def rank(self) -> int:
@@ -71,6 +84,28 @@ class Compute:
             return [value]
         return list(gather_object([value]))
 
+    def agree(self, facts: Mapping[str, str]) -> None:
+        """Find out whether every process has the same facts, by what each is about.
+
+        Raises:
+            DeviceError: one has another than the main process; named with its host.
+        """
+        if self.peers is None:
+            return
+        first, *others = self.gather(dict(facts))
+        for rank, other in enumerate(others, 1):
+            for name in first:
+                if other.get(name) != first[name]:
+                    here, there = self.peers.name(0), self.peers.name(rank)
+                    raise DeviceError(
+                        f"{there} differs in {name}: {other.get(name)} there, {first[name]} in {here}; give all hosts "
+                        "the same command and the same files, best in a folder that all of them see"
+                    )
+
+    def saving(self) -> AbstractContextManager[None]:
+        """Let the loss of another process, or its end, wait for what this one saves."""
+        return nullcontext() if self.peers is None else self.peers.saving()
+
     def wait(self) -> None:
         """Let every process arrive here before any goes on."""
         self.accelerator.wait_for_everyone()
@@ -90,44 +125,108 @@ class Compute:
 
 
 def make_compute(
-    device: str = "auto", precision: str = "auto", *, num_processes: int | None = None
+    device: str = "auto",
+    precision: str = "auto",
+    *,
+    num_processes: int | None = None,
+    timeout: float | None = None,
 ) -> Compute:
-    """Choose device and precision and start the process group when a launcher made one.
+    """Choose device and precision and join the other processes when a launcher started some.
 
     Args:
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         precision: `auto` (bf16 where it is fast), `bf16`, `fp32`.
         num_processes: how many processes the user asked for; checked against what runs.
+        timeout: seconds after which a silent process is taken for lost; None: this one works by itself, whatever the
+            environment says.
 
     Raises:
         RecipeError: the precision does not exist.
-        DeviceError: the device does not exist, or the number of processes is another.
+        DeviceError: the device does not exist, the number of processes is another, or they do not meet.
     """
     end_with_launcher()
+    running = launched_processes() or 1 if timeout is not None else 1
+    if num_processes is not None and running != num_processes:
+        raise DeviceError(
+            f"{num_processes} processes were asked for and {running} are running; "
+            "start with --num-processes or torchrun, not with a launcher of one process"
+        )
     chosen = _choose_device(device)
+    if running > 1 and chosen.type == "cuda":
+        require_gpus(chosen, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if chosen.type == "cpu":
         _keep_freed_memory()
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(free_cores(torch.get_num_threads()))
-    # mixed_precision stays "no": accelerate would wrap every forward, the penalties' double backward included,
-    # which must be able to run in fp32. The autocast of Compute is the same torch context, placed by the engine.
-    accelerator = Accelerator(cpu=chosen.type == "cpu", mixed_precision="no")
-    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
-        raise DeviceError(
-            f"{accelerator.distributed_type.value} is not supported: several networks are trained together, which "
-            "needs plain data parallelism; start with --num-processes or torchrun"
-        )
-    if num_processes is not None and accelerator.num_processes != num_processes:
-        raise DeviceError(
-            f"{num_processes} processes were asked for and {accelerator.num_processes} are running; "
-            "start with --num-processes or torchrun, not with a launcher of one process"
-        )
+    peers = _join(chosen, timeout) if timeout is not None and running > 1 else None
+    accelerator = _accelerator(chosen, alone=peers is None and not dist.is_initialized())
     if accelerator.device.type == chosen.type and chosen.index is None:
         chosen = accelerator.device
     bf16 = use_bf16(precision, chosen)
     if chosen.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
-    return Compute(accelerator=accelerator, device=chosen, bf16=bf16)
+    return Compute(accelerator=accelerator, device=chosen, bf16=bf16, peers=peers)
+
+
+def require_gpus(device: torch.device, processes: int) -> None:
+    """Refuse more processes on this machine than it has GPUs: NCCL wants one for each.
+
+    Raises:
+        DeviceError: there are fewer, or one is named for all.
+    """
+    there = torch.cuda.device_count()
+    if processes > 1 and device.index is not None:
+        raise DeviceError(f"device `{device}` is one GPU for {processes} processes; use --device cuda")
+    if processes > there:
+        raise DeviceError(
+            f"{processes} processes on a machine with {there} GPU{'s' if there > 1 else ''}: each needs its own; "
+            f"start at most {there}, or use --device cpu"
+        )
+
+
+def _accelerator(device: torch.device, *, alone: bool) -> Accelerator:
+    """Make the Accelerator, `alone`: of one process, also where a cluster has set RANK or WORLD_SIZE."""
+    hidden = {name: os.environ.pop(name) for name in _LAUNCHERS if name in os.environ} if alone else {}
+    try:
+        # mixed_precision stays "no": accelerate would wrap every forward, the penalties' double backward included,
+        # which must be able to run in fp32. The autocast of Compute is the same torch context, placed by the engine.
+        accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
+    finally:
+        os.environ.update(hidden)
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        raise DeviceError(
+            f"{accelerator.distributed_type.value} is not supported: several networks are trained together, which "
+            "needs plain data parallelism; start with --num-processes or torchrun"
+        )
+    return accelerator
+
+
+def _join(device: torch.device, timeout: float) -> Peers:
+    """Meet the other processes that a launcher started, and start torch's process group with them."""
+    if missing := [name for name in ("LOCAL_RANK", "MASTER_PORT") if name not in os.environ]:
+        raise DeviceError(
+            f"RANK, WORLD_SIZE and MASTER_ADDR are set, {missing[0]} is not; start with torchrun"
+        )
+    rank, size, address = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), os.environ["MASTER_ADDR"]
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    peers = Peers(rank, size, timeout)
+    try:
+        store, *_ = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
+        if rank == 0:
+            peers.listen(lambda text: store.set("gtool", text))
+        else:
+            peers.connect(address, store.get("gtool").decode())
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        longest = timedelta(seconds=max(timeout, LONGEST_WAIT))
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=longest)
+    except dist.DistError as bad:
+        where = f"{address}:{os.environ['MASTER_PORT']}"
+        reason = str(bad).splitlines()[0]
+        raise DeviceError(
+            f"the {size} processes did not meet at {where} within {timeout:g} s: {reason}"
+        ) from None
+    return peers
 
 
 def free_cores(most: int) -> int:

@@ -24,9 +24,18 @@ def has_gpu() -> bool:
 
 
 def launched_processes() -> int | None:
-    """Return the number of processes that a launcher started, or None outside of one."""
-    size = os.environ.get("WORLD_SIZE")
-    return int(size) if size and size.isdigit() else None
+    """Return the number of processes that a launcher started, or None outside of one.
+
+    Clusters set RANK or WORLD_SIZE alone; a launcher also says where the processes meet.
+    """
+    size = os.environ.get("WORLD_SIZE", "")
+    is_launched = os.environ.get("RANK", "").isdigit() and os.environ.get("MASTER_ADDR")
+    return int(size) if is_launched and size.isdigit() else None
+
+
+def is_distributed() -> bool:
+    """Say whether a launcher started several processes, of which this is one."""
+    return (launched_processes() or 1) > 1
 
 
 def end_with_launcher() -> None:

@@ -106,6 +106,11 @@ class _Window:
     def close(self, is_snapshot: bool, signum: int | None) -> Tick:
         nimg = self._state.nimg
         stats = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        compute = self._state.compute
+        if compute.world_size > 1 and stats:  # each process has those of its share of the batches
+            dtype = torch.float32 if compute.device.type == "mps" else torch.float64
+            means = torch.tensor(list(stats.values()), dtype=dtype, device=compute.device)
+            stats = dict(zip(stats, compute.mean(means).tolist(), strict=True))
         for name, value in stats.items():
             if not math.isfinite(value):
                 raise DivergedError(

@@ -47,6 +47,7 @@ class TrainOptions:
     resume: str | None = None  # "auto" or a run folder
     device: str = "auto"
     num_processes: int | None = None
+    timeout: float = 180.0  # seconds after which a silent process is lost
     tracker: str | None = None
     dry_run: bool = False
     as_json: bool = False

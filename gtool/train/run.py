@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 
-from gtool import console
+from gtool import __version__, console
 from gtool.config.recipe import to_toml
 from gtool.config.schema import Recipe
+from gtool.data.dataset import ImageDataset
 from gtool.data.names import find_dataset
 from gtool.data.tables import require_on_hub
 from gtool.errors import CheckpointError, DivergedError, GToolError, InterruptedRunError
-from gtool.io.files import atomic_write
+from gtool.io.files import atomic_write, sampled_digest
 from gtool.io.run_folder import RunFolder, create_run, find_start
 from gtool.io.weights import load_state, restore, save_state, save_weights
 from gtool.models import registry
@@ -25,7 +26,7 @@ from gtool.models.flops import forward_flops
 from gtool.models.generate import weights_meta
 from gtool.models.trained import open_trained
 from gtool.runtime.device import Compute, make_compute
-from gtool.runtime.processes import launch, launched_processes
+from gtool.runtime.processes import is_distributed, launch, launched_processes
 from gtool.train import reports
 from gtool.train.dry_run import dry_run, estimate_seconds
 from gtool.train.loop import Tick, progress, run_training
@@ -46,7 +47,7 @@ def run(
     place = find_dataset(recipe.data.dataset)
     if options.dry_run and place.kind == "hub":  # nothing is downloaded to be looked at
         require_on_hub(place)
-    else:
+    elif options.dry_run or not is_distributed():
         # Before processes are launched: an empty folder is said at once, and downloads happen once.
         inputs = family.open_inputs(recipe, resumed)
     if options.dry_run:
@@ -57,13 +58,22 @@ def run(
         return dry_run(recipe, config, recipe_name, compute, options.as_json)
     if processes > 1 and launched_processes() is None:
         return launch(processes, sys.argv[1:])
-    compute = make_compute(options.device, recipe.train.precision, num_processes=options.num_processes)
+    compute = make_compute(
+        options.device, recipe.train.precision, num_processes=options.num_processes, timeout=options.timeout
+    )
     console.set_quiet(console.is_quiet() or not compute.is_main)
+    if compute.peers:  # each hears of it when one cannot go on
+        inputs = family.open_inputs(recipe, resumed)
+        compute.agree(_facts(recipe, inputs, resumed))
     with ExitStack() as stack:
         trainer = family(recipe, config, inputs, compute)
         recipe, state = trainer.recipe, trainer.state
         folder = _take_folder(recipe, resumed or options.out, compute, stack)
         best = _restore(trainer, folder, is_resumed=resumed is not None)
+        compute.agree({"the images read": trainer.describe_data()})
+        if compute.peers:
+            again = f"gtool train {options.model} --resume {folder.path}"
+            compute.peers.advice = f"; the last snapshot is kept: `{again}`"
         is_over = progress(state, recipe.train) >= 1.0
         stop_signal = stack.enter_context(_signals())
         writer = RunWriter(folder, trainer, best, options.tracker) if compute.is_main else None
@@ -74,11 +84,13 @@ def run(
             console.warning(f"nothing to do: {over} are over; {flag} counts the whole run")
         elif writer:
             writer.begin(recipe_name)
+        compute.wait()
         update = stack.enter_context(console.progress("training"))
         scores: dict[str, float] = {}
         for tick in run_training(trainer.step, state, stop_signal):
             if writer:
-                new = writer.snapshot(tick) if tick.is_snapshot else {}
+                with compute.saving():
+                    new = writer.snapshot(tick) if tick.is_snapshot else {}
                 scores = new or scores
                 writer.log(tick, new)
                 update(state.progress, 1.0, reports.tick_note(state, tick, scores))
@@ -107,12 +119,36 @@ def _take_folder(
             path = str(folder.path)
         except GToolError as failed:
             failure = failed
-    path = compute.share(path)
-    if failure:
-        raise failure
-    if path is None:
-        raise CheckpointError(f"process {compute.rank}: the main process could not open the run folder")
-    return RunFolder(Path(path))
+    path, failure = compute.share((path, failure))
+    if failure or path is None:
+        raise failure or CheckpointError("the run folder could not be opened")
+    return place if isinstance(place, RunFolder) else RunFolder(Path(path))
+
+
+def _facts(recipe: Recipe, inputs: Any, resumed: RunFolder | None) -> dict[str, str]:
+    """Return what all processes of a run must have in common, by what it is about.
+
+    inputs: what `Trainer.open_inputs` has returned: images, and the file of a tokenizer.
+    """
+    facts = {"the version of gtool": __version__}
+    facts["the run to resume"] = resumed.path.name if resumed else "none, a new one begins"
+    facts["its newest state"] = "none"
+    states = resumed.states() if resumed else []
+    if states:
+        digests = [sampled_digest(file) for file in sorted(states[-1].iterdir())]
+        facts["its newest state"] = f"{states[-1].name} ({' '.join(digests)})"
+    for section, values in recipe.model_dump(mode="json").items():
+        keys = values if isinstance(values, dict) else {"": values}
+        facts |= {f"{section}.{key}".rstrip("."): str(value) for key, value in keys.items()}
+    for part in inputs if isinstance(inputs, tuple) else (inputs,):
+        if isinstance(part, ImageDataset):
+            facts["the data"] = f"{len(part):,} images ({part.sampled_digest()})"
+        elif isinstance(part, Path):
+            facts["the tokenizer"] = f"{part.name} ({sampled_digest(part)})"
+    if recipe.train.weights is not None and not states:
+        path = find_start(recipe.train.weights, recipe.model_name)
+        facts["the weights to begin with"] = f"{path.name} ({sampled_digest(path)})"
+    return facts
 
 
 def _restore(trainer: Trainer, folder: RunFolder, *, is_resumed: bool) -> dict[str, float]:

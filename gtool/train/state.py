@@ -8,7 +8,9 @@
    newest snapshot.
 3. `--resume` finds the run folder and takes its recipe.toml in place of any other (`gtool.train.options`); data,
    networks, seed and batch size cannot change, length and cadence may be set anew.
-4. The data are read as before, networks are built as before, then `restore` puts the newest state back, and the log
+4. Of several processes each reads the state itself; before that all compare what they are about to do
+   (`gtool.train.run`), so that none goes on alone.
+5. The data are read as before, networks are built as before, then `restore` puts the newest state back, and the log
    drops the lines after it.
 
 No state of a random generator is saved, because every random number is a function of the seed and the step; nor is the

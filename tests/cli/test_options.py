@@ -43,6 +43,7 @@ ACTS: dict[str, dict[str, tuple[str, str] | str]] = {
         "--device": ("transgan --device tpu", "device `tpu` is unknown"),
         "--precision": ("transgan --precision fp8", "fp8"),
         "--num-processes": ("transgan --num-processes 0", "--num-processes"),
+        "--timeout": "hosts/test_processes.py",
         "--out": "train/test_train.py",
         "--tracker": ("transgan --tracker wandb", "only tensorboard is known"),
         "--dry-run": "train/test_train.py",
@@ -88,6 +89,7 @@ ACTS: dict[str, dict[str, tuple[str, str] | str]] = {
         "--preview": "eval/test_eval.py",
         "--batch-size": ("one two --batch-size 0", "--batch-size"),
         "--num-processes": ("one two --paired --num-processes 2", "is computed by one process"),
+        "--timeout": ("one two --rfd --timeout 0", "--timeout"),
     },
     "sample": {
         "--num": ("tiny.safetensors --num 2 --seeds 1", "--num and --seeds exclude each other"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 import zipfile
@@ -308,3 +309,28 @@ def test_hub_that_does_not_answer_is_one_line(answering, status):
     with pytest.raises(NetworkError, match="does not answer") as caught:
         open_dataset("owner/name")
     assert "\n" not in str(caught.value)
+
+
+# The same data on several machines
+
+
+def test_copies_have_the_same_digest_and_other_pictures_another(tmp_path):
+    """Those of a folder are told apart by their sizes, however many there are, those of a zip by a sample."""
+    first = odd.folder(tmp_path / "first", 100)
+    second = tmp_path / "elsewhere" / "second"
+    shutil.copytree(first, second, copy_function=shutil.copyfile)  # with times of its own
+    zip_of(first, tmp_path / "first.zip")
+    expected = open_dataset(str(first)).sampled_digest()
+    assert open_dataset(str(second)).fingerprint != open_dataset(str(first)).fingerprint
+    assert open_dataset(str(second)).sampled_digest() == expected
+    picture = sorted(second.rglob("*.png"))[1]
+    Image.new("RGB", (40, 30)).save(picture)
+    assert open_dataset(str(second)).sampled_digest() != expected
+    zipped = open_dataset(str(tmp_path / "first.zip")).sampled_digest()
+    zip_of(second, tmp_path / "second.zip")
+    assert open_dataset(str(tmp_path / "first.zip")).sampled_digest() == zipped
+    Image.new("RGB", (41, 30)).save(sorted(second.rglob("*.png"))[0])
+    zip_of(second, tmp_path / "third.zip")
+    assert open_dataset(str(tmp_path / "third.zip")).sampled_digest() != zipped
+    assert open_dataset("scenes").sampled_digest() == open_dataset("scenes").sampled_digest()
+    assert open_dataset("scenes").sampled_digest() != open_dataset("scenes", split="test").sampled_digest()

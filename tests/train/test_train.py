@@ -303,6 +303,10 @@ def test_two_processes_train_as_one():
             torch.cat([v.flatten() for k, v in s.items() if k.startswith(f"{name}/")]) for s in (one, two)
         )
         assert ((a - b).norm() / a.norm()).item() < 1e-5
+    logs = [Path(out, "log.jsonl").read_text().splitlines()[1:] for out in ("one", "two")]
+    for alone, together in zip(*(map(json.loads, log) for log in logs), strict=True):
+        for name in ("discriminator_loss", "real_logit", "fake_logit", "penalty", "generator_loss"):
+            assert together[name] == pytest.approx(alone[name], rel=1e-3, abs=1e-5), name  # means over both
 
 
 def test_an_error_in_one_of_several_processes_is_one_line_with_its_status():
