@@ -74,16 +74,12 @@ def run(
         if compute.peers:
             again = f"gtool train {options.model} --resume {folder.path}"
             compute.peers.advice = f"; the last snapshot is kept: `{again}`"
-        is_over = progress(state, recipe.train) >= 1.0
         stop_signal = stack.enter_context(_signals())
         writer = RunWriter(folder, trainer, best, options.tracker) if compute.is_main else None
-        if writer and is_over:
-            by_time = recipe.train.minutes is not None and state.nimg < round(1000 * recipe.train.kimg)
-            over = f"{recipe.train.minutes:g} minutes" if by_time else f"{recipe.train.kimg:g} kimg"
-            flag = "--minutes" if by_time else "--kimg"
-            console.warning(f"nothing to do: {over} are over; {flag} counts the whole run")
-        elif writer:
+        if writer and progress(state, recipe.train) < 1.0:
             writer.begin(recipe_name)
+        elif writer:
+            _say_that_it_is_over(state)
         compute.wait()
         update = stack.enter_context(console.progress("training"))
         scores: dict[str, float] = {}
@@ -102,6 +98,15 @@ def run(
         if writer:
             writer.finish(scores, options.as_json)
     compute.close()
+
+
+def _say_that_it_is_over(state: Any) -> None:
+    train = state.recipe.train
+    by_time = train.minutes is not None and state.nimg < round(1000 * train.kimg)
+    over, flag = (
+        (f"{train.minutes:g} minutes", "--minutes") if by_time else (f"{train.kimg:g} kimg", "--kimg")
+    )
+    console.warning(f"nothing to do: {over} are over; {flag} counts the whole run")
 
 
 def _take_folder(
