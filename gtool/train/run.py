@@ -71,15 +71,13 @@ def run(
         folder = _take_folder(recipe, resumed or options.out, compute, stack)
         best = _restore(trainer, folder, is_resumed=resumed is not None)
         compute.agree({"the images read": trainer.describe_data()})
+        go_on = f"gtool train {options.model} --resume {folder.path}"
         if compute.peers:
-            again = f"gtool train {options.model} --resume {folder.path}"
-            compute.peers.advice = f"; the last snapshot is kept: `{again}`"
+            compute.peers.advice = f"; the last snapshot is kept: `{go_on}`"
         stop_signal = stack.enter_context(_signals())
         writer = RunWriter(folder, trainer, best, options.tracker) if compute.is_main else None
-        if writer and progress(state, recipe.train) < 1.0:
+        if writer:
             writer.begin(recipe_name)
-        elif writer:
-            _say_that_it_is_over(state)
         compute.wait()
         update = stack.enter_context(console.progress("training"))
         scores: dict[str, float] = {}
@@ -92,7 +90,6 @@ def run(
                 update(state.progress, 1.0, reports.tick_note(state, tick, scores))
             compute.wait()
             if tick.signum is not None:
-                go_on = f"gtool train {options.model} --resume {folder.path}"
                 where = f"state saved in {folder.path}; go on with `{go_on}`"
                 raise InterruptedRunError(f"stopped at {state.nimg / 1000:g} kimg; {where}", tick.signum)
         if writer:
@@ -205,6 +202,8 @@ class RunWriter:
 
     def begin(self, recipe_name: str) -> None:
         """Say in two lines what runs, show what is learned from, measure what an untrained model gets."""
+        if progress(self.state, self.recipe.train) >= 1.0:
+            return _say_that_it_is_over(self.state)
         recipe, state, folder, trainer = self.recipe, self.state, self.folder, self.trainer
         comment = f"made by: gtool {' '.join(sys.argv[1:])}\nrecipe: {recipe_name}"
         text = to_toml(recipe, comment, leave_out=registry.foreign_sections(recipe.model_name))
