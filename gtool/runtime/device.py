@@ -102,6 +102,11 @@ class Compute:
                         "the same command and the same files, best in a folder that all of them see"
                     )
 
+    def advise(self, text: str) -> None:
+        """Say what can be done in the line that names a lost process, from here on."""
+        if self.peers is not None:
+            self.peers.advice = text
+
     def saving(self) -> AbstractContextManager[None]:
         """Let the loss of another process, or its end, wait for what this one saves."""
         return nullcontext() if self.peers is None else self.peers.saving()

@@ -72,8 +72,7 @@ def run(
         best = _restore(trainer, folder, is_resumed=resumed is not None)
         compute.agree({"the images read": trainer.describe_data()})
         go_on = f"gtool train {options.model} --resume {folder.path}"
-        if compute.peers:
-            compute.peers.advice = f"; the last snapshot is kept: `{go_on}`"
+        compute.advise(f"; the last snapshot is kept: `{go_on}`")
         stop_signal = stack.enter_context(_signals())
         writer = RunWriter(folder, trainer, best, options.tracker) if compute.is_main else None
         if writer:
