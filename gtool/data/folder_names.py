@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
 
@@ -127,3 +128,9 @@ def role_among(folder: str, siblings: set[str]) -> str | None:
     roles = {read_folder(sibling).role for sibling in siblings}
     fitting = roles.intersection(KINDS) if own.role == "image" else "image" in roles
     return own.role if fitting else None
+
+
+def sort_names(names: Iterable[str]) -> list[str]:
+    """Return names of classes without repetition, sorted as text, or by value where all are numbers."""
+    unique = sorted(set(names))
+    return sorted(unique, key=int) if all(name.isdecimal() for name in unique) else unique

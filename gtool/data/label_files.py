@@ -15,8 +15,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from gtool.data.folder_names import sort_names
 from gtool.data.label_maps import MAX_LABELS
-from gtool.data.layout import sort_names
 from gtool.errors import DataError
 
 LABEL_FILES = ("dataset.json", "metadata.jsonl", "metadata.csv")

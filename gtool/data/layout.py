@@ -56,12 +56,6 @@ def choose_split(available: Iterable[str], split: str, name: str) -> tuple[str, 
     raise DataError(f"{name}: no split `{split}`; it has {', '.join(splits)}")
 
 
-def sort_names(names: Iterable[str]) -> list[str]:
-    """Return names of classes without repetition, sorted as text, or by value where all are numbers."""
-    unique = sorted(set(names))
-    return sorted(unique, key=int) if all(name.isdecimal() for name in unique) else unique
-
-
 def count_of(number: int, what: str = "image") -> str:
     """Return `1 image`, `1,234 images`; what: in the singular."""
     return f"{number:,} {what if number == 1 else what + ('es' if what.endswith('s') else 's')}"
@@ -209,17 +203,14 @@ def _divide(images: list[_File], folders: Folders, name: str) -> tuple[list[_Fil
     if not splits or not others or folders == "splits" or len({read_folder(s).split for s in splits}) > 1:
         return [file for file in images if not splits or file.split], others if splits else [], splits
     if folders == "classes":
-        again = [f._replace(split=None, folders=tuple(f.path.split("/")[:-1])) for f in images]
-        return again, [], set()
+        whole = (file._replace(split=None) for file in images)
+        return [file._replace(folders=_below_split(file)) for file in whole], [], set()
     if not any(file.folders for file in others) and len(others) * _FEW <= len(images):
         return [file for file in images if file.split], others, splits
     raise DataError(
         f"{name}: `{min(splits)}` is called as a split, and {_some(others)} lie beside it: "
         "data.folders=splits leaves them out, =classes makes each folder a class, =plain takes all images as one set"
     )
-
-
-# Maps: pairs of the number of an image and of its map.
 
 
 def _pair(
@@ -297,8 +288,15 @@ def _without_maps(images: list[_File], name: str) -> tuple[list[_File], dict[str
         return inside, {}, _left_out(others)
     if inside:
         return images, {}, []
-    of_path = [tuple(part for part in f.path.split("/")[:-1] if part != f.split) for f in images]
-    return [f._replace(folders=folders) for f, folders in zip(images, of_path, strict=True)], {}, []
+    return (
+        [file if file.role is None else file._replace(folders=_below_split(file)) for file in images],
+        {},
+        [],
+    )
+
+
+def _below_split(file: _File) -> Parts:
+    return tuple(part for part in file.path.split("/")[:-1] if part != file.split)
 
 
 def _match(images: list[_File], called: list[_File]) -> dict[int, list[_File]]:
@@ -367,6 +365,8 @@ def _no_partner(kind: str, called: list[_File], images: list[_File], name: str) 
 
 def _refuse_twins(images: list[_File], name: str) -> None:
     """Raise DataError where half of the images or more lie beside another of their name: pictures twice, or maps."""
+    if len({file.path.rpartition(".")[0] for file in images}) == len(images):
+        return
     suffixes: dict[str, set[str]] = defaultdict(set)
     for file in images:
         base, _, suffix = file.path.rpartition(".")
@@ -397,7 +397,7 @@ def _find_classes(
     labelled, beside, why = found.get(chosen, ({}, [], ""))
     if not labelled or not names.issuperset(labelled.values()) or not names:
         return {}, None, [], why
-    return labelled, tuple(sort_names(names)), beside, ""
+    return labelled, tuple(folder_names.sort_names(names)), beside, ""
 
 
 def _classes_of(files: list[_File]) -> tuple[dict[int, str], list[_File], str]:

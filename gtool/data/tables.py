@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gtool.data.dataset import EncodedFiles, ImageDataset, Maps
+from gtool.data.folder_names import sort_names
 from gtool.data.label_maps import read_label_names
-from gtool.data.layout import choose_split, sort_names
+from gtool.data.layout import choose_split
 from gtool.data.names import SCENES, SHORT_NAMES, Place
 from gtool.errors import DataError, NetworkError, did_you_mean, printable
 from gtool.io import hub
