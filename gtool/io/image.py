@@ -38,7 +38,10 @@ from gtool.errors import DataError
 from gtool.reading import reason
 
 VERSION = 1  # of the pixels that come out: raised when any of them changes
-MAX_BYTES = 1 << 28  # of an encoded image
+MAX_BYTES, MAX_STORED = (
+    1 << 28,
+    1 << 26,
+)  # of an encoded image: a file, and an entry that is unpacked in memory
 # A file is no larger than so much and 16 bytes a pixel: what is, is padded. Of formats with one picture.
 _PADDING, _WITH_MANY = 1 << 24, ("GIF", "TIFF", "MPO")
 # Readers of files from strangers: none that starts another program, as that of EPS would.
@@ -90,7 +93,7 @@ class _Room:
 
 
 # Taken in this order by every image that is open, so that no two can wait for each other.
-_ENCODED, _PIXELS = _Room(MAX_BYTES), _Room(1 << 29)
+_ENCODED, _PIXELS = _Room(MAX_STORED), _Room(1 << 29)
 
 
 @contextmanager
@@ -219,8 +222,9 @@ def _size_of(encoded: Encoded, name: str) -> int:
         size = encoded.size if isinstance(encoded, Stored) else len(encoded or b"")
     if size == 0:
         raise UnreadableImage(name, "empty")
-    if size > MAX_BYTES:
-        raise UnreadableImage(name, f"larger than {MAX_BYTES >> 20} MB")
+    most = MAX_STORED if isinstance(encoded, Stored) else MAX_BYTES
+    if size > most:
+        raise UnreadableImage(name, f"larger than {most >> 20} MB")
     return size
 
 

@@ -51,3 +51,9 @@ def _header(name: str, data: bytes) -> bytes:
 
 def _sizes(data: bytes) -> tuple[int, int, int]:
     return zlib.crc32(data), len(data), len(data)
+
+
+def padded_png(png: bytes, padding: int) -> bytes:
+    """Return a PNG with so many bytes in a chunk that nobody reads, behind its header."""
+    chunk = b"paDd" + bytes(padding)
+    return png[:33] + struct.pack(">I", padding) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[33:]
