@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,11 @@ def rename(tensors: Mapping[str, Tensor], rules: Rules, what: str) -> Tensors:
         if ours is not None:
             renamed[found.expand(ours)] = tensor
     return renamed
+
+
+def numbers(names: Iterable[str], pattern: str) -> set[int]:
+    """Return the numbers that names have where the pattern, which begins at their beginning, has its group."""
+    return {int(found[1]) for name in names if (found := re.match(pattern, name))}
 
 
 def check_finite(network: Any) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gtool.io.weights import read_safetensors, require_fit, restore
+from gtool.io.weights import read_safetensors, require_fit
 from gtool.models import registry
 from gtool.models.description import read_description
-from gtool.nn.outline import outline
+from gtool.models.outline import outline
 
 
 @dataclass(frozen=True)
@@ -26,18 +26,20 @@ class Trained:
     meta: dict[str, Any]
 
     def network(self) -> nn.Module:
-        """Build and fill the network; a file that asks for more than it holds is refused before that is made.
+        """Build the network around the tensors; a file that asks for more than it holds is refused before that.
 
         Raises:
             CheckpointError: the tensors are not those of the network.
         """
-        build = registry.network(self.model)
         with outline():
-            empty: nn.Module = build(self.config)
-        require_fit(empty, self.tensors, self.path)
-        with torch.random.fork_rng(devices=[]):
-            network: nn.Module = build(self.config)
-        restore(network, self.tensors, self.path)
+            network: nn.Module = registry.network(self.model)(self.config)
+        require_fit(network, self.tensors, self.path)
+        kinds, dense = network.state_dict(), torch.contiguous_format
+        own = {
+            name: tensor.to(kinds[name].dtype, copy=True, memory_format=dense)
+            for name, tensor in self.tensors.items()
+        }
+        network.load_state_dict(own, assign=True)
         return network
 
 

@@ -5,7 +5,6 @@ Codebook  nearest entry. van den Oord et al. 2017 (VQ-VAE), as CompVis/taming-tr
 Cosine    nearest entry in direction, entries and vectors of length 1 and of few dimensions. Yu et al. 2022 (ViT-VQGAN).
 Gumbel    a convolution gives each vector a logit for every entry; the code is the largest. Jang et al. 2016, as in the
           released tokenizer with 8 px a code; it can be read and used, not trained.
-FSQ       every axis bounded and rounded to a few levels. Mentzer et al. 2023 (2309.15505).
 
 Everything here is float32, under autocast too: codes must not depend on the precision of a run.
 
@@ -18,8 +17,6 @@ Axis letters: N images, h w grid of codes, d width of a vector, K codebook size,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import prod
 from typing import NamedTuple
 
 import torch
@@ -28,7 +25,6 @@ from torch import Tensor, nn
 
 from gtool.nn.precision import without_autocast
 
-FSQ_MARGIN = 1e-3  # that the outermost levels stay inside of, so that rounding never finds another one
 MOST_DISTANCES = 2**26  # in memory at a time: 256 MiB
 
 
@@ -144,54 +140,6 @@ class GumbelCodebook(nn.Module):
             codes = self.proj(z.float()).argmax(dim=1)
             vectors = F.embedding(codes, self.weight).movedim(-1, 1)
         return Quantized(vectors, codes, z.new_zeros((), dtype=torch.float32))
-
-
-class FSQ(nn.Module):
-    """Finite scalar quantization: axis i is bounded by tanh and rounded to one of levels[i] steps of [-1, 1].
-
-    An even number of levels is no symmetric set of integers: half a step is taken off after the bound and put on before
-    it, so that 0 stays 0. The paper's listing has tan there, in the place of the inverse of tanh; ours is the inverse.
-    """
-
-    steps: Tensor
-    basis: Tensor
-
-    def __init__(self, levels: Sequence[int]) -> None:
-        super().__init__()
-        if min(levels) < 3:
-            raise ValueError(f"levels {list(levels)}: an axis needs three or more")
-        self.size = prod(levels)
-        self.register_buffer("steps", torch.tensor(levels, dtype=torch.float32), persistent=False)
-        basis = [prod(levels[:axis]) for axis in range(len(levels))]  # the first axis counts fastest
-        self.register_buffer("basis", torch.tensor(basis, dtype=torch.int64), persistent=False)
-
-    def forward(self, z: Tensor) -> Quantized:
-        """Quantize vectors (N, d, h, w) with d axes."""
-        with without_autocast(z):
-            bounded = self._bound(_rows(z.float()))
-            rounded = bounded.round()
-            half = (self.steps / 2).floor()
-            codes = ((rounded + half).long() * self.basis).sum(dim=1)
-            vectors = _grid((bounded + (rounded - bounded).detach()) / half, z)
-            return Quantized(
-                vectors, codes.view(z.shape[0], *z.shape[2:]), z.new_zeros((), dtype=torch.float32)
-            )
-
-    def _bound(self, z: Tensor) -> Tensor:
-        reach = (self.steps - 1) * (1 - FSQ_MARGIN) / 2
-        offset = torch.where(self.steps % 2 == 0, 0.5, 0.0)
-        return (z + (offset / reach).atanh()).tanh() * reach - offset
-
-    def embedding(self) -> Tensor:
-        """Return the vectors (K, d) that codes stand for."""
-        codes = torch.arange(self.size, device=self.basis.device)
-        digits = codes[:, None] // self.basis % self.steps.long()  # (K, d)
-        half = (self.steps / 2).floor()
-        return (digits - half) / half
-
-    def restart(self, vectors: Tensor, counts: Tensor, generator: torch.Generator) -> int:
-        """Do nothing: no entry can die."""
-        return 0
 
 
 def nearest(vectors: Tensor, table: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from gtool.config.schema import Recipe
 from gtool.errors import RecipeError
 from gtool.models import registry
-from gtool.nn.outline import outline
+from gtool.models.outline import outline
 from gtool.runtime.device import Compute
 from gtool.runtime.random import derive_seed
 from gtool.runtime.torch_random import make_generator

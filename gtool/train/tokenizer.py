@@ -266,8 +266,8 @@ class TokenizerTrainer(Trainer):
             return
         if config.quantizer.kind == "gumbel":
             raise RecipeError(
-                "model.quantizer.kind = 'gumbel' is for released weights and cannot be trained; set 'cosine', "
-                "'codebook' or 'fsq'"
+                "model.quantizer.kind = 'gumbel' is for released weights and cannot be trained; set 'cosine' "
+                "or 'codebook'"
             )
         if config.image_channels != 3:
             raise RecipeError(

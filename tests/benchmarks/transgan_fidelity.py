@@ -20,10 +20,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gtool.models.transgan.config import TransGANConfig
 from gtool.models.transgan.network import Discriminator, Generator
-from gtool.models.transgan.released import read_released
+from gtool.models.transgan.released import rename_released
 from gtool.nn.positions import to_tiles
 from tests.benchmarks.transgan_reference import RELEASED, recorded_noise, released, use_checkout
+from tests.helpers.released_discriminators import (
+    describe_transgan_discriminator,
+    rename_transgan_discriminator,
+)
 from tests.helpers.transgan_formula import formula_noise, formula_tensor, formula_weights, summary
 
 BATCH = 2
@@ -54,12 +59,12 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
 
 def copied(generator: nn.Module, discriminator: nn.Module) -> tuple[Generator, Discriminator]:
     """Return our networks with the weights of the released ones."""
-    read = read_released(
-        {"gen_state_dict": generator.state_dict(), "dis_state_dict": discriminator.state_dict()}
-    )
-    ours = Generator(read.config).eval(), Discriminator(read.config).eval()
-    ours[0].load_state_dict(read.generator or {})
-    ours[1].load_state_dict(read.discriminator or {})
+    config, tensors = rename_released(generator.state_dict())
+    described = describe_transgan_discriminator(discriminator.state_dict())
+    config = TransGANConfig.model_validate(config.model_dump() | {"discriminator": described})
+    ours = Generator(config).eval(), Discriminator(config).eval()
+    ours[0].load_state_dict(tensors)
+    ours[1].load_state_dict(rename_transgan_discriminator(discriminator.state_dict()))
     return ours
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from gtool.cli import run
-from gtool.export import options, pt2
+from gtool.export import files, options
 from gtool.models.generate import load_model
 from gtool.runtime.torch_random import hashed_normal
 
@@ -64,16 +64,16 @@ def test_onnx_says_how_it_is_used(tiny_run, capsys):
 
 def test_pt2_makes_the_images_of_torch_at_any_batch(tiny_weights):
     assert export(tiny_weights, "--format", "pt2") == 0
-    files = {"gtool.json": ""}
-    module = torch.export.load("tiny.pt2", extra_files=files).module()
-    assert json.loads(files["gtool.json"])["model"] == "transgan"
+    texts = {"gtool.json": ""}
+    module = torch.export.load("tiny.pt2", extra_files=texts).module()
+    assert json.loads(texts["gtool.json"])["model"] == "transgan"
     for batch in (1, 7):
         images = module(latents(batch)).detach().numpy()
         assert np.abs(images - expected(tiny_weights, latents(batch))).max() <= 1e-5
 
 
 def test_a_file_that_differs_from_torch_is_not_left_behind(tiny_weights, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(pt2, "load", lambda path: lambda z: (torch.zeros(len(z[0]), 3, 16, 16),))
+    monkeypatch.setattr(files, "load_pt2", lambda path: lambda z: (torch.zeros(len(z[0]), 3, 16, 16),))
     (tmp_path / "out").mkdir()
     assert export(tiny_weights, "-o", "out/tiny.pt2") == 1
     assert "not written: the exported file differs from torch by" in capsys.readouterr().err

@@ -199,7 +199,7 @@ def test_an_image_does_not_depend_on_its_batch(kind):
 
 
 def test_logits_depend_on_their_own_group_only():
-    _, discriminator = networks(tiny(discriminator={"components": 2}))
+    _, discriminator = networks(tiny())
     images = torch.randn(6, 3, 16, 16)
     with torch.no_grad():
         together = discriminator(images)

@@ -3,11 +3,10 @@
 | defect (the sheet, section 4) | where |
 |---|---|
 | beta on the wrong term of the quantizer's loss | test_quantizers.py; the default is the textbook: here |
-| dead codes, and no word of them | test_quantizers.py (restarts, data init, FSQ), test_reconstruction_losses.py |
+| dead codes, and no word of them | test_quantizers.py (restarts, data init), test_reconstruction_losses.py |
 | `top_k_top_p_filtering` and other imports that are gone; weights are downloaded | all tests: they run without |
 | LPIPS: an image without features has no gradient | test_reconstruction_losses.py |
 | maps by a binary cross-entropy of all labels | test_reconstruction_losses.py |
-| even levels of FSQ (not in the release) | test_quantizers.py |
 
 Not built, so that they cannot crash: the EMA quantizer, VQNoDiscModel, the training of GumbelVQ.
 """
@@ -106,11 +105,11 @@ def test_an_image_is_judged_by_itself(norm):
         assert not torch.allclose(released.train()(images)[1:2], released(images[1:2]))
 
 
-@pytest.mark.parametrize("name", ["Codebook", "CosineCodebook", "FSQ"])
+@pytest.mark.parametrize("name", ["Codebook", "CosineCodebook"])
 def test_every_quantizer_can_be_built_and_used(name):
     """The EMA quantizer of the release names variables that do not exist."""
     kind = getattr(quantizers, name)
-    quantizer = kind([4, 3]) if name == "FSQ" else kind(12, 2)
+    quantizer = kind(12, 2)
     out = quantizer(torch.randn(1, 2, 3, 3))
     assert quantizer.embedding().shape == (12, 2)
     assert out.codes.shape == (1, 3, 3)

@@ -17,7 +17,11 @@ from gtool.errors import CheckpointError
 from gtool.models.transgan import network as transgan
 from gtool.models.transgan.config import PRESETS, RESOLUTIONS, TransGANConfig
 from gtool.models.transgan.network import Discriminator, Generator, build
-from gtool.models.transgan.released import read_released, rename_released
+from gtool.models.transgan.released import rename_released
+from tests.helpers.released_discriminators import (
+    describe_transgan_discriminator,
+    rename_transgan_discriminator,
+)
 from tests.helpers.transgan_formula import formula_noise, formula_tensor, formula_weights, summary
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -126,10 +130,12 @@ def test_version_1_differs_from_its_sizes_by_the_relative_tables():
 def test_outputs_equal_those_of_the_released_classes(name):
     known = json.loads((GOLDEN / f"transgan_{name}.json").read_text(encoding="utf-8"))
     weights = {key: formula_weights(known[key]["shapes"]) for key in ("generator", "discriminator")}
-    read = read_released({"gen_state_dict": weights["generator"], "dis_state_dict": weights["discriminator"]})
-    generator, discriminator = Generator(read.config), Discriminator(read.config)
-    generator.load_state_dict(read.generator)
-    discriminator.load_state_dict(read.discriminator)
+    config, tensors = rename_released(weights["generator"])
+    described = describe_transgan_discriminator(weights["discriminator"])
+    config = TransGANConfig.model_validate(config.model_dump() | {"discriminator": described})
+    generator, discriminator = Generator(config), Discriminator(config)
+    generator.load_state_dict(tensors)
+    discriminator.load_state_dict(rename_transgan_discriminator(weights["discriminator"]))
     with torch.no_grad():
         images = generator(formula_tensor((1, *generator.z_shape), 0), _noise(generator, 1))
         logits = discriminator(formula_tensor(images.shape, 1), _noise(discriminator, 1))
@@ -144,14 +150,6 @@ def test_outputs_equal_those_of_the_released_classes(name):
 def _state(name: str = "cifar10") -> dict[str, torch.Tensor]:
     known = json.loads((GOLDEN / f"transgan_{name}.json").read_text(encoding="utf-8"))
     return formula_weights(known["generator"]["shapes"])
-
-
-def test_importer_takes_wrapped_names_and_the_average():
-    wrapped = {f"module.{name}": value for name, value in _state().items()}
-    read = read_released({"epoch": 3, "avg_gen_state_dict": wrapped})
-    assert read.ema is not None
-    assert read.generator is read.discriminator is None
-    Generator(read.config).load_state_dict(read.ema)
 
 
 def test_importer_pairs_a_generator_with_a_discriminator_of_its_resolution():
@@ -209,7 +207,6 @@ REFUSED = {
     "24 channels cannot be shared by heads": {
         "generator": {"stages": [{"side": 32, "channels": 24, "depth": 1}], "head_width": 32}
     },
-    "batch normalisation": {"discriminator": {"norm": "bn"}},
     "channels cannot fall": {
         "discriminator": {"stages": [{**STAGES[1]}, {"side": 8, "channels": 8, "depth": 1}]}
     },

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import pytest
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from gtool.losses.codes import count_codes
 from gtool.nn import quantizers
-from gtool.nn.quantizers import FSQ, Codebook, CosineCodebook, nearest
+from gtool.nn.quantizers import Codebook, CosineCodebook, nearest
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -158,64 +157,3 @@ def test_counts_of_shares_are_counts_of_the_whole():
 
 def test_counts_are_no_weights():
     assert list(Codebook(8, 2).state_dict()) == ["weight"]
-    assert list(FSQ([3, 4]).state_dict()) == []
-
-
-# Finite scalar quantization.
-
-
-@pytest.mark.parametrize("levels", [[8, 6, 5], [3], [4, 4], [7, 3, 5]])
-def test_every_code_is_reached_and_comes_back(levels):
-    quantizer = FSQ(levels)
-    size = math.prod(levels)
-    entries = quantizer.embedding()
-    assert entries.shape == (size, len(levels))
-    assert entries.min() == -1
-    assert len(entries.unique(dim=0)) == size
-    extreme = [[-20.0, 20.0, 0.0]] * len(levels)
-    corners = vectors(*(list(point) for point in itertools.product(*extreme)))
-    out = quantizer(corners)
-    assert 0 <= out.codes.min() < out.codes.max() == size - 1
-    torch.testing.assert_close(entries[out.codes].movedim(-1, 1), out.vectors)
-    # z that the bound maps onto an entry.
-    half = (quantizer.steps / 2).floor()
-    reach = (quantizer.steps - 1) * (1 - quantizers.FSQ_MARGIN) / 2
-    offset = torch.where(quantizer.steps % 2 == 0, 0.5, 0.0)
-    inside = ((entries * half + offset) / reach).clamp(-0.9999, 0.9999).atanh() - (offset / reach).atanh()
-    codes = quantizer(inside.t()[None, :, None]).codes
-    assert torch.equal(codes.flatten(), torch.arange(size))
-
-
-@pytest.mark.parametrize("levels", [[8], [4, 6], [5, 3]])
-def test_zero_is_a_level_of_even_axes_too(levels):
-    """Half a step off after the bound needs half a step on before it: else 0 lies on the edge of two levels."""
-    quantizer = FSQ(levels)
-    zero = torch.zeros(1, len(levels), 1, 1)
-    out = quantizer(zero)
-    torch.testing.assert_close(out.vectors, zero, atol=1e-6, rtol=0)
-    for nudge in (-0.02, 0.02):
-        assert torch.equal(quantizer(zero + nudge).codes, out.codes)
-
-
-def test_levels_of_an_axis_are_used_evenly_near_zero():
-    quantizer = FSQ([8])
-    z = torch.linspace(-6, 6, 4001)[None, None, None]
-    counts = torch.bincount(quantizer(z).codes.flatten(), minlength=8)
-    assert (counts > 0).all()
-    steps = quantizer(z).codes.flatten().diff()
-    assert ((steps == 0) | (steps == 1)).all()
-
-
-def test_rounding_has_the_gradient_of_the_bound():
-    quantizer = FSQ([5, 4])
-    z = torch.zeros(1, 2, 1, 1, requires_grad=True)
-    out = quantizer(z)
-    (slope,) = torch.autograd.grad(out.vectors.sum(), z)
-    assert (slope > 0.3).all()
-    assert out.loss == 0
-    assert quantizer.restart(z, torch.zeros(20), generator()) == 0
-
-
-def test_two_levels_are_refused():
-    with pytest.raises(ValueError, match="needs three or more"):
-        FSQ([2, 8])

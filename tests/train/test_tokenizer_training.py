@@ -191,7 +191,6 @@ def test_a_run_leaves_weights_pictures_scores_and_says_what_comes_next(capsys):
         ("train.micro_batch=4", "train.micro_batch"),
         ("reconstruction.discriminator_start=0.9", "comes after"),
         ("reconstruction.perceptual_kind=lpips", "lpips_vgg"),
-        ("model.quantizer.kind=fsq", "quantizer.levels"),
         ("data.resolution=17", "halved"),
     ],
 )

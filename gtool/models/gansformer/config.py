@@ -71,14 +71,12 @@ class SynthesisConfig(Section):
 
 
 class DiscriminatorConfig(Section):
-    """The residual network of StyleGAN2; with `components`, these read its maps and are judged beside them."""
+    """The residual network of StyleGAN2."""
 
     channel_base: Annotated[int, Field(ge=1, le=2**20)] = 32768
     channel_max: Width = 512
     group_size: Annotated[int, Field(ge=1, le=64)] = 4  # images whose spread is a feature; 1 leaves it out
     group_channels: Annotated[int, Field(ge=1, le=64)] = 1
-    components: Annotated[int, Field(ge=0, le=256)] = 0
-    component_dim: Width = 32
 
 
 class GANsformerConfig(Section):

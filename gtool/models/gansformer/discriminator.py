@@ -1,9 +1,9 @@
-"""The discriminator of GANsformer: StyleGAN2's residual network, with components that read its maps as an option.
+"""The discriminator of GANsformer: StyleGAN2's residual network.
 
 Analyzing and Improving the Image Quality of StyleGAN (Karras et al. 2020); compared with dorarad/gansformer,
-pytorch_version/training/networks.py (Discriminator) and, for the components, training/network.py of the first release.
+pytorch_version/training/networks.py (Discriminator).
 
-Axis letters: N images, C channels, H W pixels, k components, d their width.
+Axis letters: N images, C channels, H W pixels.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from gtool.models.gansformer.config import SMALLEST, GANsformerConfig
-from gtool.nn.positions import GridEncoding
 from gtool.nn.precision import without_autocast
 from gtool.nn.ranges import ramp
 from gtool.nn.stylegan2 import Convolution, EqualizedLinear, activate
@@ -39,27 +38,6 @@ class DiscriminatorBlock(nn.Module):
         return rest + self.second(self.first(x))
 
 
-class Reader(nn.Module):
-    """Components attend to the pixels of a map and add what they find to themselves."""
-
-    def __init__(self, channels: int, width: int, side: int) -> None:
-        super().__init__()
-        self.query = EqualizedLinear(width, width)
-        self.key = EqualizedLinear(channels, width)
-        self.value = EqualizedLinear(channels, width)
-        self.grid = GridEncoding("fourier", side, 16)
-        self.place = EqualizedLinear(16, width)
-        self.output = EqualizedLinear(width, width)
-
-    def forward(self, components: Tensor, x: Tensor) -> Tensor:
-        """(N, k, d), (N, C, H, W) -> (N, k, d); explicit products, since penalties differentiate twice."""
-        pixels = x.flatten(2).transpose(1, 2)  # (N, H W, C)
-        keys = self.key(pixels) + self.place(self.grid()).to(x.dtype)
-        scores = self.query(components).to(keys.dtype) @ keys.transpose(1, 2)
-        attention = (scores.float() / math.sqrt(components.shape[-1])).softmax(dim=-1)
-        return components + self.output(attention.to(x.dtype) @ self.value(pixels)).to(components.dtype)
-
-
 class Discriminator(nn.Module):
     """Image -> one logit."""
 
@@ -77,14 +55,7 @@ class Discriminator(nn.Module):
         last = channels(SMALLEST)
         self.conv = Convolution(last + self.group_channels, last, 3, active=True)
         self.hidden = EqualizedLinear(last * SMALLEST**2, last)
-        self.components: nn.Parameter | None = None
-        if settings.components:
-            width = settings.component_dim
-            self.components = nn.Parameter(torch.rand(settings.components, width))
-            self.readers = nn.ModuleList(Reader(channels(side), width, side) for side in [*sides, SMALLEST])
-            self.score_hidden = EqualizedLinear(width + (self.group_channels > 0), width)
-            self.score = EqualizedLinear(width, 1)
-        self.logit = EqualizedLinear(last + settings.components, 1)
+        self.logit = EqualizedLinear(last, 1)
 
     def forward(self, images: Tensor, _noise: Sequence[Tensor] | None = None) -> Tensor:
         """Judge images.
@@ -101,35 +72,20 @@ class Discriminator(nn.Module):
         group = min(self.group_size, len(images))
         if len(images) % group:
             raise ValueError(f"{len(images)} images are no multiple of group_size = {self.group_size}")
-        components = None
-        if self.components is not None:
-            components = self.components.expand(len(images), -1, -1)
         x = self.from_rgb(images.contiguous(memory_format=torch.channels_last))
-        for place, block in enumerate(self.blocks):
-            components = components if components is None else self.readers[place](components, x)
+        for block in self.blocks:
             x = block(x)
-        components = components if components is None else self.readers[-1](components, x)
         if self.group_channels:
             x = torch.cat([x, _spread(x, group, self.group_channels)], dim=1)
         x = self.conv(x)
         # The head in float32: a loss of the difference of two logits near 20 would be blind in half precision.
         with without_autocast(x):
-            features = activate(self.hidden(x.float().flatten(1)))
-            if components is not None:
-                features = torch.cat([features, self._scores(components.float(), group)], dim=1)
-            logits: Tensor = self.logit(features)
+            logits: Tensor = self.logit(activate(self.hidden(x.float().flatten(1))))
         return logits.squeeze(-1)
 
     def example_inputs(self) -> tuple[Tensor]:
         """Return one image."""
         return (ramp(self.logit.weight, 3, self.resolution, self.resolution),)
-
-    def _scores(self, components: Tensor, group: int) -> Tensor:
-        """One number for each component: (N, k, d) -> (N, k)."""
-        if self.group_channels:
-            spread = _spread(components.transpose(1, 2)[..., None], group, 1)  # (N, 1, k, 1)
-            components = torch.cat([components, spread[:, 0]], dim=-1)
-        return self.score(activate(self.score_hidden(components))).squeeze(-1)
 
 
 def _spread(x: Tensor, group: int, channels: int) -> Tensor:

@@ -25,9 +25,7 @@ from torch import Tensor
 from gtool.errors import CheckpointError
 from gtool.io.safe_pickle import Name, Record, plain, read_pickle
 from gtool.models.gansformer.config import GANsformerConfig
-from gtool.models.released_files import Rules, rename
-
-Tensors = dict[str, Tensor]
+from gtool.models.released_files import Rules, Tensors, numbers, rename
 
 # Inside an attention layer, theirs -> ours.
 IN_ATTENTION = {
@@ -58,7 +56,11 @@ def read_file(path: Path) -> tuple[str, GANsformerConfig, Tensors]:
         return "the whole file", *rename_released(loaded)
     chosen, generator = _choose(loaded)
     state = _state(generator)
-    return chosen, *rename_released(_collect(state), _settings(state))
+    settings = plain(state.get("_init_kwargs"))  # not every class kept them
+    if not isinstance(settings, dict):
+        return chosen, *rename_released(_collect(state))
+    settings = {name: plain(value) for name, value in settings.items()}
+    return chosen, *rename_released(_collect(state), settings)
 
 
 def _choose(loaded: Any) -> tuple[str, Any]:
@@ -119,14 +121,6 @@ def _checked_name(name: Any) -> str:
     return name
 
 
-def _settings(state: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the arguments that a generator was built with, or None where its class did not keep them."""
-    settings = plain(state.get("_init_kwargs"))
-    if not isinstance(settings, dict):
-        return None
-    return {name: plain(value) for name, value in settings.items()}
-
-
 def rename_released(
     tensors: Mapping[str, Tensor], settings: Mapping[str, Any] | None = None
 ) -> tuple[GANsformerConfig, Tensors]:
@@ -139,33 +133,36 @@ def rename_released(
     Raises:
         CheckpointError: the tensors are not those of a GANsformer generator, or of one that ours cannot be.
     """
-    config = read_config(tensors, settings)
+    config = _read_config(tensors, settings)
     try:
-        return config, _generator(tensors, config)
+        renamed = rename(tensors, _rules(config), "no GANsformer generator")
+        for name, value in renamed.items():
+            if name.endswith("centroids"):
+                renamed[name] = value.squeeze(0)
+            elif name.endswith("grid.places"):
+                renamed[name] = value.flatten(0, -2)
     except (ValueError, IndexError, RuntimeError):
         raise CheckpointError("no GANsformer generator: names or shapes of its tensors are others") from None
+    return config, renamed
 
 
-def read_config(tensors: Mapping[str, Tensor], settings: Mapping[str, Any] | None = None) -> GANsformerConfig:
-    """Return what the arguments of a released generator say, and names and shapes of its tensors.
-
-    Raises:
-        CheckpointError: they are not those of a GANsformer generator.
-    """
+def _read_config(tensors: Mapping[str, Tensor], settings: Mapping[str, Any] | None) -> GANsformerConfig:
+    """Return what the arguments of a released generator say, and names and shapes of its tensors."""
     try:
         values = _from_tensors(tensors)
-        decided = {} if settings is None else from_settings(settings)
+        decided = {} if settings is None else _from_settings(settings)
     except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError):
         raise CheckpointError("no GANsformer generator: tensors are missing, or have other shapes") from None
     for table, entries in decided.items():
         values[table] |= entries
-    return _checked(values)
+    try:
+        return GANsformerConfig(**values)
+    except ValidationError as bad:
+        raise CheckpointError(f"a GANsformer that cannot be built: {bad.errors()[0]['msg']}") from None
 
 
 def _from_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    sides = sorted(
-        {int(found[1]) for name in tensors if (found := re.match(r"synthesis\.b(\d+)\.conv1\.weight", name))}
-    )
+    sides = sorted(numbers(tensors, r"synthesis\.b(\d+)\.conv1\.weight"))
     if not sides or sides[0] != 4 or "mapping.global_mlp.out_layer.weight" not in tensors:
         raise CheckpointError(
             "no GANsformer generator: `synthesis.b4.conv1.weight` or its mapping is missing"
@@ -175,14 +172,16 @@ def _from_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     channels = {side: tensors[f"synthesis.b{side}.conv1.weight"].shape[0] for side in sides}
     most = max(channels.values())
     narrow = [side for side in sides if channels[side] < most]
+    residual = "mapping.global_mlp.l0.fc0.weight" in tensors
+    layers = len(numbers(tensors, r"mapping\.global_mlp\.l(\d+)\."))
     values: dict[str, Any] = {
         "resolution": sides[-1],
         "attention": "none",
         "components": 1,
         "component_dim": tensors["mapping.global_mlp.out_layer.weight"].shape[0],
         "mapping": {
-            "layers": _mapping_layers(tensors),
-            "residual": "mapping.global_mlp.l0.fc0.weight" in tensors,
+            "layers": 2 * layers if residual else layers,
+            "residual": residual,
             "self_attention": "mapping.mlp.sa0.to_queries.weight" in tensors,
         },
         "synthesis": {
@@ -217,28 +216,6 @@ def _read_attention(
         "position_dim": tensors[f"{first}.from_pos_map.weight"].shape[1],
         "style": values["mapping"]["self_attention"],
     }
-
-
-def _mapping_layers(tensors: Mapping[str, Tensor]) -> int:
-    blocks = {name.split(".")[2] for name in tensors if re.match(r"mapping\.global_mlp\.l\d+\.", name)}
-    return len(blocks) * (2 if "mapping.global_mlp.l0.fc0.weight" in tensors else 1)
-
-
-def _checked(values: dict[str, Any]) -> GANsformerConfig:
-    try:
-        return GANsformerConfig(**values)
-    except ValidationError as bad:
-        raise CheckpointError(f"a GANsformer that cannot be built: {bad.errors()[0]['msg']}") from None
-
-
-def _generator(tensors: Mapping[str, Tensor], config: GANsformerConfig) -> Tensors:
-    renamed = rename(tensors, _rules(config), "no GANsformer generator")
-    for name, value in renamed.items():
-        if name.endswith("centroids"):
-            renamed[name] = value.squeeze(0)
-        elif name.endswith("grid.places"):
-            renamed[name] = value.flatten(0, -2)
-    return renamed
 
 
 def _rules(config: GANsformerConfig) -> Rules:
@@ -331,7 +308,7 @@ class Other:
     kind: str
 
 
-def from_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _from_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return tables of our config as far as the arguments of a released generator decide them.
 
     Args:
@@ -341,12 +318,17 @@ def from_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         CheckpointError: an argument that ours has no counterpart of.
     """
-    mapping, synthesis = (_simple(_table(settings, name)) for name in ("mapping_kwargs", "synthesis_kwargs"))
-    settings = _simple(settings)
-    for where, table in (("", settings), ("mapping_kwargs", mapping), ("synthesis_kwargs", synthesis)):
+    tables = {"": settings}
+    for name in ("mapping_kwargs", "synthesis_kwargs"):
+        tables[name] = settings.get(name, {})
+        if not isinstance(tables[name], dict):
+            raise CheckpointError(f"no GANsformer: `{name}` is no table")
+    tables = {name: _simple(table) for name, table in tables.items()}
+    for where, table in tables.items():
         for name, allowed in ONLY[where].items():
             if name in table and table[name] not in allowed:
                 _refuse(name, table[name])
+    settings, mapping, synthesis = tables.values()
     _refuse_unequal(settings, mapping, synthesis)
     norm = synthesis.get("norm") or "none"
     return {
@@ -388,26 +370,17 @@ def _refuse_unequal(
             _refuse(name, mapping.get(name, default))
 
 
-def _table(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
-    table = settings.get(name, {})
-    if not isinstance(table, dict):
-        raise CheckpointError(f"no GANsformer: `{name}` is no table")
-    return table
-
-
 def _simple(table: Mapping[str, Any]) -> dict[str, Any]:
     """Return the table with `Other` in place of each value that is neither a scalar nor a short list of scalars.
 
     Comparing or printing the others could take as long as whoever wrote the file likes.
     """
-    return {
-        name: value if _is_simple(value) else Other(type(value).__name__) for name, value in table.items()
-    }
-
-
-def _is_simple(value: Any) -> bool:
-    parts = value if isinstance(value, list) and len(value) <= 8 else [value]
-    return all(isinstance(part, SCALARS) for part in parts)
+    simple: dict[str, Any] = {}
+    for name, value in table.items():
+        parts = value if isinstance(value, list) and len(value) <= 8 else [value]
+        is_simple = all(isinstance(part, SCALARS) for part in parts)
+        simple[name] = value if is_simple else Other(type(value).__name__)
+    return simple
 
 
 def _refuse(name: str, value: Any) -> None:

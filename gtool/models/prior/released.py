@@ -12,7 +12,6 @@ condition know none.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -24,10 +23,9 @@ from gtool.config.recipe import first_reason
 from gtool.errors import CheckpointError
 from gtool.models.prior.config import Order, PriorConfig, PriorPipelineConfig
 from gtool.models.prior.orders import cells_in_order
+from gtool.models.released_files import Tensors, numbers
 from gtool.models.vqgan import released as vqgan_import
 from gtool.models.vqgan.config import VQGANConfig
-
-Tensors = dict[str, Tensor]
 
 PRIOR, TOKENIZER, CONDITION = "transformer.", "first_stage_model.", "cond_stage_model."
 PERMUTER = "permuter.forward_shuffle_idx"
@@ -86,7 +84,11 @@ def split_released(
     own = {name.removeprefix(PRIOR): value for name, value in tensors.items() if name.startswith(PRIOR)}
     try:
         layers, values = _describe(own, tokenizer[0].codes_side)
-        values["heads"] = heads or _heads(layers, values["width"])
+        if not heads and (layers, values["width"]) not in HEADS:
+            raise ValueError(
+                f"{layers} layers of width {values['width']} are none of the released sizes: heads unknown"
+            )
+        values["heads"] = heads or HEADS[layers, values["width"]]
         values["order"] = _order(tensors.get(PERMUTER), values["grid"])
         values |= _condition(values, None if condition is None else condition[0], classes)
         prior = PriorConfig.model_validate(values), _rename(own, layers)
@@ -103,7 +105,7 @@ def split_released(
 
 def _describe(own: Tensors, side: int) -> tuple[int, dict[str, Any]]:
     """Return the number of layers, and what shapes say of the transformer."""
-    blocks = {int(match[1]) for name in own if (match := re.match(r"blocks\.(\d{1,3})\.", name))}
+    blocks = numbers(own, r"blocks\.(\d{1,3})\.")
     if blocks != set(range(len(blocks))) or not blocks:
         raise ValueError("its blocks are not numbered from 0 on")
     # How many first tokens all see each other: what the first of them sees, where that is more than itself.
@@ -113,12 +115,6 @@ def _describe(own: Tensors, side: int) -> tuple[int, dict[str, Any]]:
     values = {"layers": len(blocks), "width": width, "codebook_size": codes, "grid": (side, side)}
     values |= {"positions": own["pos_emb"].shape[1], "unmasked_prefix": seen if seen > 1 else 0}
     return len(blocks), values | {"shared_embedding": True}
-
-
-def _heads(layers: int, width: int) -> int:
-    if (layers, width) not in HEADS:
-        raise ValueError(f"{layers} layers of width {width} are none of the released sizes: heads unknown")
-    return HEADS[(layers, width)]
 
 
 def _order(cells: Tensor | None, grid: tuple[int, int]) -> str:

@@ -13,8 +13,8 @@ Sides and patch sizes are in tokens and pixels; a FLOP is one multiply or one ad
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -57,6 +57,7 @@ class DiscriminatorStageConfig(Section):
 class BlockSettings(Section):
     """What both networks say about their blocks."""
 
+    stages: tuple[Any, ...]
     heads: Count = 4  # at every width, as released
     head_width: Count | None = None  # channels per head; replaces `heads`
     window: Count = 16  # side of the tiles of grid self-attention, or the next smaller divisor of the map's
@@ -66,16 +67,6 @@ class BlockSettings(Section):
     activation: Activation = "gelu"
     mlp_ratio: Count = 4
     noise: bool = False  # one learned strength a block on N(0, 1) a token
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_batch_norm(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and values.get("norm") in ("bn", "batch"):
-            raise ValueError(
-                "batch normalisation would make an image depend on the others of its batch; "
-                "use norm = 'ln' or 'pn'"
-            )
-        return values
 
     def heads_of(self, channels: int) -> int:
         """Return the number of heads at a width."""
@@ -87,13 +78,14 @@ class BlockSettings(Section):
             return side
         return max(size for size in range(1, self.window + 1) if side % size == 0)
 
-    def check_width(self, channels: int, where: str) -> None:
-        """Refuse a width that heads do not divide."""
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
         unit = self.head_width or self.heads
-        if channels % unit:
-            raise ValueError(
-                f"{where}: {channels} channels cannot be shared by heads ({unit} does not divide it)"
-            )
+        for stage in self.stages:
+            if stage.channels % unit:
+                what = f"{stage.channels} channels cannot be shared by heads"
+                raise ValueError(f"stage {stage.side}: {what} ({unit} does not divide it)")
+        return self
 
 
 class GeneratorConfig(BlockSettings):
@@ -127,8 +119,6 @@ class GeneratorConfig(BlockSettings):
                 raise ValueError(
                     f"generator.stages: pixelshuffle needs a multiple of 4 channels, not {below.channels}"
                 )
-        for stage in self.stages:
-            self.check_width(stage.channels, f"generator stage {stage.side}")
         if self.stages[0].upsample or self.stages[0].low_pass:
             raise ValueError("generator.stages: the first stage has nothing below it to upsample or low_pass")
         if self.modulation == "gain" and self.norm == "none":
@@ -173,7 +163,6 @@ class DiscriminatorConfig(BlockSettings):
                     "discriminator.stages: channels cannot fall; a stage appends to the pooled ones"
                 )
         for stage in self.stages:
-            self.check_width(stage.channels, f"discriminator stage {stage.side}")
             if stage.full_blocks > stage.depth:
                 raise ValueError(f"discriminator stage {stage.side}: full_blocks exceeds depth")
         if self.head == "pooled" and self.stages[-1].side % self.head_side:
@@ -273,40 +262,31 @@ def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _bottom(resolution: int) -> tuple[int, int]:
-    """Split a resolution into (1 or 3) x 2^k: returns the odd factor and k."""
-    odd, doublings = resolution, 0
-    while odd % 2 == 0:
-        odd, doublings = odd // 2, doublings + 1
-    return odd, doublings
+def _odd(size: int) -> int:
+    """Return the odd factor of a size: 1 or 3, of those that are usual."""
+    return size // (size & -size)
 
 
-def _rescale(side: int, odd: int) -> int:
-    """Return the side of the same order, 2^k or 1.5 x 2^k, that has the wanted odd factor."""
-    if _bottom(side)[0] == odd:
-        return side
-    return side * 3 // 2 if odd == 3 else side * 2 // 3
+def _rescaled(stages: Sequence[Any], odd: int) -> list[dict[str, Any]]:
+    """Return stages whose sides, 2^k or 1.5 x 2^k, have this odd factor."""
+    values = [stage.model_dump() for stage in stages]
+    for stage in values:
+        if _odd(stage["side"]) != odd:
+            stage["side"] = stage["side"] * 3 // 2 if odd == 3 else stage["side"] * 2 // 3
+    return values
 
 
 def _generator_stages(generator: GeneratorConfig, resolution: int) -> list[dict[str, Any]]:
-    odd, _ = _bottom(resolution)
-    stages = [stage.model_dump() for stage in generator.stages]
-    for stage in stages:
-        stage["side"] = _rescale(stage["side"], odd)
     wanted = resolution // generator.patch_size
-    while stages[-1]["side"] > wanted:
-        stages.pop()
+    stages = [s for s in _rescaled(generator.stages, _odd(resolution)) if s["side"] <= wanted]
     while stages and stages[-1]["side"] < wanted:
         last = stages[-1]
         shrink = 4 if (last["upsample"] or generator.upsample) == "pixelshuffle" else 2
         unit = generator.head_width or generator.heads
         floor = generator.head_width or NARROWEST_HEAD * generator.heads
         channels = max(last["channels"] // shrink // unit * unit, min(floor, last["channels"]))
-        stages.append(
-            last | {"side": 2 * last["side"], "channels": channels, "depth": min(2, max(1, last["depth"]))}
-        )
-        if len(stages) == 2 and stages[0]["upsample"]:
-            stages[0]["upsample"] = None
+        depth = min(2, max(1, last["depth"]))
+        stages.append(last | {"side": 2 * last["side"], "channels": channels, "depth": depth})
     if not stages or stages[-1]["side"] != wanted:
         raise ValueError(
             f"resolution {resolution} cannot be made from a first stage of {generator.stages[0].side}"
@@ -316,31 +296,19 @@ def _generator_stages(generator: GeneratorConfig, resolution: int) -> list[dict[
 
 def _discriminator_stages(config: TransGANConfig, resolution: int) -> list[dict[str, Any]]:
     discriminator = config.discriminator
-    odd, doublings = _bottom(resolution)
-    stages = [stage.model_dump() for stage in discriminator.stages]
-    for stage in stages:
-        stage["side"] = _rescale(stage["side"], odd)
-    difference = doublings - _bottom(config.resolution)[1] + (odd == 3) - (_bottom(config.resolution)[0] == 3)
+    stages = _rescaled(discriminator.stages, _odd(resolution))
+    missing = resolution.bit_length() - config.resolution.bit_length()
     unit = discriminator.head_width or discriminator.heads
-    for _ in range(difference):
+    while missing > 0 and 2 * stages[0]["side"] <= LARGEST_MAP:  # larger patches from there on
         first = stages[0]
-        if first["side"] * 2 > LARGEST_MAP:
-            break  # larger patches from here on
         channels = max(unit, first["channels"] * 3 // 4 // unit * unit)
-        stages.insert(
-            0,
-            first
-            | {
-                "side": 2 * first["side"],
-                "channels": channels,
-                "depth": min(2, first["depth"]),
-                "full_blocks": 0,
-            },
-        )
+        new = {"channels": channels, "depth": min(2, first["depth"]), "full_blocks": 0}
+        stages.insert(0, first | new | {"side": 2 * first["side"]})
         first["overlap"] = False
-    for _ in range(-difference):
-        if len(stages) > 1:
-            stages.pop(0)  # a lone stage keeps its map, its patches shrink
+        missing -= 1
+    stages = stages[
+        min(max(0, -missing), len(stages) - 1) :
+    ]  # a lone stage keeps its map, its patches shrink
     largest = max(LARGEST_MAP, discriminator.stages[0].side)
     while stages[0]["side"] > min(largest, resolution // 2):
         for stage in stages:

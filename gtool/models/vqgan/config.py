@@ -7,7 +7,6 @@ CompVis/taming-transformers: 16 x 16 codes of an image of 256 px, 1024 entries),
 
 from __future__ import annotations
 
-from math import prod
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -22,41 +21,17 @@ Size = Annotated[int, Field(ge=2, le=2**18)]
 class QuantizerConfig(Section):
     """Vectors -> codes.
 
-    codebook: the nearest entry. cosine: the nearest in direction. fsq: no table, rounded axes. gumbel: the largest of
-    logits, for released weights; it cannot be trained.
+    codebook: the nearest entry. cosine: the nearest in direction. gumbel: the largest of logits, for released weights;
+    it cannot be trained.
     """
 
-    kind: Literal["codebook", "cosine", "fsq", "gumbel"] = "codebook"
-    size: Size = 1024  # entries, for all but fsq
-    dim: Width = 256  # of an entry, for all but fsq; 8 for cosine is the usual choice
-    # Of each axis, fsq; their product is the size. Two levels have no middle that half a step could be taken from.
-    levels: Annotated[tuple[Annotated[int, Field(ge=3, le=64)], ...], Field(strict=False)] = ()
+    kind: Literal["codebook", "cosine", "gumbel"] = "codebook"
+    size: Size = 1024  # entries
+    dim: Width = 256  # of an entry; 8 for cosine is the usual choice
     beta: Annotated[float, Field(ge=0)] = 0.25  # of the commitment of vectors to entries
     legacy: bool = (
         False  # beta on the entries' term in the place of the commitment's, as every released model
     )
-
-    @model_validator(mode="after")
-    def _fits(self) -> QuantizerConfig:
-        if self.kind == "fsq" and not self.levels:
-            raise ValueError("quantizer.kind = 'fsq' needs quantizer.levels, as [8, 6, 5] for 240 codes")
-        if self.kind != "fsq" and self.levels:
-            raise ValueError(f"quantizer.levels are of kind 'fsq', and quantizer.kind is '{self.kind}'")
-        if len(self.levels) > 10 or prod(self.levels) > 2**18:
-            raise ValueError(
-                f"quantizer.levels = {list(self.levels)} are more than 10, or more than 262144 codes"
-            )
-        return self
-
-    @property
-    def codebook_size(self) -> int:
-        """How many codes there are."""
-        return prod(self.levels) if self.kind == "fsq" else self.size
-
-    @property
-    def code_dim(self) -> int:
-        """Width of the vectors that are quantized."""
-        return len(self.levels) if self.kind == "fsq" else self.dim
 
 
 class PatchDiscriminatorConfig(Section):
@@ -133,7 +108,7 @@ class VQGANConfig(Section):
     @property
     def codebook_size(self) -> int:
         """How many codes there are."""
-        return self.palette_size if self.kind == "palette" else self.quantizer.codebook_size
+        return self.palette_size if self.kind == "palette" else self.quantizer.size
 
     @property
     def sides(self) -> list[int]:

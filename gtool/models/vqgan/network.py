@@ -30,7 +30,7 @@ from gtool.models.vqgan.config import QuantizerConfig, VQGANConfig
 from gtool.models.vqgan.discriminator import PatchDiscriminator
 from gtool.nn.attention import attend
 from gtool.nn.precision import without_autocast
-from gtool.nn.quantizers import FSQ, Codebook, CosineCodebook, GumbelCodebook, nearest
+from gtool.nn.quantizers import Codebook, CosineCodebook, GumbelCodebook, nearest
 from gtool.nn.ranges import ramp
 
 __all__ = ["PaletteTokenizer", "PatchDiscriminator", "Tokenized", "Tokenizer", "build", "make_tokenizer"]
@@ -250,7 +250,7 @@ class Tokenizer(nn.Module):
         self.config = config
         self.codebook_size, self.down = config.codebook_size, config.down
         self.resolution, self.image_channels = config.resolution, config.image_channels
-        width = config.quantizer.code_dim
+        width = config.quantizer.dim
         self.encoder = Encoder(config)
         self.to_codes = nn.Conv2d(config.z_channels, width, 1)
         self.quantizer = make_quantizer(config.quantizer)
@@ -395,10 +395,8 @@ def check_images(images: Tensor, channels: int, down: int) -> None:
         )
 
 
-def make_quantizer(config: QuantizerConfig) -> Codebook | FSQ | GumbelCodebook:
+def make_quantizer(config: QuantizerConfig) -> Codebook | GumbelCodebook:
     """Build the quantizer that a config describes."""
-    if config.kind == "fsq":
-        return FSQ(config.levels)
     if config.kind == "gumbel":
         return GumbelCodebook(config.size, config.dim)
     kind = CosineCodebook if config.kind == "cosine" else Codebook

@@ -23,27 +23,20 @@ from torch import Tensor
 from gtool.config.recipe import first_reason
 from gtool.errors import CheckpointError
 from gtool.io.safe_pickle import plain, read_pickle
-from gtool.models.released_files import Rules, rename
+from gtool.models.released_files import Rules, Tensors, numbers, rename
 from gtool.models.vqgan.config import VQGANConfig
-
-Tensors = dict[str, Tensor]
 
 RESOLUTION = 256
 DROPPED = ("loss.", "colorize")
-DISCRIMINATOR = "loss.discriminator.main."
-OUTSIDE = {
-    "quantize.embedding.weight": "quantizer.weight",
-    "quantize.embed.weight": "quantizer.weight",
-    "quantize.proj.weight": "quantizer.proj.weight",
-    "quantize.proj.bias": "quantizer.proj.bias",
-    "quant_conv.weight": "to_codes.weight",
-    "quant_conv.bias": "to_codes.bias",
-    "post_quant_conv.weight": "from_codes.weight",
-    "post_quant_conv.bias": "from_codes.bias",
-}
-IN_BLOCK = {name: name for name in ("norm1", "conv1", "norm2", "conv2")} | {"nin_shortcut": "skip"}
-IN_ATTENTION = {"norm": "norm", "proj_out": "out", "q": "q", "k": "k", "v": "v"}
 KIND = r"\.(weight|bias)"
+IN_BLOCK = r"(norm1|conv1|norm2|conv2|nin_shortcut)"
+IN_ATTENTION = r"(norm|proj_out|q|k|v)"
+OUTSIDE: Rules = [
+    (r"quantize\.embed(?:ding)?\.weight", "quantizer.weight"),
+    (rf"quantize\.proj{KIND}", r"quantizer.proj.\1"),
+    (rf"quant_conv{KIND}", r"to_codes.\1"),
+    (rf"post_quant_conv{KIND}", r"from_codes.\1"),
+]
 
 
 def read_file(path: Path) -> tuple[str, VQGANConfig, Tensors]:
@@ -96,9 +89,12 @@ def rename_released(tensors: Mapping[str, Tensor]) -> tuple[VQGANConfig, Tensors
         CheckpointError: names or shapes that no released tokenizer has.
     """
     kept = {name: value for name, value in tensors.items() if not name.startswith(DROPPED)}
-    _refuse_others(kept)
+    if any(name.startswith("transformer.") for name in kept):
+        raise CheckpointError("a prior (Net2Net), and a tokenizer was asked for; read it with --from taming")
+    if "quantize.used" in kept:
+        raise CheckpointError("a tokenizer with renumbered codes (remap), which this gtool does not build")
     try:
-        config = _infer(kept, tensors)
+        config = _infer(kept)
     except KeyError as missing:
         raise CheckpointError(f"no released tokenizer: {missing} is missing") from None
     except (ValueError, IndexError, ZeroDivisionError) as bad:
@@ -110,21 +106,12 @@ def rename_released(tensors: Mapping[str, Tensor]) -> tuple[VQGANConfig, Tensors
         raise CheckpointError("no released tokenizer: queries, keys and values differ in shape") from None
 
 
-def _refuse_others(tensors: Tensors) -> None:
-    """Say what a file is, where that can be told and is nothing that we build."""
-    if any(name.startswith("transformer.") for name in tensors):
-        raise CheckpointError("a prior (Net2Net), and a tokenizer was asked for; read it with --from taming")
-    if "quantize.used" in tensors:
-        raise CheckpointError("a tokenizer with renumbered codes (remap), which this gtool does not build")
-
-
-def _infer(tensors: Tensors, whole: Mapping[str, Tensor]) -> VQGANConfig:
+def _infer(tensors: Tensors) -> VQGANConfig:
     first = tensors["encoder.conv_in.weight"]
     levels = _count(tensors, r"encoder\.down\.(\d{1,2})\.")
-    blocks = {
-        side: _count(tensors, rf"{side}\.0\.block\.(\d{{1,2}})\.")
-        for side in (r"encoder\.down", r"decoder\.up")
-    }
+    down, up = (
+        _count(tensors, rf"{side}\.0\.block\.(\d{{1,2}})\.") for side in (r"encoder\.down", r"decoder\.up")
+    )
     channels = first.shape[0]
     widths = [tensors[f"encoder.down.{level}.block.0.conv2.weight"].shape[0] for level in range(levels)]
     attends = [level for level in range(levels) if f"encoder.down.{level}.attn.0.q.weight" in tensors]
@@ -135,64 +122,55 @@ def _infer(tensors: Tensors, whole: Mapping[str, Tensor]) -> VQGANConfig:
         "image_channels": first.shape[1],
         "channels": channels,
         "multipliers": [width // channels for width in widths],
-        "blocks": blocks[r"encoder\.down"],
+        "blocks": down,
         "attention_sides": [RESOLUTION >> level for level in attends],
         "z_channels": tensors["quant_conv.weight"].shape[1],
         "quantizer": {"size": size, "dim": dim} | ({"kind": "gumbel"} if gumbel else {"legacy": True}),
     }
-    if blocks[r"decoder\.up"] != values["blocks"] + 1:
-        values["decoder_blocks"] = blocks[r"decoder\.up"]
-    if f"{DISCRIMINATOR}0.weight" in whole:
-        counted = _count(whole, re.escape(DISCRIMINATOR) + r"(\d{1,2})\.weight", contiguous=False)
-        width = whole[f"{DISCRIMINATOR}0.weight"].shape[0]
-        values["discriminator"] = {"channels": width, "layers": (counted - 2) // 2}
+    if up != down + 1:
+        values["decoder_blocks"] = up
     return VQGANConfig.model_validate(values)
 
 
-def _count(names: Iterable[str], pattern: str, contiguous: bool = True) -> int:
-    """Return how many numbers stand where the pattern has its group; they begin at 0.
-
-    Raises:
-        ValueError: numbers are left out.
-    """
-    found = {int(match[1]) for name in names if (match := re.match(pattern, name))}
-    if contiguous and found != set(range(len(found))):
+def _count(names: Iterable[str], pattern: str) -> int:
+    """Return how many numbers, from 0 on, stand where the pattern has its group; ValueError: some are left out."""
+    found = numbers(names, pattern)
+    if found != set(range(len(found))):
         raise ValueError("blocks or levels in it are left out")
     return len(found)
 
 
 def _rules(levels: int) -> Rules:
-    """Return patterns of their names with ours, queries, keys and values still apart."""
+    """Return patterns of their names with ours, but for the names of `_joined`."""
     network = r"(encoder|decoder)\."
-    rules: Rules = [(re.escape(theirs), ours) for theirs, ours in OUTSIDE.items()]
-    rules.append((rf"{network}(conv_in|norm_out|conv_out){KIND}", r"\1.\2.\3"))
-    for theirs, ours in IN_BLOCK.items():
-        rules += [
-            (rf"{network}mid\.block_{n}\.{theirs}{KIND}", rf"\1.middle.blocks.{n - 1}.{ours}.\2")
-            for n in (1, 2)
-        ]
-    for theirs, ours in IN_ATTENTION.items():
-        rules.append((rf"{network}mid\.attn_1\.{theirs}{KIND}", rf"\1.middle.attention.{ours}.\2"))
+    rules = [
+        *OUTSIDE,
+        (rf"{network}(conv_in|norm_out|conv_out){KIND}", r"\1.\2.\3"),
+        (rf"{network}mid\.block_1\.{IN_BLOCK}{KIND}", r"\1.middle.blocks.0.\2.\3"),
+        (rf"{network}mid\.block_2\.{IN_BLOCK}{KIND}", r"\1.middle.blocks.1.\2.\3"),
+        (rf"{network}mid\.attn_1\.{IN_ATTENTION}{KIND}", r"\1.middle.attention.\2.\3"),
+    ]
     for level in range(levels):
         # Theirs are numbered from the finest in both networks, ours in the order of work.
-        for place in (rf"{network}down\.{level}\.", rf"{network}up\.{levels - 1 - level}\."):
-            here = rf"\1.levels.{level}"
-            rules.append((rf"{place}(?:down|up)sample\.conv{KIND}", rf"{here}.resample.conv.\2"))
-            for part, folder, names in (("block", "blocks", IN_BLOCK), ("attn", "attentions", IN_ATTENTION)):
-                rules += [
-                    (rf"{place}{part}\.(\d{{1,2}})\.{theirs}{KIND}", rf"{here}.{folder}.\2.{ours}.\3")
-                    for theirs, ours in names.items()
-                ]
+        theirs, ours = rf"{network}(?:down\.{level}|up\.{levels - 1 - level})\.", rf"\1.levels.{level}"
+        rules += [
+            (rf"{theirs}(?:down|up)sample\.conv{KIND}", rf"{ours}.resample.conv.\2"),
+            (rf"{theirs}block\.(\d{{1,2}})\.{IN_BLOCK}{KIND}", rf"{ours}.blocks.\2.\3.\4"),
+            (rf"{theirs}attn\.(\d{{1,2}})\.{IN_ATTENTION}{KIND}", rf"{ours}.attentions.\2.\3.\4"),
+        ]
     return rules
 
 
 def _joined(tensors: Tensors) -> Tensors:
-    """Put queries, keys and values of each attention into one tensor."""
-    joined = {name: value for name, value in tensors.items() if not re.search(rf"\.[qkv]{KIND}$", name)}
-    for name in tensors:
-        if found := re.fullmatch(rf"(.+)\.q{KIND}", name):
-            parts = [tensors.get(f"{found[1]}.{part}.{found[2]}") for part in "qkv"]
+    """Put queries, keys and values of each attention into one tensor, and name the last parts."""
+    joined: Tensors = {}
+    for name, tensor in tensors.items():
+        found = re.fullmatch(rf"(.+)\.([qkv]){KIND}", name)
+        if found is None:
+            joined[name.replace(".nin_shortcut.", ".skip.").replace(".proj_out.", ".out.")] = tensor
+        elif found[2] == "q":
+            parts = [tensors.get(f"{found[1]}.{part}.{found[3]}") for part in "qkv"]
             if any(part is None for part in parts):
                 raise CheckpointError(f"no released tokenizer: `{found[1]}` lacks keys or values")
-            joined[f"{found[1]}.qkv.{found[2]}"] = torch.cat([part for part in parts if part is not None])
+            joined[f"{found[1]}.qkv.{found[3]}"] = torch.cat([part for part in parts if part is not None])
     return joined

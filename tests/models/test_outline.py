@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from gtool.io.weights import save_weights
 from gtool.models import registry
-from gtool.models.flops import forward_flops
-from gtool.nn.outline import outline
+from gtool.models.outline import forward_flops, outline
+from gtool.models.trained import open_trained
 
 # Model, config -> GFLOP of one image through each network. Those of the released classes were counted at dispatch
 # level; the discriminators of TransGAN compute the last block for the class token alone, and so take 1 to 8 % less.
@@ -30,7 +33,7 @@ TINY: dict[str, dict[str, Any]] = {
     "gansformer": {
         "resolution": 16,
         "synthesis": {"channel_max": 16},
-        "discriminator": {"channel_max": 16, "components": 2},
+        "discriminator": {"channel_max": 16},
     },
     "vqgan": {"resolution": 32, "channels": 32, "multipliers": (1, 2), "attention_sides": (16,)},
     "prior": {"resolution": 64, "prior": {"layers": 2, "width": 32, "heads": 2}},
@@ -70,6 +73,26 @@ def test_counting_leaves_a_network_as_it_is():
     forward_flops(discriminator.train())
     assert all(module.training for module in discriminator.modules())
     assert all(torch.equal(value, before[name]) for name, value in discriminator.state_dict().items())
+
+
+@pytest.mark.parametrize("model", TINY)
+@pytest.mark.parametrize("padding", [0, 1, 12])
+def test_a_network_from_a_file_repeats_the_bits_of_the_saved_one(model, padding):
+    """Wherever the tensors lie in the file: products of the library depend on the alignment of memory."""
+    config = registry.config_class(model).model_validate(TINY[model])
+    network = registry.network(model)(config).eval()
+    path = Path("saved.safetensors")
+    save_weights(path, network.state_dict(), {"model": model, "config": config.model_dump(mode="json")})
+    saved = path.read_bytes()
+    end = 8 + struct.unpack("<Q", saved[:8])[0]
+    path.write_bytes(struct.pack("<Q", end - 8 + padding) + saved[8:end] + b" " * padding + saved[end:])
+    loaded = open_trained(path).network().eval()
+    assert not any(tensor.is_meta for tensor in (*loaded.parameters(), *loaded.buffers()))
+    assert all(tensor.data_ptr() % 64 == 0 for tensor in loaded.parameters())
+    with torch.no_grad():
+        ours, theirs = (made(*network.example_inputs()) for made in (loaded, network))
+    pairs = [(ours, theirs)] if isinstance(ours, torch.Tensor) else zip(ours, theirs, strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
 
 
 @pytest.mark.parametrize("model", registry.MODELS)
