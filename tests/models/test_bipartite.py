@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gtool.models.gansformer.attention import AttentionSettings, BipartiteAttention
+from gtool.models.gansformer.attention import BipartiteAttention
+from gtool.models.gansformer.config import SynthesisConfig
 from gtool.nn.positions import GridEncoding
 from tests.helpers.gansformers import KINDS
 
@@ -23,7 +24,8 @@ def layer_of(kind: str, **changes: Any) -> BipartiteAttention:
         CHANNELS,
         WIDTH,
         COUNT,
-        AttentionSettings(kind=kind, **changes),
+        kind,
+        SynthesisConfig(**changes),
         position_dim=PLACES,
         component_position_dim=WIDTH,
     )
@@ -56,7 +58,7 @@ def plain_attention(layer: BipartiteAttention, x: Tensor, y: Tensor, places: Ten
     settings, heads = layer.settings, layer.settings.heads
     scale = math.sqrt(CHANNELS / heads)
     content, by_place = heads_of(layer.query(x), heads), heads_of(layer.query_position(places), heads)
-    if settings.kind == "centroid":
+    if layer.centroids is not None:
         queries = torch.cat([content, by_place.expand(N, -1, -1, -1)], dim=-1)
         keys = layer.centroids[None]
         attention = ((queries * layer.centroid_scale) @ keys.transpose(2, 3) / scale).softmax(-1)
@@ -67,7 +69,7 @@ def plain_attention(layer: BipartiteAttention, x: Tensor, y: Tensor, places: Ten
         return attention
     queries = content + by_place
     keys = layer.key(y) + layer.key_position(own)
-    for _ in range(settings.iterations if settings.kind == "duplex" else 0):
+    for _ in range(settings.iterations if layer.gather is not None else 0):
         scores = queries @ heads_of(keys, heads).transpose(2, 3) / scale
         weights = scores.softmax(2)
         weights = weights / weights.sum(dim=2, keepdim=True)
@@ -173,8 +175,8 @@ def test_gates_close_pixels():
 
 def test_pixel_gates_begin_open():
     torch.manual_seed(0)
-    settings = AttentionSettings("simplex", gate_pixels=True)
-    layer = BipartiteAttention(CHANNELS, WIDTH, COUNT, settings, position_dim=0)
+    settings = SynthesisConfig(gate_pixels=True)
+    layer = BipartiteAttention(CHANNELS, WIDTH, COUNT, "simplex", settings, position_dim=0)
     with torch.no_grad():
         layer.pixel_gate.weight.zero_()
         _, attention = read(layer, *inputs()[:2], None, None)
@@ -199,7 +201,7 @@ def test_attention_costs_as_many_products_as_pixels_times_components():
     torch.manual_seed(0)
     counted = []
     for pixels in (64, 128):
-        layer = BipartiteAttention(64, 8, 4, AttentionSettings("duplex"), position_dim=0)
+        layer = BipartiteAttention(64, 8, 4, "duplex", SynthesisConfig(), position_dim=0)
         with FlopCounterMode(display=False) as counter:
             layer(torch.randn(1, pixels, 64), torch.randn(1, 4, 8), None, None)
         counted.append(counter.get_total_flops())

@@ -90,7 +90,6 @@ def test_the_config_is_that_of_the_shapes():
     assert (config.channels, config.multipliers, config.blocks, config.blocks_up) == (32, (1, 2), 1, 2)
     assert (config.attention_sides, config.z_channels, config.image_channels) == ((128,), 8, 3)
     assert (config.quantizer.size, config.quantizer.dim, config.quantizer.legacy) == (16, 4, True)
-    assert (config.discriminator.channels, config.discriminator.layers) == (8, 3)
     assert rename_released(released("map"))[0].image_channels == 5
 
 

@@ -22,13 +22,13 @@ Axis letters: N images, L pixels of a map, C channels, k components, d their wid
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gtool.models.gansformer.config import SynthesisConfig
 from gtool.nn.precision import without_autocast
 from gtool.nn.stylegan2 import EqualizedLinear
 
@@ -36,21 +36,6 @@ Kind = Literal["simplex", "centroid", "duplex"]
 NORM_EPS = 1e-8
 GATHER_EPS = 1e-8
 OPEN_GATE = 1.0  # added to the logit of pixel gates, so that they begin open
-
-
-@dataclass(frozen=True)
-class AttentionSettings:
-    """What the attention layers of a network share."""
-
-    kind: Kind
-    heads: int = 1
-    iterations: int = 1
-    integration: Literal["mul", "add", "both"] = "mul"
-    norm: Literal["layer", "instance", "none"] = "layer"
-    component_positions: bool = True
-    gate_pixels: bool = False
-    dropout: float = 0.0
-    gain: float = 1.0  # of what the modulation adds to 1, or to the pixels, at the start
 
 
 class BipartiteAttention(nn.Module):
@@ -61,7 +46,8 @@ class BipartiteAttention(nn.Module):
         channels: int,
         width: int,  # d
         components: int,  # k
-        settings: AttentionSettings,
+        kind: Kind,
+        settings: SynthesisConfig,
         *,
         position_dim: int,  # of the pixels, 0 for none
         component_position_dim: int = 0,
@@ -76,7 +62,7 @@ class BipartiteAttention(nn.Module):
         self.modulation = EqualizedLinear(channels, outputs)
         self.key = self.key_position = self.key_norm = self.gather = self.gather_position = None
         self.centroids = self.centroid_scale = None
-        if settings.kind == "centroid":
+        if kind == "centroid":
             parts = 2 if position_dim else 1
             self.centroids = nn.Parameter(torch.randn(heads, components, parts * channels // heads))
             self.centroid_scale = nn.Parameter(torch.ones(heads, 1, parts * channels // heads))
@@ -84,7 +70,7 @@ class BipartiteAttention(nn.Module):
             self.key = EqualizedLinear(width, channels)
             if settings.component_positions and component_position_dim:
                 self.key_position = EqualizedLinear(component_position_dim, channels)
-        if settings.kind == "duplex":
+        if kind == "duplex":
             self.gather = EqualizedLinear(channels, channels)
             self.gather_position = EqualizedLinear(position_dim, channels) if position_dim else None
             self.key_norm = nn.LayerNorm(channels)
@@ -226,11 +212,11 @@ class BipartiteAttention(nn.Module):
             weight, bias = self.modulation.scaled
             by_head = weight.view(-1, heads, values.shape[-1]).permute(1, 2, 0)  # (h, C / h, O)
             pushed = _per_head(values, by_head)  # (N, h, k, O)
-            pushed = pushed.flatten(1, 2) * self.settings.gain
+            pushed = pushed.flatten(1, 2) * self.settings.attention_gain
         rows = attention.flatten(1, 2).to(x.dtype)  # (N, h k, L)
         control = rows.transpose(1, 2) @ pushed.to(x.dtype)  # (N, L, O)
         if bias is not None:
-            control = control + (bias * self.settings.gain).to(x.dtype)
+            control = control + (bias * self.settings.attention_gain).to(x.dtype)
         normed = self._normed(x)
         if self.settings.integration == "add":
             return normed + control

@@ -24,8 +24,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from gtool.models.gansformer.attention import AttentionSettings, BipartiteAttention
-from gtool.models.gansformer.config import SMALLEST, GANsformerConfig
+from gtool.models.gansformer.attention import BipartiteAttention
+from gtool.models.gansformer.config import SMALLEST, GANsformerConfig, MappingConfig, SynthesisConfig
 from gtool.models.gansformer.discriminator import Discriminator
 from gtool.nn.positions import GridEncoding
 from gtool.nn.precision import without_autocast
@@ -50,17 +50,18 @@ class MappingBlock(nn.Module):
     """Residual: lrelu(FC(lrelu(FC(x))) + what came in before any attention); else one FC and lrelu."""
 
     def __init__(
-        self, width: int, residual: bool, multiplier: float, attention: AttentionSettings | None, count: int
+        self, width: int, mapping: MappingConfig, attention: SynthesisConfig | None, count: int
     ) -> None:
         super().__init__()
         self.attention = None
         if attention is not None:
             places = width if attention.component_positions else 0
             self.attention = BipartiteAttention(
-                width, width, count, attention, position_dim=places, component_position_dim=places
+                width, width, count, "simplex", attention, position_dim=places, component_position_dim=places
             )
+        multiplier = mapping.multiplier
         self.first = EqualizedLinear(width, width, multiplier=multiplier)
-        self.second = EqualizedLinear(width, width, multiplier=multiplier) if residual else None
+        self.second = EqualizedLinear(width, width, multiplier=multiplier) if mapping.residual else None
 
     def forward(self, x: Tensor, positions: Tensor | None) -> Tensor:
         """(N, k, d) -> (N, k, d)."""
@@ -79,18 +80,10 @@ class MappingMLP(nn.Module):
         mapping, width = config.mapping, config.z_shape[1]
         attention = None
         if attend and mapping.self_attention:
-            attention = AttentionSettings(
-                kind="simplex",
-                heads=config.synthesis.heads,
-                integration="add",
-                norm="none",
-                component_positions=config.synthesis.component_positions,
-                dropout=config.synthesis.dropout,
-            )
+            plain = {"integration": "add", "norm": "none", "gate_pixels": False, "attention_gain": 1.0}
+            attention = config.synthesis.model_copy(update=plain)
         number = mapping.layers // 2 if mapping.residual else mapping.layers
-        self.blocks = nn.ModuleList(
-            MappingBlock(width, mapping.residual, mapping.multiplier, attention, count) for _ in range(number)
-        )
+        self.blocks = nn.ModuleList(MappingBlock(width, mapping, attention, count) for _ in range(number))
         self.output = EqualizedLinear(width, width, multiplier=mapping.multiplier)
 
     def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
@@ -125,22 +118,6 @@ class Mapping(nn.Module):
 # Synthesis.
 
 
-def _attention_settings(config: GANsformerConfig) -> AttentionSettings:
-    assert config.attention != "none"
-    synthesis = config.synthesis
-    return AttentionSettings(
-        kind=config.attention,
-        heads=synthesis.heads,
-        iterations=synthesis.iterations,
-        integration=synthesis.integration,
-        norm=synthesis.norm,
-        component_positions=synthesis.component_positions,
-        gate_pixels=synthesis.gate_pixels,
-        dropout=synthesis.dropout,
-        gain=synthesis.attention_gain,
-    )
-
-
 class SynthesisLayer(nn.Module):
     """Modulated convolution, attention, noise, bias, activation, in this order (release)."""
 
@@ -163,12 +140,13 @@ class SynthesisLayer(nn.Module):
         self.gain = gain * math.sqrt(2)
         self.attention: BipartiteAttention | None = None
         self.grid: GridEncoding | None = None
-        if side in config.attended_sides:
+        if side in config.attended_sides and config.attention != "none":
             self.attention = BipartiteAttention(
                 channels,
                 width,
                 config.components,
-                _attention_settings(config),
+                config.attention,
+                synthesis,
                 position_dim=config.position_dim,
                 component_position_dim=width if synthesis.component_positions else 0,
             )
@@ -239,6 +217,9 @@ class SynthesisBlock(nn.Module):
     def __init__(self, config: GANsformerConfig, side: int) -> None:
         super().__init__()
         synthesis = config.synthesis
+        before = 2 * config.sides.index(side)
+        self.first_w = before if side == SMALLEST else before - 1 + (synthesis.stem == "latent")
+        self.first_noise = max(0, before - 1)
         is_first, is_last = side == SMALLEST, side == config.resolution
         channels = config.channels(side)
         residual = synthesis.architecture == "resnet" and not is_first
@@ -255,8 +236,60 @@ class SynthesisBlock(nn.Module):
         self.layer = SynthesisLayer(config, channels, side, gain=HALF if residual else 1.0)
         if is_last and synthesis.last_conv:
             self.last = ModulatedConvolution(channels, channels, 3, config.z_shape[1], style=synthesis.style)
+        self.low_pass = LowPass() if synthesis.architecture == "skip" else None
         if is_last or synthesis.architecture == "skip":
             self.to_rgb = ToRGB(config, side)
+
+    def forward(
+        self,
+        x: Tensor,
+        image: Tensor | None,
+        ws: Tensor,
+        noise: Sequence[Tensor | None],
+        positions: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+        """Make a map from the one below, (N, C', H / 2, W / 2), and add its colours to the image.
+
+        Args:
+            x: of any shape for the first block, which makes its own.
+            image: (N, 3, H / 2, W / 2) so far.
+            ws: (N, L, K, d), of all layers of the network; as noise, of which each may be None.
+            noise: (N, 1, H, W) each.
+            positions: (k, d) of the components.
+
+        Returns:
+            (N, C, H, W), the image where there are colours, and the attention (N, h, k, H W) of each layer with any.
+        """
+        place, given, rest, maps = self.first_w, self.first_noise, None, []
+        if self.up is not None:
+            rest = None if self.skip is None else self.skip(x)
+            x, attention = self.up(x, ws[:, place], positions, noise[given])
+            maps.append(attention)
+            place, given = place + 1, given + 1
+        else:
+            if self.stem is not None:
+                x = activate(self.stem(ws[:, place, -1]), 0.5)  # sqrt(2) / 4 before the activation's sqrt(2)
+                x = x.view(len(ws), -1, SMALLEST, SMALLEST)
+                place += 1
+            elif self.constant is not None:
+                x = self.constant.expand(len(ws), -1, -1, -1)
+            if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):
+                x = x.to(torch.get_autocast_dtype(x.device.type))
+            x = x.contiguous(memory_format=torch.channels_last)
+        x, attention = self.layer(x, ws[:, place], positions, noise[given])
+        maps.append(attention)
+        place += 1
+        x = x if rest is None else x + rest
+        if image is not None and self.low_pass is not None:
+            image = self.low_pass.enlarge(image)
+        if self.last is not None:
+            x, scale = self.last(x, ws[:, place, -1])
+            x = x if scale is None else x * scale.to(x.dtype)[:, :, None, None]
+            place += 1
+        if self.to_rgb is not None:
+            colours = self.to_rgb(x, ws[:, place])
+            image = colours if image is None else image + colours
+        return x, image, [attention for attention in maps if attention is not None]
 
     @property
     def layers(self) -> list[SynthesisLayer]:
@@ -280,7 +313,6 @@ class Generator(nn.Module):
         )
         self.mapping_network = Mapping(config)
         self.blocks = nn.ModuleList(SynthesisBlock(config, side) for side in config.sides)
-        self.low_pass = LowPass() if config.synthesis.architecture == "skip" else None
         layers = [layer for block in self._blocks() for layer in block.layers]
         self.noise_shapes = tuple((1, layer.side, layer.side) for layer in layers if config.synthesis.noise)
         named = [
@@ -360,59 +392,17 @@ class Generator(nn.Module):
         Returns:
             (N, 3, R, R), and for each of `attention_layers` the maps (N, h, k, H, W) if asked for.
         """
-        given = iter(noise if noise is not None else [None] * len(self.noise_shapes))
-        maps: list[Tensor | None] = []
-        place, image = 0, None
-        x = ws.new_zeros(())
-        for block in self._blocks():
-            x, rest, place = self._enter(block, x, ws, place, given, maps)
-            x, attention = block.layer(x, ws[:, place], self.component_positions, self._next(given))
-            place += 1
-            maps.append(attention)
-            x = x if rest is None else x + rest
-            if image is not None and self.low_pass is not None:
-                image = self.low_pass.enlarge(image)
-            if block.last is not None:
-                x, scale = block.last(x, ws[:, place][:, -1])
-                x = x if scale is None else x * scale.to(x.dtype)[:, :, None, None]
-                place += 1
-            if block.to_rgb is not None:
-                colours = block.to_rgb(x, ws[:, place])
-                image = colours if image is None else image + colours
+        count = 2 * len(self.config.sides) - 1
+        given = [None] * count if noise is None or not self.noise_shapes else noise
+        maps: list[Tensor] = []
+        x, image = ws, None
+        for block in self.blocks:
+            x, image, attention = block(x, image, ws, given, self.component_positions)
+            maps += attention
         assert image is not None
-        kept = [_as_maps(attention) for attention in maps if attention is not None] if with_maps else []
-        return image * self.config.synthesis.rgb_gain, tuple(kept)
-
-    def _enter(
-        self,
-        block: SynthesisBlock,
-        x: Tensor,
-        ws: Tensor,
-        place: int,
-        noise: Iterator[Tensor | None],
-        maps: list[Tensor | None],
-    ) -> tuple[Tensor, Tensor | None, int]:
-        """What the second convolution of a block sees, what goes around it, and which layer comes next."""
-        n = ws.shape[0]
-        if block.up is not None:
-            rest = None if block.skip is None else block.skip(x)
-            x, attention = block.up(x, ws[:, place], self.component_positions, self._next(noise))
-            maps.append(attention)
-            return x, rest, place + 1
-        if block.stem is not None:
-            channels = block.layer.conv.weight.shape[1]
-            x = activate(block.stem(ws[:, place, -1]), 0.5)  # sqrt(2) / 4 before the activation's sqrt(2)
-            x = x.view(n, channels, SMALLEST, SMALLEST)
-            place += 1
-        else:
-            assert block.constant is not None
-            x = block.constant.expand(n, -1, -1, -1)
-        if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):
-            x = x.to(torch.get_autocast_dtype(x.device.type))
-        return x.contiguous(memory_format=torch.channels_last), None, place
-
-    def _next(self, noise: Iterator[Tensor | None]) -> Tensor | None:
-        return next(noise) if self.noise_shapes else None
+        if not with_maps:
+            maps = []
+        return image * self.config.synthesis.rgb_gain, tuple(map(_as_maps, maps))
 
 
 def _as_maps(attention: Tensor) -> Tensor:
