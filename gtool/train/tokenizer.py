@@ -26,10 +26,10 @@ from gtool.data.held_out import hold_out
 from gtool.data.loader import read_images
 from gtool.errors import RecipeError
 from gtool.losses import adversarial as adversarial_losses
-from gtool.losses import codes as codes_losses
 from gtool.losses import reconstruction as losses
 from gtool.losses.perceptual import LPIPS
 from gtool.models.vqgan.network import Tokenized
+from gtool.nn.quantizers import codes_perplexity, codes_used, count_codes
 from gtool.nn.ranges import to_pm1, to_uint8
 from gtool.runtime.device import Compute
 from gtool.runtime.torch_random import make_generator
@@ -191,10 +191,9 @@ def _restart_unused_codes(state: TokenizerState, output: Tokenized) -> None:
     """Count codes; every restart_interval steps move those that nothing was mapped to onto vectors of this batch."""
     weights, compute = state.recipe.reconstruction, state.compute
     quantizer = state.bare("tokenizer").quantizer
-    has_table = any(True for _ in quantizer.parameters())
-    if not (has_table and weights.restart_interval) or state.progress > weights.restart_until:
+    if not weights.restart_interval or state.progress > weights.restart_until:
         return
-    counts = codes_losses.count_codes(output.codes, len(state.usage.counts))
+    counts = count_codes(output.codes, len(state.usage.counts))
     state.usage.counts += counts if compute.world_size == 1 else compute.accelerator.reduce(counts)
     if (state.steps + 1) % weights.restart_interval:
         return
@@ -242,12 +241,12 @@ def measure(tokenizer: Any, held_out: Tensor, compute: Compute) -> dict[str, flo
     """
     fake, codes = reconstruct(tokenizer, held_out, compute)
     error = (fake.float() - held_out.float()).square().mean(dim=(1, 2, 3)).clamp(min=1e-3)
-    counts = codes_losses.count_codes(codes, tokenizer.codebook_size)
+    counts = count_codes(codes, tokenizer.codebook_size)
     return {
         "mse": float(error.mean()),
         "psnr": float((10 * torch.log10(255**2 / error)).mean()),
-        "codes_used": codes_losses.used(counts),
-        "perplexity": codes_losses.perplexity(counts),
+        "codes_used": codes_used(counts),
+        "perplexity": codes_perplexity(counts),
     }
 
 

@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gtool.errors import CheckpointError
-from gtool.losses import codes as code_use
 from gtool.losses import reconstruction
 from gtool.losses.perceptual import LPIPS, STAGES
+from gtool.nn import quantizers
 from tests.helpers.vqgans import networks, pictures
 from tests.io.test_pickles import Call
 
@@ -93,11 +93,11 @@ def test_one_pass_backwards_has_the_gradient_of_the_whole_loss():
 
 def test_windows_of_codes_add_up_whoever_counts_them():
     codes = torch.randint(0, 40, (8, 4, 4), generator=torch.Generator().manual_seed(0))
-    whole = code_use.count_codes(codes, 64)
-    shares = sum(code_use.count_codes(share, 64) for share in codes.chunk(4))
+    whole = quantizers.count_codes(codes, 64)
+    shares = sum(quantizers.count_codes(share, 64) for share in codes.chunk(4))
     assert torch.equal(whole, shares)
     assert whole.sum() == codes.numel()
-    assert code_use.used(whole) == pytest.approx(len(codes.unique()) / 64)
+    assert quantizers.codes_used(whole) == pytest.approx(len(codes.unique()) / 64)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_windows_of_codes_add_up_whoever_counts_them():
     [([5, 5, 5, 5], 4.0), ([7, 0, 0, 0], 1.0), ([3, 3, 0, 0], 2.0), ([0, 0, 0, 0], 0.0)],
 )
 def test_perplexity_is_the_number_of_codes_as_hard_to_guess(counts, expected):
-    assert code_use.perplexity(torch.tensor(counts)) == pytest.approx(expected)
+    assert quantizers.codes_perplexity(torch.tensor(counts)) == pytest.approx(expected)
 
 
 # LPIPS.

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from gtool.config.recipe import validate
 from gtool.errors import RecipeError
 from gtool.models.prior.config import PriorConfig
-from gtool.models.prior.network import Prior, decay_groups, for_sampling
-from gtool.models.prior.orders import cells_in_order
+from gtool.models.prior.network import Prior, cells_in_order, decay_groups, for_sampling
 from tests.helpers.priors import SMALL, inputs, make
 
 # Sheet: what the released configs and image-GPT's sizes count.

@@ -8,7 +8,7 @@ import torch
 from gtool.config.recipe import validate
 from gtool.errors import RecipeError
 from gtool.models.prior.config import PriorConfig, SamplingParams
-from gtool.models.prior.orders import cells_in_order
+from gtool.models.prior.network import cells_in_order
 from gtool.models.prior.sampling import draw
 from tests.helpers.priors import SMALL, inputs, make, sample
 

@@ -12,8 +12,7 @@ import torch
 from gtool.cli import run
 from gtool.errors import CheckpointError
 from gtool.models.prior import released as prior_import
-from gtool.models.prior.network import Prior
-from gtool.models.prior.orders import cells_in_order
+from gtool.models.prior.network import Prior, cells_in_order
 from gtool.models.prior.released import read_file, split_released
 from gtool.models.trained import open_trained
 from gtool.models.vqgan import released as vqgan_import

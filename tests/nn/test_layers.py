@@ -7,11 +7,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from gtool.models.transgan.resampling import (
+    PatchEmbed,
+    low_pass,
+    pixel_shuffle,
+    pool,
+    to_map,
+    to_tokens,
+    upsample,
+)
 from gtool.nn import attention, second_derivatives
 from gtool.nn.attention import MLP, CrossAttention, SelfAttention, attend, plain_attention, tiled_attention
 from gtool.nn.normalization import Normalization
 from gtool.nn.positions import RelativePositionBias, from_tiles, local_table, neighbourhood_mask, to_tiles
-from gtool.nn.resampling import PatchEmbed, low_pass, pixel_shuffle, pool, to_map, to_tokens, upsample
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gtool.losses.codes import count_codes
 from gtool.nn import quantizers
-from gtool.nn.quantizers import Codebook, CosineCodebook, nearest
+from gtool.nn.quantizers import Codebook, CosineCodebook, count_codes, nearest
 
 
 def generator(seed: int = 0) -> torch.Generator:

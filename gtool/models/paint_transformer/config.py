@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from gtool.config.schema import Section
 
 Count = Annotated[int, Field(ge=1, le=2**16)]
 
@@ -12,14 +14,12 @@ PATCH = 32  # pixels a side that both predictors look at
 CELLS = 8  # a side of a patch, each with a stroke of the dense predictor
 
 
-class PaintTransformerConfig(BaseModel):
+class PaintTransformerConfig(Section):
     """A network that looks at a patch of the photo and of the canvas and proposes strokes.
 
     architecture: `dense` proposes one stroke in each of 8 x 8 cells, its centre bound to the cell;
     `released` is the network of the paper, in which 8 learned queries find the strokes.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     resolution: Literal[32] = 32  # of a patch, whatever the size of the painting
     architecture: Literal["dense", "released"] = "dense"

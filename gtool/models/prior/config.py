@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from gtool.config.schema import Section
 from gtool.errors import RecipeError
 from gtool.models.vqgan.config import VQGANConfig
 
@@ -29,14 +30,12 @@ SPATIAL = ("segmentation", "depth")  # one token for each cell of the grid
 MLP_RATIO = 4
 
 
-class PriorConfig(BaseModel):
+class PriorConfig(Section):
     """A causal transformer over the condition's tokens and the codes of an image.
 
     kind: `gpt` is the transformer of Taming Transformers, `image-gpt` its predecessor over the colours of pixels:
     RMS norms, sigmoid GELU, no biases, a head that starts at zero.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     kind: Literal["gpt", "image-gpt"] = "gpt"
     layers: Annotated[int, Field(ge=1, le=256)] = 24
@@ -95,14 +94,12 @@ class PriorConfig(BaseModel):
         return self.condition_length + self.length - 1
 
 
-class PriorPipelineConfig(BaseModel):
+class PriorPipelineConfig(Section):
     """A prior and its tokenizer, for square images of one resolution.
 
     condition_tokenizer: turns maps into the prior's condition, where that is not a label for each cell (released
     weights for label maps and depth).
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     resolution: Annotated[int, Field(ge=8, le=4096)] = 256
     tokenizer: VQGANConfig = VQGANConfig()

@@ -8,23 +8,132 @@ image-GPT (Chen et al., ICML 2020), compared with openai/image-gpt, src/model.py
 Deviations: conditions have ids and rows of their own (`shared_embedding` brings the released table back); logits are of
 codes alone; query, key and value are one matrix; the position table has as many rows as can be used.
 
-Axis letters: N images, h w grid of codes, L = h w codes, M condition tokens, T tokens, D width, K codebook size.
+Axis letters: N images, h w grid of codes, L = h w codes, M condition tokens, T tokens, D width, K codebook size; in
+attention K heads, d = D / K, S tokens that a cache has room for.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gtool.models.prior.blocks import Cache, CausalBlock, make_norm
 from gtool.models.prior.config import PriorConfig
-from gtool.models.prior.orders import cells_in_order
+from gtool.nn.attention import MLP
 
+NORM_EPS = 1e-5
 INIT_STD = 0.02
 POSITION_STD = 0.01  # of image-GPT; those of the released prior start at zero
+
+
+class Cache:
+    """Keys and values of all layers, in memory that is taken once.
+
+    keys, values: (layers, N, K, S, d); `length` tokens of them are filled, the rest is zero.
+    """
+
+    def __init__(self, shape: tuple[int, int, int, int, int], like: Tensor) -> None:
+        self.keys = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        self.values = torch.zeros_like(self.keys)
+        self.length = 0
+
+    @property
+    def room(self) -> int:
+        """Tokens that can still be added."""
+        return self.keys.shape[3] - self.length
+
+
+class CausalAttention(nn.Module):
+    """Multi-head attention, causal but for the first `unmasked` tokens, which all see each other."""
+
+    def __init__(self, width: int, heads: int, *, bias: bool, dropout: float, unmasked: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.unmasked = unmasked
+        self.qkv = nn.Linear(width, 3 * width, bias)
+        self.out = nn.Linear(width, width, bias)
+
+    def forward(self, x: Tensor, cache: Cache | None = None, layer: int = 0) -> Tensor:
+        """(N, T, D) -> (N, T, D).
+
+        cache: what earlier tokens left, to which these T are added; all T at once are the first ones, or T is 1.
+        """
+        n, tokens, width = x.shape
+        qkv = self.qkv(x).view(n, tokens, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (N, K, T, d) each
+        if cache is not None:
+            start, end = cache.length, cache.length + tokens
+            cache.keys[layer, :, :, start:end] = k
+            cache.values[layer, :, :, start:end] = v
+        if cache is not None and tokens == 1:
+            seen = look_back(q, cache.keys[layer], cache.values[layer], end)
+        else:
+            seen = self._attend(q, k, v)  # (N, K, T, d)
+        out: Tensor = self.out(seen.transpose(1, 2).reshape(n, tokens, width))
+        return out
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        dropout = self.dropout if self.training else 0.0
+        dtype = q.dtype
+        if q.requires_grad and q.device.type == "cpu":
+            # The backward pass of the fused kernel is slow in bf16: of 127 tokens it takes twice as long (measured).
+            q, k, v = q.float(), k.float(), v.float()
+        if self.unmasked > 1:
+            mask = visible(q.shape[2], self.unmasked, q.device)
+            return F.scaled_dot_product_attention(q, k, v, mask, dropout).to(dtype)
+        return F.scaled_dot_product_attention(q, k, v, None, dropout, is_causal=True).to(dtype)
+
+
+def visible(tokens: int, unmasked: int, device: torch.device) -> Tensor:
+    """Return bool (T, T): row i is what token i sees."""
+    mask = torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril()
+    mask[:unmasked, :unmasked] = True
+    return mask
+
+
+def look_back(q: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
+    """Attention of one token, (N, K, 1, d), to the first ones that a cache (N, K, S, d) holds: (N, K, 1, d)."""
+    if q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, keys[:, :, :length], values[:, :, :length])
+    # Two products of matrices and vectors take a third of the fused kernel's time in bf16 (measured). There the library
+    # copies a part of a cache before it multiplies, so they are of the whole: weights of what is not filled are 0.
+    end = length if keys.dtype == torch.float32 else keys.shape[2]
+    scores = (keys[:, :, :end] @ (q * q.shape[-1] ** -0.5).transpose(-2, -1)).squeeze(-1)  # (N, K, end)
+    weights = scores[:, :, :length].float().softmax(dim=-1).to(values.dtype)
+    return F.pad(weights, (0, end - length)).unsqueeze(2) @ values[:, :, :end]
+
+
+class CausalBlock(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)); the sum x stays in fp32 whatever the weights are in.
+
+    plain: LayerNorm, exact GELU and biases (GPT-2); otherwise RMS norms, sigmoid GELU and no biases (image-GPT).
+    """
+
+    def __init__(self, width: int, heads: int, *, plain: bool, dropout: float, unmasked: int) -> None:
+        super().__init__()
+        self.norm1 = make_norm(width, plain)
+        self.attention = CausalAttention(width, heads, bias=plain, dropout=dropout, unmasked=unmasked)
+        self.norm2 = make_norm(width, plain)
+        self.mlp = MLP(width, 4 * width, "gelu" if plain else "gelu-sigmoid", plain)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, cache: Cache | None = None, layer: int = 0) -> Tensor:
+        """(N, T, D) -> (N, T, D); cache and layer as of `CausalAttention`."""
+        dtype = self.attention.out.weight.dtype
+        x = x + self.dropout(self.attention(self.norm1(x).to(dtype), cache, layer))
+        out: Tensor = x + self.dropout(self.mlp(self.norm2(x).to(dtype)))
+        return out
+
+
+def make_norm(width: int, plain: bool) -> nn.Module:
+    """Return a layer norm, or x / rms times a gain: image-GPT's, which takes no mean away and has no bias."""
+    return nn.LayerNorm(width, NORM_EPS) if plain else nn.RMSNorm(width, NORM_EPS)
 
 
 class Prior(nn.Module):
@@ -180,3 +289,35 @@ def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]
         {"params": [p for p in parameters if id(p) in linear], "weight_decay": weight_decay},
         {"params": [p for p in parameters if id(p) not in linear], "weight_decay": 0.0},
     ]
+
+
+def cells_in_order(order: str, height: int, width: int) -> list[int]:
+    """Return the h w cells, a cell being i w + j, in the order in which they are predicted.
+
+    As taming/modules/transformer/permuter.py where that has them: its spirals need even squares, its z-curve and
+    subsampling powers of two.
+
+    order: `raster` row by row; `alternate` the same, every other row backwards; `subsample` every other cell of every
+    other row first, again and again; `z-curve` by Morton number; `spiral-in` from the last cell up along the border;
+    `spiral-out` that backwards; `random` a fixed shuffle.
+    """
+    size = height * width
+    if order.startswith("spiral"):
+        cells, grid = [], np.arange(size).reshape(height, width)
+        while grid.size:  # the last column upwards, then what is left, turned by a quarter
+            cells += grid[::-1, -1].tolist()
+            grid = np.rot90(grid[:, :-1], -1)
+        return cells if order == "spiral-in" else cells[::-1]
+    if order == "random":
+        # The generator of the release, whose numbers are the same in every version of numpy.
+        return [int(cell) for cell in np.random.RandomState(1).permutation(size)]
+    bits = range(max(height, width).bit_length())
+    keys: dict[str, Callable[[int, int], tuple[int, ...]]] = {
+        "raster": lambda i, j: (i, j),
+        "alternate": lambda i, j: (i, -j if i % 2 else j),
+        # Parities of row and column, the finest first.
+        "subsample": lambda i, j: tuple(part >> bit & 1 for bit in bits for part in (i, j)),
+        # The same bits, the coarsest first.
+        "z-curve": lambda i, j: tuple(part >> bit & 1 for bit in reversed(bits) for part in (i, j)),
+    }
+    return sorted(range(size), key=lambda cell: keys[order](*divmod(cell, width)))

@@ -22,7 +22,7 @@ from torch import Tensor
 from gtool.config.recipe import first_reason
 from gtool.errors import CheckpointError
 from gtool.models.prior.config import Order, PriorConfig, PriorPipelineConfig
-from gtool.models.prior.orders import cells_in_order
+from gtool.models.prior.network import cells_in_order
 from gtool.models.released_files import Tensors, numbers
 from gtool.models.vqgan import released as vqgan_import
 from gtool.models.vqgan.config import VQGANConfig

@@ -15,7 +15,8 @@ Axis letters: N batch, L tokens of a map of side S, C channels, R resolution.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import repeat
 from typing import cast
 
 import torch
@@ -23,12 +24,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gtool.models.transgan.config import BlockSettings, DiscriminatorConfig, TransGANConfig
+from gtool.models.transgan.resampling import (
+    PatchEmbed,
+    low_pass,
+    pixel_shuffle,
+    pool,
+    to_map,
+    to_tokens,
+    upsample,
+)
 from gtool.nn.attention import MLP, CrossAttention, SelfAttention
 from gtool.nn.normalization import Normalization
 from gtool.nn.positions import INIT_STD, from_tiles, neighbourhood_mask, to_tiles
 from gtool.nn.precision import without_autocast
 from gtool.nn.ranges import ramp
-from gtool.nn.resampling import PatchEmbed, low_pass, pixel_shuffle, pool, to_map, to_tokens, upsample
 
 
 class Block(nn.Module):
@@ -107,12 +116,13 @@ class GeneratorStage(nn.Module):
             for _ in range(stage.depth)
         )
 
-    def forward(self, x: Tensor, noise: Sequence[Tensor | None], z: Tensor, context: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, noise: Iterator[Tensor | None], z: Tensor, context: Tensor | None) -> Tensor:
         """Tokens of the stage below (N, L', C') -> (N, L, C)."""
         x = self._rise(x)
         x = x if self.position is None else x + self.position
         x = to_tiles(x, self.window)
-        for block, values in zip(self.blocks, noise, strict=True):
+        for block in self.blocks:
+            values = next(noise)
             values = None if values is None else to_tiles(values, self.window)
             x = block(x, noise=values, z=z, context=context)
         return from_tiles(x, self.window)
@@ -149,9 +159,8 @@ class Generator(nn.Module):
         self.stages = nn.ModuleList(GeneratorStage(config, index) for index in range(len(generator.stages)))
         self.to_rgb = nn.Linear(last.channels, 3 * generator.patch_size**2)
         nn.init.xavier_uniform_(self.to_rgb.weight)
-        self.depths = [stage.depth for stage in generator.stages]
-        tokens = [stage.side**2 for stage in generator.stages]
-        self.noise_shapes = _noise_shapes(generator, tokens, self.depths)
+        shapes = [(stage.side**2, 1) for stage in generator.stages for _ in range(stage.depth)]
+        self.noise_shapes = tuple(shapes) if generator.noise else ()
 
     def forward(self, z: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
         """Make images.
@@ -186,7 +195,7 @@ class Generator(nn.Module):
     def set_locality(self, width: int | None) -> None:
         """Let the last block see only keys at most `width` tokens away; None lifts it (version 1)."""
         stage = cast(GeneratorStage, self.stages[-1])
-        if self.depths[-1] == 0:
+        if not stage.blocks:
             raise ValueError("locality needs a block in the generator's last stage")
         mask = None
         if width is not None:
@@ -197,8 +206,9 @@ class Generator(nn.Module):
         context = None
         if self.context is not None and self.context_position is not None:
             context = self.context(z).view(z.shape[0], *self.context_position.shape) + self.context_position
-        for stage, values in zip(self.stages, _by_stage(noise, self.noise_shapes, self.depths), strict=True):
-            x = stage(x, values, z, context)
+        given = _noise_or_none(noise, self.noise_shapes)
+        for stage in self.stages:
+            x = stage(x, given, z, context)
         # Half precision would round colours to steps of half a level of the file.
         with without_autocast(x):
             x = self.to_rgb(x.to(self.to_rgb.weight.dtype))  # (N, S S, 3 P P)
@@ -224,7 +234,7 @@ class DiscriminatorStage(nn.Module):
         )
 
     def forward(
-        self, x: Tensor | None, images: Tensor, noise: Sequence[Tensor | None], twice: bool
+        self, x: Tensor | None, images: Tensor, noise: Iterator[Tensor | None], twice: bool
     ) -> Tensor:
         """Tokens of the stage above (N, 4L, C') or None, images (N, 3, R, R) -> (N, L, C)."""
         parts = [] if x is None else [pool(x)]
@@ -233,9 +243,10 @@ class DiscriminatorStage(nn.Module):
         x = torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
         x = x + self.position
         order = self.side
-        for block, window, values in zip(self.blocks, self.windows, noise, strict=True):
+        for block, window in zip(self.blocks, self.windows, strict=True):
             if window != order:
                 x, order = to_tiles(from_tiles(x, order), window), window
+            values = next(noise)
             values = None if values is None else to_tiles(values, window)
             x = block(x, noise=values, twice=twice)
         return from_tiles(x, order)
@@ -253,10 +264,10 @@ class Discriminator(nn.Module):
         )
         last = discriminator.stages[-1]
         self.head = (ClassHead if discriminator.head == "cls" else PooledHead)(discriminator, last.channels)
-        self.depths = [stage.depth for stage in discriminator.stages]
-        self.depths.append(discriminator.head_depth if discriminator.head == "cls" else 0)
-        tokens = [stage.side**2 for stage in discriminator.stages] + [last.side**2 + 1]
-        self.noise_shapes = _noise_shapes(discriminator, tokens, self.depths)
+        shapes = [(stage.side**2, 1) for stage in discriminator.stages for _ in range(stage.depth)]
+        if discriminator.head == "cls":
+            shapes += [(last.side**2 + 1, 1)] * discriminator.head_depth
+        self.noise_shapes = tuple(shapes) if discriminator.noise else ()
         self.group_size = 1  # no image is compared with others
         self.resolution = config.resolution
         if discriminator.init == "truncated-normal":
@@ -274,11 +285,10 @@ class Discriminator(nn.Module):
         """
         # A penalty on the gradient of the images is the one use of a second derivative.
         twice = images.requires_grad and self.head.logit.weight.requires_grad
-        *by_stage, for_head = _by_stage(noise, self.noise_shapes, self.depths)
-        x = None
-        for stage, values in zip(self.stages, by_stage, strict=True):
-            x = stage(x, images, values, twice)
-        logits: Tensor = self.head(x, for_head, twice)
+        given, x = _noise_or_none(noise, self.noise_shapes), None
+        for stage in self.stages:
+            x = stage(x, images, given, twice)
+        logits: Tensor = self.head(x, given, twice)
         return logits.float()
 
     def example_inputs(self) -> tuple[Tensor]:
@@ -298,14 +308,14 @@ class ClassHead(nn.Module):
         self.norm = Normalization(discriminator.norm, channels)
         self.logit = nn.Linear(channels, 1)
 
-    def forward(self, x: Tensor, noise: Sequence[Tensor | None], twice: bool) -> Tensor:
+    def forward(self, x: Tensor, noise: Iterator[Tensor | None], twice: bool) -> Tensor:
         """(N, L, C) -> (N,)."""
         x = torch.cat([self.token.expand(x.shape[0], -1, -1).to(x.dtype), x], dim=1)  # (N, 1 + L, C)
         # Nothing looks at the other tokens after the last block.
         *before, last = self.blocks
-        for block, values in zip(before, noise, strict=False):
-            x = block(x, noise=values, twice=twice)
-        x = cast(Block, last).read(x, noise[-1], twice)
+        for block in before:
+            x = block(x, noise=next(noise), twice=twice)
+        x = cast(Block, last).read(x, next(noise), twice)
         # In the precision of the weights, as in `PooledHead`.
         with without_autocast(x):
             logits: Tensor = self.logit(self.norm(x)[:, 0].to(self.logit.weight.dtype))
@@ -321,7 +331,7 @@ class PooledHead(nn.Module):
         self.hidden = nn.Linear(self.side**2 * channels, channels)
         self.logit = nn.Linear(channels, 1)
 
-    def forward(self, x: Tensor, _noise: Sequence[Tensor | None], _twice: bool) -> Tensor:
+    def forward(self, x: Tensor, _noise: Iterator[Tensor | None], _twice: bool) -> Tensor:
         """(N, L, C) -> (N,)."""
         side = round(x.shape[1] ** 0.5)
         pooled = pool(x, side // self.side).flatten(1).to(self.logit.weight.dtype)
@@ -337,22 +347,13 @@ def _discriminator_block(discriminator: DiscriminatorConfig, channels: int, wind
     return Block(discriminator, channels, window, residual_gain=gain)
 
 
-def _noise_shapes(
-    settings: BlockSettings, tokens: list[int], depths: list[int]
-) -> tuple[tuple[int, int], ...]:
-    """Return the shape (L, 1) of every noise input: one a block, or none at all."""
-    shapes = [(count, 1) for count, depth in zip(tokens, depths, strict=True) for _ in range(depth)]
-    return tuple(shapes) if settings.noise else ()
-
-
-def _by_stage(
-    noise: Sequence[Tensor] | None, shapes: tuple[tuple[int, int], ...], depths: list[int]
-) -> list[list[Tensor | None]]:
-    """Share the noise inputs, or as many times None, among stages."""
+def _noise_or_none(
+    noise: Sequence[Tensor] | None, shapes: tuple[tuple[int, int], ...]
+) -> Iterator[Tensor | None]:
+    """Go through the noise inputs of all blocks in turn, or through as many times None."""
     if noise and len(noise) != len(shapes):
         raise ValueError(f"{len(noise)} noise inputs for a network that takes {len(shapes)}")
-    given = iter(noise) if noise else None
-    return [[None if given is None else next(given) for _ in range(depth)] for depth in depths]
+    return iter(noise) if noise else repeat(None)
 
 
 def _small_normal(*shape: int) -> Tensor:
