@@ -222,34 +222,30 @@ def _rules(config: GANsformerConfig) -> Rules:
     """Return patterns of their names with ours, or None for what nothing reads."""
     synthesis = config.synthesis
     reads_positions = config.mapping.self_attention or config.attention == "simplex"
-    of_positions: tuple[str, ...] = ("key_position",) if not synthesis.component_positions else ()
+    of_positions: tuple[str, ...] = () if synthesis.component_positions else ("key_position",)
     rules: Rules = [
         (rf"(?:.+\.)?(?:{'|'.join(NEVER_READ)})", None),
         ("pos", "component_positions" if reads_positions and synthesis.component_positions else None),
     ]
     if not synthesis.style:
         rules += [(r".+\.affine\..+", None), (r"mapping\.global_mlp\..+", None)]
-    for theirs, ours in (
-        (r"mapping\.global_mlp\.", "mapping_network.unique"),
-        (r"mapping\.mlp\.", "mapping_network.shared"),
-    ):
+    for theirs, ours in (("global_mlp", "mapping_network.unique"), ("mlp", "mapping_network.shared")):
+        theirs = rf"mapping\.{theirs}\."
+        dead = (*of_positions, "query_position") if of_positions else ()
         rules += [
             (theirs + r"out_layer\.(\w+)", ours + r".output.\1"),
-            (theirs + r"l(\d+)\.fc0\.(\w+)", ours + r".blocks.\1.first.\2"),
             (theirs + r"l(\d+)\.fc1\.(\w+)", ours + r".blocks.\1.second.\2"),
-            (theirs + r"l(\d+)\.(\w+)", ours + r".blocks.\1.first.\2"),
+            (theirs + r"l(\d+)\.(?:fc0\.)?(\w+)", ours + r".blocks.\1.first.\2"),
+            *_attention_rules(theirs + r"sa(\d+)\.", ours + r".blocks.\1", dead),
         ]
-        dead: tuple[str, ...] = (*of_positions, "query_position") if of_positions else ()
-        rules += _attention_rules(theirs + r"sa(\d+)\.", ours + r".blocks.\1", r"\2", dead)
     for number, side in enumerate(config.sides):
         theirs, ours = rf"synthesis\.b{side}\.", f"blocks.{number}"
         rules += [
             (theirs + "const", f"{ours}.constant"),
             (theirs + r"torgb\.biasAct\.bias", f"{ours}.to_rgb.bias"),
             (theirs + r"torgb\.(.+)", rf"{ours}.to_rgb.conv.\1"),
-            (theirs + r"conv_stem\.(.+)", rf"{ours}.stem.\1"),
+            (theirs + r"conv_(stem|last)\.(.+)", rf"{ours}.\1.\2"),
             (theirs + r"skip\.(.+)", rf"{ours}.skip.\1"),
-            (theirs + r"conv_last\.(.+)", rf"{ours}.last.\1"),
         ]
         for layer, place in ((theirs + r"conv0\.", f"{ours}.up"), (theirs + r"conv1\.", f"{ours}.layer")):
             learned_places = f"{place}.grid.places" if synthesis.positions == "trainable2d" else None
@@ -261,14 +257,17 @@ def _rules(config: GANsformerConfig) -> Rules:
                 (layer + r"transformer\.centroids", f"{place}.attention.centroids"),
                 (layer + r"transformer\.att_weight", f"{place}.attention.centroid_scale"),
                 (layer + r"(?!transformer)(.+)", rf"{place}.conv.\1"),
-                *_attention_rules(layer + r"transformer\.", place, r"\1", dead),
+                *_attention_rules(layer + r"transformer\.", place, dead),
             ]
     return rules
 
 
-def _attention_rules(theirs: str, ours: str, kind: str, dead: tuple[str, ...]) -> Rules:
+def _attention_rules(theirs: str, ours: str, dead: tuple[str, ...]) -> Rules:
     return [
-        (theirs + re.escape(part) + r"\.(\w+)", None if name in dead else f"{ours}.attention.{name}.{kind}")
+        (
+            rf"{theirs}{re.escape(part)}\.(?P<kind>\w+)",
+            None if name in dead else rf"{ours}.attention.{name}.\g<kind>",
+        )
         for part, name in IN_ATTENTION.items()
     ]
 
