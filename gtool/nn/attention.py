@@ -29,17 +29,10 @@ def attend(qkv: Tensor, bias: Tensor | None, twice: bool = False) -> Tensor:
     Returns:
         (B, T, K d).
     """
-    learning = torch.is_grad_enabled() and (qkv.requires_grad or (bias is not None and bias.requires_grad))
-    if not learning:
-        return fused_attention(qkv, bias)
     learns_bias = bias is not None and bias.requires_grad
-    if twice or (qkv.device.type == "cpu" and (learns_bias or qkv.shape[1] < MANY_TOKENS)):
+    slow_when_fused = twice or (qkv.device.type == "cpu" and (learns_bias or qkv.shape[1] < MANY_TOKENS))
+    if torch.is_grad_enabled() and (qkv.requires_grad or learns_bias) and slow_when_fused:
         return plain_attention(qkv, bias)
-    return fused_attention(qkv, bias)
-
-
-def fused_attention(qkv: Tensor, bias: Tensor | None) -> Tensor:
-    """Return softmax(q k^T / sqrt(d) + bias) v for qkv (B, T, 3, K, d) and bias (K, T, T): (B, T, K d)."""
     q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, K, T, d) each
     mask = None if bias is None else bias.to(qkv.dtype).unsqueeze(0)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)

@@ -19,7 +19,7 @@ that take a w, C channels, H W pixels of a map.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -307,33 +307,22 @@ class Generator(nn.Module):
         self.num_ws = config.num_ws
         self.dropout = 0.0 if config.attention == "none" else config.synthesis.dropout
         width = config.z_shape[1]
-        needs_positions = config.attention != "none" and self._reads_positions(config)
+        is_read = config.mapping.self_attention or config.attention != "centroid"
+        needs_positions = config.attention != "none" and config.synthesis.component_positions and is_read
         self.component_positions = (
             nn.Parameter(torch.rand(config.components, width)) if needs_positions else None
         )
         self.mapping_network = Mapping(config)
-        self.blocks = nn.ModuleList(SynthesisBlock(config, side) for side in config.sides)
-        layers = [layer for block in self._blocks() for layer in block.layers]
+        blocks = [SynthesisBlock(config, side) for side in config.sides]
+        self.blocks = nn.ModuleList(blocks)
+        layers = [layer for block in blocks for layer in block.layers]
         self.noise_shapes = tuple((1, layer.side, layer.side) for layer in layers if config.synthesis.noise)
-        named = [
-            f"{block.layer.side}{'ab'[place]}"
-            for block in self._blocks()
+        self.attention_layers = tuple(
+            f"{layer.side}{'ab'[place]}"
+            for block in blocks
             for place, layer in enumerate(block.layers)
             if layer.attention is not None
-        ]
-        self.attention_layers = tuple(named)
-
-    @staticmethod
-    def _reads_positions(config: GANsformerConfig) -> bool:
-        synthesis = config.synthesis
-        if not synthesis.component_positions:
-            return False
-        return config.mapping.self_attention or config.attention != "centroid"
-
-    def _blocks(self) -> Iterator[SynthesisBlock]:
-        for block in self.blocks:
-            assert isinstance(block, SynthesisBlock)
-            yield block
+        )
 
     def forward(
         self,
