@@ -148,7 +148,7 @@ def test_sizes_of_codebooks_have_one_name_each():
     config = tiny(quantizer={"size": 32, "dim": 8})
     tokenizer, _ = networks(config)
     assert config.codebook_size == tokenizer.codebook_size == len(tokenizer.quantizer.embedding()) == 32
-    assert config.quantizer.code_dim == tokenizer.quantizer.embedding().shape[1] == 8
+    assert config.quantizer.dim == tokenizer.quantizer.embedding().shape[1] == 8
 
 
 def test_a_tokenizer_has_no_loss_and_no_state_beside_its_weights():

@@ -62,7 +62,7 @@ def test_images_become_codes_and_images_and_everything_learns(variant):
     assert out.codes.shape == (3, side, side)
     assert out.codes.dtype == torch.int64
     assert 0 <= out.codes.min() <= out.codes.max() < config.codebook_size == tokenizer.codebook_size
-    assert out.vectors.shape == (3, config.quantizer.code_dim, side, side)
+    assert out.vectors.shape == (3, config.quantizer.dim, side, side)
     logits = discriminator(out.reconstruction)
     assert logits.ndim == 3
     (out.reconstruction.square().mean() + out.quantizer_loss + logits.mean()).backward()
