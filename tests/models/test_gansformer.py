@@ -145,7 +145,7 @@ def shifts_all_scores_alike(network: nn.Module, name: str) -> bool:
     """
     if name.endswith((".key.bias", ".key_position.bias")):
         layer = network.get_submodule(name.rsplit(".", 2)[0])
-        return not hasattr(layer, "settings") or layer.settings.kind == "simplex"
+        return not hasattr(layer, "settings") or (layer.gather is None and layer.centroids is None)
     if name.endswith(".key_norm.bias"):
         return network.get_submodule(name.rsplit(".", 2)[0]).settings.iterations == 1
     return name.startswith("readers.") and name.endswith("place.bias")
