@@ -119,7 +119,10 @@ def test_what_is_read_changes_pixels_by_its_formula(heads, integration, norm):
 
 def test_what_attention_adds_at_the_start_can_be_scaled():
     x, y, *rest = inputs()
-    quiet, loud = layer_of("simplex", integration="add", gain=0.0), layer_of("simplex", integration="add")
+    quiet, loud = (
+        layer_of("simplex", integration="add", attention_gain=1e-9),
+        layer_of("simplex", integration="add"),
+    )
     with torch.no_grad():
         torch.testing.assert_close(read(quiet, x, y, *rest)[0], x - x.mean(dim=-1, keepdim=True))
         assert (read(loud, x, y, *rest)[0] - x).abs().max() > 0.1
