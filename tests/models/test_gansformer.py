@@ -172,8 +172,6 @@ DISCRIMINATORS: dict[str, dict[str, Any]] = {
     "released": {},
     "no spread": {"group_size": 1},
     "more spread": {"group_channels": 4},
-    "components": {"components": 3, "component_dim": 4},
-    "components without spread": {"components": 3, "component_dim": 4, "group_size": 1},
 }
 
 

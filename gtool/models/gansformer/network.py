@@ -269,10 +269,10 @@ class SynthesisBlock(nn.Module):
         else:
             if self.stem is not None:
                 x = activate(self.stem(ws[:, place, -1]), 0.5)  # sqrt(2) / 4 before the activation's sqrt(2)
-                x = x.view(len(ws), -1, SMALLEST, SMALLEST)
+                x = x.view(ws.shape[0], -1, SMALLEST, SMALLEST)  # shapes, unlike len, can be traced
                 place += 1
             elif self.constant is not None:
-                x = self.constant.expand(len(ws), -1, -1, -1)
+                x = self.constant.expand(ws.shape[0], -1, -1, -1)
             if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):
                 x = x.to(torch.get_autocast_dtype(x.device.type))
             x = x.contiguous(memory_format=torch.channels_last)
