@@ -9,6 +9,7 @@ from pathlib import Path
 from gtool.errors import CheckpointError, GToolError, RecipeError, did_you_mean
 from gtool.io.run_folder import find_weights
 from gtool.models import registry
+from gtool.reading import file_problem
 
 FORMATS = ("safetensors", "onnx", "pt2")  # as their files end
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -85,7 +86,7 @@ def _foreign_file(target: str | None, model: str) -> Path:
         raise RecipeError(f"--from {model}: name the checkpoint to read")
     source = Path(target).expanduser()
     if not source.is_file():
-        raise CheckpointError(f"{source}: no such file")
+        raise CheckpointError(f"{source}: {file_problem(source)}")
     return source
 
 
