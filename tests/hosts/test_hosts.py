@@ -64,15 +64,16 @@ def save_scenes(folder: Path, seed: int) -> None:
 
 
 @pytest.mark.parametrize("what", ["data", "run"])
-def test_hosts_with_other_files_do_not_begin(hosts, recipe, what):
+def test_hosts_with_other_files_do_not_begin(hosts, recipe, monkeypatch, what):
     """Each has folders of its own: pictures of the same names, or a run to resume that the other lacks."""
     folders = [Path("a").absolute(), Path("b").absolute()]
     for number, folder in enumerate(folders):
         (folder / "photos").mkdir(parents=True)
         save_scenes(folder / "photos", seed=number if what == "data" else 0)
     if what == "run":
-        out = "a/runs/transgan-photos-000"
-        assert train("transgan", recipe, out, "--dataset", "a/photos", "--kimg", "0.016") == 0
+        monkeypatch.chdir(folders[0])
+        out = "runs/transgan-photos-000"
+        assert train("transgan", recipe, out, "--dataset", "photos", "--kimg", "0.016") == 0
     arguments = ["train", "transgan", "--recipe", recipe, "--dataset", "photos", "--device", "cpu"]
     arguments += ["--resume", "auto", "--timeout", "60"]
     processes = [hosts.start(n, *arguments, folder=folder) for n, folder in enumerate(folders)]
@@ -80,4 +81,4 @@ def test_hosts_with_other_files_do_not_begin(hosts, recipe, what):
         assert status == 1
         assert "process 1 on host-b differs in the " + {"data": "data", "run": "run to resume"}[what] in line
         assert "process 0 on host-a" in line
-    assert not Path("b/runs").exists()
+    assert not (folders[1] / "runs").exists()
