@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from select import select
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -99,6 +100,13 @@ def notice(text: str) -> None:
     """Print one line for the user's information on stderr."""
     if not _quiet:
         _say(text)
+
+
+def notice_from_handler(text: str) -> None:
+    """Print one line on stderr from a signal handler, which may have interrupted a print: no rich, no waiting."""
+    with suppress(OSError, ValueError):
+        if not _quiet and select([], [2], [], 0)[1]:
+            os.write(2, f"{text}\n".encode())
 
 
 def annotation(text: str) -> None:

@@ -54,7 +54,9 @@ def train(
         list[str] | None,
         length("--set", metavar="KEY=VALUE", help="Set any recipe value: `train.batch_size=16`."),
     ] = None,
-    resume: Annotated[str | None, length(help="`auto` for the newest run, or a run folder.")] = None,
+    resume: Annotated[
+        str | None, length(help="`auto` for the newest run, a run folder, or a state in one.")
+    ] = None,
     kimg: Annotated[float | None, length(help="Stop after so many thousand images.")] = None,
     minutes: Annotated[float | None, length(help="Stop after so many minutes of training.")] = None,
     batch_size: Annotated[int | None, length(help="Images per step, over all processes.")] = None,

@@ -69,7 +69,7 @@ class RunFolder:
 
     def weights(self) -> list[Path]:
         """Return the weights files, oldest first."""
-        return sorted(self.path.glob("weights-*.safetensors"))
+        return sorted(self.path.glob("weights-*.safetensors"), key=lambda path: path.stem)
 
     def states(self) -> list[Path]:
         """Return the resume states, oldest first."""
@@ -103,8 +103,19 @@ class RunFolder:
 
     def remove_leftovers(self) -> None:
         """Delete what an interrupted writer left behind; call while holding the lock."""
-        for path in [*self.path.glob(".*.tmp*"), *self.samples.glob(".*.tmp*")]:
+        halves = self.path.glob("state-*")  # a state without state.json was being deleted
+        halves = [path for path in halves if path.is_dir() and not (path / "state.json").exists()]
+        for path in [*self.path.glob(".*.tmp*"), *self.samples.glob(".*.tmp*"), *halves]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def remove_after(self, nimg: int, *, weights: bool) -> list[Path]:
+        """Delete states (and weights) of later moments, so that none is taken for the newest; return what was there."""
+        later = [path for path in self.states() if path.name > self.state_path(nimg).name]
+        if weights:
+            later += [path for path in self.weights() if path.stem > self.weights_path(nimg).stem]
+        for path in later:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return later
 
     def prune(self, keep: int, best: int | None) -> None:
         """Keep the last `keep` weights and states, and the weights of the best snapshot (`best`, in images)."""
@@ -128,7 +139,7 @@ def create_run(out: Path | None, name: str) -> RunFolder:
     Raises:
         CheckpointError: `out` exists and is not empty, or cannot be made.
     """
-    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out is not None and out.exists() and not _is_unused(out):
         hint = f"go on with --resume {out}" if (out / "recipe.toml").exists() else "choose another --out"
         raise CheckpointError(f"{out}: exists and is not empty; {hint}")
     number = 0
@@ -143,6 +154,22 @@ def create_run(out: Path | None, name: str) -> RunFolder:
         except OSError as bad:
             raise CheckpointError(f"{path}: cannot be made: {bad.strerror or bad}") from None
         return RunFolder(path)
+
+
+def _is_unused(out: Path) -> bool:
+    """Say whether a folder is empty, or holds no more than a run that was killed before it wrote its recipe."""
+    begun = out / "samples"
+    return out.is_dir() and all(
+        path.name == ".lock"
+        or path.name.startswith(".recipe.")
+        or (path == begun and not any(begun.iterdir()))
+        for path in out.iterdir()
+    )
+
+
+def is_state(path: Path) -> bool:
+    """Say whether a path is that of a state in a run folder."""
+    return path.name.startswith("state-") and (path.parent / "recipe.toml").is_file()
 
 
 def open_run(path: Path) -> RunFolder:

@@ -52,10 +52,8 @@ def run_training(
         window.add(step(state))
         state.seconds, signum = _agree(state.compute, window.seconds(), stop_signal())
         state.progress = progress(state, train)
-        is_snapshot = (
-            state.progress >= 1.0 or signum is not None or _crossed(before, state.nimg, train.snapshot_kimg)
-        )
-        if is_snapshot or _crossed(before, state.nimg, train.tick_kimg):
+        is_snapshot = state.progress >= 1.0 or _crossed(before, state.nimg, train.snapshot_kimg)
+        if is_snapshot or signum is not None or _crossed(before, state.nimg, train.tick_kimg):
             yield window.close(is_snapshot, signum)
             # What the caller did between two ticks is part of the time that the user has given.
             state.seconds = window.seconds()

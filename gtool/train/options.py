@@ -24,7 +24,7 @@ from gtool.config.recipe import (
 from gtool.config.schema import Recipe
 from gtool.data.names import find_dataset
 from gtool.errors import CheckpointError, DataError, GToolError, RecipeError
-from gtool.io.run_folder import RunFolder, find_start, newest_run, open_run
+from gtool.io.run_folder import RunFolder, find_start, is_state, newest_run, open_run
 from gtool.models import registry
 from gtool.models.description import read_description
 from gtool.runtime.processes import has_gpu
@@ -44,7 +44,7 @@ class TrainOptions:
     flags: Mapping[str, Any]  # recipe key -> value, from the dedicated flags
     finetune: str | None = None  # images to fine-tune trained weights on: a data set's name
     out: Path | None = None
-    resume: str | None = None  # "auto" or a run folder
+    resume: str | None = None  # "auto", a run folder or a state in one
     device: str = "auto"
     num_processes: int | None = None
     timeout: float = 180.0  # seconds after which a silent process is lost
@@ -147,7 +147,8 @@ def _run_to_resume(options: TrainOptions) -> RunFolder | None:
     if options.resume is None:
         return None
     if options.resume != "auto":
-        return open_run(Path(options.resume).expanduser())
+        path = Path(options.resume).expanduser()
+        return open_run(path.parent if is_state(path) else path)
     if options.out is not None:
         return open_run(options.out) if (options.out / "recipe.toml").is_file() else None
     return newest_run(options.model, with_weights=False)

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from pydantic import ConfigDict, TypeAdapter
 
+from gtool import console
 from gtool.errors import CheckpointError
 from gtool.io.files import atomic_write
 from gtool.io.pictures import grid, save_png
@@ -40,8 +41,8 @@ PANELS = {
 
 
 def cut_log(run: RunFolder, nimg: int) -> None:
-    """Begin log.jsonl, or drop the lines of a resumed run after its state."""
-    kept = [line for line in read_log(run) if line["nimg"] <= nimg]
+    """Begin log.jsonl, or drop the lines of a resumed run after its state; without a state all of them."""
+    kept = [line for line in read_log(run) if line["nimg"] <= nimg] if nimg else []
     with atomic_write(run.log) as temporary:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
@@ -109,8 +110,11 @@ def save_grid(
 
 
 def save_animation_of_run(run: RunFolder, fps: float) -> Path | None:
-    """Write training.webp from the grids of the run, first to last; None when there are fewer than two."""
-    grids = sorted(run.samples.glob("[0-9]*.png"))
+    """Write training.webp from the grids of the run, first to last; None when there are fewer than two.
+
+    Grids that cannot be read any more are named and left out.
+    """
+    grids = [path for path in sorted(run.samples.glob("[0-9]*.png")) if _is_whole(path)]
     if len(grids) < 2:
         return None
     stride = -(-len(grids) // ANIMATION_FRAMES)
@@ -125,6 +129,16 @@ def save_animation_of_run(run: RunFolder, fps: float) -> Path | None:
 
     save_animation(run.path / "training.webp", frames(), fps)
     return run.path / "training.webp"
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+    except (OSError, ValueError, SyntaxError) as bad:  # what Pillow raises for damaged files
+        console.warning(f"{path}: left out of the animation: {bad}")
+        return False
+    return True
 
 
 def save_curves_of_run(run: RunFolder) -> Path | None:

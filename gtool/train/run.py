@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from gtool.data.names import find_dataset
 from gtool.data.tables import require_on_hub
 from gtool.errors import CheckpointError, DivergedError, GToolError, InterruptedRunError
 from gtool.io.files import atomic_write, sampled_digest
-from gtool.io.run_folder import RunFolder, create_run, find_start
+from gtool.io.run_folder import RunFolder, create_run, find_start, is_state
 from gtool.io.weights import load_state, restore, save_state, save_weights
 from gtool.models import registry
 from gtool.models.generate import weights_meta
@@ -69,23 +70,29 @@ def run(
         trainer = family(recipe, config, inputs, compute)
         recipe, state = trainer.recipe, trainer.state
         folder = _take_folder(recipe, resumed or options.out, compute, stack)
-        best = _restore(trainer, folder, is_resumed=resumed is not None)
+        best = _restore(trainer, folder, options.resume if resumed else None)
         compute.agree({"the images read": trainer.describe_data()})
         go_on = f"gtool train {options.model} --resume {folder.path}"
         compute.advise(f"; the last snapshot is kept: `{go_on}`")
-        stop_signal = stack.enter_context(_signals())
+        stop_signal = stack.enter_context(stop_signals())
         writer = RunWriter(folder, trainer, best, options.tracker) if compute.is_main else None
-        if writer:
+        if writer and progress(state, recipe.train) >= 1.0:
+            _say_that_it_is_over(state)
+        elif writer:
+            if later := folder.remove_after(state.nimg, weights=is_state(Path(options.resume or ""))):
+                names = ", ".join(path.name for path in later)
+                console.warning(f"{folder.path}: removed {names}, which came after")
             writer.begin(recipe_name)
         compute.wait()
         update = stack.enter_context(console.progress("training"))
         scores: dict[str, float] = {}
         for tick in run_training(trainer.step, state, stop_signal):
             if writer:
-                with compute.saving():
-                    new = writer.snapshot(tick) if tick.is_snapshot else {}
-                scores = new or scores
-                writer.log(tick, new)
+                if tick.is_snapshot or tick.signum:
+                    with compute.saving():
+                        scores = writer.snapshot(tick) or scores
+                else:
+                    writer.log(tick, {})
                 update(state.progress, 1.0, reports.tick_note(state, tick, scores))
             compute.wait()
             if tick.signum is not None:
@@ -152,29 +159,42 @@ def _facts(recipe: Recipe, inputs: Any, resumed: RunFolder | None) -> dict[str, 
     return facts
 
 
-def _restore(trainer: Trainer, folder: RunFolder, *, is_resumed: bool) -> dict[str, float]:
-    """Put the newest state back, or the weights to begin with; return what is known of the best snapshot."""
-    state, recipe = trainer.state, trainer.recipe
-    states = folder.states() if is_resumed else []
-    if states:
-        tensors, info = load_state(states[-1])
-        return state.restore(tensors, info, str(states[-1]))
+def _restore(trainer: Trainer, folder: RunFolder, resume: str | None) -> dict[str, float]:
+    """Put a state or the weights to begin with into the networks; return what is known of the best snapshot.
+
+    `resume` names the state, or stands for the newest; `auto` goes back to an older one where the newest is damaged.
+    """
+    recipe, named = trainer.recipe, Path(resume or "")
+    states = [named] if is_state(named) else folder.states()[::-1] if resume else []
+    for path, older in zip_longest(states, states[1:]):
+        try:
+            tensors, info = load_state(path)
+            return trainer.state.restore(tensors, info, str(path))
+        except CheckpointError as damaged:
+            if older is None:
+                raise
+            if resume != "auto":
+                raise CheckpointError(f"{damaged}; an older state: --resume {older}") from None
+            if trainer.compute.is_main:
+                console.warning(f"{damaged}; goes on from {older.name}")
     if recipe.train.weights is not None:  # all networks of a state are of the weights' kind
         trained = open_trained(find_start(recipe.train.weights, recipe.model_name))
-        for network in state.networks.values():
+        for network in trainer.state.networks.values():
             restore(network, trained.tensors, trained.path)
     return {}
 
 
 @contextmanager
-def _signals() -> Iterator[Callable[[], int | None]]:
+def stop_signals() -> Iterator[Callable[[], int | None]]:
     """Note SIGINT and SIGTERM until the next step can act on them; a second one stops at once."""
     received: list[int] = []
 
     def note(signum: int, _frame: object) -> None:
         received.append(signum)
-        console.notice("stopping after this step; the state will be saved (again to stop at once)")
         signal.signal(signum, signal.SIG_DFL)
+        console.notice_from_handler(
+            "stopping after this step; the state will be saved (again to stop at once)"
+        )
 
     previous = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -252,7 +272,7 @@ class RunWriter:
             self._tracker.log(record, step=self.state.nimg)
 
     def snapshot(self, tick: Tick) -> dict[str, float]:
-        """Save weights and state; unless a signal came, save a preview and return the scores.
+        """Log the tick, save weights and state; where the snapshot is due, save a preview and return the scores.
 
         Raises:
             DivergedError: a parameter is not finite; nothing has been written.
@@ -260,7 +280,7 @@ class RunWriter:
         folder, state, recipe = self.folder, self.state, self.recipe
         _require_finite(state)
         scores: dict[str, float] = {}
-        if tick.signum is None:
+        if tick.is_snapshot:
             self._save_preview()
             scores = self.trainer.measure()
         rank = self.trainer.ranked_by
@@ -268,6 +288,8 @@ class RunWriter:
             self.best = {"nimg": state.nimg, rank: scores[rank]}
         meta = weights_meta(recipe, self.trainer.config, state.nimg) | {"scores": scores}
         save_weights(folder.weights_path(state.nimg), state.ema.state_dict(), meta)
+        # Before the state: a run that goes on from an older one drops the line again.
+        self.log(tick, scores)
         info = state.info() | {"best": self.best}
         save_state(folder.state_path(state.nimg), state.tensors(), info)
         folder.prune(recipe.train.keep_snapshots, int(self.best["nimg"]) if self.best else None)

@@ -12,12 +12,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Timer
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from gtool import console
 from gtool.cli import run
+from gtool.train.run import stop_signals
 from tests.helpers import runs
 from tests.helpers.runs import assert_same_state, final_state, kill_at, wait_for
 from tests.helpers.tiny import tiny_recipe
@@ -29,6 +32,10 @@ def recipe(*settings: str) -> str:
 
 def train(recipe: str, out: str, *more: str) -> int:
     return runs.train("transgan", recipe, out, *more)
+
+
+def logged_steps(out: str) -> list[int]:
+    return [json.loads(line)["steps"] for line in Path(out, "log.jsonl").read_text().splitlines()]
 
 
 def start(recipe: str, out: str, *more: str) -> subprocess.Popen:
@@ -83,8 +90,7 @@ def test_more_kimg_go_on_where_the_run_ended(straight, capsys):
     assert Path("out/recipe.toml").read_text() == before
     assert run(["train", "transgan", "--resume", "out", "--kimg", "0.16", "--device", "cpu"]) == 0
     assert_same_state(straight[0], "out")
-    steps = [json.loads(line)["steps"] for line in Path("out/log.jsonl").read_text().splitlines()]
-    assert steps == list(range(11))
+    assert logged_steps("out") == list(range(11))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +101,17 @@ def test_a_killed_run_resumes_to_the_same_bits(straight, moment):
     kill_at(moment, "killed", start(text, "killed"))
     assert train(text, "killed", "--resume", "auto") == 0
     assert_same_state(straight[0], "killed")
+    assert logged_steps("killed") == list(range(11))
     assert not list(Path("killed").rglob("*.tmp*"))
+
+
+def test_a_folder_that_a_run_was_killed_in_at_birth_is_used(straight):
+    Path("out/samples").mkdir(parents=True)
+    Path("out/.lock").touch()
+    Path("out/.recipe.1.tmp.toml").write_text("half")
+    assert train(recipe(), "out", "--resume", "auto") == 0
+    assert_same_state(straight[0], "out")
+    assert not list(Path("out").rglob("*.tmp*"))
 
 
 @pytest.fixture
@@ -145,6 +161,33 @@ def test_a_damaged_state_is_one_line(stopped, change, said, capsys):
     assert said in capsys.readouterr().err.strip().splitlines()[-1]
 
 
+@pytest.fixture
+def damaged(stopped):
+    """The run with a cut newest state, half of a deleted one, and a cut grid."""
+    for file in (f"{stopped}/state-000000.160/generator.safetensors", f"{stopped}/samples/000000.048.png"):
+        os.truncate(file, Path(file).stat().st_size // 2)
+    Path(stopped, "state-000000.096/state.json").unlink(missing_ok=True)
+    return stopped
+
+
+def test_where_the_newest_state_is_damaged_the_older_one_is_named(damaged, straight, capsys):
+    assert run(["train", "transgan", "--resume", damaged, "--device", "cpu"]) == 1
+    assert capsys.readouterr().err.strip().endswith("an older state: --resume stopped/state-000000.144")
+    assert run(["train", "transgan", "--resume", f"{damaged}/state-000000.144", "--device", "cpu"]) == 0
+    said = capsys.readouterr().err
+    assert "removed state-000000.160, weights-000000.160.safetensors, which came after" in said
+    assert "samples/000000.048.png: left out of the animation" in said
+    assert_same_state(straight[0], damaged)
+    assert logged_steps(damaged) == list(range(11))
+
+
+def test_auto_takes_the_older_state_and_says_so(damaged, straight, capsys):
+    assert run(["train", "transgan", "--out", damaged, "--resume", "auto", "--device", "cpu"]) == 0
+    assert "goes on from state-000000.144" in capsys.readouterr().err
+    assert_same_state(straight[0], damaged)
+    assert all(path.joinpath("state.json").exists() for path in Path(damaged).glob("state-*"))
+
+
 def test_a_resumed_run_keeps_the_augmentation_that_it_had_come_to():
     adaptive = ["augment.policy=ada-blit,ada-color", "augment.target=0.0", "augment.kimg=0.2"]
     text = recipe("train.metrics=[]", *adaptive)
@@ -172,6 +215,37 @@ def test_a_signal_saves_the_state_and_sets_the_exit_status(signum, status):
     assert "--resume out" in errors.splitlines()[-1]
     assert list(Path("out").glob("state-*/state.json"))
     assert list(Path("out").glob("weights-*.safetensors"))
+
+
+def test_a_signal_at_a_snapshot_leaves_its_grid():
+    process = start(recipe("train.kimg=400", "train.metrics=[]", "train.snapshot_kimg=0.008"), "out")
+    wait_for(Path("out"), "state-*", process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    states = [path.name.removeprefix("state-") for path in Path("out").glob("state-*")]
+    assert process.returncode == 143
+    assert {path.stem for path in Path("out/samples").glob("0*.png")} >= {
+        f"{float(x):010.3f}" for x in states
+    }
+
+
+def test_a_signal_that_interrupts_a_print_is_noted(monkeypatch):
+    reader, writer = os.pipe()
+    with open(reader, "rb"), open(writer, "w", encoding="utf-8") as stuck:
+        monkeypatch.setattr(sys, "stderr", stuck)
+        os.set_blocking(writer, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writer, bytes(4096))
+        os.set_blocking(writer, True)
+        with stop_signals() as received:
+            later = [Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)), Timer(0.6, os.read, (reader, 10**6))]
+            for timer in later:
+                timer.start()
+            console.notice("waits until there is room for it")
+            assert received() == signal.SIGTERM
+            for timer in later:
+                timer.join()
 
 
 def test_a_run_that_is_being_trained_is_refused(capsys):
