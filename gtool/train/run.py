@@ -79,10 +79,7 @@ def run(
         if writer and progress(state, recipe.train) >= 1.0:
             _say_that_it_is_over(state)
         elif writer:
-            if later := folder.remove_after(state.nimg, weights=is_state(Path(options.resume or ""))):
-                names = ", ".join(path.name for path in later)
-                console.warning(f"{folder.path}: removed {names}, which came after")
-            writer.begin(recipe_name)
+            writer.begin(recipe_name, removes_later=is_state(Path(options.resume or "")))
         compute.wait()
         update = stack.enter_context(console.progress("training"))
         scores: dict[str, float] = {}
@@ -219,7 +216,7 @@ class RunWriter:
             self._tracker = TensorBoardTracker("tensorboard", logging_dir=str(folder.path))
             self._tracker.start()
 
-    def begin(self, recipe_name: str) -> None:
+    def begin(self, recipe_name: str, *, removes_later: bool) -> None:
         """Say in two lines what runs, show what is learned from, measure what an untrained model gets."""
         if progress(self.state, self.recipe.train) >= 1.0:
             return _say_that_it_is_over(self.state)
@@ -229,6 +226,10 @@ class RunWriter:
         with atomic_write(folder.recipe) as temporary:
             temporary.write_text(text, encoding="utf-8")
         reports.cut_log(folder, state.nimg)
+        if later := folder.remove_after(state.nimg, weights=removes_later):
+            console.warning(
+                f"{folder.path}: removed {', '.join(path.name for path in later)}, which came after"
+            )
         self._say_what_runs(recipe_name)
         resumed = f", from {state.nimg / 1000:g} kimg on" if state.nimg else ""
         console.notice(f"data: {trainer.describe_data()}; run folder: {folder.path}{resumed}")

@@ -146,9 +146,9 @@ def test_what_a_resumed_run_keeps_cannot_be_changed(stopped, arguments, status, 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("[" * 100_000, "nested too deeply"),
+        ("[" * 100_000, "nested too deep"),
         ({"best": 100_000}, "`best`"),
-        ({"best": {"rfd": "nan"}}, "`best.rfd`"),
+        ({"best": {"rfd": "nan"}}, "`best.rfd"),
         ({"nimg": float("inf")}, "state.json"),
         ({"steps": None}, "`steps`"),
     ],
