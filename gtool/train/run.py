@@ -45,18 +45,11 @@ def run(
     """
     family, processes = registry.trainer(options.model), options.num_processes or 1
     family.check(recipe, config, processes)  # said once, and not by every process
-    place = find_dataset(recipe.data.dataset)
-    if options.dry_run and place.kind == "hub":  # nothing is downloaded to be looked at
-        require_on_hub(place)
-    elif options.dry_run or not is_distributed():
+    if options.dry_run:
+        return _look(options, recipe, config, recipe_name, resumed)
+    if not is_distributed():
         # Before processes are launched: an empty folder is said at once, and downloads happen once.
         inputs = family.open_inputs(recipe, resumed)
-    if options.dry_run:
-        images = None if place.kind == "hub" else inputs[0] if isinstance(inputs, tuple) else inputs
-        if images is not None:
-            console.notice(f"data: {images.describe()}")
-        compute = make_compute(options.device, recipe.train.precision)
-        return dry_run(recipe, config, recipe_name, compute, options.as_json)
     if processes > 1 and launched_processes() is None:
         return launch(processes, sys.argv[1:])
     compute = make_compute(
@@ -98,6 +91,22 @@ def run(
         if writer:
             writer.finish(scores, options.as_json)
     compute.close()
+
+
+def _look(
+    options: TrainOptions, recipe: Recipe, config: Any, recipe_name: str, resumed: RunFolder | None
+) -> None:
+    """Open the data as training would, say what they are taken for and what training would cost."""
+    place = find_dataset(recipe.data.dataset)
+    if place.kind == "hub":  # nothing is downloaded to be looked at
+        require_on_hub(place)
+    else:
+        inputs = registry.trainer(options.model).open_inputs(recipe, resumed)
+        images = inputs[0] if isinstance(inputs, tuple) else inputs
+        if images is not None:
+            console.notice(f"data: {images.describe()}")
+    compute = make_compute(options.device, recipe.train.precision)
+    dry_run(recipe, config, recipe_name, compute, options.as_json)
 
 
 def _say_that_it_is_over(state: Any) -> None:

@@ -16,8 +16,8 @@ from gtool.models.transgan.resampling import (
     to_tokens,
     upsample,
 )
-from gtool.nn import second_derivatives
-from gtool.nn.attention import MLP, CrossAttention, SelfAttention, attend
+from gtool.nn import attention, second_derivatives
+from gtool.nn.attention import MLP, CrossAttention, SelfAttention, attend, plain_attention, tiled_attention
 from gtool.nn.normalization import Normalization
 from gtool.nn.positions import RelativePositionBias, from_tiles, local_table, neighbourhood_mask, to_tiles
 
@@ -113,6 +113,42 @@ def test_attend_equals_attention_by_hand(with_bias, twice):
     torch.testing.assert_close(attend(qkv, bias, twice), _by_hand(qkv, bias))
     with torch.no_grad():
         torch.testing.assert_close(attend(qkv, bias, twice), _by_hand(qkv, bias))
+
+
+@pytest.mark.parametrize("block", [1, 37, 200, 1 << 19])
+def test_tiled_attention_has_the_gradients_of_plain_attention(block, monkeypatch):
+    monkeypatch.setattr(attention, "BLOCK", block)
+    qkv, bias = _case()
+    weight = torch.randn(3, 10, 10)
+    ours, theirs = (
+        torch.autograd.grad((form(qkv, bias) * weight).sum(), (qkv, bias))
+        for form in (tiled_attention, plain_attention)
+    )
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_tiled_attention_in_bf16_stays_close():
+    qkv, bias = _case(tokens=64, width=16)
+    exact = torch.autograd.grad(plain_attention(qkv, bias).square().sum(), (qkv, bias))
+    half = qkv.detach().bfloat16().requires_grad_()
+    rough = torch.autograd.grad(tiled_attention(half, bias).float().square().sum(), (half, bias))
+    for a, b in zip(exact, rough, strict=True):
+        assert (a - b.float()).norm() < 0.02 * a.norm()
+
+
+def test_attend_takes_the_tiled_form_for_many_tokens():
+    qkv, bias = _case(tiles=1, tokens=512, heads=1, width=2)
+    assert "Tiled" in type(attend(qkv, bias).grad_fn).__name__
+    assert "Tiled" not in type(attend(qkv, bias, twice=True).grad_fn).__name__
+
+
+def test_tiled_attention_refuses_a_second_derivative():
+    qkv, bias = _case()
+    weight = torch.randn(3, 10, 10).requires_grad_()
+    out = tiled_attention(qkv, bias)
+    (first,) = torch.autograd.grad((out * weight).sum(), qkv, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        first.sum().backward()
 
 
 def test_a_tile_of_the_whole_map_is_full_attention():
