@@ -67,7 +67,8 @@ class InterruptedRunError(GToolError):
 
 def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
     """Return `; did you mean ...?` for the nearest known word, or the list of them when none is near."""
-    near = get_close_matches(word, known, n=1, cutoff=0.6)
+    swapped = [one for one in known if sorted(one) == sorted(word)]
+    near = swapped or get_close_matches(word, known, n=1, cutoff=0.6)
     return f"; did you mean `{near[0]}`?" if near else f"; known: {', '.join(sorted(known))}"
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from gtool.cli.options import DEVICE, OUTPUT, Device, Json, Precision, Timeout
-from gtool.errors import RecipeError
 from gtool.eval.gates import DIAGNOSTICS, parse_gates
 from gtool.metrics.registry import METRICS
 
@@ -42,15 +42,17 @@ EXAMPLES = """Examples:
 IMAGES, METRIC, REFERENCE, GATES = "Images", "Metrics", "Reference", "Gates"
 
 
-def option(text: str, panel: str | None = None, *names: str, **more: Any) -> Any:
+def option(text: str, panel: str, *names: str, **more: Any) -> Any:
     """Return an option with its help and the panel of the help page that it stands in."""
     return typer.Option(*names, help=text, rich_help_panel=panel or IMAGES, **more)
 
 
 def with_metric_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command a flag for each metric and diagnostic, behind its first parameter; they arrive by keyword."""
+    """Give a command a flag for each metric and diagnostic, behind its arguments; they arrive by keyword."""
     signature = inspect.signature(command, eval_str=True)
-    target, *others = (one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD)
+    target, other, *options = (
+        one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD
+    )
     helps = {name: metric.help for name, metric in METRICS.items()} | DIAGNOSTICS
     flags = [
         inspect.Parameter(
@@ -61,18 +63,18 @@ def with_metric_flags(command: Callable[..., None]) -> Callable[..., None]:
         )
         for name, text in helps.items()
     ]
-    command.__signature__ = signature.replace(parameters=[target, *flags, *others])  # type: ignore[attr-defined]
+    command.__signature__ = signature.replace(parameters=[target, other, *flags, *options])  # type: ignore[attr-defined]
     return command
 
 
 @with_metric_flags
 def evaluate(
-    targets: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="A run, weights, or a folder of images; the newest run when left out. A folder may be followed by "
-            "one to compare it with."
-        ),
+    target: Annotated[
+        str | None,
+        typer.Argument(help="A run, weights, or a folder of images; the newest run when left out."),
+    ] = None,
+    other: Annotated[
+        str | None, typer.Argument(help="What a folder is compared with, in place of --reference.")
     ] = None,
     *,
     num: Annotated[
@@ -80,20 +82,23 @@ def evaluate(
         option(
             "Number of images of each set. Default: all of a folder; 10000 generated ones, 2000 for rfd and swd alone, "
             "up to 1000 for --attention, 256 for --map-agreement.",
+            IMAGES,
             min=2,
         ),
     ] = None,
-    seed: Annotated[int, option("Random seed of the images and of the subsets.")] = 0,
+    seed: Annotated[int, option("Random seed of the images and of the subsets.", IMAGES)] = 0,
     resolution: Annotated[
-        int | None, option("Crop and resize the images of folders to this many pixels.", min=16)
+        int | None, option("Crop and resize the images of folders to this many pixels.", IMAGES, min=16)
     ] = None,
     fit: Annotated[
-        bool, option("Squeeze images that are not square instead of cropping.", None, "--fit")
+        bool, option("Squeeze images that are not square instead of cropping.", IMAGES, "--fit")
     ] = False,
     strict: Annotated[
-        bool, option("Refuse folders that contain files other than images.", None, "--strict")
+        bool, option("Refuse folders that contain files other than images.", IMAGES, "--strict")
     ] = False,
-    skip_bad: Annotated[int, option("Leave out up to this many images that cannot be read.", min=0)] = 0,
+    skip_bad: Annotated[
+        int, option("Leave out up to this many images that cannot be read.", IMAGES, min=0)
+    ] = 0,
     reference: Annotated[
         str | None,
         option(
@@ -153,6 +158,7 @@ def evaluate(
             OUTPUT,
             "--output",
             "-o",
+            metavar="FILE",
         ),
     ] = None,
     gitlab_metrics: Annotated[
@@ -180,40 +186,15 @@ def evaluate(
 
     A gate computes its metric without the metric's flag. The exit status is 4 when a gate is not met.
     """
+    given = dict(locals())  # most are fields of EvalOptions
     from gtool.eval.options import EvalOptions, complete
 
-    target, other, *more = [*(targets or []), None, None]
-    if any(more):
-        raise RecipeError(f"{more[0]}: a third target; two are compared")
     options = EvalOptions(
-        target=target,
-        other=other,
         metrics=tuple(name for name in METRICS if asked[f"ask_{name}"]),
         diagnostics=tuple(name for name in DIAGNOSTICS if asked[f"ask_{name}"]),
         gates=parse_gates(maximum or [], minimum or [], max_regress or []),
-        baseline=baseline,
-        exit_zero=exit_zero,
-        num=num,
-        seed=seed,
-        resolution=resolution,
-        fit=fit,
-        strict=strict,
-        skip_bad=skip_bad,
-        reference=reference,
-        split=split,
-        mode=mode,
-        weights=weights,
-        clip_weights=clip_weights,
-        export_reference=export_reference,
         outputs=tuple(output or ()),
-        gitlab_metrics=gitlab_metrics,
-        as_json=as_json,
-        device=device,
-        precision=precision,
-        preview=preview,
-        batch_size=batch_size,
-        num_processes=num_processes,
-        timeout=timeout,
+        **{field.name: given[field.name] for field in fields(EvalOptions) if field.name in given},
     )
     options = complete(options)
 

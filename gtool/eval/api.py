@@ -85,9 +85,8 @@ def _weights_of(images: Any) -> Path | None:
 
 def _open(images: Any, num: int | None, seed: int, resolution: int | None) -> StoredImages:
     """Open a folder or data set by its name, or an array."""
+    if isinstance(images, str | Path):
+        images = ImageSpec(str(images), resolution=resolution, sized=resolution is not None)
     if isinstance(images, ImageSpec):
         return open_stored(images, num, seed)
-    if isinstance(images, str | Path):
-        spec = ImageSpec(str(images), resolution=resolution, sized=resolution is not None)
-        return open_stored(spec, num, seed)
     return open_array(images, num, seed)

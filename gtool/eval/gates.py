@@ -22,9 +22,8 @@ DIAGNOSTICS = {
     "map_agreement": "Agreement of a prior's images of scenes with their label maps",
 }
 RECONSTRUCTION = ("psnr", "ssim", "l1", "rfd", "rfd_ratio", "codes_used", "perplexity")
-# Numbers of which more is better: scores, and shares of objects, pixels and codes in diagnostics.
-HIGHER = {score.name for score in SCORES.values() if score.higher_is_better}
-HIGHER_IN_DIAGNOSTICS = HIGHER | {"codes_used", "perplexity", "pixels", "mean_iou", "attention", "margin"}
+# Numbers of diagnostics, besides those of scores, of which more is better: shares of objects, pixels and codes.
+HIGHER_IN_DIAGNOSTICS = {"codes_used", "perplexity", "pixels", "mean_iou", "attention", "margin"}
 LEVELS = ("error", "warn")
 
 
@@ -48,21 +47,10 @@ def parse_gates(maxima: Sequence[str], minima: Sequence[str], regressions: Seque
     """Parse `fid=20`, `kid=0.01:warn`, and `fid=5%` of regressions.
 
     Raises:
-        RecipeError: a word that means nothing, a gate that could never be met, or two that say the same.
+        RecipeError: a word that means nothing, or a gate that could never be met.
     """
     typed = {"max": maxima, "min": minima, "max_regress": regressions}
-    gates = tuple(_parse(kind, word) for kind, words in typed.items() for word in words)
-    for number, gate in enumerate(gates):
-        for other in gates[:number]:
-            if (gate.metric, gate.kind, gate.bound) == (other.metric, other.kind, other.bound):
-                raise RecipeError(f"{other.flag} and {gate.flag} are one gate")
-            if (gate.metric, gate.kind, other.kind) == (
-                other.metric,
-                "min",
-                "max",
-            ) and gate.bound > other.bound:
-                raise RecipeError(f"{gate.flag} and {other.flag} can never both be met")
-    return gates
+    return tuple(_parse(kind, word) for kind, words in typed.items() for word in words)
 
 
 def _parse(kind: str, word: str) -> Gate:
@@ -116,5 +104,6 @@ def _require_known(metric: str, flag: str) -> None:
 
 def is_better_higher(name: str) -> bool:
     """Say whether more is better of a score (`fid`), or of a number in a diagnostic (`reconstruction.psnr`)."""
-    name = name.removesuffix(".value")
-    return name.rpartition(".")[2] in HIGHER_IN_DIAGNOSTICS if "." in name else name in HIGHER
+    _, dot, tail = name.removesuffix(".value").rpartition(".")
+    score = SCORES.get(tail)
+    return (score is not None and score.higher_is_better) or bool(dot and tail in HIGHER_IN_DIAGNOSTICS)

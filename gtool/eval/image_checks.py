@@ -12,7 +12,7 @@ Decisions where libraries differ, or say nothing:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ import numpy as np
 from gtool import console
 from gtool.data.dataset import ImageDataset
 from gtool.data.folders import count_suffixes, list_ignored
-from gtool.data.inspect_images import BACKGROUND, Inspection, inspect_images, repeated_stems
+from gtool.data.inspect_images import BACKGROUND, inspect_images, repeated_stems
 from gtool.data.names import find_dataset
 from gtool.errors import DataError
 
@@ -28,12 +28,13 @@ SHOWN = 3  # names in a line
 KEPT = 20  # names in the record
 
 
-def check_files(dataset: ImageDataset, spec: str, *, strict: bool) -> dict[str, Any]:
-    """Say what else lies in a folder or zip that `spec` names; returns the beginnings of its part of the record.
+def counted(update: Callable[..., None]) -> Callable[[int, int], None]:
+    """Return what moves a progress bar by images."""
+    return lambda done, total: update(done, total, f"{done:,} of {total:,} images")
 
-    Raises:
-        DataError: files that are no images, and `strict`.
-    """
+
+def check_files(dataset: ImageDataset, spec: str, *, strict: bool) -> dict[str, Any]:
+    """Say what else lies in a folder or zip that `spec` names; returns the beginnings of its part of the record."""
     if dataset.kind not in ("folder", "zip"):
         return {}
     if twins := repeated_stems([dataset.name_of(index) for index in range(len(dataset))]):
@@ -57,15 +58,14 @@ def check_images(
 ) -> str:
     """Look at the images that will be scored, complete `summary` and return a hash of their content.
 
-    Pixels are not decoded: scoring does that, and `find_damaged` says more when it fails.
-
-    Raises:
-        DataError: files that are no images, or some that are not square, where they have to be.
+    Pixels are not decoded: scoring does that, and `find_damaged` says more when it fails. DataError for files that are
+    no images, or some that are not square, where they have to be.
     """
     if dataset.is_drawn:
         summary["formats"] = {"drawn": len(places)}
         return dataset.fingerprint
-    seen = _inspect(dataset, places, decode=False)
+    with console.progress(f"looking at {dataset.name}") as update:
+        seen = inspect_images(dataset, places, decode=False, progress=counted(update))
     if seen.unread:
         find_damaged(dataset, places, 0, {})  # raises, and names those with sound headers too
     if square and seen.oblong:
@@ -86,33 +86,19 @@ def check_images(
 def find_damaged(
     dataset: ImageDataset, places: np.ndarray, allowed: int | None, summary: dict[str, Any]
 ) -> list[int]:
-    """Decode images and return the places of those that cannot be, after they have been named.
-
-    Raises:
-        DataError: more of them than allowed.
-    """
+    """Decode images, name those that cannot be and return their places; DataError for more of them than allowed."""
     if dataset.is_drawn:
         return []
-    unread = _inspect(dataset, places, decode=True).unread
+    with console.progress(f"looking for damaged images in {dataset.name}") as update:
+        unread = inspect_images(dataset, places, decode=True, progress=counted(update)).unread
     tolerate([(name, reason) for _, name, reason in unread], dataset.name, allowed, summary)
     return [place for place, _, _ in unread]
-
-
-def _inspect(dataset: ImageDataset, places: np.ndarray, *, decode: bool) -> Inspection:
-    doing = "looking for damaged images in" if decode else "looking at"
-    with console.progress(f"{doing} {dataset.name}") as update:
-        progress = lambda done, total: update(done, total, f"{done:,} of {total:,} images")  # noqa: E731
-        return inspect_images(dataset, places, decode=decode, progress=progress)
 
 
 def tolerate(
     unread: Sequence[tuple[str, str]], where: str, allowed: int | None, summary: dict[str, Any]
 ) -> None:
-    """Name the images (name, reason) that cannot be read, or refuse them when there are more than allowed.
-
-    Raises:
-        DataError: more than `allowed` over all calls for this set.
-    """
+    """Name the images (name, reason) that cannot be read; DataError for more than allowed over all calls of a set."""
     total = summary.get("num_skipped", 0) + len(unread)
     if allowed is not None and total > allowed:
         first = "; ".join(f"{name}: {reason}" for name, reason in unread[:SHOWN])

@@ -22,7 +22,7 @@ from gtool.data.open import open_dataset
 from gtool.data.pixel_cache import load_images
 from gtool.data.threads import in_order
 from gtool.errors import CheckpointError, DataError, printable
-from gtool.eval.image_checks import check_files, check_images, find_damaged, tolerate
+from gtool.eval.image_checks import check_files, check_images, counted, find_damaged, tolerate
 from gtool.io.image import UnreadableImage, quiet_pillow
 from gtool.metrics.images import as_tensor
 from gtool.models.generate import TrainedModel, load_model
@@ -35,10 +35,7 @@ Batch = Tensor | list[Tensor]  # uint8 (n, 3, H, W), or n images (3, H, W) of di
 
 
 class ImageSet(Protocol):
-    """Images in an order of their own.
-
-    grain: images that are made at once; shares of processes begin at multiples of it.
-    """
+    """Images in an order of their own; `grain` of them are made at once, and shares of processes begin there."""
 
     @property
     def count(self) -> int: ...
@@ -80,12 +77,7 @@ class GeneratedImages:
 def open_generated(
     path: Path, compute: Compute, *, num: int, seed: int
 ) -> tuple[GeneratedImages, dict[str, Any]]:
-    """Load a model; return `num` images that it makes, and what a record says of them.
-
-    Raises:
-        CheckpointError: damaged weights, or of a model that makes no images.
-        DataError: the data set that conditions are taken from is not here.
-    """
+    """Load a model; return `num` images that it makes, and what a record says of them."""
     model = load_model(path, compute=compute)
     if model.samples_from != "codes":
         return GeneratedImages(model, seed, num), {}
@@ -175,11 +167,7 @@ class NativeImages:
         return one_size(list(self.read(index)), self.dataset.name)
 
     def read(self, index: np.ndarray, ahead: int = 0) -> Iterator[Tensor]:
-        """Yield images uint8 (3, H, W) in order, decoded by all cores, so many ahead.
-
-        Raises:
-            DataError: damaged images; names all of them.
-        """
+        """Yield images uint8 (3, H, W) in order, decoded by all cores, so many ahead; DataError names damaged ones."""
 
         def decode(place: int) -> Tensor:
             return torch.from_numpy(np.array(self.dataset.read(place).transpose(2, 0, 1), order="C"))
@@ -244,11 +232,7 @@ class StoredImages:
 
 
 def open_stored(spec: ImageSpec, num: int | None, seed: int) -> StoredImages:
-    """Open a data set and choose all its images, or `num` of them by the seed; check each before it is scored.
-
-    Raises:
-        DataError: nothing there, more unreadable images than tolerated, images that are not square.
-    """
+    """Open a data set and choose all its images, or `num` of them by the seed; check each before it is scored."""
     dataset = open_dataset(
         spec.dataset,
         split=spec.split,
@@ -265,9 +249,8 @@ def open_stored(spec: ImageSpec, num: int | None, seed: int) -> StoredImages:
     images: Any = None
     if spec.resolution is not None:
         with console.progress(f"reading {dataset.name}") as update:
-            progress = lambda done, total: update(done, total, f"{done:,} of {total:,} images")  # noqa: E731
             loaded = load_images(
-                dataset, spec.resolution, crop=spec.crop, budget_gb=spec.cache_gb, progress=progress
+                dataset, spec.resolution, crop=spec.crop, budget_gb=spec.cache_gb, progress=counted(update)
             )
         tolerate(loaded.skipped, dataset.name, spec.skip_bad, summary)
         if skipped := {name for name, _ in loaded.skipped}:
@@ -290,11 +273,7 @@ def open_stored(spec: ImageSpec, num: int | None, seed: int) -> StoredImages:
 
 
 def spec_of_training(meta: dict[str, Any], path: Path, split: str | None = None) -> ImageSpec:
-    """Return how to open the data set that weights were trained on, or another split of it.
-
-    Raises:
-        CheckpointError: the weights do not say what they were trained on.
-    """
+    """Return how to open the data set that weights were trained on, or another split of it."""
     recipe = recipe_of_weights(meta, path)
     if recipe is None:
         raise CheckpointError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from gtool import console
@@ -12,14 +12,13 @@ from gtool.errors import CheckpointError, RecipeError, did_you_mean
 from gtool.eval.gates import DIAGNOSTICS, Gate
 from gtool.eval.report.files import SUFFIXES
 from gtool.eval.report.record import read_baseline
-from gtool.eval.verdicts import require_comparable
+from gtool.eval.verdicts import require_numbers
 from gtool.io import run_folder
-from gtool.metrics.features.published import check_statistics, is_statistics
+from gtool.metrics.features.published import MODES, check_statistics, is_statistics
 from gtool.metrics.registry import METRICS, metrics_of
 from gtool.models.description import read_description
 
 WITHOUT_WEIGHTS = ("rfd", "swd")
-MODES = ("clean", "legacy_tensorflow", "legacy_pytorch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,14 +106,15 @@ def complete(options: EvalOptions) -> EvalOptions:
         raise RecipeError("a second folder and --reference both say what to compare with; give one")
     if options.mode not in MODES:
         raise RecipeError(f"--mode {options.mode}: unknown{did_you_mean(options.mode, MODES)}")
-    for flag, path in (("--weights", options.weights), ("--clip-weights", options.clip_weights)):
-        if path is not None and not path.is_file():
-            raise CheckpointError(f"{path}: no such file ({flag})")
+    for name in ("weights", "clip_weights"):
+        if (path := getattr(options, name)) is not None and not path.is_file():
+            raise CheckpointError(f"{path}: no such file ({_flag(name)})")
     wanted = [gate.metric for gate in options.gates]
     _check_outputs(options)
     if options.baseline is not None:
         baseline = read_baseline(options.baseline)
-        require_comparable(options.baseline, baseline, options.gates)
+        regressions = [gate for gate in options.gates if gate.kind == "max_regress"]
+        require_numbers(regressions, baseline, str(options.baseline))
         if not (wanted or options.metrics or options.diagnostics):
             wanted = list(baseline.get("metrics", {}))
     unnamed = False
@@ -122,17 +122,17 @@ def complete(options: EvalOptions) -> EvalOptions:
         # Gates ask for what they are about.
         metrics = {*options.metrics, *metrics_of(wanted)}
         diagnostics = {*options.diagnostics, *(name.split(".")[0] for name in wanted)}
+        unnamed = not metrics and not diagnostics & DIAGNOSTICS.keys()
         options = replace(
             options,
-            metrics=tuple(name for name in METRICS if name in metrics),
+            metrics=WITHOUT_WEIGHTS if unnamed else tuple(name for name in METRICS if name in metrics),
             diagnostics=tuple(name for name in DIAGNOSTICS if name in diagnostics),
             reference=options.reference if options.other is None else str(options.other),
             other=None,
         )
-        unnamed = not options.metrics and not options.diagnostics
-        if unnamed:
-            options = replace(options, metrics=WITHOUT_WEIGHTS)
         _check_together(options)
+    else:
+        _check_used(options, has_model=False)
     _check_reference(options)
     if unnamed:  # last: a refusal stays one line
         console.notice("no metric was named: rfd and swd, which need no weights (--fid and --kid need them)")
@@ -165,12 +165,11 @@ def _check_outputs(options: EvalOptions) -> None:
 
 
 def _check_together(options: EvalOptions) -> None:
-    """Refuse what the target cannot do, and options that nothing asked for has a use for."""
+    """Refuse what the target cannot do, and options that have no effect on it."""
     asked = [*options.diagnostics, *options.paired]
     if asked and (options.num_processes or 1) > 1:
         raise RecipeError(f"{_flag(asked[0])} is computed by one process; leave out --num-processes")
-    inception = [name for name in options.metrics if METRICS[name].inputs == "inception"]
-    if options.export_reference is not None and not inception:
+    if options.export_reference is not None and not _uses(options, "inception"):
         raise RecipeError(
             "--export-reference writes Inception statistics: give --fid too, or --reference and nothing to score"
         )
@@ -186,17 +185,52 @@ def _check_together(options: EvalOptions) -> None:
         raise RecipeError(f"{flag} compares two folders: gtool eval PICTURES ORIGINALS {flag}")
     if folder is not None and options.reference is None and options.needs_reference:
         raise RecipeError(f"{folder}: a folder is compared with another; name it second, or --reference NAME")
-    if not options.metrics:
-        compares = "reconstruction" in options.diagnostics
-        unused = ("weights", "clip_weights") if compares else ("reference", "split", "resolution", "weights")
-        for name in unused:
-            if getattr(options, name) is not None:
-                why = "needs no such network" if compares else "compares with nothing real"
-                raise RecipeError(
-                    f"{_flag(name)}: {_flag(options.diagnostics[0])} {why}; give a metric too, or leave it out"
-                )
-    if not options.needs_reference and options.reference is not None:
-        console.notice(f"{_flag(options.metrics[0])} has no reference: {options.reference} is not opened")
+    _check_used(options, has_model=weights is not None)
+
+
+def _check_used(options: EvalOptions, has_model: bool) -> None:
+    """Refuse options that nothing asked for has a use for, so that nobody believes they had an effect."""
+    inception = options.only_reference or _uses(options, "inception", "logits")
+    networks = inception or _uses(options, "clip")
+    compares = (bool(options.metrics) and options.needs_reference) or "reconstruction" in options.diagnostics
+    compares = compares or options.only_reference
+    named = (compares and options.reference is not None) and not options.against_statistics
+    has_folder = named or not (has_model or options.only_reference)
+    gates = bool(options.gates)
+    used = {
+        "num": (not options.paired, "pairs are all compared"),
+        "seed": (not options.paired, "nothing is drawn where pairs are compared"),
+        "mode": (inception, "no score that is asked for takes Inception"),
+        "weights": (inception, "no score that is asked for takes Inception"),
+        "clip_weights": (_uses(options, "clip"), "no score that is asked for takes CLIP"),
+        "preview": (networks and not options.export_reference, "only scores of Inception and CLIP have one"),
+        "reference": (compares, "nothing that is asked for is compared with real images"),
+        "split": (compares and not options.paired, "no data set is compared with"),
+        "resolution": (has_folder or compares, "no image is resized"),
+        "fit": (has_folder, "no images are named that could be squeezed"),
+        "strict": (has_folder, "no folder of images is named"),
+        "skip_bad": (has_folder, "no folder of images is named"),
+        "precision": (has_model, "only what a model computes has one; scores are always fp32"),
+        "exit_zero": (gates, "there is no gate"),
+    }
+    for field in fields(options):
+        is_used, why = used.get(field.name, (True, ""))
+        if is_used or getattr(options, field.name) == field.default:
+            continue
+        if field.name in ("reference", "precision", "exit_zero"):  # what pipelines give to every call
+            what = (
+                f"{_flag(field.name)} {options.reference or ''}"
+                if field.name == "reference"
+                else _flag(field.name)
+            )
+            console.notice(f"{what} has no effect: {why}")
+        else:
+            raise RecipeError(f"{_flag(field.name)} would have no effect: {why}; leave it out")
+
+
+def _uses(options: EvalOptions, *inputs: str) -> bool:
+    """Say whether a metric takes such features."""
+    return any(METRICS[name].inputs in inputs for name in options.metrics)
 
 
 def _check_reference(options: EvalOptions) -> None:

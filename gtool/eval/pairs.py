@@ -13,9 +13,8 @@ from torch import Tensor
 from gtool import console
 from gtool.errors import DataError, printable
 from gtool.eval.image_sets import ImageSpec, StoredImages, open_stored
-from gtool.eval.sheets import difference_rows, save_sheet
-from gtool.io.pictures import Column, image_cell, sheet
-from gtool.metrics.registry import METRICS
+from gtool.eval.sheets import save_differences
+from gtool.metrics.registry import METRICS, SCORES
 from gtool.runtime.device import Compute
 
 SHOWN = 8  # pairs on the sheet, the worst
@@ -41,17 +40,12 @@ def score_pairs(
     name, content = pairs[1].dataset.name, pairs[1].key["source"]
     tail = f"{size}/n{count}/ref-{printable(Path(name).name)}"
     common = {"num_fake": count, "num_real": count, "dtype": "fp32", "reference": content, "weights": None}
+    common["seed"] = seed
     scores = {
-        one.name: {
-            "value": float(np.mean(values[one.name])),
-            "protocol": f"{one.protocol_head}{tail}",
-            **common,
-            "seed": seed,
-        }
-        for metric in metrics
-        for one in METRICS[metric].scores
+        name: {"value": float(np.mean(found)), "protocol": f"{SCORES[name].protocol or name}{tail}", **common}
+        for name, found in values.items()
     }
-    picture = _write_sheet(pairs, values, METRICS[metrics[0]].scores[0])
+    picture = _write_sheet(pairs, values)
     console.notice(f"the pairs farthest apart: {picture}")
     return {
         "reference": {"name": name, "fingerprint": content, "resolution": real.resolution or 0},
@@ -138,28 +132,27 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 
-def _write_sheet(pairs: Pairs, values: dict[str, list[float]], score: Any) -> Path:
-    """Draw the pairs that are farthest apart by a score, and where they differ, into the current folder."""
-    order = np.argsort(values[score.name], kind="stable")
-    worst = (order if score.higher_is_better else order[::-1])[:SHOWN]
+def _write_sheet(pairs: Pairs, values: dict[str, list[float]]) -> Path:
+    """Draw the pairs that are farthest apart by the first score, and where they differ, into the current folder."""
+    score, found = next(iter(values.items()))
+    order = np.argsort(found, kind="stable")
+    worst = (order if SCORES[score].higher_is_better else order[::-1])[:SHOWN]
     fake, real, names = pairs
     chosen = fake.subset(worst), real.subset(worst), [names[place] for place in worst]
     fakes, reals = zip(*((_square(a.numpy()), _square(b.numpy())) for _, a, b in _read(chosen)), strict=True)
-    cell = image_cell(max(image.shape[-1] for image in fakes), len(fakes))
-    rows, note = difference_rows({"picture": fakes, "original": reals}, cell)
-    unit = " dB" if score.name == "psnr" else ""
-    columns = [Column(f"{values[score.name][place]:.1f}{unit}") for place in worst]
-    title = f"{fake.dataset.name}: the {len(worst)} farthest from their originals"
-    return save_sheet(
-        sheet(rows, columns, cell, title, note), None, PICTURE, {"images": ", ".join(chosen[2])}
+    unit = " dB" if score == "psnr" else ""
+    return save_differences(
+        {"picture": fakes, "original": reals},
+        [f"{found[place]:.1f}{unit}" for place in worst],
+        f"{fake.dataset.name}: the {len(worst)} farthest from their originals",
+        Path(PICTURE),
+        {"images": ", ".join(chosen[2])},
     )
 
 
 def _square(image: np.ndarray) -> np.ndarray:
     """Return the image (3, H, W) on a white square of its longer side."""
     _, H, W = image.shape
-    side = max(H, W)
-    square = np.full((3, side, side), 255, np.uint8)
-    top, left = (side - H) // 2, (side - W) // 2
-    square[:, top : top + H, left : left + W] = image
-    return square
+    top, left = (max(H, W) - H) // 2, (max(H, W) - W) // 2
+    around = ((0, 0), (top, max(H, W) - H - top), (left, max(H, W) - W - left))
+    return np.pad(image, around, constant_values=255)

@@ -16,7 +16,6 @@ from gtool.eval.diagnostics import attention, map_agreement, reconstruction
 from gtool.eval.image_sets import ImageSet, ImageSpec, open_generated, open_stored, spec_of_training
 from gtool.eval.options import EvalOptions, find_target
 from gtool.eval.pairs import score_pairs
-from gtool.eval.reference import open_statistics
 from gtool.eval.report import record as records
 from gtool.eval.report import table as tables
 from gtool.eval.report.files import write_all, write_to_github
@@ -25,7 +24,7 @@ from gtool.eval.report.preview import ImageSampler, Preview
 from gtool.eval.scores import FeatureNetwork, Reference, open_networks, reference_of, score
 from gtool.io.files import sampled_digest
 from gtool.metrics.registry import METRIC_OF, METRICS
-from gtool.metrics.statistics import write_statistics
+from gtool.metrics.statistics import open_statistics, write_statistics
 from gtool.models import registry
 from gtool.models.description import read_description
 from gtool.runtime.device import Compute, make_compute
@@ -74,19 +73,19 @@ def run(options: EvalOptions) -> dict[str, Any]:
     elif options.metrics:
         scores, preview = _score(options, weights, folder, compute)
         record |= scores
-    num, seed, batch_size = options.num, options.seed, options.batch_size
+    common = {"num": options.num, "seed": options.seed}
     for name in options.diagnostics:
         assert weights is not None
         if name == "attention":
-            record[name] = attention.score(weights, compute, num=num, seed=seed, batch_size=batch_size)
+            record[name] = attention.score(weights, compute, **common, batch_size=options.batch_size)
         elif name == "map_agreement":
-            record[name] = map_agreement.score(weights, compute, num=num, seed=seed)
+            record[name] = map_agreement.score(weights, compute, **common)
         else:
             spec: ImageSpec | None = _spec_for_model(options, read_description(weights)[0], weights)
             if options.reference is None and options.split is None:
                 spec = None  # the images that training has kept aside
             record[name] = reconstruction.score(
-                weights, compute, spec, num=num, seed=seed, batch_size=batch_size
+                weights, compute, spec, **common, batch_size=options.batch_size
             )
     compute.close()
     if compute.is_main:
@@ -101,13 +100,13 @@ def run(options: EvalOptions) -> dict[str, Any]:
 def open_image_sets(
     options: EvalOptions, weights: Path | None, folder: str | None, compute: Compute
 ) -> tuple[ImageSet, Reference | None, dict[str, Any]]:
-    """Return the images to score, the reference, and what is known of the former."""
+    """Return the images to score, the reference, and what the record says of the former."""
     num = options.num
     if weights is None:
         # Two folders are compared as they are, all images of both, unless the user wants otherwise.
         stored = open_stored(_spec(options, str(folder)), num, options.seed)
         fake: ImageSet = stored
-        about: dict[str, Any] = {"candidate": stored.key, "summary": stored.summary}
+        about: dict[str, Any] = {"candidate": stored.key, "images": {"fake": stored.summary}}
         spec = _spec(options, str(options.reference), options.split)
     else:
         meta, _ = read_description(weights)
@@ -118,13 +117,16 @@ def open_image_sets(
             )
         num = num or max(METRICS[name].num_images for name in options.metrics)
         fake, about = open_generated(weights, compute, num=num, seed=options.seed)
-        about = {"nimg": meta.get("nimg"), "precision": compute.precision, **about}
+        about = {"nimg": meta.get("nimg"), "precision": compute.precision, **about, "images": {}}
         spec = _spec_for_model(options, meta, weights) if options.needs_reference else ImageSpec("")
-    real: Reference | None = None
-    if options.needs_reference and options.against_statistics:
-        real = open_statistics(str(options.reference), options.mode)
-    elif options.needs_reference:
-        real = open_stored(spec, num, options.seed)
+    if not options.needs_reference:
+        return fake, None, about
+    if options.against_statistics:
+        return fake, open_statistics(str(options.reference), options.mode), about
+    real = open_stored(spec, num, options.seed)
+    about["images"] |= {"real": real.summary}
+    if options.num is not None and options.num > (least := min(fake.count, real.count)):
+        console.notice(f"--num {options.num:,}: one side has {least:,} images; all of them are used")
     return fake, real, about
 
 
@@ -160,44 +162,31 @@ def _score(
     options: EvalOptions, weights: Path | None, folder: str | None, compute: Compute
 ) -> tuple[dict[str, Any], Callable[[], Preview | None]]:
     """Return what the record says of the scores, and what makes images for a page."""
-    seconds: dict[str, float] = {}
-    last = time.monotonic()
-
-    def on_stage(name: str) -> None:
-        nonlocal last
-        now = time.monotonic()
-        seconds[name], last = round(now - last, 2), now
-
-    fake, real, about = open_image_sets(options, weights, folder, compute)
-    sampler = (
-        ImageSampler(fake, real) if ".html" in [path.suffix.lower() for path in options.outputs] else None
-    )
-    on_stage("opening")
+    fake, real, record = open_image_sets(options, weights, folder, compute)
+    has_page = ".html" in [path.suffix.lower() for path in options.outputs]
+    sampler = ImageSampler(fake, real) if has_page else None
     for name in options.metrics:
         METRICS[name].require_images(fake.count)  # before any network is downloaded
     networks = _open_networks(options, options.metrics, compute)
-    batch_size, seed = options.batch_size, options.seed
-    metrics = score(
+    record["metrics"] = score(
         sampler or fake,
         real,
         options.metrics,
         networks,
         compute,
-        seed=seed,
-        batch_size=batch_size,
-        on_stage=on_stage,
+        seed=options.seed,
+        batch_size=options.batch_size,
     )
+    record["reference"] = None
     if real is not None:
+        record["reference"] = {
+            "name": real.name,
+            "fingerprint": real.key["source"],
+            "resolution": real.key["resolution"],
+        }
         _export(real, networks.get("inception"), options, compute)
-    _warn(metrics, networks)
-    sides = {"fake": about.pop("summary", None), "real": getattr(real, "summary", None)}
-    reference = real and {
-        "name": real.name,
-        "fingerprint": real.key["source"],
-        "resolution": real.key["resolution"],
-    }
-    images = {side: summary for side, summary in sides.items() if summary}
-    record = {**about, "reference": reference, "images": images, "metrics": metrics, "stages": seconds}
+    _warn(record["metrics"], networks)
+    record["images"] = {side: summary for side, summary in record["images"].items() if summary}
     return record, sampler.preview if sampler else lambda: None
 
 
@@ -209,12 +198,11 @@ def _open_networks(
 
 
 def _warn(metrics: dict[str, dict[str, Any]], networks: dict[str, FeatureNetwork]) -> None:
-    """Say what the number of images and the precision allow to conclude."""
+    """Say what the number of images allows to conclude."""
     for name, found in metrics.items():
         if "comparable" not in found:
             continue
         entry, count = METRIC_OF[name], min(filter(None, (found["num_fake"], found["num_real"])))
-        size, least = networks[entry.inputs].extractor.size, entry.comparable_from
         if found["value"] == 0:
             console.notice(
                 f"{name} came out at zero, or below it by rounding, and is given as 0: equal images?"
@@ -223,11 +211,11 @@ def _warn(metrics: dict[str, dict[str, Any]], networks: dict[str, FeatureNetwork
             console.warning(
                 f"{name} of a bf16 preview is not comparable with any other; leave out --preview for that"
             )
-        if count < size:  # the covariance is singular
+        if count < (size := networks[entry.inputs].extractor.size):  # the covariance is singular
             console.warning(
                 f"{name} from {count:,} images, fewer than its {size:,} dimensions: mostly bias; trust kid"
             )
-        if count < least:
+        if count < (least := entry.comparable_from):
             console.warning(
                 f"{name} from {count:,} images is not comparable with published numbers ({least:,} or more)"
             )
@@ -238,12 +226,14 @@ def make_statistics(options: EvalOptions, compute: Compute) -> dict[str, Any]:
     real = open_stored(_spec(options, str(options.reference), options.split), options.num, options.seed)
     facts = _export(real, _open_networks(options, ("fid",), compute)["inception"], options, compute)
     compute.close()
+    if not compute.is_main:
+        return {}
     found = {"statistics": str(options.export_reference), **facts, "images": real.summary}
-    if compute.is_main and options.as_json:
+    if options.as_json:
         console.result_json(found)
-    elif compute.is_main:
+    else:
         console.result(found["statistics"])
-    return found if compute.is_main else {}
+    return found
 
 
 def _export(
@@ -259,7 +249,7 @@ def _export(
         "count": features.count,
         "mode": network.extractor.mode,
         "name": real.name,
-        **network.made_with,
+        "weights": network.weights.sha256,
         "fingerprint": real.key["source"],
     }
     write_statistics(options.export_reference, features, facts)
@@ -309,7 +299,7 @@ def finish(
         raise CheckpointError("; ".join(unwritten))
     if incomparable:
         raise DataError("; ".join(incomparable))
-    verdicts.require_measured(options.gates, record)
+    verdicts.require_numbers(options.gates, record)
     for gate in verdicts.failures(record, "warn"):
         console.warning(tables.missed(gate))
     if failed := verdicts.failures(record):

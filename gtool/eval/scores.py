@@ -7,7 +7,7 @@ the images, and the main one computes the scores.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from gtool import console
-from gtool.errors import CheckpointError, GToolError
+from gtool.errors import CheckpointError, DataError, GToolError, RecipeError
 from gtool.eval.image_sets import ImageSet, StoredImages, one_size
-from gtool.eval.reference import require_same_network
 from gtool.metrics.features.clip import ClipExtractor, load_clip
 from gtool.metrics.features.collector import FeatureCollector, Features
 from gtool.metrics.features.inception import Dtype, InceptionExtractor, load_inception, logits_of
-from gtool.metrics.features.weights import CLIP, INCEPTION, WeightsFile, find_weights
+from gtool.metrics.features.published import PREFIX
+from gtool.metrics.features.weights import CLIP, INCEPTION, WeightsFile, are_same_weights, find_weights
 from gtool.metrics.reference import reference_features
 from gtool.metrics.registry import METRIC_OF, METRICS, SCORES, Metric
 from gtool.metrics.statistics import Statistics
@@ -41,17 +41,6 @@ class FeatureNetwork:
     weights: WeightsFile
     extractor: InceptionExtractor | ClipExtractor
     head: Tensor | None = None
-
-    @property
-    def protocol(self) -> str:
-        """What all features depend on: resizing, network, and the dtype where it is not fp32."""
-        dtype = self.extractor.dtype
-        return f"{self.extractor.mode}/{self.weights.label}" + ("" if dtype == "fp32" else f"/{dtype}")
-
-    @property
-    def made_with(self) -> Record:
-        """What records say of it."""
-        return {"dtype": self.extractor.dtype, "weights": self.weights.sha256}
 
 
 def open_networks(
@@ -73,7 +62,7 @@ def open_networks(
     dtype: Dtype = "bf16" if bf16 else "fp32"
     networks = {}
     if inputs & {"inception", "logits"}:
-        weights = find_weights(INCEPTION, files.get(INCEPTION.key))
+        weights = find_weights(INCEPTION, files.get("inception"))
         network = load_inception(weights.path, device)
         if "logits" in inputs and network.head is None:
             raise CheckpointError(
@@ -82,7 +71,7 @@ def open_networks(
         head = network.head.cpu() if "logits" in inputs and network.head is not None else None
         networks["inception"] = FeatureNetwork(weights, InceptionExtractor(network, mode, dtype), head)
     if "clip" in inputs:
-        weights = find_weights(CLIP, files.get(CLIP.key))
+        weights = find_weights(CLIP, files.get("clip"))
         networks["clip"] = FeatureNetwork(weights, ClipExtractor(load_clip(weights.path, device), dtype))
     if bf16 and networks and not has_fast_bf16(device):
         console.warning(
@@ -100,7 +89,6 @@ def score(
     *,
     seed: int = 0,
     batch_size: int = 32,
-    on_stage: Callable[[str], object] = lambda name: None,
 ) -> dict[str, Record]:
     """Return a record of each score by its name; an empty dictionary in all processes but the main one.
 
@@ -112,7 +100,6 @@ def score(
         compute: device and processes.
         seed: of the subsets that metrics draw.
         batch_size: images a forward; changes no result.
-        on_stage: called when the features of the reference, those of the images, and the scores are there.
 
     Raises:
         DataError: too few images, images of several sizes, or features that are not finite.
@@ -121,7 +108,12 @@ def score(
     entries = [METRICS[name] for name in metrics]
     for entry in entries:
         entry.require_images(fake.count)
-    collectors = _open_collectors(entries, fake.count, real, compute, seed)
+    rows = {entry.inputs for entry in entries if entry.fake == "rows"}
+    collectors = {entry.inputs: FeatureCollector(keep_rows=entry.inputs in rows) for entry in entries}
+    scorer: WeightFreeScorer | None = None
+    if any(entry.has_floor for entry in entries):
+        scorer = _open_scorer(fake, real, compute, seed)
+        collectors |= {name: FeatureCollector(keep_rows=True) for name in ("random", "patches")}
     compared: dict[str, Features | None] = {}
     for inputs, network in networks.items():
         kept = {entry.real for entry in entries if entry.inputs == inputs} - {None}
@@ -130,39 +122,32 @@ def score(
             compared[inputs] = reference_of(
                 real, network, compute, need_rows=need_rows, batch_size=batch_size
             )
-    on_stage("reference")
-    _collect(fake, collectors, networks, compute, batch_size, "scoring")
-    on_stage("candidate")
+    _collect(fake, collectors, networks, compute, batch_size, "scoring", scorer)
     records: dict[str, Record] = {}
     if compute.is_main:
-        pixels = collectors["pixels"].scores() if "pixels" in collectors else {}
+        features = {name: collector.features() for name, collector in collectors.items()}
+        floors = scorer.score_features(features) if scorer else {}
         for entry in entries:
             if entry.has_floor:
-                records |= _pixel_records(entry, pixels, real)
+                records |= _floor_records(entry, floors, real)
             else:
                 network = networks["inception" if entry.inputs == "logits" else entry.inputs]
-                features = collectors[entry.inputs].features(), compared.get(entry.inputs)
-                values = entry.load()(*features, seed)
-                records |= _records(entry, values, features, real, network)
+                sides = features[entry.inputs], compared.get(entry.inputs)
+                records |= _records(entry, entry.load()(*sides, seed), *sides, real, network)
         records = {name: record | {"seed": seed} for name, record in records.items()}
-    on_stage("distances")
     return records
 
 
-def _open_collectors(
-    entries: Sequence[Metric], count: int, real: Reference | None, compute: Compute, seed: int
-) -> dict[str, Any]:
-    """Return what keeps the features of `count` images: by their network, or of `pixels`."""
-    collectors: dict[str, Any] = {}
-    for entry in entries:
-        if not entry.has_floor:
-            keep_rows = any(one.fake == "rows" for one in entries if one.inputs == entry.inputs)
-            collectors[entry.inputs] = FeatureCollector(keep_rows=keep_rows)
-        elif "pixels" not in collectors:
-            assert isinstance(real, StoredImages)
-            scorer = WeightFreeScorer.build(real.images, num=count, seed=seed, device=compute.device)
-            collectors["pixels"] = scorer.collector()
-    return collectors
+def _open_scorer(fake: ImageSet, real: Reference | None, compute: Compute, seed: int) -> WeightFreeScorer:
+    """Prepare rfd and swd, and say of how many images they are."""
+    assert isinstance(real, StoredImages)
+    scorer = WeightFreeScorer.build(real.images, num=fake.count, seed=seed, device=compute.device)
+    if scorer.limit < fake.count:
+        console.notice(
+            f"rfd and swd score {scorer.limit:,} of {fake.count:,} images: half of the {len(real.images):,} real "
+            "ones are the reference, the other half is the floor"
+        )
+    return scorer
 
 
 def reference_of(
@@ -176,11 +161,19 @@ def reference_of(
     Raises:
         RecipeError: statistics that were made with another network.
     """
+    weights = network.weights
     if isinstance(real, Statistics):
-        require_same_network(real, network.weights, network.extractor.dtype)
+        is_other = real.weights is not None and not are_same_weights(real.weights, weights.sha256)
+        if is_other or (str(real.name).startswith(PREFIX) and not weights.is_published):
+            raise RecipeError(
+                f"--reference {real.name}: made with other Inception weights than {weights.path}, "
+                "so the two cannot be compared"
+            )
+        if network.extractor.dtype != "fp32":
+            raise RecipeError(f"--preview: {real.name} was made from fp32 features; leave --preview out")
         return real.features
     collector = FeatureCollector(keep_rows=need_rows)
-    title = f"{network.weights.network.title} features of {real.name}"
+    title = f"{weights.network.title} features of {real.name}"
     has_taken = False
 
     def take() -> Features:
@@ -193,9 +186,9 @@ def reference_of(
         if compute.share(None):
             _collect(real, {"reference": collector}, {"reference": network}, compute, batch_size, title)
         return None
-    key = {**real.key, "mode": network.extractor.mode, "weights": network.weights.sha256}
-    if network.weights.network is not INCEPTION:
-        key["network"] = network.weights.network.key
+    key = {**real.key, "mode": network.extractor.mode, "weights": weights.sha256}
+    if weights.network is not INCEPTION:
+        key["network"] = weights.network.key
     if network.extractor.dtype != "fp32":
         key["dtype"] = network.extractor.dtype
     features = reference_features(key, take, need_rows=need_rows, size=network.extractor.size)
@@ -218,11 +211,12 @@ def share_of(count: int, compute: Compute, batch_size: int, grain: int = 1) -> t
 
 def _collect(
     images: ImageSet,
-    collectors: Mapping[str, Any],
+    collectors: Mapping[str, FeatureCollector],
     networks: Mapping[str, FeatureNetwork],
     compute: Compute,
     batch_size: int,
     title: str,
+    scorer: WeightFreeScorer | None = None,
 ) -> None:
     """Run images through all networks, each process its share; the main process's collectors then hold all.
 
@@ -230,8 +224,7 @@ def _collect(
         GToolError: of any process, in all of them; the main one reports it.
     """
     start, stop = share_of(images.count, compute, batch_size, images.grain)
-    done, failure = start, None
-    found: dict[str, dict[str, Tensor]] = {}
+    done, failure, size = start, None, None
     try:
         with console.progress(title) as update:
             for batch in images.batches(batch_size, start, stop):
@@ -240,47 +233,52 @@ def _collect(
                 features = {name: network.extractor(batch) for name, network in networks.items()}
                 if "logits" in collectors and (head := networks["inception"].head) is not None:
                     features["logits"] = logits_of(head, features["inception"])
-                if "pixels" in collectors:
-                    features["pixels"] = one_size(batch, title)
+                if scorer is not None:
+                    pixels = one_size(batch, title)
+                    size = size or pixels.shape[1:]
+                    if size != pixels.shape[1:]:
+                        raise DataError("the images of a set must have one size for rfd and swd")
+                    features |= scorer.features(pixels, positions)
                 for name, collector in collectors.items():
-                    collector.add(features[name], positions)
+                    if len(rows := features[name]):
+                        collector.add(rows, positions[: len(rows)])
                 update(done - start, stop - start, f"{done - start:,} of {stop - start:,} images")
-        if not compute.is_main:
-            found = {name: one.tensors() for name, one in collectors.items()}
     except GToolError as failed:
         failure = failed
-    shares = compute.gather((found, failure))
-    for share, problem in shares:
+    for others, problem in compute.gather((None if compute.is_main else collectors, failure)):
         if problem is not None:
             raise problem
-        for name, tensors in share.items() if compute.is_main else ():
-            collectors[name].absorb(tensors)
+        if others is not None and compute.is_main:
+            for name, collector in collectors.items():
+                collector.absorb(others[name])
 
 
 def _records(
     entry: Metric,
     values: Mapping[str, float | None],
-    features: tuple[Features, Features | None],
+    fake: Features,
+    compared: Features | None,
     real: Reference | None,
     network: FeatureNetwork,
 ) -> dict[str, Record]:
     """Return the records of a metric over a network's features."""
-    fake, reference = features
-    num_real = 0 if reference is None else reference.count
-    common = {"num_fake": fake.count, "num_real": num_real, **network.made_with, "reference": None}
-    tail = f"{network.protocol}/n{fake.count}"
-    if reference is not None and real is not None:
+    num_real, dtype = 0 if compared is None else compared.count, network.extractor.dtype
+    common: Record = {"num_fake": fake.count, "num_real": num_real, "dtype": dtype}
+    common |= {"weights": network.weights.sha256, "reference": None}
+    precision = "" if dtype == "fp32" else f"/{dtype}"
+    tail = f"{network.extractor.mode}/{network.weights.label}{precision}/n{fake.count}"
+    if compared is not None and real is not None:
         common["reference"] = real.key["source"]
         # Statistics of others may come without the number of images behind them.
         tail += f"/ref-{real.name}" + (f"-n{num_real}" if num_real else "")
     if entry.comparable_from:
         count = min(filter(None, (fake.count, num_real)))
-        common["comparable"] = count >= entry.comparable_from and common["dtype"] == "fp32"
+        common["comparable"] = count >= entry.comparable_from and dtype == "fp32"
     return {name: _record(name, values, tail, common) for name in values if name in SCORES}
 
 
-def _pixel_records(entry: Metric, found: Mapping[str, float], real: Reference | None) -> dict[str, Record]:
-    """Return the scores of a metric of pixels, each beside what other real images get."""
+def _floor_records(entry: Metric, found: Mapping[str, float], real: Reference | None) -> dict[str, Record]:
+    """Return the records of a metric beside its floor, what other real images get."""
     assert real is not None
     counts = {name: int(found[name]) for name in ("num_fake", "num_real")}
     common = {**counts, "dtype": "fp32", "weights": None, "reference": real.key["source"]}
@@ -296,4 +294,4 @@ def _pixel_records(entry: Metric, found: Mapping[str, float], real: Reference | 
 def _record(name: str, values: Mapping[str, float | None], tail: str, common: Record) -> Record:
     """Return a score's record: its value, the numbers beside it, its protocol, and what all of them have."""
     beside = {one: values.get(f"{name}.{one}") for one in SCORES[name].beside}
-    return {"value": values[name], **beside, "protocol": f"{SCORES[name].protocol_head}/{tail}", **common}
+    return {"value": values[name], **beside, "protocol": f"{SCORES[name].protocol or name}/{tail}", **common}

@@ -13,6 +13,11 @@ from gtool.metrics.features.weights import are_same_weights
 Record = Mapping[str, Any]
 
 
+def entries_of(record: Record) -> dict[str, Any]:
+    """Return what a record says of each score and diagnostic."""
+    return {**record.get("metrics", {}), **{name: record[name] for name in DIAGNOSTICS if name in record}}
+
+
 def numbers_of(record: Record) -> dict[str, float]:
     """Return the numbers of a record by the names that gates use; NaN is a number here."""
     found: dict[str, float] = {}
@@ -24,9 +29,8 @@ def numbers_of(record: Record) -> dict[str, float]:
         elif isinstance(value, int | float) and not isinstance(value, bool):
             found[name] = float(value)
 
-    for name, value in (*record.get("metrics", {}).items(), *record.items()):
-        if name in DIAGNOSTICS or name in record.get("metrics", {}):
-            add(name, value)
+    for name, value in entries_of(record).items():
+        add(name, value)
     return found
 
 
@@ -35,31 +39,25 @@ def find_number(record: Record, name: str) -> float | None:
     return numbers_of(record).get(name.removesuffix(".value"))
 
 
-def _entry(record: Record, name: str) -> Record:
-    """Return what a record says of a score or a diagnostic."""
-    head = name.split(".")[0]
-    found = record.get("metrics", {}).get(head, record.get(head))
-    return found if isinstance(found, Mapping) else {}
-
-
 def why_apart(record: Record, baseline: Record, name: str) -> str | None:
     """Say why a number and the baseline's cannot be compared; None when they can.
 
     They can when protocol, weights of the metric and content of the reference are the same; seeds may differ. What a
     record does not say of weights and content is passed over.
     """
-    ours, theirs = _entry(record, name), _entry(baseline, name)
+    head, both = name.split(".")[0], (record, baseline)
+    ours, theirs = (entries_of(one).get(head, {}) for one in both)
     protocol = ours.get("protocol")
     if protocol != theirs.get("protocol"):
         there = f"in the baseline by {theirs.get('protocol')}"
         return f"{name} was measured by {protocol} and {there}, which are not comparable"
     pairs = [("with weights", ours.get("weights"), theirs.get("weights"), are_same_weights)]
-    totals = [((one.get("images") or {}).get("real") or {}).get("chosen_from") for one in (record, baseline)]
+    totals = [((one.get("images") or {}).get("real") or {}).get("chosen_from") for one in both]
     chosen_apart = totals[0] and totals[0] == totals[1] and record.get("seed") != baseline.get("seed")
-    if not chosen_apart and name.split(".")[0] not in DIAGNOSTICS:
+    if not chosen_apart and head not in DIAGNOSTICS:
         contents = (
-            found.get("reference", (one.get("reference") or {}).get("fingerprint"))
-            for found, one in ((ours, record), (theirs, baseline))
+            entry.get("reference", (one.get("reference") or {}).get("fingerprint"))
+            for entry, one in zip((ours, theirs), both, strict=True)
         )
         pairs.append(("against a reference of content", *contents, operator.eq))
     for what, mine, other, agree in pairs:
@@ -126,21 +124,17 @@ def _verdict(gate: Gate, record: Record, baseline: Record | None) -> dict[str, A
     }
 
 
-def require_measured(gates: Sequence[Gate], record: Record) -> None:
-    """Raise DataError for a gate whose number the record does not have."""
+def require_numbers(gates: Sequence[Gate], record: Record, where: str = "") -> None:
+    """Raise DataError for a gate whose number was not measured; with `where`, the name of a baseline, is not in it."""
     known = numbers_of(record)
     for gate in gates:
-        if gate.metric.removesuffix(".value") not in known:
-            raise DataError(
-                f"{gate.flag}: {gate.metric} was not measured{did_you_mean(gate.metric, list(known))}"
-            )
-
-
-def require_comparable(where: object, baseline: Record, gates: Sequence[Gate]) -> None:
-    """Raise DataError where a baseline has no number that a gate compares with."""
-    for gate in gates:
-        if gate.kind == "max_regress" and find_number(baseline, gate.metric) is None:
+        if gate.metric.removesuffix(".value") in known:
+            continue
+        if where:
             raise DataError(f"{where}: has no {gate.metric}, which {gate.flag} compares with")
+        raise DataError(
+            f"{gate.flag}: {gate.metric} was not measured{did_you_mean(gate.metric, list(known))}"
+        )
 
 
 def failures(record: Record, level: str = "error") -> list[Record]:

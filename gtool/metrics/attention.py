@@ -73,13 +73,7 @@ class Resampler:
 
 
 def score_attention(
-    images: Images,
-    objects: Labels,
-    maps: Maps,
-    *,
-    untrained: Maps | None = None,
-    changed: Maps | None = None,
-    seed: int = 0,
+    images: Images, objects: Labels, maps: Maps, *, untrained: Maps, changed: Maps, seed: int = 0
 ) -> dict[str, Any]:
     """Score attention maps against object masks.
 
@@ -107,15 +101,13 @@ def score_attention(
             "them with objects: take more images, or a generator that has learned some"
         )
     num_components = next(iter(maps.values())).shape[2]
-    ours, permuted = _score(maps, objects, np.roll(objects, -1, axis=0))
-    theirs = _score(untrained, objects)[0] if untrained else None
-    for (layer, head), scores in ours.items():
-        scores["sensitivity"] = (
-            scoring.moved(maps[layer][:, head], changed[layer][:, head])
-            if changed
-            else np.full(count, np.nan)
-        )
-    baselines = _score_partitions(images, objects, num_components, seed)
+    ours, theirs = _score(maps, objects), _score(untrained, objects)
+    permuted = _score(maps, np.roll(objects, -1, axis=0))
+    grid = np.broadcast_to(grid_cells(num_components, objects.shape[-1]), objects.shape)
+    baselines = {
+        name: _in_parts(objects, scoring.score_partition, labels, objects, num_components)
+        for name, labels in {"grid": grid, "kmeans": kmeans_cells(images, num_components, seed)}.items()
+    }
     resample = Resampler(count, seed)
     return {
         "protocol": PROTOCOL,
@@ -124,76 +116,50 @@ def score_attention(
         "num_scored_fg": int((number > 1).sum()),
         "objects_per_image": float(number.mean()),
         "num_components": num_components,
-        "layers": [_row(place, resample, maps, ours, permuted, untrained, theirs) for place in ours],
+        "layers": [
+            {
+                "layer": layer,
+                "head": head,
+                "side": maps[layer].shape[-1],
+                "scores": _means(resample, ours[layer, head], maps[layer][:, head], changed[layer][:, head]),
+                "permuted": resample.means(permuted[layer, head]),
+                "untrained": _means(resample, theirs[layer, head], untrained[layer][:, head]),
+            }
+            for layer, head in ours
+        ],
         "baselines": {name: resample.means(scores) for name, scores in baselines.items()},
         "picked": {name: _pick(name, ours, permuted, theirs, baselines, seed) for name in PICKED_BY},
     }
 
 
-def _score(maps: Maps, *targets: Labels) -> list[dict[Place, Scores]]:
-    """Score every layer and head against masks (N, R, R); with those of the first, the entropy of the maps too."""
-    found: list[dict[Place, Scores]] = [{} for _ in targets]
-    for layer, heads in maps.items():
-        for head in range(heads.shape[1]):
-            one = heads[:, head]
-
-            def score(part: slice, one: Tensor = one) -> Scores:
-                large = scoring.to_image_size(one[part], targets[0].shape[-1])
-                scores: Scores = {"0.entropy": scoring.entropy(one[part])}
-                for place, objects in enumerate(targets):
-                    for name, values in scoring.score_maps(large, objects[part]).items():
-                        scores[f"{place}.{name}"] = values
-                return scores
-
-            for key, values in _in_parts(targets[0], score).items():
-                place, _, name = key.partition(".")
-                found[int(place)].setdefault((layer, head), {})[name] = values
-    return found
-
-
-def _row(
-    place: Place,
-    resample: Resampler,
-    maps: Maps,
-    ours: dict[Place, Scores],
-    permuted: dict[Place, Scores],
-    untrained: Maps | None,
-    theirs: dict[Place, Scores] | None,
-) -> dict[str, Any]:
-    """Return what the record says of a layer and head."""
-    layer, head = place
-
-    def all_means(scores: Scores, seen: Maps) -> dict[str, Interval]:
-        shares = scoring.mass(seen[layer][:, head])
-        return resample.means(scores) | {"usage": resample.of_mean(shares, scoring.usage)}
-
+def _score(maps: Maps, objects: Labels) -> dict[Place, Scores]:
+    """Score every layer and head against masks (N, R, R)."""
     return {
-        "layer": layer,
-        "head": head,
-        "side": maps[layer].shape[-1],
-        "scores": all_means(ours[place], maps),
-        "permuted": resample.means(permuted[place]),
-        "untrained": all_means(theirs[place], untrained) if theirs and untrained else None,
+        (layer, head): _in_parts(objects, scoring.score_maps, heads[:, head], objects)
+        for layer, heads in maps.items()
+        for head in range(heads.shape[1])
     }
 
 
-def _score_partitions(images: Images, objects: Labels, count: int, seed: int) -> dict[str, Scores]:
-    """Score the partitions that need no attention."""
-    grid = np.broadcast_to(grid_cells(count, objects.shape[-1]), objects.shape)
-    found = {}
-    for name, labels in {"grid": grid, "kmeans": kmeans_cells(images, count, seed)}.items():
-
-        def score(part: slice, labels: Labels = labels) -> Scores:
-            return scoring.score_partition(labels[part], objects[part], count)
-
-        found[name] = _in_parts(objects, score)
-    return found
+def _means(
+    resample: Resampler, scores: Scores, maps: Tensor, changed: Tensor | None = None
+) -> dict[str, Interval]:
+    """Return means of scores and of what needs no masks, of maps (N, k, h, w)."""
+    scores = scores | {"entropy": _in_parts(maps, scoring.entropy, maps)}
+    if changed is not None:
+        scores["sensitivity"] = scoring.moved(maps, changed)
+    return resample.means(scores) | {"usage": resample.of_mean(scoring.mass(maps), scoring.usage)}
 
 
-def _in_parts(objects: Labels, function: Callable[[slice], Scores]) -> Scores:
-    """Join what a function returns for parts of the images, which bound the memory."""
-    step = max(1, CHUNK_PIXELS // objects.shape[-1] ** 2)
-    parts = [function(slice(start, start + step)) for start in range(0, len(objects), step)]
+def _in_parts(images: Labels | Tensor, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Join what a function returns for parts of the images (N, ..., R, R), which bound the memory; arrays are cut."""
+    step = max(1, CHUNK_PIXELS // images.shape[-1] ** 2)
+    parts = [
+        function(*(one if isinstance(one, int) else one[start : start + step] for one in arguments))
+        for start in range(0, len(images), step)
+    ]
+    if not isinstance(parts[0], dict):
+        return np.concatenate(parts)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -201,7 +167,7 @@ def _pick(
     measure: str,
     ours: dict[Place, Scores],
     permuted: dict[Place, Scores],
-    theirs: dict[Place, Scores] | None,
+    theirs: dict[Place, Scores],
     baselines: dict[str, Scores],
     seed: int,
 ) -> dict[str, Any]:
@@ -214,11 +180,9 @@ def _pick(
 
         return max(model, key=on_even)
 
-    best = best_of(ours)
+    best, own = best_of(ours), best_of(theirs)
     contestants: dict[str, tuple[Place | None, Scores]] = {"permuted": (best, permuted[best])}
-    if theirs:
-        own = best_of(theirs)
-        contestants["untrained"] = (own, theirs[own])
+    contestants |= {"untrained": (own, theirs[own])}
     contestants |= {name: (None, scores) for name, scores in baselines.items()}
     values = ours[best][measure]
     resample = Resampler(len(values) // 2, seed)
@@ -245,9 +209,7 @@ def layer_table(record: dict[str, Any]) -> list[list[str]]:
         name = f"{row['layer']} head {row['head']}" if several else row["layer"]
         found += [(name, row["scores"]), ("  permuted", row["permuted"]), ("  untrained", row["untrained"])]
     found += record["baselines"].items()
-    return [["", *names]] + [
-        [name, *(_text(scores.get(one)) for one in names)] for name, scores in found if scores
-    ]
+    return [["", *names]] + [[name, *(_text(scores.get(one)) for one in names)] for name, scores in found]
 
 
 def picked_table(record: dict[str, Any]) -> list[list[str]]:

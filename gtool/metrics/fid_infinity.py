@@ -22,10 +22,7 @@ SMALLEST = 5000
 def fid_infinity(fake: Features, real: Features, seed: int = 0) -> dict[str, float]:
     """Return `fid_infinity`; it may lie below 0, being an estimate.
 
-    seed: of the subsets of the fake rows.
-
-    Raises:
-        DataError: fewer than 10,000 rows, where the line goes through sizes that are nearly one.
+    seed: of the subsets of the fake rows. DataError below 10,000, where the sizes are nearly one.
     """
     METRICS["fid_infinity"].require_images(fake.count)
     rows = fake.all_rows

@@ -70,33 +70,31 @@ class Moments:
 
     @classmethod
     def of(cls, rows: Tensor, chosen: Tensor | None = None, at_once: int = 2048) -> Moments:
-        """Return the moments of (N, D) rows, or of those at the positions `chosen` (n,).
+        """Return the moments of (N, D) rows of any float type, or of those at the positions `chosen` (n,).
 
-        at_once: rows that are copied to fp64 at a time.
+        at_once: rows that are copied to fp64 at a time. DataError when one is not finite.
         """
         size = rows.shape[1]
         zeros = torch.zeros(size, dtype=torch.float64)
         moments = cls(0, zeros, zeros.expand(size, size).clone())
         for start in range(0, len(rows) if chosen is None else len(chosen), at_once):
-            part = slice(start, start + at_once)
-            moments.add(rows[part if chosen is None else chosen[part]])
+            places = slice(start, start + at_once)
+            part = rows[places if chosen is None else chosen[places]]
+            require_finite(part)
+            part = part.detach().to("cpu", torch.float64)
+            mean = part.mean(0)
+            part = part - mean
+            moments.join(cls(len(part), mean, part.T @ part))
         return moments
 
-    def add(self, rows: Tensor) -> None:
-        """Take (N, D) rows of any float type; DataError when one is not finite."""
-        require_finite(rows)
-        rows = rows.detach().to("cpu", torch.float64)
-        mean = rows.mean(0)
-        centred = rows - mean
-        self.join(Moments(len(rows), mean, centred.T @ centred))
-
-    def join(self, other: Moments) -> None:
-        """Take the rows that another has seen."""
+    def join(self, other: Moments) -> Moments:
+        """Take the rows that another has seen; returns itself."""
         total = self.count + other.count
         step = other.mean - self.mean
         self.scatter += other.scatter + torch.outer(step, step) * (self.count * other.count / total)
         self.mean = self.mean + step * (other.count / total)
         self.count = total
+        return self
 
     def gaussian(self) -> Gaussian:
         """Return mean and covariance; DataError below two rows, where there is no covariance."""

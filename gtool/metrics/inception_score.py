@@ -24,10 +24,7 @@ SHUFFLE_SEED = 2020
 def inception_score(fake: Features, real: None = None, seed: int = 0) -> dict[str, float]:
     """Return `is`, the mean over the splits, and `is.deviation` between them.
 
-    fake: the logits of all images (N, K) as rows. Nothing real is looked at, and the shuffle is always the same.
-
-    Raises:
-        DataError: fewer images than splits.
+    fake: the logits of all images (N, K) as rows. The shuffle is always the same. DataError for few images.
     """
     METRICS["is"].require_images(fake.count)
     logits = fake.all_rows

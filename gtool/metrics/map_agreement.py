@@ -17,8 +17,7 @@ N images, H W pixels, C classes: sky, ground, shadow, sphere, box, cone, cylinde
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,40 +30,6 @@ PROTOCOL = "scene-classes-v1"  # of the maps that are read: raised with other we
 NUM_CLASSES = 8
 
 Maps = NDArray[np.integer]
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How well maps read off pictures agree with those that were wanted; shares are 0 to 1."""
-
-    pixels: float  # share of pixels of the wanted class
-    classes: NDArray[
-        np.float64
-    ]  # (C,) the same for the pixels of each wanted class; NaN where it is in no map
-    ious: NDArray[np.float64]  # (C,) intersection over union of each class; NaN where it is in no map
-    images: NDArray[np.float64]  # (N,) share of pixels, picture by picture
-
-    @property
-    def mean_iou(self) -> float:
-        """The mean over the classes that are in any wanted map."""
-        return float(np.nanmean(self.ious))
-
-    def describe(self, names: Sequence[str]) -> str:
-        """Return one line of percents."""
-        each = zip(names, self.classes, strict=True)
-        parts = ", ".join(f"{name} {100 * share:.0f}" for name, share in each if np.isfinite(share))
-        return f"{100 * self.pixels:.1f} % of pixels, mean IoU {self.mean_iou:.3f} ({parts})"
-
-
-def map_agreement(images: Images, maps: Maps, *, network: Segmenter | None = None) -> Agreement:
-    """Compare pictures with the maps that they were generated from.
-
-    Args:
-        images: uint8 (N, 3, H, W) of scenes.
-        maps: (N, H, W) of ids below C; pixels with others (no label) do not count.
-        network: None takes the one of the package.
-    """
-    return compare_maps(read_maps(images, network), maps)
 
 
 def others(count: int, seed: int) -> NDArray[np.int64]:
@@ -81,17 +46,27 @@ def read_maps(images: Images, network: Segmenter | None = None) -> NDArray[np.ui
     return np.concatenate([classes_of(part, network) for _, part in in_chunks(images, CHUNK, CHUNK_PIXELS)])
 
 
-def compare_maps(found: Maps, wanted: Maps) -> Agreement:
-    """Compare maps (N, H, W) with those that were wanted."""
-    count = len(wanted)
+def compare_maps(found: Maps, wanted: Maps) -> dict[str, Any]:
+    """Compare maps (N, H, W) with those that were wanted, of ids below C; pixels of other ids do not count.
+
+    Returns:
+        Shares of 0 to 1: `pixels` of the wanted class, `mean_iou` over the classes that are in any wanted map, and by
+        class `classes`, the share of its pixels, and `ious`; None for a class that is in no map.
+    """
     counts = wanted < NUM_CLASSES
-    cell = (np.arange(count)[:, None, None] * NUM_CLASSES + wanted) * NUM_CLASSES + found
-    table = np.bincount(cell[counts], minlength=count * NUM_CLASSES**2).reshape(
-        count, NUM_CLASSES, NUM_CLASSES
-    )
-    both = table.sum(0).astype(np.float64)  # (C, C): wanted, found
+    cell = wanted[counts].astype(np.int64) * NUM_CLASSES + found[counts]
+    both = np.bincount(cell, minlength=NUM_CLASSES**2).reshape(NUM_CLASSES, NUM_CLASSES)
     hits, is_wanted, is_found = both.diagonal(), both.sum(1), both.sum(0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ious = np.where(is_wanted > 0, hits / (is_wanted + is_found - hits), np.nan)
-        images = table.diagonal(axis1=1, axis2=2).sum(1) / table.sum((1, 2))
-        return Agreement(float(hits.sum() / both.sum()), hits / is_wanted, ious, images)
+    there = is_wanted > 0
+    ious = hits[there] / (is_wanted + is_found - hits)[there]
+
+    def by_class(values: NDArray[np.float64]) -> list[float | None]:
+        given = iter(values.tolist())
+        return [next(given) if one else None for one in there]
+
+    return {
+        "pixels": float(hits.sum() / both.sum()),
+        "mean_iou": float(ious.mean()),
+        "classes": by_class(hits[there] / is_wanted[there]),
+        "ious": by_class(ious),
+    }

@@ -23,16 +23,12 @@ from gtool.metrics.features.weights import VGG16, find_weights
 WINDOW = 11  # pixels a side that SSIM needs
 BORDER = WINDOW // 2
 MOST_PSNR = (
-    78.13080360867912  # dB of a mean squared error of 0.001 levels: equal pictures would have an infinite one
+    78.13080360867912  # dB, of a mean squared error of 0.001: equal pictures would have an infinite one
 )
 
 
 def pixel_scores(fake: Tensor, real: Tensor) -> dict[str, Tensor]:
-    """Return `psnr` (dB), `ssim` and `l1` (of 255), (N,) each, of uint8 (N, 3, H, W) images.
-
-    Raises:
-        DataError: images smaller than SSIM's window.
-    """
+    """Return `psnr` (dB), `ssim` and `l1` (of 255), (N,) each, of uint8 (N, 3, H, W); DataError for small images."""
     if min(fake.shape[2:]) < WINDOW:
         raise DataError(f"ssim needs images of {WINDOW} pixels a side; got {fake.shape[3]} x {fake.shape[2]}")
     from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
@@ -50,11 +46,7 @@ def pixel_scores(fake: Tensor, real: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def lpips(fake: Tensor, real: Tensor) -> dict[str, Tensor]:
-    """Return `lpips` (N,) of uint8 (N, 3, H, W) images.
-
-    Raises:
-        NetworkError: the weights of VGG16 are not here and cannot be had.
-    """
+    """Return `lpips` (N,) of uint8 (N, 3, H, W); NetworkError where the weights of VGG16 cannot be had."""
     network = _load_lpips().to(fake.device)
     return {"lpips": network(fake.float() / 127.5 - 1, real.float() / 127.5 - 1)}
 

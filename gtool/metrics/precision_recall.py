@@ -31,11 +31,7 @@ LENGTHS_AT_ONCE = 2048  # rows whose squares are in memory at once: 32 MiB
 
 
 def precision_recall(fake: Features, real: Features, seed: int = 0) -> dict[str, float]:
-    """Return `precision` and `recall` of rows (N, D) and (M, D); they depend on no seed.
-
-    Raises:
-        DataError: fewer images than neighbours, or features that are not finite.
-    """
+    """Return `precision` and `recall` of rows (N, D) and (M, D); DataError for few images, or features not finite."""
     x, y, centre = _checked("pr", fake, real)
     around_real, around_fake = _radii(y, centre, PR_NEIGHBOURS), _radii(x, centre, PR_NEIGHBOURS)
     is_precise = torch.zeros(len(x), dtype=torch.bool)
@@ -47,11 +43,7 @@ def precision_recall(fake: Features, real: Features, seed: int = 0) -> dict[str,
 
 
 def density_coverage(fake: Features, real: Features, seed: int = 0) -> dict[str, float]:
-    """Return `density` and `coverage` of rows (N, D) and (M, D); they depend on no seed.
-
-    Raises:
-        DataError: fewer images than neighbours, or features that are not finite.
-    """
+    """Return `density` and `coverage` of rows (N, D) and (M, D); DataError for few images, or features not finite."""
     x, y, centre = _checked("density", fake, real)
     radii = _radii(y, centre, DENSITY_NEIGHBOURS)
     inside = covered = 0

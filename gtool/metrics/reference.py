@@ -29,11 +29,9 @@ FORMAT = 2
 def reference_features(
     key: Mapping[str, str | int], build: Callable[[], Features], *, need_rows: bool = False, size: int = SIZE
 ) -> Features:
-    """Return cached features, or those that `build` computes.
+    """Return cached features of rows of so many numbers, or those that `build` computes.
 
     key: fingerprint and choice of the images, protocol, digest of the weights.
-    need_rows: features without their rows do not do.
-    size: numbers in a row.
 
     Raises:
         CheckpointError: the cache folder cannot be written.
@@ -53,9 +51,8 @@ def reference_features(
     try:
         for stale in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):
             stale.unlink()  # of a process that was killed while it wrote
-        if (
-            found := _read(path, size, need_rows)
-        ) is None:  # another may have made them while this one waited
+        found = _read(path, size, need_rows)  # another may have made them while this one waited
+        if found is None:
             found = build()
             _write(path, found, text)
         return found

@@ -40,10 +40,6 @@ class Score:
     high: float = math.inf
     beside: tuple[str, ...] = ()
 
-    @property
-    def protocol_head(self) -> str:
-        return self.protocol or self.name
-
 
 @dataclass(frozen=True)
 class Metric:

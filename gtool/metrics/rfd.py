@@ -18,8 +18,6 @@ N images, C channels, H W pixels, D = 704.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -57,7 +55,8 @@ class RandomFeatures:
     def __init__(self, reference: Images, *, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self.filters: list[tuple[Tensor, Tensor]] = []
-        maps = torch.cat([_pixels(chunk) for chunk in self._chunks(reference, NUM_CALIBRATION)])
+        chunks = in_chunks(reference, CHUNK, CHUNK_PIXELS, total=NUM_CALIBRATION)
+        maps = torch.cat([_pixels(chunk.to(self.device)) for _, chunk in chunks])
         maps = maps.contiguous(memory_format=torch.channels_last)
         channels = 3
         for stage, width in enumerate(WIDTHS):
@@ -71,11 +70,8 @@ class RandomFeatures:
     @full_fp32()
     def __call__(self, images: Images, positions: object = None) -> Tensor:
         """Return (N, 704) fp32 features on the CPU for images of any side >= 16, wherever they are in their set."""
-        return torch.cat([self._features(chunk) for chunk in self._chunks(images)])
-
-    def _chunks(self, images: Images, total: int | None = None) -> Iterator[Tensor]:
-        chunks = in_chunks(images, CHUNK, CHUNK_PIXELS, total=total)
-        return (chunk.to(self.device) for _, chunk in chunks)
+        chunks = in_chunks(images, CHUNK, CHUNK_PIXELS)
+        return torch.cat([self._features(chunk.to(self.device)) for _, chunk in chunks])
 
     def _features(self, images: Tensor) -> Tensor:
         # A convolution of one image alone adds in another order than one of several: the last digits would differ.

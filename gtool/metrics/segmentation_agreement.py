@@ -28,14 +28,13 @@ MEASURES = ("ari", "ari_fg", "miou", "best_iou", "figure_iou", "correlation")
 
 def to_image_size(maps: Tensor, resolution: int) -> Tensor:
     """Bring maps (N, k, h, w) of any float type to (N, k, R, R) fp32, bilinearly."""
-    maps = maps.float()
-    if maps.shape[-1] == resolution:
-        return maps
-    return F.interpolate(maps, size=(resolution, resolution), mode="bilinear", align_corners=False)
+    maps, size = maps.float(), (resolution, resolution)
+    return maps if maps.shape[2:] == size else F.interpolate(maps, size=size, mode="bilinear")
 
 
 def score_maps(maps: Tensor, objects: Labels) -> dict[str, Values]:
-    """Score soft maps (N, k, R, R) of image size against object ids (N, R, R): MEASURES, (N,) each."""
+    """Score soft maps (N, k, h, w) against object ids (N, R, R): MEASURES, (N,) each."""
+    maps = to_image_size(maps, objects.shape[-1])
     scores = score_labels(maps.argmax(1).numpy(), objects, maps.shape[1])
     return scores | {"correlation": correlation(maps, objects)}
 
@@ -135,15 +134,14 @@ def correlation(maps: Tensor, objects: Labels) -> Values:
     present = masks.any(1)  # (N, M - 1)
     if not present.shape[1]:
         return np.full(len(objects), np.nan)
-    pearson = _standard(maps.flatten(2)) @ _standard(masks.transpose(1, 2).float()).transpose(1, 2)
+
+    def standard(rows: Tensor) -> Tensor:  # (..., P); what varies by rounding alone counts as constant
+        rows = rows - rows.mean(-1, keepdim=True)
+        return rows / rows.norm(dim=-1, keepdim=True).clamp_min(1e-4)
+
+    pearson = standard(maps.flatten(2)) @ standard(masks.transpose(1, 2).float()).transpose(1, 2)
     best = (pearson.abs().amax(1) * present).double().sum(1)
     return (best / present.sum(1)).numpy()  # 0 / 0 is NaN
-
-
-def _standard(rows: Tensor) -> Tensor:
-    """Rows (..., P) without their mean and of length 1; what varies by rounding alone counts as constant."""
-    rows = rows - rows.mean(-1, keepdim=True)
-    return rows / rows.norm(dim=-1, keepdim=True).clamp_min(1e-4)
 
 
 def entropy(maps: Tensor) -> Values:

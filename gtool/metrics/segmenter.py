@@ -19,8 +19,11 @@ N images, H W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,12 +31,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gtool.errors import CheckpointError
+from gtool.errors import CheckpointError, RecipeError
 from gtool.io.run_folder import shipped_weights
 from gtool.io.weights import load_weights, restore
 from gtool.metrics.images import Images, in_chunks
 from gtool.metrics.precision import full_fp32
 
+SCENES = "scenes"  # the data set that it was trained on
 NAME = "scenes-segmenter"
 PROTOCOL = "segmenter-v1"  # of the masks: raised with other weights or another rule for the pieces
 NUM_CLASSES = 9  # ground, then the hues
@@ -50,7 +54,10 @@ class Segmenter(nn.Module):
 
     def __init__(self, num_classes: int = NUM_CLASSES) -> None:
         super().__init__()
-        self.down = nn.ModuleList(_pair(a, b) for a, b in pairwise((3, *WIDTHS)))
+        self.down = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.ReLU(), nn.Conv2d(b, b, 3, padding=1), nn.ReLU())
+            for a, b in pairwise((3, *WIDTHS))
+        )
         self.up = nn.ModuleList(
             nn.Conv2d(below + beside, beside, 3, padding=1)
             for beside, below in reversed(list(pairwise(WIDTHS)))
@@ -68,22 +75,9 @@ class Segmenter(nn.Module):
         return self.head(x)
 
 
-def _pair(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(outputs, outputs, 3, padding=1),
-        nn.ReLU(),
-    )
-
-
 @cache
 def shipped_segmenter(name: str = NAME, num_classes: int = NUM_CLASSES) -> Segmenter:
-    """Return a network that comes with the package; by default the one that finds objects.
-
-    Raises:
-        CheckpointError: its file is missing or damaged.
-    """
+    """Return a network that comes with the package; by default the one that finds objects."""
     path = shipped_weights(name)
     if path is None:
         raise CheckpointError(f"the package lacks its file weights/{name}.safetensors: install gtool again")
@@ -93,11 +87,18 @@ def shipped_segmenter(name: str = NAME, num_classes: int = NUM_CLASSES) -> Segme
     return network.requires_grad_(False).to(memory_format=torch.channels_last).eval()
 
 
-def find_objects(images: Images, network: Segmenter | None = None) -> Masks:
-    """Return the masks (N, H, W) of images (N, 3, H, W) uint8: 0 ground, then the objects, the largest first.
+def require_scenes(meta: Mapping[str, Any], path: Path, flag: str) -> None:
+    """Refuse a model of other images than the built-in scenes; RecipeError names the flag."""
+    dataset = meta.get("recipe", {}).get("data", {}).get("dataset")
+    if dataset != SCENES:
+        raise RecipeError(
+            f"{path}: {flag}: the segmenter of the package knows the built-in scenes alone, and this model was "
+            f"trained on {dataset or 'something that its file does not name'}"
+        )
 
-    network: None takes the one of the package.
-    """
+
+def find_objects(images: Images, network: Segmenter | None = None) -> Masks:
+    """Return the masks (N, H, W) of images (N, 3, H, W) uint8: 0 ground, then the objects, the largest first."""
     network = network or shipped_segmenter()
     parts = [objects_of(classes_of(chunk, network)) for _, chunk in in_chunks(images, CHUNK, CHUNK_PIXELS)]
     return np.concatenate(parts)

@@ -7,7 +7,7 @@ knows of them: number of images, mode, weights, name. Never unpickled; sizes are
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,20 @@ import cleanfid
 import numpy as np
 import torch
 
-from gtool.errors import DataError, NetworkError
+from gtool import console
+from gtool.errors import DataError, NetworkError, RecipeError
 from gtool.io.files import atomic_write, cache_dir
 from gtool.io.image import read_array
 from gtool.metrics.features.collector import Features
-from gtool.metrics.features.downloads import download
 from gtool.metrics.features.inception_network import SIZE
-from gtool.metrics.features.published import ALL_MODES, PUBLISHED
-from gtool.metrics.features.weights import digest_of
+from gtool.metrics.features.published import MODES, PREFIX, PUBLISHED
+from gtool.metrics.features.weights import digest_of, download
 from gtool.metrics.frechet import Moments
 from gtool.reading import reading
 
 SERVER = "https://www.cs.cmu.edu/~clean-fid/stats"  # of cleanfid.features.get_reference_statistics
 SHAPES: dict[str, tuple[int, ...]] = {"mu": (SIZE,), "sigma": (SIZE, SIZE)}
-FACTS = ("count", "mode", "weights", "name", "fingerprint", "dtype")
+FACTS = ("count", "mode", "weights", "name", "fingerprint")
 MOST_BYTES = SIZE * SIZE * 8 + 4096  # of one array in the file
 TOLERANCE = 1e-4  # by which sigma may differ from its transpose, as a share of its largest entry
 
@@ -43,12 +43,31 @@ class Statistics:
     weights: str | None = None
     name: str | None = None
     fingerprint: str | None = None
-    dtype: str | None = None
 
     @property
     def key(self) -> dict[str, str | int]:
         """What records say of the reference."""
         return {"source": self.fingerprint or self.sha256[:24], "resolution": 0}
+
+
+def open_statistics(spec: str, mode: str) -> Statistics:
+    """Open the statistics that `--reference` means: an .npz file, or `clean-fid:NAME`; they have a name then.
+
+    Raises:
+        RecipeError: another mode than that of the statistics.
+        DataError, NetworkError: the file cannot be read or had.
+    """
+    is_named = spec.startswith(PREFIX)
+    path = find_published(spec, mode) if is_named else Path(spec).expanduser()
+    found = read_statistics(path)
+    if found.mode is None:
+        console.notice(f"{spec}: does not say by which mode it was made; --mode {mode} is assumed")
+    elif found.mode != mode:
+        raise RecipeError(f"--reference {spec}: made by --mode {found.mode}, which --mode {mode} is not")
+    if is_named:
+        features = Features(PUBLISHED[spec].count, None, found.features.moments)
+        return Statistics(features, found.sha256, found.mode, name=spec)
+    return replace(found, name=found.name or f"{path.stem}@{found.sha256[:8]}")
 
 
 def find_published(name: str, mode: str) -> Path:
@@ -75,8 +94,7 @@ def read_statistics(path: Path) -> Statistics:
     """Read and check a file.
 
     Raises:
-        DataError: missing, no .npz, without mu and sigma, of other shapes, not finite, not symmetric, of no number
-            of images, or with anything pickled.
+        DataError: missing, damaged, without a mean and a covariance of this size, or with anything pickled.
     """
     arrays = _arrays(path)
     mean, covariance = (_checked(arrays, key, path) for key in SHAPES)
@@ -96,7 +114,7 @@ def read_statistics(path: Path) -> Statistics:
     if not facts.get("name", "").isprintable():
         del facts["name"]  # it becomes a part of protocols, which are one line
     # In a name as clean-fid gives it, <data set>_<mode>_<split>_<resolution>.npz.
-    named = next((mode for mode in reversed(ALL_MODES) if f"_{mode}_" in path.stem), None)
+    named = next((mode for mode in reversed(MODES) if f"_{mode}_" in path.stem), None)
     mode = facts.pop("mode", None) or named
     known = max(int(number), 2)  # an unknown number only has to give the covariance back
     moments = Moments(known, torch.from_numpy(mean), torch.from_numpy(covariance) * (known - 1))

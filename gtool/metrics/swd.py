@@ -45,11 +45,7 @@ BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 
 
 def swd(fake: Features, real: Features, seed: int = 0) -> dict[str, float]:
-    """Return `swd_<side>` of two sets of projected patches, finest level first; they depend on no seed.
-
-    Raises:
-        DataError: fewer than two images.
-    """
+    """Return `swd_<side>` of two sets of projected patches, finest first; DataError below two images."""
     x, y = fake.all_rows, real.all_rows  # (N, L, P, 128)
     count = min(len(x), len(y), MAX_IMAGES)
     require_two(count)
@@ -75,19 +71,13 @@ class PatchProjections:
             patches = level.double()  # (N, P, 3, 49)
             deviation = patches.std((0, 1, 3), keepdim=True).clamp_min(1e-3)
             self.standard.append((patches.mean((0, 1, 3), keepdim=True).float(), deviation.float()))
-
-    @property
-    def sides(self) -> list[int]:
-        """The sides of the pyramid's levels, finest first."""
-        return [SMALLEST << level for level in reversed(range(len(self.standard)))]
+        self.sides = [SMALLEST << level for level in reversed(range(len(self.standard)))]  # finest first
 
     def __call__(self, images: Images, positions: np.ndarray | None = None) -> Tensor:
         """Return the projected patches (N, L, 16, 128) of images (N, 3, H, W); of more than 16,384 of the first.
 
-        positions: of the images in their set (N,), when it comes in parts; 0, 1, ... when left out.
-
-        Raises:
-            DataError: images of another resolution than the reference.
+        positions: of the images in their set (N,), when it comes in parts; 0, 1, ... when left out. DataError for
+            another resolution than the reference's.
         """
         patches = self._patches(images, np.arange(len(images)) if positions is None else positions)
         if patches.shape[1] != len(self.sides):
@@ -121,7 +111,7 @@ def _pyramid(images: Tensor) -> Iterator[Tensor]:
     if tuple(low.shape[2:]) != (side, side):
         low = F.adaptive_avg_pool2d(low, side)
     while low.shape[2] > SMALLEST:
-        image, low = low, _down(low)
+        image, low = low, _filter(low, gain=1.0, stride=2)  # (N, 3, S/2, S/2)
         yield image - _up(low)
     yield low
 
@@ -137,10 +127,6 @@ def _filter(images: Tensor, gain: float, stride: int) -> Tensor:
             summed = summed.add_(kept, alpha=weight * gain) if tap else kept * (weight * gain)
         filtered = summed
     return filtered
-
-
-def _down(images: Tensor) -> Tensor:
-    return _filter(images, gain=1.0, stride=2)  # (N, 3, S/2, S/2)
 
 
 def _up(images: Tensor) -> Tensor:

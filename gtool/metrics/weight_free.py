@@ -7,15 +7,16 @@ metric can tell no difference.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gtool.errors import DataError
-from gtool.metrics.features.collector import FeatureCollector, Features
-from gtool.metrics.images import Images, Subset, in_chunks
-from gtool.metrics.rfd import CHUNK, CHUNK_PIXELS, RandomFeatures, rfd
+from gtool.metrics.features.collector import Features
+from gtool.metrics.images import Images, Subset
+from gtool.metrics.rfd import RandomFeatures, rfd
 from gtool.metrics.swd import MAX_IMAGES, PatchProjections, swd
 from gtool.runtime.random import derive_seed, permutation
 
@@ -23,16 +24,16 @@ from gtool.runtime.random import derive_seed, permutation
 class WeightFreeScorer:
     """RFD and SWD against a reference, each with the value that real images get.
 
-    reference, floor: uint8 (N, 3, R, R), disjoint. Both metrics fall with the number of images, so a set and the floor
-    are scored at one number: the set's, or the floor's where that is smaller.
+    Both metrics fall with the number of images, so a set and the floor are scored at one number: the set's, or `limit`,
+    the floor's, where that is smaller.
     """
 
     def __init__(self, reference: Images, floor: Images, *, device: torch.device | str = "cpu") -> None:
-        self.num_real = len(reference)
+        self.limit = len(floor)
         self.random = RandomFeatures(reference, device=device)
         self.patches = PatchProjections(reference, device=device)
-        self._reference = self._features(reference, len(reference))
-        self._floor = self._features(floor, len(floor))
+        self._reference = {name: Features.of(rows) for name, rows in self.features(reference).items()}
+        self._floor = self.features(floor)
         self._floors: dict[int, dict[str, float]] = {}  # training asks for the same number at every tick
 
     @classmethod
@@ -51,13 +52,23 @@ class WeightFreeScorer:
         reference, floor = (np.sort(part) for part in (order[:num], order[num : 2 * num]))
         return cls(Subset(real, reference), Subset(real, floor), device=device)
 
-    def collector(self) -> WeightFreeCollector:
-        """Return an empty set that can be filled batch by batch and scored."""
-        return WeightFreeCollector(self, limit=self._floor["random"].count)
+    def features(self, images: Images, positions: Tensor | None = None) -> dict[str, Tensor]:
+        """Return `random` and `patches` of images uint8 (N, 3, R, R), of those alone that lie below the limit.
+
+        positions: ascending, of the images in their set (N,) when this is a part of it; 0, 1, ... when left out.
+        """
+        places = torch.arange(len(images)) if positions is None else positions
+        found = {}
+        for name, limit in (("random", self.limit), ("patches", min(self.limit, MAX_IMAGES))):
+            count = int((places < limit).sum())
+            below: Any = images if count == len(images) else images[:count]
+            extractor = getattr(self, name)
+            found[name] = extractor(below, places[:count].numpy()) if count else torch.empty(0)
+        return found
 
     def score(self, images: Images) -> dict[str, float]:
         """Score images (M, 3, R, R) uint8, M >= 2; see `score_features`."""
-        return self.score_features(self._features(images, self._floor["random"].count))
+        return self.score_features({name: Features.of(rows) for name, rows in self.features(images).items()})
 
     def score_features(self, fake: Mapping[str, Features]) -> dict[str, float]:
         """Return rfd, rfd_floor, then swd_<side>, swd_<side>_floor from the finest level to swd_16.
@@ -65,72 +76,16 @@ class WeightFreeScorer:
         Then the counts: num_real in the reference, num_fake scored, which is also the number of the floor.
         DataError below two images.
         """
-        values, count = self._distances(fake), fake["random"].count
+        count = fake["random"].count
         if count not in self._floors:
-            first = {name: Features.of(found.all_rows[:count]) for name, found in self._floor.items()}
-            self._floors[count] = self._distances(first)
+            self._floors[count] = self._distances(
+                {name: Features.of(rows[:count]) for name, rows in self._floor.items()}
+            )
         scores: dict[str, float] = {}
-        for name, value in values.items():
+        for name, value in self._distances(fake).items():
             scores |= {name: value, f"{name}_floor": self._floors[count][name]}
-        return scores | {"num_real": self.num_real, "num_fake": count}
-
-    def _features(self, images: Images, limit: int) -> dict[str, Features]:
-        collector = WeightFreeCollector(self, limit)
-        collector.add(images)
-        return collector.features()
+        return scores | {"num_real": self.limit, "num_fake": count}
 
     def _distances(self, fake: Mapping[str, Features]) -> dict[str, float]:
         real = self._reference
         return rfd(fake["random"], real["random"]) | swd(fake["patches"], real["patches"])
-
-
-class WeightFreeCollector:
-    """The random features and patches of a set of images, taken batch by batch; parts add up to the whole.
-
-    limit: images from this position on are passed over.
-    """
-
-    def __init__(self, scorer: WeightFreeScorer, limit: int) -> None:
-        self.scorer = scorer
-        self.limit = limit
-        self.collectors = {name: FeatureCollector(keep_rows=True) for name in ("random", "patches")}
-        self._size: torch.Size | None = None
-
-    def add(self, images: Images, positions: Tensor | None = None) -> None:
-        """Take a batch (n, 3, R, R) uint8 of any n; DataError when its resolution is another than before.
-
-        positions: of the images in the whole set (n,), when this is a part of it; in order when left out.
-        """
-        count = self.collectors["random"].count
-        positions = torch.arange(count, count + len(images)) if positions is None else positions
-        for start, chunk in in_chunks(images, CHUNK, CHUNK_PIXELS):
-            self._size = self._size or chunk.shape[1:]
-            if chunk.shape[1:] != self._size:
-                raise DataError("the images of a set must have one size for rfd and swd")
-            places = positions[start : start + len(chunk)]
-            limits = {"random": self.limit, "patches": min(self.limit, MAX_IMAGES)}
-            for name, limit in limits.items():
-                if bool((inside := places < limit).any()):
-                    rows = getattr(self.scorer, name)(chunk[inside], places[inside].numpy())
-                    self.collectors[name].add(rows, places[inside])
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return everything taken so far, for `absorb` of another collector of the same scorer."""
-        parts = {name: collector.tensors() for name, collector in self.collectors.items()}
-        return {f"{name}.{key}": tensor for name, part in parts.items() for key, tensor in part.items()}
-
-    def absorb(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take what another collector of the same scorer has taken."""
-        for name, collector in self.collectors.items():
-            start = f"{name}."
-            collector.absorb(
-                {key.removeprefix(start): tensor for key, tensor in tensors.items() if key.startswith(start)}
-            )
-
-    def features(self) -> dict[str, Features]:
-        """Return what was taken; DataError below two images."""
-        return {name: collector.features() for name, collector in self.collectors.items()}
-
-    def scores(self) -> dict[str, float]:
-        """Score what was taken."""
-        return self.scorer.score_features(self.features())

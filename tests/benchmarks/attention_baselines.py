@@ -45,7 +45,7 @@ def main() -> None:
         maps = {f"masks at {side}": perfect_maps(scenes.masks, arguments.components, side) for side in sides}
         for name, masks in {"exact": scenes.masks, "the segmenter's": find_objects(scenes.images)}.items():
             print(f"\n{resolution} px, {arguments.num} scenes, {name} masks")
-            for row in layer_table(score_attention(scenes.images, masks, maps)):
+            for row in layer_table(score_attention(scenes.images, masks, maps, untrained=maps, changed=maps)):
                 print(f"{row[0]:14}" + "".join(f"{cell:>15}" for cell in row[1:7]))
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from torch import Tensor
 
 from gtool.data.synthetic.scenes import CLASSES, draw_scenes
 from gtool.io.weights import load_weights, save_weights
-from gtool.metrics.map_agreement import NAME, PROTOCOL, map_agreement, others
+from gtool.metrics.map_agreement import NAME, PROTOCOL, compare_maps, others, read_maps
 from gtool.metrics.segmenter import Segmenter
 from tests.benchmarks.scene_masks import HELD_OUT_SEED, spoil
 
@@ -89,11 +90,17 @@ def score(weights: Path | None) -> None:
     for resolution in (32, 64, 128):
         scenes = draw_scenes(np.arange(1000), resolution, HELD_OUT_SEED)
         for name, images in ways(scenes.images).items():
-            found = map_agreement(images, scenes.segmentation, network=network)
-            print(f"{resolution} px, {name:8} {found.describe(CLASSES)}")
+            show(f"{resolution} px, {name:8}", compare_maps(read_maps(images, network), scenes.segmentation))
         shuffled_maps = scenes.segmentation[others(len(scenes.images), 0)]
-        shuffled = map_agreement(scenes.images, shuffled_maps, network=network)
-        print(f"{resolution} px, shuffled {shuffled.describe(CLASSES)}")
+        shuffled = compare_maps(read_maps(scenes.images, network), shuffled_maps)
+        show(f"{resolution} px, shuffled", shuffled)
+
+
+def show(name: str, found: dict[str, Any]) -> None:
+    """Print one line of percents."""
+    each = zip(CLASSES, found["classes"], strict=True)
+    parts = ", ".join(f"{one} {100 * share:.0f}" for one, share in each if share is not None)
+    print(f"{name} {100 * found['pixels']:.1f} % of pixels, mean IoU {found['mean_iou']:.3f} ({parts})")
 
 
 def ways(images: np.ndarray) -> dict[str, np.ndarray]:

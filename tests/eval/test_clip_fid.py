@@ -68,7 +68,7 @@ WRONG = {
         lambda state: {k: v for k, v in state.items() if "layers.1.mlp.fc1" not in k},
         "vision_model.encoder.layers.1.mlp.fc1.weight` is missing",
     ),
-    "another size": (lambda state: state | {CLASS: torch.ones(2, 2)}, f"`{CLASS}` is of the size (2, 2)"),
+    "another size": (lambda state: state | {CLASS: torch.ones(2, 2)}, f"`{CLASS}` is missing or wrong"),
     "not finite": (lambda state: state | {CLASS: state[CLASS] * torch.nan}, f"`{CLASS}`"),
 }
 

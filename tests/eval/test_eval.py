@@ -10,7 +10,7 @@ from PIL import Image
 
 from gtool.cli import run
 from gtool.metrics.features.weights import INCEPTION, digest_of
-from tests.eval.commands import ask, save
+from tests.eval.commands import answer, ask, refuse, save
 from tests.helpers import inception_standin, pictures
 from tests.helpers.tiny import tiny_recipe
 
@@ -173,6 +173,43 @@ def test_a_preview_where_bf16_is_slow_says_so(is_fast, folders, capsys, monkeypa
     monkeypatch.setattr("gtool.eval.scores.has_fast_bf16", lambda _: is_fast)
     assert run(["eval", *map(str, folders), "--fid", "--num", "4", "--preview", "--json"]) == 0
     assert ("bf16 is not fast on this device" in capsys.readouterr().err) != is_fast
+
+
+WITHOUT_EFFECT = {
+    "mode": (["--rfd", "--mode", "legacy_pytorch"], "--mode would have no effect"),
+    "weights": (["--rfd", "--weights", "{fake}/0000.png"], "--weights would have no effect"),
+    "clip weights": (["--rfd", "--clip-weights", "{fake}/0000.png"], "--clip-weights would have no effect"),
+    "preview": (["--swd", "--preview"], "--preview would have no effect"),
+    "preview of statistics": (["--fid", "--preview", "--export-reference", "a.npz"], "--preview would"),
+    "number of pairs": (["--paired", "--num", "4"], "--num would have no effect: pairs are all compared"),
+    "seed of pairs": (["--paired", "--seed", "4"], "--seed would have no effect"),
+    "split of pairs": (["--paired", "--split", "test"], "--split would have no effect"),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_EFFECT)
+def test_an_option_that_nothing_uses_is_refused_with_the_reason(name, folders, capsys):
+    arguments, said = WITHOUT_EFFECT[name]
+    words = [word.format(fake=folders[0]) for word in arguments]
+    status, line = refuse(capsys, *folders, *words)
+    assert status == 2
+    assert said in line
+
+
+@pytest.mark.parametrize("options", [["--strict"], ["--skip-bad", "2"], ["--fit"]])
+def test_options_of_folders_are_refused_where_a_run_is_compared_with_its_own_data(options, tiny_run, capsys):
+    status, line = refuse(capsys, tiny_run, "--rfd", *options)
+    assert status == 2
+    assert f"{options[0]} would have no effect" in line
+
+
+def test_few_images_are_said(folders, capsys):
+    count = 24
+    _, said = answer(capsys, *folders, "--rfd", "--num", count + 1, "--exit-zero", "--precision", "fp32")
+    assert f"--num {count + 1}: one side has {count} images; all of them are used" in said
+    assert f"rfd and swd score {count // 2} of {count} images" in said
+    assert "--exit-zero has no effect: there is no gate" in said
+    assert "--precision has no effect" in said
 
 
 REFUSED = {

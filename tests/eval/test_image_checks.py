@@ -18,7 +18,7 @@ from PIL import Image
 from gtool.data import threads
 from gtool.eval.options import EvalOptions, complete
 from gtool.eval.run import run as run_options
-from gtool.metrics.features.resize import MODES
+from gtool.metrics.features.published import MODES
 from tests.eval import commands
 from tests.eval.commands import save
 from tests.helpers import odd_images, pictures, small_inception

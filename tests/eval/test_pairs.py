@@ -7,8 +7,10 @@ import pytest
 from PIL import Image
 
 from gtool.cli import run
+from gtool.metrics import paired
+from gtool.metrics.features.weights import VGG16
 from tests.eval import commands
-from tests.helpers import pictures
+from tests.helpers import pictures, vgg16_standin
 
 
 def save(folder, images, suffix="png"):
@@ -50,6 +52,22 @@ def test_equal_pictures_are_as_near_as_can_be_and_the_reference_may_be_named(fol
     assert metrics["ssim"]["value"] == pytest.approx(1)
     assert metrics["l1"]["value"] == 0
     assert metrics["psnr"]["value"] == pytest.approx(78.13, abs=0.01)  # squared error counted as 0.001
+
+
+def test_lpips_is_measured_with_the_weights_of_vgg16_and_says_where_they_are_missing(
+    folders, tmp_path, capsys, monkeypatch
+):
+    paired._load_lpips.cache_clear()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    status, line = refused(capsys, *folders, "--lpips")
+    assert status == 1
+    assert f"LPIPS needs the VGG16 weights, vgg16-397923af.pth: not in {tmp_path}" in line
+    monkeypatch.setenv(VGG16.variable, str(vgg16_standin.make(tmp_path / "vgg16.pth")))
+    metrics = commands.ask(capsys, *folders, "--lpips")["metrics"]
+    assert metrics["lpips"]["value"] > 0
+    assert metrics["lpips"]["protocol"] == "paired-v1/lpips/n5/ref-real"
+    assert commands.ask(capsys, folders[1], folders[1], "--lpips")["metrics"]["lpips"]["value"] == 0
+    paired._load_lpips.cache_clear()
 
 
 def test_the_sheet_shows_the_worst_first(folders, capsys):

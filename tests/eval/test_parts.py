@@ -27,7 +27,7 @@ def test_features_of_parts_are_those_of_the_whole(count, keep_rows):
         part = FeatureCollector(keep_rows=keep_rows)
         for places in positions.split(50):
             part.add(rows[places], places)
-        merged.absorb(part.tensors())
+        merged.absorb(part)
     one, other = whole.features(), merged.features()
     assert other.count == count
     assert (one.rows is None) == (other.rows is None)
@@ -39,12 +39,13 @@ def test_features_of_parts_are_those_of_the_whole(count, keep_rows):
 def test_weight_free_scores_of_parts_are_those_of_the_whole():
     real, fake = (torch.from_numpy(pictures.draw(n, seed=s)) for n, s in ((400, 0), (300, 1)))
     yardstick = WeightFreeScorer.build(real, num=200)
-    merged = yardstick.collector()
+    merged = {name: FeatureCollector(keep_rows=True) for name in ("random", "patches")}
     for positions in shares(300, 2):
-        part = yardstick.collector()
         for places in positions.split(40):
-            part.add(fake[places], places)
-        merged.absorb(part.tensors())
+            for name, rows in yardstick.features(fake[places], places).items():
+                if len(rows):
+                    merged[name].add(rows, places[: len(rows)])
     expected = yardstick.score(fake)
-    assert merged.scores() == pytest.approx(expected, rel=1e-5)
+    found = yardstick.score_features({name: one.features() for name, one in merged.items()})
+    assert found == pytest.approx(expected, rel=1e-5)
     assert expected["num_fake"] == 200

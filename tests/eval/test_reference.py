@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import subprocess
@@ -192,7 +193,7 @@ def test_is_asks_for_no_reference_and_its_record_has_none(weights, tmp_path, tin
     assert (record["reference"], list(record["images"])) == (None, ["fake"])
     assert record["metrics"]["is"]["reference"] is None
     beside, said = answer(capsys, fake, "--is", "--reference", fake)
-    assert (beside["reference"], "is not opened" in said) == (None, True)
+    assert (beside["reference"], "has no effect" in said) == (None, True)
     assert beside["metrics"] == record["metrics"]
     made, _ = answer(capsys, strange_weights(tiny_run), "--is", "--num", 12)
     assert made["metrics"]["is"]["protocol"].endswith("/n12")
@@ -244,20 +245,16 @@ def test_published_statistics_are_used_from_the_cache_and_belong_to_published_we
 
 def test_a_download_is_checked_before_it_gets_its_name(monkeypatch):
     from gtool.errors import NetworkError
-    from gtool.metrics.features import downloads
+    from gtool.io import hub
+    from gtool.metrics.features import weights
 
     spoil({})
     good = Path("stats.npz").read_bytes()
-    monkeypatch.setattr(downloads, "is_offline", lambda: False)
-    monkeypatch.setattr(downloads, "is_reachable", lambda *_: True)
+    monkeypatch.setattr(hub, "is_offline", lambda: False)
+    monkeypatch.setattr(hub, "is_reachable", lambda *_: True)
 
     def publish(content):
-        def write(folder, url):
-            path = Path(folder) / url.rpartition("/")[2]
-            path.write_bytes(content)
-            return str(path)
-
-        monkeypatch.setattr(downloads, "check_download_url", write)
+        monkeypatch.setattr(weights, "urlopen", lambda url, timeout: io.BytesIO(content))
 
     publish(good[:5000])
     with pytest.raises(NetworkError, match="did not give the published file"):
@@ -267,7 +264,7 @@ def test_a_download_is_checked_before_it_gets_its_name(monkeypatch):
     publish(good)
     found = find_published("clean-fid:cifar10-32-test", "legacy_pytorch")
     assert found.name == "cifar10_legacy_pytorch_test_32.npz"
-    monkeypatch.setattr(downloads, "check_download_url", pytest.fail)
+    monkeypatch.setattr(weights, "urlopen", pytest.fail)
     assert find_published("clean-fid:cifar10-32-test", "legacy_pytorch") == found
 
 

@@ -35,7 +35,7 @@ def score(*arguments):
     return run(["eval", *map(str, arguments), "--device", "cpu"])
 
 
-FID = {"protocol": "fid/clean/n20", "value": 1.0, "comparable": False, "dtype": "fp32"}
+FID = {"protocol": "fid/clean/n20", "value": 1.0, "comparable": False}
 RFD = {"protocol": "rfd-v1/n20", "value": 3.0, "floor": 2.0, "ratio": 1.5}
 KID = {"protocol": "kid/clean/n20", "value": 0.5, "deviation": 0.1}
 
@@ -118,8 +118,6 @@ def test_one_scoring_writes_every_kind_of_file_into_new_folders(folders, capsys)
         "rfd-v1/n12/ref-real-n12",
         "real image of 24 that is nearest",
         "1 of 2 gates met",
-        "24 real",
-        "24 generated",
     ):
         assert part in words
 
@@ -234,7 +232,6 @@ def test_a_record_says_where_it_comes_from(folders, tmp_path):
     assert (clean["git"]["dirty"], dirty["git"]["dirty"]) == (False, True)
     assert re.fullmatch("[0-9a-f]{40}", clean["git"]["commit"])
     assert {"python", "torch", "numpy"} <= clean["versions"].keys()
-    assert list(clean["stages"]) == ["opening", "reference", "candidate", "distances"]
 
 
 def test_numbers_of_a_look_are_gated_and_its_sheet_is_on_the_page():
@@ -293,7 +290,7 @@ REFUSED = {
     "a folder": (["-o", "folder.json"], 1, "is a folder"),
     "below a file": (["-o", "file.txt/result.json"], 1, "no folder"),
     "the same file twice": (["-o", "a.md", "-o", "a.md"], 2, "named twice"),
-    "unknown metric": (["--max", "fdi=2"], 2, "unknown metric"),
+    "unknown metric": (["--max", "fdi=2"], 2, "did you mean `fid`"),
     "regression of nothing": (["--max-regress", "rfd=5%"], 2, "--baseline"),
     "the baseline itself": (["--baseline", "./old.json", "-o", "old.json"], 2, "is the baseline"),
     "missing baseline": (["--baseline", "main.json"], 1, "main.json"),

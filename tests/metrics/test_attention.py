@@ -165,6 +165,12 @@ def record(scenes):
     return score_attention(scenes.images, scenes.masks, maps, untrained=untrained, changed=changed)
 
 
+def score(scenes, maps, masks=None):
+    """Score maps beside an untrained model and other local latents that give the same ones."""
+    masks = scenes.masks if masks is None else masks
+    return score_attention(scenes.images, masks, maps, untrained=maps, changed=maps)
+
+
 def values(scores: dict) -> dict:
     return {name: score["value"] for name, score in scores.items()}
 
@@ -199,12 +205,11 @@ def test_a_layer_is_picked_on_other_images_than_it_is_reported_on(scenes):
     lucky, steady = exact.clone(), exact.clone()
     lucky[1::2] = 1 / 9  # right where layers are picked, empty where they are reported
     steady[:, :, :2] = steady[:, :, :2].sum(2, keepdim=True) / 2  # one object is given to the ground
-    record = score_attention(scenes.images, scenes.masks, {"lucky": lucky, "steady": steady})
+    record = score(scenes, {"lucky": lucky, "steady": steady})
     picked = record["picked"]["ari"]
     assert picked["attention"]["layer"] == "lucky"
     assert picked["attention"]["value"] == 0
     assert picked["kmeans"]["margin"]["value"] == pytest.approx(-picked["kmeans"]["value"])
-    assert "untrained" not in picked
 
 
 def test_margins_say_whether_attention_beats_a_baseline(record):
@@ -225,14 +230,14 @@ def test_tables_have_a_text_for_every_score(record):
 def test_pictures_without_objects_are_refused_in_one_line(scenes):
     masks = np.zeros_like(scenes.masks)
     with pytest.raises(DataError, match="4 images with objects") as refused:
-        score_attention(scenes.images, masks, {"8a": exact_maps(scenes.masks)})
+        score(scenes, {"8a": exact_maps(scenes.masks)}, masks)
     assert "\n" not in str(refused.value)
 
 
 def test_scores_do_not_depend_on_the_chunks(scenes, monkeypatch):
     maps = {"32b": exact_maps(scenes.masks) + 0.1}
-    whole = score_attention(scenes.images, scenes.masks, maps)
+    whole = score(scenes, maps)
     monkeypatch.setattr("gtool.metrics.attention.CHUNK_PIXELS", 7 * RESOLUTION**2)
-    parts = score_attention(scenes.images, scenes.masks, maps)
+    parts = score(scenes, maps)
     for one, other in zip(whole["layers"], parts["layers"], strict=True):
         assert values(one["scores"]) == pytest.approx(values(other["scores"]), abs=1e-5, nan_ok=True)

@@ -16,7 +16,7 @@ from gtool.metrics import kid as kid_module
 from gtool.metrics.features import inception, weights
 from gtool.metrics.features.collector import FeatureCollector, Features
 from gtool.metrics.features.inception import InceptionExtractor, load_inception
-from gtool.metrics.features.resize import MODES
+from gtool.metrics.features.published import MODES
 from gtool.metrics.features.weights import INCEPTION
 from gtool.metrics.fid import distance, fid
 from gtool.metrics.frechet import Gaussian, Moments, frechet, frechet_of_rows
@@ -76,7 +76,7 @@ def test_moments_of_shards_merge_into_those_of_the_whole():
     for part in data[1:].split([299, 700]):
         shard = Moments.of(part[:37])
         for batch in part[37:].split(37):
-            shard.add(batch)
+            shard.join(Moments.of(batch))
         merged.join(shard)
     assert merged.count == 1000
     torch.testing.assert_close(merged.gaussian().covariance, torch.cov(data.T), rtol=1e-9, atol=1e-9)
@@ -188,7 +188,7 @@ def _clean_fid_features(images, mode, files, monkeypatch):
 def test_packed_layers_change_no_feature_and_are_not_needed(files, monkeypatch):
     images = torch.from_numpy(pictures.draw(2, seed=0))
     quick = InceptionExtractor(load_inception(files[0]))(images)
-    monkeypatch.setattr(inception, "has_packing", lambda: False)
+    monkeypatch.setattr(inception, "has_packing", lambda _: False)
     plain = InceptionExtractor(load_inception(files[0]))(images)
     torch.testing.assert_close(quick, plain, rtol=1e-4, atol=1e-4 * float(plain.abs().max()))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 import torch
 
@@ -12,7 +10,7 @@ from gtool.losses.perceptual import LPIPS
 from gtool.metrics import paired
 from gtool.metrics.features.weights import VGG16
 from gtool.metrics.paired import codebook_usage, pixel_scores
-from tests.helpers import pictures
+from tests.helpers import pictures, vgg16_standin
 
 
 def ssim(made, real):
@@ -62,14 +60,7 @@ def test_lpips_takes_its_heads_from_torchmetrics_and_vgg16_from_torchs_cache(tmp
     paired._load_lpips.cache_clear()
     with pytest.raises(NetworkError, match="LPIPS needs the VGG16 weights, vgg16-397923af.pth: not in"):
         paired.lpips(torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32))
-    # VGG16's convolutions by torchvision's names, as LPIPS reads them.
-    numbers = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
-    tensors = {}
-    for number, conv in zip(numbers, LPIPS_CONVS, strict=True):
-        tensors[f"features.{number}.weight"] = torch.randn(conv[1], conv[0], 3, 3) * (2 / conv[0] / 9) ** 0.5
-        tensors[f"features.{number}.bias"] = torch.zeros(conv[1])
-    torch.save(tensors, tmp_path / "vgg16.pth")
-    monkeypatch.setenv(VGG16.variable, str(tmp_path / "vgg16.pth"))
+    monkeypatch.setenv(VGG16.variable, str(vgg16_standin.make(tmp_path / "vgg16.pth")))
     first, second = (torch.from_numpy(pictures.draw(2, seed=seed)) for seed in (1, 2))
     found = paired.lpips(first, second)["lpips"]
     assert found.shape == (2,)
@@ -77,10 +68,6 @@ def test_lpips_takes_its_heads_from_torchmetrics_and_vgg16_from_torchs_cache(tmp
     assert paired.lpips(first, first)["lpips"].tolist() == [0, 0]
     assert isinstance(paired._load_lpips(), LPIPS)
     paired._load_lpips.cache_clear()
-
-
-WIDTHS = [3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
-LPIPS_CONVS = list(pairwise(WIDTHS))
 
 
 def test_codes_that_are_used_and_their_perplexity():

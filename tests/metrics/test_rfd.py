@@ -85,10 +85,11 @@ def test_a_set_is_at_distance_zero_from_itself(real):
 def test_scores_depend_neither_on_batches_nor_on_torch_seeds(real, fake):
     whole = WeightFreeScorer.build(real, num=150).score(fake[:300])
     torch.manual_seed(123)
-    candidate = WeightFreeScorer.build(real, num=150).collector()
-    for start in range(0, 300, 7):
-        candidate.add(torch.from_numpy(fake[start : min(start + 7, 300)]))
-    assert candidate.scores() == whole
+    again = WeightFreeScorer.build(real, num=150)
+    places = torch.arange(150).split(7)
+    parts = [again.features(torch.from_numpy(fake[part]), part) for part in places]
+    joined = {name: Features.of(torch.cat([part[name] for part in parts])) for name in parts[0]}
+    assert again.score_features(joined) == whole
 
 
 def test_the_floor_is_measured_at_the_number_of_candidates(real, yardstick):

@@ -103,7 +103,7 @@ def test_what_has_no_attention_to_score_is_refused_in_one_line(tiny_run, tmp_pat
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--resolution", "32"], "--attention compares with nothing real"),
+        (["--resolution", "32"], "--resolution would have no effect"),
         (["--num", "10000000"], "are as many as are kept at once"),
     ],
 )

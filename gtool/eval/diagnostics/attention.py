@@ -10,13 +10,12 @@ from torch import Tensor, nn
 
 from gtool import console
 from gtool.errors import RecipeError
-from gtool.eval.diagnostics.scenes import require_scenes
-from gtool.eval.sheets import save_sheet
+from gtool.eval.sheets import save_sheet, sheet_path
 from gtool.io.attention_pictures import score_sheet
 from gtool.metrics.attention import layer_table, picked_table, score_attention
 from gtool.metrics.partitions import grid_cells, kmeans_cells
 from gtool.metrics.segmenter import PROTOCOL as SEGMENTER
-from gtool.metrics.segmenter import find_objects
+from gtool.metrics.segmenter import find_objects, require_scenes
 from gtool.models import registry
 from gtool.models.generate import batches, latents, load_model
 from gtool.nn.ranges import to_uint8
@@ -34,9 +33,8 @@ def score(
 ) -> dict[str, Any]:
     """Score the attention of weights, write the sheet and return the record.
 
-    Raises:
-        RecipeError: no attention, or trained on other images than the built-in scenes.
-        DataError: no objects in the images, as before any training.
+    RecipeError for a model without attention, or of other images than the built-in scenes; DataError where the images
+    have no objects, as before any training.
     """
     model = load_model(path, compute=compute)
     generator, meta = model.network, model.meta
@@ -63,18 +61,15 @@ def score(
         layer=f"{best['layer']} head {best['head']}",
         title=f"{path.parent.name}/{path.name}",
     )
-    record["picture"] = str(save_sheet(picture, path, "attention"))
+    record["picture"] = str(save_sheet(picture, sheet_path(path, "attention")))
     return record
 
 
 def _count(generator: Any, meta: dict[str, Any], num: int | None) -> int:
     """Return how many images there is room for, of those that are asked for."""
-    cells = sum(
-        int(name[:-1]) ** 2 for name in generator.attention_layers
-    )  # layers are named by their side: `32b`
-    map_bytes = (
-        2 * meta["config"]["synthesis"]["heads"] * (generator.z_shape[0] - 1) * cells
-    )  # in half precision
+    # Layers are named by their side: `32b`; maps are kept in half precision.
+    cells = sum(int(name[:-1]) ** 2 for name in generator.attention_layers)
+    map_bytes = 2 * meta["config"]["synthesis"]["heads"] * (generator.z_shape[0] - 1) * cells
     most = max(ROWS, int(BUDGET / (3 * map_bytes)))
     if num is None:
         return min(NUM_IMAGES, most)
@@ -96,13 +91,7 @@ def _untrained(meta: dict[str, Any], compute: Compute) -> nn.Module:
 
 
 def attend(
-    generator: Any,
-    count: int,
-    seed: int,
-    compute: Compute,
-    batch_size: int,
-    *,
-    other_locals: bool = False,
+    generator: Any, count: int, seed: int, compute: Compute, batch_size: int, *, other_locals: bool = False
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Generate images uint8 (n, 3, R, R) and the maps (n, heads, k, h, w) of every layer in half precision.
 

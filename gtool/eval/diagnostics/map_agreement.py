@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,17 @@ from gtool.data.label_colours import colour_maps, colours_of
 from gtool.data.loader import ids_of_maps
 from gtool.data.synthetic.scenes import CLASSES
 from gtool.errors import CheckpointError, RecipeError
-from gtool.eval.diagnostics.scenes import SCENES, require_scenes
-from gtool.eval.sheets import save_sheet
+from gtool.eval.sheets import save_sheet, sheet_path
 from gtool.io.pictures import Column, Row, fit, image_cell, sheet
 from gtool.metrics.map_agreement import (
     NAME,
     NUM_CLASSES,
     PROTOCOL,
-    Agreement,
     compare_maps,
     others,
     read_maps,
 )
-from gtool.metrics.segmenter import shipped_segmenter
+from gtool.metrics.segmenter import SCENES, require_scenes, shipped_segmenter
 from gtool.models.generate import TrainedModel, load_model
 from gtool.models.prior.config import DEFAULT_TOP_K
 from gtool.models.prior.pipeline import decode, encode_condition, encode_images
@@ -48,9 +45,7 @@ ROWS = {
 def score(path: Path, compute: Compute, *, num: int | None = None, seed: int = 0) -> dict[str, Any]:
     """Sample images of held-out maps, compare what they show with these, write the sheet and return the record.
 
-    Raises:
-        RecipeError: a prior that is not conditioned on label maps, or of another data set than the built-in scenes.
-        CheckpointError: damaged weights, or of no prior.
+    RecipeError for a prior that is not conditioned on label maps, or of other images than the built-in scenes.
     """
     shipped_segmenter(NAME, NUM_CLASSES)  # before the work, should it not be there
     model = load_model(path, compute=compute)
@@ -78,7 +73,7 @@ def score(path: Path, compute: Compute, *, num: int | None = None, seed: int = 0
         "seed": seed,
         "classes": list(CLASSES),
     }
-    record |= {name: _as_record(one) for name, one in found.items()}
+    record |= found
     colours = colours_of(SCENES, len(CLASSES))
     rows = {
         "map": colour_maps(maps[:SHOWN], colours),
@@ -89,7 +84,7 @@ def score(path: Path, compute: Compute, *, num: int | None = None, seed: int = 0
     cell = image_cell(real.shape[-1], len(rows["map"]))
     cells = [Row(name, [fit(image, cell) for image in row]) for name, row in rows.items()]
     picture = sheet(cells, [Column("")] * len(rows["map"]), cell, "label maps and images of them")
-    record["picture"] = str(save_sheet(picture, path, "map-agreement"))
+    record["picture"] = str(save_sheet(picture, sheet_path(path, "map-agreement")))
     return record
 
 
@@ -115,20 +110,6 @@ def _sample(model: TrainedModel, maps: np.ndarray, seed: int) -> np.ndarray:
             done = sum(map(len, made))
             update(done, len(maps), f"{done:,} of {len(maps):,} images")
     return np.concatenate(made)
-
-
-def _as_record(found: Agreement) -> dict[str, Any]:
-    """Return shares as plain numbers; None for classes that are in no map."""
-
-    def plain(values: Any) -> list[float | None]:
-        return [None if math.isnan(value) else float(value) for value in values]
-
-    return {
-        "pixels": found.pixels,
-        "mean_iou": found.mean_iou,
-        "classes": plain(found.classes),
-        "ious": plain(found.ious),
-    }
 
 
 def print_tables(record: dict[str, Any], name: str) -> None:

@@ -14,8 +14,7 @@ from gtool.config.recipe import recipe_of_weights
 from gtool.data.held_out import held_out_of
 from gtool.errors import CheckpointError, RecipeError
 from gtool.eval.image_sets import ImageSpec, open_stored
-from gtool.eval.sheets import difference_rows, save_sheet
-from gtool.io.pictures import Column, image_cell, sheet
+from gtool.eval.sheets import save_differences, sheet_path
 from gtool.metrics.features.collector import Features
 from gtool.metrics.images import Subset
 from gtool.metrics.paired import codebook_usage, pixel_scores
@@ -63,10 +62,12 @@ def score(
     with console.progress("reconstructing") as update:
         for start in range(0, len(chosen), batch_size):
             real = torch.from_numpy(np.array(images[chosen[start : start + batch_size]]))
-            again, codes = reconstruct(tokenizer, real, compute)
-            for name_of_score, found in pixel_scores(again, real).items():
-                values.setdefault(name_of_score, []).append(found)
-            counts += torch.bincount(codes.flatten().cpu(), minlength=len(counts))
+            with torch.no_grad(), compute.autocast():
+                found = tokenizer(to_pm1(real.to(compute.device)))
+            again = to_uint8(found.reconstruction).cpu()
+            for key, of_images in pixel_scores(again, real).items():
+                values.setdefault(key, []).append(of_images)
+            counts += torch.bincount(found.codes.flatten().cpu(), minlength=len(counts))
             made.append(again)
             done = start + len(real)
             update(done, len(chosen), f"{done:,} of {len(chosen):,} images")
@@ -75,27 +76,22 @@ def score(
         "protocol": f"{PROTOCOL}/{name}-n{len(chosen)}",
         "num_images": len(chosen),
         "codebook_size": tokenizer.codebook_size,
-        **{key: float(torch.cat(found).mean()) for key, found in values.items()},
+        **{key: float(torch.cat(of_images).mean()) for key, of_images in values.items()},
         **codebook_usage(counts),
         **_rfd(images, chosen, everything, seed, compute),
     }
     shown = chosen[:SHOWN]
-    originals, cell = np.array(images[shown]), image_cell(everything.shape[-1], len(shown))
-    rows, note = difference_rows(
-        {"original": [*originals], "reconstruction": [*everything[:SHOWN].numpy()]}, cell
-    )
-    picture = sheet(rows, [Column(f"image {place}") for place in shown], cell, name, note)
-    record["picture"] = str(save_sheet(picture, path, "reconstruction", {"images": name}))
+    rows = {
+        "original": [*np.array(images[shown])],
+        "reconstruction": [*everything[:SHOWN].numpy()],
+    }
+    target, labels = sheet_path(path, "reconstruction"), [f"image {place}" for place in shown]
+    record["picture"] = str(save_differences(rows, labels, name, target, {"images": name}))
     return record
 
 
 def load_tokenizer(path: Path, compute: Compute) -> tuple[Any, dict[str, Any]]:
-    """Load the tokenizer of a weights file, alone or of a prior, with the metadata.
-
-    Raises:
-        CheckpointError: damaged.
-        RecipeError: weights of a model without a tokenizer of images.
-    """
+    """Load the tokenizer of a weights file, alone or of a prior, with the metadata; raises what `score` does."""
     trained = open_trained(path)
     if not registry.find_model(trained.model).reconstructs:
         raise RecipeError(
@@ -130,13 +126,6 @@ def _open_images(
     return images.images, kept, f"{recipe.data.dataset.split('/')[-1]}-held-out"
 
 
-def reconstruct(tokenizer: Any, real: Tensor, compute: Compute) -> tuple[Tensor, Tensor]:
-    """Return reconstructions uint8 (n, 3, H, W) and codes (n, h, w), on the CPU, of images uint8."""
-    with torch.no_grad(), compute.autocast():
-        found = tokenizer(to_pm1(real.to(compute.device)))
-    return to_uint8(found.reconstruction).cpu(), found.codes.cpu()
-
-
 def _rfd(images: Any, chosen: np.ndarray, made: Tensor, seed: int, compute: Compute) -> dict[str, Any]:
     """Compare the reconstructions of one half with the originals of the other; the floor: its own originals.
 
@@ -147,14 +136,14 @@ def _rfd(images: Any, chosen: np.ndarray, made: Tensor, seed: int, compute: Comp
         return {}
     order = permutation(len(chosen), derive_seed("yardstick", seed))
     first, second = np.sort(order[:half]), np.sort(order[half : 2 * half])
-    reference = Subset(images, chosen[first])
-    extractor = RandomFeatures(reference, device=compute.device)
-    real = Features.of(extractor(reference))
-    value, floor = (
-        rfd(Features.of(extractor(one)), real)["rfd"]
-        for one in (made[second], Subset(images, chosen[second]))
+    extractor = RandomFeatures(Subset(images, chosen[first]), device=compute.device)
+    real, fake, floor = (
+        Features.of(extractor(one))
+        for one in (Subset(images, chosen[first]), made[second], Subset(images, chosen[second]))
     )
-    return {"rfd": value, "rfd_floor": floor, "rfd_ratio": value / floor if floor else None, "rfd_num": half}
+    found = rfd(fake, real)["rfd"], rfd(floor, real)["rfd"]
+    ratio = found[0] / found[1] if found[1] else None
+    return {"rfd": found[0], "rfd_floor": found[1], "rfd_ratio": ratio, "rfd_num": half}
 
 
 def print_tables(record: dict[str, Any], name: str) -> None:

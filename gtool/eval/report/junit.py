@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from gtool.eval.report.table import diagnostics_of, gate_name, limit, missed, number, number_rows
+from gtool.eval.report.table import diagnostics_of, facts, gate_name, limit, missed, number, number_rows
+from gtool.eval.verdicts import entries_of
 
 SUITE = "gtool.eval"
 
@@ -25,7 +26,8 @@ def junit(record: Mapping[str, Any]) -> bytes:
     root = ET.Element("testsuites", common)
     stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S")
     suite = ET.SubElement(root, "testsuite", {**common, "timestamp": stamp, "hostname": "localhost"})
-    _add_properties(suite, _facts(record))
+    protocols = {f"protocol.{name}": one["protocol"] for name, one in record.get("metrics", {}).items()}
+    _add_properties(suite, facts(record) | protocols)
     suite.extend(cases)
     ET.indent(root)
     return ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
@@ -45,17 +47,16 @@ def _score_cases(record: Mapping[str, Any]) -> list[ET.Element]:
 
 
 def _gate_case(record: Mapping[str, Any], gate: Mapping[str, Any]) -> ET.Element:
-    head = gate["metric"].split(".")[0]
-    entry = record.get("metrics", {}).get(head) or record.get(head) or {}
-    facts = {"protocol": entry.get("protocol", ""), "value": number(gate["value"]), "limit": limit(gate)}
+    entry = entries_of(record).get(gate["metric"].split(".")[0], {})
+    said = {"protocol": entry.get("protocol", ""), "value": number(gate["value"]), "limit": limit(gate)}
     if gate.get("delta") is not None:
-        facts["delta"] = number(gate["delta"])
-    case = _case(gate_name(gate), facts)
+        said["delta"] = number(gate["delta"])
+    case = _case(gate_name(gate), said)
     if not gate["passed"] and gate["level"] == "warn":
         ET.SubElement(case, "system-out").text = f"warning: {_clean(missed(gate))}"
     elif not gate["passed"]:
         failure = ET.SubElement(case, "failure", {"message": _clean(missed(gate)), "type": "gate"})
-        failure.text = _clean("\n".join(f"{name}: {text}" for name, text in facts.items()))
+        failure.text = _clean("\n".join(f"{name}: {text}" for name, text in said.items()))
     return case
 
 
@@ -63,17 +64,6 @@ def _case(name: str, properties: Mapping[str, str]) -> ET.Element:
     case = ET.Element("testcase", {"classname": SUITE, "name": _clean(name), "time": "0"})
     _add_properties(case, properties)
     return case
-
-
-def _facts(record: Mapping[str, Any]) -> dict[str, str]:
-    names = ("target", "seed", "device", "gtool", "weights_sha256")
-    facts = {name: str(record[name]) for name in names if record.get(name) is not None}
-    if record.get("reference"):
-        facts["reference"] = f"{record['reference']['name']} {record['reference']['fingerprint']}"
-    if git := record.get("git"):
-        facts |= {"git.commit": git["commit"], "git.dirty": str(git["dirty"]).lower()}
-    facts |= {f"version.{name}": text for name, text in record.get("versions", {}).items()}
-    return facts | {f"protocol.{name}": one["protocol"] for name, one in record.get("metrics", {}).items()}
 
 
 def _add_properties(parent: ET.Element, properties: Mapping[str, str]) -> None:

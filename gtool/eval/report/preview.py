@@ -1,7 +1,7 @@
-"""Images for a page of results: some of those that were scored, the real ones nearest to them, and both as points.
+"""Images for a page of results: some of those that were scored, and the real ones nearest to them.
 
-Nearness and points are of `rfd`'s features, which need no weights; each of the 704 is divided by its deviation
-among the real images, so that means of colour do not outweigh shape. N images, D = 704.
+Nearness is of `rfd`'s features, which need no weights; each of the 704 is divided by its deviation among the real
+images, so that means of colour do not outweigh shape.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from itertools import chain
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -22,9 +21,7 @@ from gtool.eval.image_sets import Batch, ImageSet, StoredImages
 from gtool.io.pictures import Pixels
 from gtool.metrics.rfd import SIDE, RandomFeatures
 
-NUM_FAKE, NUM_REAL = 500, 2000  # images at most whose features are compared: 7 MB
-NUM_POINTS = 500  # of each kind
-NUM_PAIRS = 24
+NUM_PAIRS, NUM_REAL = 24, 2000  # images that are shown, and real ones that they are compared with, at most
 LONGEST = 192  # pixels of a side of a picture on the page
 BATCH = 16
 
@@ -34,15 +31,13 @@ class Preview:
     """What a page shows of images.
 
     pairs: a generated image (H, W, 3), the real one nearest to it, and their distance; None where nothing is real.
-    real_points, generated_points: features (N, 2) along two directions; `shares` of the variance are along them.
+    num_real: images that the nearest one was looked for in.
     real_distance: from a real image to the one nearest to it, the median.
     """
 
     pairs: list[tuple[Pixels, Pixels | None, float | None]]
+    num_real: int = 0
     real_distance: float = 0.0
-    real_points: NDArray[np.float64] | None = None
-    generated_points: NDArray[np.float64] | None = None
-    shares: tuple[float, float] = (0.0, 0.0)
 
 
 class ImageSampler:
@@ -54,20 +49,17 @@ class ImageSampler:
         self.count = images.count
         self.grain = images.grain
         self._small: list[Tensor] = []
-        self._pictures: dict[int, Pixels] = {}  # by their places among the small ones
+        self._pictures: list[Pixels] = []
 
     def batches(self, batch_size: int, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
         """Yield the set's own batches; where several processes share the work, each keeps of its share."""
-        kept = start + _evenly((self.count if stop is None else stop) - start, NUM_FAKE)
-        numbers = {int(place): number for number, place in enumerate(kept)}
-        shown = set(_evenly(len(kept), NUM_PAIRS).tolist())
+        kept = set(start + _evenly((self.count if stop is None else stop) - start, NUM_PAIRS))
         for batch in self.images.batches(batch_size, start, stop):
-            for image in batch:
-                if start in numbers:
+            for place, image in enumerate(batch, start):
+                if place in kept:
                     self._small.append(_reduce(image))
-                    if numbers[start] in shown:
-                        self._pictures[numbers[start]] = _picture(image)
-                start += 1
+                    self._pictures.append(_picture(image))
+            start += len(batch)
             yield batch
 
     def preview(self) -> Preview | None:
@@ -75,9 +67,8 @@ class ImageSampler:
         real = self.real
         if not self._small:
             return None
-        pictures = list(self._pictures.values())
         if real is None or real.count < 2:
-            return Preview([(picture, None, None) for picture in pictures])
+            return Preview([(picture, None, None) for picture in self._pictures])
         real = real.subset(_evenly(real.count, NUM_REAL))
         with console.progress("real images for the page") as update:
             small: list[Tensor] = []
@@ -88,14 +79,12 @@ class ImageSampler:
         features = RandomFeatures(originals)(torch.cat([originals, generated])).double()
         features /= features[: len(originals)].std(0).clamp_min(1e-6)
         real_rows, fake_rows = torch.split(features, [len(originals), len(generated)])
-        shown = fake_rows[list(self._pictures)]
-        distances, nearest = torch.cdist(shown, real_rows).min(1)
+        distances, nearest = torch.cdist(fake_rows, real_rows).min(1)
         chosen = (real.subset(place[None]).batches(1) for place in nearest.numpy())
         partners = [_picture(image) for batches in chosen for image in chain.from_iterable(batches)]
         between_real = torch.cdist(real_rows, real_rows).fill_diagonal_(torch.inf).min(1).values
-        points, other_points, shares = _project(real_rows, fake_rows)
-        pairs = zip(pictures, partners, distances.tolist(), strict=True)
-        return Preview(list(pairs), float(between_real.median()), points, other_points, shares)
+        pairs = list(zip(self._pictures, partners, distances.tolist(), strict=True))
+        return Preview(pairs, real.count, float(between_real.median()))
 
 
 def _evenly(count: int, most: int) -> np.ndarray:
@@ -113,19 +102,3 @@ def _picture(image: Tensor) -> Pixels:
     picture = Image.fromarray(np.ascontiguousarray(image.cpu().numpy().transpose(1, 2, 0)))
     picture.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
     return np.asarray(picture)
-
-
-def _project(
-    real: Tensor, fake: Tensor
-) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[float, float]]:
-    """Project features (N, D) of both sides on the two directions in which all of them vary most (PCA)."""
-    real, fake = (rows[_evenly(len(rows), NUM_POINTS)] for rows in (real, fake))
-    rows = torch.cat([real, fake])
-    rows = rows - rows.mean(0)
-    values, vectors = torch.linalg.eigh(rows.T @ rows)
-    axes = vectors[:, [-1, -2]]
-    # The sign of an eigenvector is nobody's choice; this one makes pages repeatable.
-    axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
-    points = (rows @ axes).numpy()
-    first, second = (values[[-1, -2]] / values.clamp_min(0).sum()).tolist()
-    return points[: len(real)], points[len(real) :], (first, second)

@@ -65,15 +65,6 @@ def _parse(text: str) -> dict[str, Any]:
     return plain(record)  # a baseline of infinity would let everything pass
 
 
-def _map_leaves(found: Any, change: Callable[[Any], Any]) -> Any:
-    """Return a record with each of its values changed."""
-    if isinstance(found, Mapping):
-        return {key: _map_leaves(value, change) for key, value in found.items()}
-    if isinstance(found, list | tuple):
-        return [_map_leaves(value, change) for value in found]
-    return change(found)
-
-
 def plain(record: Any) -> Any:
     """Return a record with None in the place of numbers that JSON does not have."""
     return _map_leaves(record, lambda x: None if isinstance(x, float) and not math.isfinite(x) else x)
@@ -82,6 +73,14 @@ def plain(record: Any) -> Any:
 def shown(record: Any) -> Any:
     """Return a record with all its texts fit for a line of a table."""
     return _map_leaves(record, lambda x: printable(x) if isinstance(x, str) else x)
+
+
+def _map_leaves(found: Any, change: Callable[[Any], Any]) -> Any:
+    if isinstance(found, Mapping):
+        return {key: _map_leaves(value, change) for key, value in found.items()}
+    if isinstance(found, list | tuple):
+        return [_map_leaves(value, change) for value in found]
+    return change(found)
 
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:
@@ -114,12 +113,11 @@ def provenance(weights: Path | None) -> dict[str, Any]:
     """Return what a result depends on besides its options: digest of the weights, versions, commit of this folder."""
     packages = {name: version(name) for name in ("torch", "numpy", "pillow")}
     commit, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
-    dirty = None if changed is None else bool(changed)
-    found: dict[str, Any] = {
+    return {
         "versions": {"python": platform.python_version(), **packages},
-        "git": {"commit": commit, "dirty": dirty} if commit else None,
+        "git": {"commit": commit, "dirty": None if changed is None else bool(changed)} if commit else None,
+        **({} if weights is None else {"weights_sha256": digest_of(weights)}),
     }
-    return found if weights is None else found | {"weights_sha256": digest_of(weights)}
 
 
 def _git(*words: str) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Record = Mapping[str, Any]
@@ -13,7 +13,7 @@ MARKS = {PASS: "✅", FAIL: "❌", WARN: "⚠️"}
 
 def number(value: float | None) -> str:
     """Write a score with the digits that tell something; a dash where there is none."""
-    if value is None:
+    if not isinstance(value, int | float):
         return "-"
     if not math.isfinite(value):
         return str(value)
@@ -56,6 +56,18 @@ def score_rows(record: Record) -> list[list[str]]:
     heads = ["metric", "value", "sd", "real v real", "ratio", "baseline", "change"]
     heads = [head for head in heads if head in ("metric", "value") or any(row[head] for row in rows)]
     return [heads, *([row[head] for head in heads] for row in rows)]
+
+
+def history_rows(record: Record, before: Sequence[Record]) -> list[list[str]]:
+    """Return heads and a row for each result of a run that can be compared with this record, which is the last."""
+    names = list(record.get("metrics", {}))
+    rows = [["kimg", *names]]
+    for one in (*before, record):
+        found = one.get("metrics", {})
+        if any(name in found for name in names):
+            kimg = "-" if one.get("nimg") is None else f"{one['nimg'] / 1000:g}"
+            rows.append([kimg, *(number(found.get(name, {}).get("value")) for name in names)])
+    return rows
 
 
 def remarks(record: Record) -> list[str]:
@@ -126,18 +138,26 @@ def missed(gate: Record) -> str:
     return f"{text})"
 
 
-def facts(record: Record) -> str:
-    """Return one line on seed, versions, commit and weights."""
-    known = [f"seed {record.get('seed')}", str(record.get("device", "")), f"gtool {record.get('gtool')}"]
-    if torch := record.get("versions", {}).get("torch"):
-        known.append(f"torch {torch}")
-    if git := record.get("git"):
-        known.append(f"commit {git['commit'][:12]}{' with changes' if git['dirty'] else ''}")
-    if digest := record.get("weights_sha256"):
-        known.append(f"weights {digest[:12]}")
-    if "seconds" in record:
-        known.append(f"{record['seconds']} s")
-    return ", ".join(known)
+def facts(record: Record) -> dict[str, str]:
+    """Return what a result depends on, by name."""
+    git, reference = record.get("git"), record.get("reference") or {}
+    names = ("target", "seed", "device", "gtool", "weights_sha256", "baseline", "seconds")
+    known = {name: record.get(name) for name in names} | {"reference": reference.get("fingerprint")}
+    if git:
+        known["commit"] = git["commit"] + (", with changes" if git["dirty"] else "")
+    known |= record.get("versions", {})
+    return {name: str(value) for name, value in known.items() if value is not None}
+
+
+def facts_line(record: Record) -> str:
+    """Return one line on seed, device, versions, commit and weights."""
+    found = facts(record)
+    names = ("seed", "device", "gtool", "torch", "commit", "weights_sha256", "seconds")
+    return ", ".join(
+        f"{name} {found[name][:12] if name == 'weights_sha256' else found[name]}"
+        for name in names
+        if name in found
+    )
 
 
 def markdown(record: Record) -> str:
@@ -154,7 +174,7 @@ def markdown(record: Record) -> str:
     for name, found in diagnostics_of(record).items():
         heads, *rows = number_rows(found)
         parts += [f"{name}: {_code(str(found.get('protocol', '')))}", _table(heads, rows)]
-    parts.append(f"<sub>{_escape(facts(record))}</sub>")
+    parts.append(f"<sub>{_escape(facts_line(record))}</sub>")
     return "\n\n".join(parts) + "\n"
 
 

@@ -83,15 +83,9 @@ def load_clip(path: Path, device: torch.device | str = "cpu", config: Any = None
         network = CLIPVisionModelWithProjection(config or CLIPVisionConfig(projection_dim=SIZE))
     for name, own in network.state_dict().items():
         given = tensors.get(name)
-        if not isinstance(given, Tensor):
+        if not isinstance(given, Tensor) or given.shape != own.shape or not bool(given.isfinite().all()):
             raise CheckpointError(
-                f"{path}: not CLIP's ViT-B/32 in Hugging Face's layout: `{name}` is missing"
+                f"{path}: not CLIP's ViT-B/32 in Hugging Face's layout: `{name}` is missing or wrong"
             )
-        if given.shape != own.shape:
-            raise CheckpointError(
-                f"{path}: not CLIP's ViT-B/32: `{name}` is of the size {tuple(given.shape)}"
-            )
-        if not bool(given.isfinite().all()):
-            raise CheckpointError(f"{path}: `{name}` holds values that are not finite")
         own.copy_(given.detach())
     return network.train(False).requires_grad_(False).to(device)

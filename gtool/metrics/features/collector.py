@@ -5,7 +5,6 @@ N images, D numbers of a feature.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
 
 import torch
@@ -78,37 +77,17 @@ class FeatureCollector:
 
     def _sum_up(self) -> None:
         if self._rows:
-            self._join(Moments.of(torch.cat(self._rows)))
+            moments = Moments.of(torch.cat(self._rows))
+            self._moments = self._moments.join(moments) if self._moments else moments
             self._rows, self._positions = [], []
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return everything taken so far, for `absorb` of another collector."""
-        found = {}
-        if self._moments is not None:
-            self._sum_up()
-            found = {
-                "count": torch.tensor(self.count),
-                "mean": self._moments.mean,
-                "scatter": self._moments.scatter,
-            }
-        if self._rows:
-            found |= {"rows": torch.cat(self._rows), "positions": torch.cat(self._positions)}
-        return found
-
-    def absorb(self, tensors: Mapping[str, Tensor]) -> None:
+    def absorb(self, other: FeatureCollector) -> None:
         """Take what another collector of the same settings has taken."""
-        if "rows" in tensors:
-            self.add(tensors["rows"], tensors["positions"])
-        if "scatter" in tensors:
-            self._sum_up()
-            self._join(Moments(int(tensors["count"]), tensors["mean"], tensors["scatter"]))
-            self.count += int(tensors["count"])
-
-    def _join(self, moments: Moments) -> None:
-        if self._moments is None:
-            self._moments = moments
-        else:
-            self._moments.join(moments)
+        for rows, positions in zip(other._rows, other._positions, strict=True):
+            self.add(rows, positions)
+        if other._moments is not None:
+            self._moments = self._moments.join(other._moments) if self._moments else other._moments
+            self.count += other._moments.count
 
     def features(self) -> Features:
         """Return everything taken so far; DataError below two images or for rows that are not finite."""

@@ -150,7 +150,7 @@ class PackedUnit(nn.Module):
 def pack(network: Inception, dtype: torch.dtype = torch.float32) -> Inception:
     """Change the network's layers in place to faster ones of this dtype; return it."""
     network.dtype = dtype
-    if next(network.parameters()).device.type != "cpu" or not has_packing():
+    if next(network.parameters()).device.type != "cpu" or not has_packing(dtype):
         return network.to(dtype)
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
@@ -160,12 +160,12 @@ def pack(network: Inception, dtype: torch.dtype = torch.float32) -> Inception:
 
 
 @torch.no_grad()
-def has_packing() -> bool:
-    """Say whether this torch can do it: the operators are its compiler's own and may change."""
+def has_packing(dtype: torch.dtype) -> bool:
+    """Say whether this torch can do it on this processor: the operators are its compiler's own and may change."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     try:
-        PackedUnit(Unit(Name("", ""), 4, 4, 3), torch.float32)(torch.zeros(1, 4, 5, 5))
+        PackedUnit(Unit(Name("", ""), 4, 4, 3), dtype)(torch.zeros(1, 4, 5, 5, dtype=dtype))
     except (AttributeError, RuntimeError, NotImplementedError, TypeError):
         return False
     return True

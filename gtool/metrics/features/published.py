@@ -15,7 +15,7 @@ from gtool.reading import reading
 
 PREFIX = "clean-fid:"
 SUFFIX = ".npz"
-ALL_MODES = ("clean", "legacy_tensorflow", "legacy_pytorch")
+MODES = ("clean", "legacy_tensorflow", "legacy_pytorch")
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Published:
     resolution: int
     split: str
     count: int = 0
-    modes: tuple[str, ...] = ALL_MODES
+    modes: tuple[str, ...] = MODES
 
     @property
     def name(self) -> str:

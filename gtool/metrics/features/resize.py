@@ -20,7 +20,6 @@ from torch import Tensor
 
 from gtool.metrics.precision import full_fp32
 
-MODES = ("clean", "legacy_tensorflow", "legacy_pytorch")
 SIDE = 299
 
 

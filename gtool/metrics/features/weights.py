@@ -8,18 +8,24 @@ protocol string, so that a score with other weights can never pass for a publish
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 from cleanfid.downloads_helper import inception_url
+from filelock import FileLock
 
+from gtool import console
 from gtool.errors import CheckpointError, NetworkError
 from gtool.io import hub
-from gtool.io.files import cache_dir
-from gtool.metrics.features.downloads import download
+from gtool.io.files import atomic_write, cache_dir
 
+TIMEOUT_SECONDS = 30.0  # between two packets of a download
 SHARED = Path(
     "/tmp"
 )  # clean-fid keeps its file there, where anybody can write: only files of this user count
@@ -161,6 +167,32 @@ def local_weights(network: Network) -> tuple[WeightsFile | None, list[Path]]:
 def are_same_weights(one: str, other: str) -> bool:
     """Say whether two digests are of one file, or of two that carry one published network."""
     return one == other or any({one, other} <= set(network.files.values()) for network in NETWORKS)
+
+
+def download(url: str, target: Path, is_good: Callable[[Path], bool]) -> Path:
+    """Return `target`, downloaded unless a good file is there; processes that want the same one wait for the first.
+
+    Raises:
+        NetworkError: no network, or a file that is not good; nothing is left behind.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_suffix(".lock")):
+        if target.is_file() and is_good(target):
+            return target
+        if hub.is_offline():
+            raise NetworkError("the environment asks for offline")
+        if not hub.is_reachable(url):
+            raise NetworkError(f"{urlsplit(url).hostname} cannot be reached")
+        console.notice(f"downloading {url}")
+        with atomic_write(target) as temporary:
+            try:
+                with urlopen(url, timeout=TIMEOUT_SECONDS) as source, temporary.open("wb") as out:
+                    shutil.copyfileobj(source, out)
+            except (OSError, http.client.HTTPException) as bad:
+                raise NetworkError(f"{url}: {bad}") from None
+            if not is_good(temporary):
+                raise NetworkError(f"{url} did not give the published file")
+    return target
 
 
 def digest_of(path: Path) -> str:
