@@ -42,6 +42,11 @@ _DTYPES = {
     "Long": "int64",
 }
 _DTYPES |= {"Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8", "Bool": "bool"}
+# What released checkpoints hold beside tensors: options, scores, and the shapes and devices of tensors.
+INERT = {"argparse.Namespace", "collections.defaultdict", "torch.Size", "torch.device", "numpy.dtype"}
+INERT |= {
+    f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")
+}
 STORAGES: dict[str, torch.dtype] = {f"{name}Storage": getattr(torch, kind) for name, kind in _DTYPES.items()}
 
 
@@ -106,15 +111,27 @@ def read_pickle(path: Path) -> Any:
 
 
 def load_pickled(path: Path) -> dict[Any, Any]:
-    """Return the dictionary that a foreign torch file holds; CheckpointError where it holds something else."""
-    loaded = plain(read_pickle(path))
+    """Return the dictionary of a foreign torch file; CheckpointError: it holds no dictionary, or more than data."""
+    loaded = read_pickle(path)
+    waiting, visited = [loaded], set()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in visited:
+            continue
+        visited.add(id(value))
+        if isinstance(value, Record):
+            if str(value.what) not in INERT:
+                raise CheckpointError(
+                    f"{path}: refused: the file wants to build `{value.what}`; only tensors, numbers and text are read"
+                )
+            waiting += [value.arguments, value.state, value.items, value.pairs]
+        elif isinstance(value, dict):
+            waiting += [*value, *value.values()]
+        elif isinstance(value, (list, tuple, set)):
+            waiting += value
+    loaded = plain(loaded)
     if not isinstance(loaded, dict):
-        what = (
-            f"wants to build `{loaded.what}`"
-            if isinstance(loaded, Record)
-            else f"holds a {type(loaded).__name__}"
-        )
-        raise CheckpointError(f"{path}: refused: it {what}, and named tensors are looked for")
+        raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, not named tensors")
     return loaded
 
 

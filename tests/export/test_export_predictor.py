@@ -193,4 +193,4 @@ def test_a_cut_off_checkpoint_is_refused_in_one_line(capsys):
     Path("model.pth").write_bytes(Path("model.pth").read_bytes()[:100_000])
     assert export("model.pth", "--from", "paint-transformer") == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert "model.pth: not a readable torch file" in line
+    assert "model.pth: not a readable pickle" in line
