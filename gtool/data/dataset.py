@@ -18,8 +18,7 @@ from gtool.data.layout import count_of
 from gtool.data.synthetic.scenes import CLASSES, Scenes, draw_scenes
 from gtool.data.synthetic.scenes import VERSION as SCENES_VERSION
 from gtool.errors import DataError
-from gtool.io.files import sampled_digest
-from gtool.io.image import Encoded, UnreadableImage, read_rgb, read_size, to_square
+from gtool.io.image import Encoded, UnreadableImage, bytes_of, read_rgb, read_size, to_square
 from gtool.runtime.random import derive_seed
 
 _WHERE = {
@@ -204,9 +203,12 @@ class ImageDataset:
             if isinstance(encoded[0], Path):  # of a folder: sizes cost little
                 paths = [path for path in files.load(range(len(self))) if isinstance(path, Path)]
                 digest.update(str([(path.name, path.stat().st_size) for path in paths]).encode())
-            for one in encoded:
-                text = sampled_digest(one) if isinstance(one, Path) else one
-                digest.update(text if isinstance(text, bytes) else str(text).encode())
+            for place, one in zip(few, encoded, strict=True):
+                try:
+                    with bytes_of(one, files.name(place)) as content:
+                        digest.update(content)
+                except UnreadableImage as bad:
+                    digest.update(bad.reason.encode())
         if self.labels is not None:
             digest.update(self.labels.tobytes())
         return digest.hexdigest() if not self.is_drawn else self.fingerprint

@@ -17,7 +17,7 @@ from gtool.config.recipe import to_toml
 from gtool.config.schema import Recipe
 from gtool.data.dataset import ImageDataset
 from gtool.data.names import find_dataset
-from gtool.data.tables import require_on_hub
+from gtool.data.read_tables import require_on_hub
 from gtool.errors import CheckpointError, DivergedError, GToolError, InterruptedRunError
 from gtool.io.files import atomic_write, sampled_digest
 from gtool.io.run_folder import RunFolder, create_run, find_start, is_state

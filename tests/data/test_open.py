@@ -305,7 +305,7 @@ def test_gated_set_says_how_to_get_it(answering):
 def test_hub_that_does_not_answer_is_one_line(answering, status):
     answering.setattr(Hub, "status", status)
     answering.setattr(Hub, "code", "")
-    answering.setattr("gtool.data.tables.HUB_SECONDS", 0.3)
+    answering.setattr("gtool.data.read_tables.HUB_SECONDS", 0.3)
     with pytest.raises(NetworkError, match="does not answer") as caught:
         open_dataset("owner/name")
     assert "\n" not in str(caught.value)
