@@ -32,6 +32,7 @@ def start(monkeypatch):
         return process
 
     def all_of(*whats: str, timeout: float = 4) -> list[subprocess.Popen]:
+        Path("where").unlink(missing_ok=True)  # of those before
         processes = [one(rank, len(whats), what, timeout) for rank, what in enumerate(whats)]
         for process in processes:
             assert process.stdout.readline() == "met\n", process.communicate()
@@ -116,7 +117,7 @@ def test_a_signal_lets_the_others_save(start):
 
 
 def test_a_process_that_does_not_come_is_named(start):
-    status, lines = end(start.one(0, 3, "leave", 1))
+    status, lines = end(start.one(0, 3, "alone", 1))
     assert (status, len(lines)) == (1, 1)
     assert "process 1, 2 of 3 did not come within 1 s" in lines[0]
 

@@ -293,7 +293,7 @@ def test_a_state_without_what_training_remembers_is_refused():
     tensors, info = state.tensors(), state.info()
     without = {name: value for name, value in info.items() if name != "numbers"}
     for damaged in (without, info | {"numbers": {"augment_p": "much"}}):
-        with pytest.raises(CheckpointError, match="missing or not a number"):
+        with pytest.raises(CheckpointError, match="not a readable state: `numbers"):
             make_state().restore(tensors, damaged, "test")
 
 

@@ -151,6 +151,7 @@ def test_pictures_that_no_mask_is_known_for_are_refused(trained, tmp_path, capsy
     [((), "scenes"), (("--dataset", "ffhq"), "ffhq"), (("--dataset", "."), "folder-cpu")],
 )
 def test_each_data_set_has_its_recipe(dataset, recipe, capsys):
-    Image.new("RGB", (8, 8)).save("picture.png")
+    for name in ("one.png", "two.png"):
+        Image.new("RGB", (8, 8)).save(name)
     assert run(["train", "gansformer", *dataset, "--device", "cpu", "--dry-run"]) == 0
     assert f"{recipe}: generator" in capsys.readouterr().err
