@@ -73,7 +73,7 @@ def run(options: EvalOptions) -> dict[str, Any]:
     elif options.metrics:
         scores, preview = _score(options, weights, folder, compute)
         record |= scores
-    common = {"num": options.num, "seed": options.seed}
+    common: dict[str, Any] = {"num": options.num, "seed": options.seed}
     for name in options.diagnostics:
         assert weights is not None
         if name == "attention":

@@ -109,7 +109,9 @@ def score(
     for entry in entries:
         entry.require_images(fake.count)
     rows = {entry.inputs for entry in entries if entry.fake == "rows"}
-    collectors = {entry.inputs: FeatureCollector(keep_rows=entry.inputs in rows) for entry in entries}
+    collectors: dict[str, FeatureCollector] = {
+        entry.inputs: FeatureCollector(keep_rows=entry.inputs in rows) for entry in entries
+    }
     scorer: WeightFreeScorer | None = None
     if any(entry.has_floor for entry in entries):
         scorer = _open_scorer(fake, real, compute, seed)
@@ -125,7 +127,7 @@ def score(
     _collect(fake, collectors, networks, compute, batch_size, "scoring", scorer)
     records: dict[str, Record] = {}
     if compute.is_main:
-        features = {name: collector.features() for name, collector in collectors.items()}
+        features: dict[str, Features] = {name: one.features() for name, one in collectors.items()}
         floors = scorer.score_features(features) if scorer else {}
         for entry in entries:
             if entry.has_floor:

@@ -103,8 +103,8 @@ class RunFolder:
 
     def remove_leftovers(self) -> None:
         """Delete what an interrupted writer left behind; call while holding the lock."""
-        halves = self.path.glob("state-*")  # a state without state.json was being deleted
-        halves = [path for path in halves if path.is_dir() and not (path / "state.json").exists()]
+        # A state without state.json was being deleted.
+        halves = [p for p in self.path.glob("state-*") if p.is_dir() and not (p / "state.json").exists()]
         for path in [*self.path.glob(".*.tmp*"), *self.samples.glob(".*.tmp*"), *halves]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 

@@ -6,7 +6,7 @@ images, so that means of colour do not outweigh shape.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -35,7 +35,7 @@ class Preview:
     real_distance: from a real image to the one nearest to it, the median.
     """
 
-    pairs: list[tuple[Pixels, Pixels | None, float | None]]
+    pairs: Sequence[tuple[Pixels, Pixels | None, float | None]]
     num_real: int = 0
     real_distance: float = 0.0
 
