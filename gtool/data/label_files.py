@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gtool.data.folder_names import sort_names
 from gtool.data.label_maps import MAX_LABELS
 from gtool.errors import DataError
+from gtool.reading import parse_json, reason
 
 LABEL_FILES = ("dataset.json", "metadata.jsonl", "metadata.csv")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "category", "target")
@@ -55,13 +55,13 @@ def read_label_files(texts: Mapping[str, bytes], images: Sequence[str], column: 
                     label = label[0]
                 if isinstance(label, list) or found.setdefault(path, label) != label:
                     return FileLabels({}, None, f"{name} gives {path} several labels, and one is needed")
+        if found:
+            return _number(found, files)
     except _NoLabelsError as bad:
         return FileLabels({}, None, f"{name}: {bad}")
     except (ValueError, TypeError, KeyError, AttributeError, csv.Error, RecursionError) as bad:
-        return FileLabels({}, None, f"{name} cannot be read: {' '.join(str(bad).split())[:200]}")
-    if not found:
-        return FileLabels({}, None, f"{files} gives no label of any of the images")
-    return _number(found, files)
+        return FileLabels({}, None, f"{name} cannot be read: {reason(bad)}")
+    return FileLabels({}, None, f"{files} gives no label of any of the images")
 
 
 class _NoLabelsError(Exception):
@@ -83,14 +83,14 @@ def _number(found: Mapping[str, Any], files: str) -> FileLabels:
 
 
 def _of_stylegan(text: str, column: str | None) -> Iterator[tuple[Any, Any]]:
-    labels = json.loads(text).get("labels")
+    labels = parse_json(text).get("labels")
     if not labels:
         raise _NoLabelsError("holds no labels")
     return iter(labels.items() if isinstance(labels, dict) else labels)
 
 
 def _of_lines(text: str, column: str | None) -> Iterator[tuple[Any, Any]]:
-    rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+    rows = [parse_json(line) for line in text.splitlines() if line.strip()]
     return _of_rows(rows, column)
 
 

@@ -32,7 +32,13 @@ COLUMN_NAMES = {
     "image": ("img", "image"),
     "label": ("label", "labels", "fine_label"),
     "segmentation": (
-        *("segmentation", "annotation", "mask", "label_map", "semantic_segmentation", "label", "labels"),
+        "segmentation",
+        "annotation",
+        "mask",
+        "label_map",
+        "semantic_segmentation",
+        "label",
+        "labels",
     ),
     "depth": ("depth", "depth_map"),
 }

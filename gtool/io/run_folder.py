@@ -167,8 +167,9 @@ def _is_unused(out: Path) -> bool:
     )
 
 
-def is_state(path: Path) -> bool:
-    """Say whether a path is that of a state in a run folder."""
+def is_state(spec: str | None) -> bool:
+    """Say whether what was given to resume is a state in a run folder."""
+    path = Path(spec or "").expanduser()
     return path.name.startswith("state-") and (path.parent / "recipe.toml").is_file()
 
 

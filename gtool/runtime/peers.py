@@ -34,7 +34,6 @@ from gtool.errors import DeviceError, GToolError
 from gtool.runtime.processes import is_distributed
 
 GRACE = 20.0  # seconds; launchers kill what they have asked to end after 30
-MEET = 60.0  # seconds at least that all have to start, however short the time-out
 BEAT = 1.0  # seconds between two signs of life
 SAME = 3.0  # seconds in which processes that meet the same error say so
 LINGER = 6.0  # seconds that a process has to fail by itself after another did
@@ -99,8 +98,7 @@ class Peers:
         token = secrets.token_hex(16)
         with _server() as server:
             announce(json.dumps({"port": server.getsockname()[1], "token": token}))
-            limit = max(MEET, self.timeout)
-            missing, deadline = set(range(1, self.size)), time.monotonic() + limit
+            missing, deadline = set(range(1, self.size)), time.monotonic() + self.timeout
             links: list[_Link] = []
             while missing:
                 server.settimeout(max(0.01, deadline - time.monotonic()))
@@ -108,7 +106,7 @@ class Peers:
                     connection, _ = server.accept()
                 except TimeoutError:
                     names = ", ".join(map(str, sorted(missing)))
-                    text = f"process {names} of {self.size} did not come within {limit:g} s; see what is said"
+                    text = f"process {names} of {self.size} did not come within {self.timeout:g} s; see what is said"
                     raise DeviceError(f"{text} where it runs, or give it more time by --timeout") from None
                 hello = _read_hello(connection)
                 if hello and hmac.compare_digest(str(hello["token"]), token) and hello["rank"] in missing:
@@ -130,7 +128,7 @@ class Peers:
             connection = socket.create_connection((address, where["port"]), self.timeout)
             hello = {"token": where["token"], "rank": self.rank, "host": self.host}
             connection.sendall(json.dumps(hello).encode() + b"\n")
-            connection.settimeout(max(MEET, self.timeout) + SAME)
+            connection.settimeout(self.timeout + SAME)
             self.hosts = json.loads(_read_line(connection))
         except (OSError, ValueError) as bad:
             reason = getattr(bad, "strerror", None) or "not all processes came in time"

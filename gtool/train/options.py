@@ -148,7 +148,7 @@ def _run_to_resume(options: TrainOptions) -> RunFolder | None:
         return None
     if options.resume != "auto":
         path = Path(options.resume).expanduser()
-        return open_run(path.parent if is_state(path) else path)
+        return open_run(path.parent if is_state(options.resume) else path)
     if options.out is not None:
         return open_run(options.out) if (options.out / "recipe.toml").is_file() else None
     return newest_run(options.model, with_weights=False)

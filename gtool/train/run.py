@@ -46,7 +46,7 @@ def run(
     family, processes = registry.trainer(options.model), options.num_processes or 1
     family.check(recipe, config, processes)  # said once, and not by every process
     if options.dry_run:
-        return _look(options, recipe, config, recipe_name, resumed)
+        return _dry_run(options, recipe, config, recipe_name, resumed)
     if not is_distributed():
         # Before processes are launched: an empty folder is said at once, and downloads happen once.
         inputs = family.open_inputs(recipe, resumed)
@@ -64,7 +64,9 @@ def run(
         recipe, state = trainer.recipe, trainer.state
         folder = _take_folder(recipe, resumed or options.out, compute, stack)
         best = _restore(trainer, folder, options.resume if resumed else None)
-        compute.agree({"the images read": trainer.describe_data()})
+        compute.agree(
+            {"the images read": trainer.describe_data(), "the step to go on from": str(state.steps)}
+        )
         go_on = f"gtool train {options.model} --resume {folder.path}"
         compute.advise(f"; the last snapshot is kept: `{go_on}`")
         stop_signal = stack.enter_context(stop_signals())
@@ -72,7 +74,7 @@ def run(
         if writer and progress(state, recipe.train) >= 1.0:
             _say_that_it_is_over(state)
         elif writer:
-            writer.begin(recipe_name, removes_later=is_state(Path(options.resume or "")))
+            writer.begin(recipe_name, removes_weights=is_state(options.resume))
         compute.wait()
         update = stack.enter_context(console.progress("training"))
         scores: dict[str, float] = {}
@@ -93,7 +95,7 @@ def run(
     compute.close()
 
 
-def _look(
+def _dry_run(
     options: TrainOptions, recipe: Recipe, config: Any, recipe_name: str, resumed: RunFolder | None
 ) -> None:
     """Open the data as training would, say what they are taken for and what training would cost."""
@@ -170,8 +172,14 @@ def _restore(trainer: Trainer, folder: RunFolder, resume: str | None) -> dict[st
 
     `resume` names the state, or stands for the newest; `auto` goes back to an older one where the newest is damaged.
     """
-    recipe, named = trainer.recipe, Path(resume or "")
-    states = [named] if is_state(named) else folder.states()[::-1] if resume else []
+    recipe = trainer.recipe
+    states = (
+        [Path(resume).expanduser()]
+        if resume and is_state(resume)
+        else folder.states()[::-1]
+        if resume
+        else []
+    )
     for path, older in zip_longest(states, states[1:]):
         try:
             tensors, info = load_state(path)
@@ -225,7 +233,7 @@ class RunWriter:
             self._tracker = TensorBoardTracker("tensorboard", logging_dir=str(folder.path))
             self._tracker.start()
 
-    def begin(self, recipe_name: str, *, removes_later: bool) -> None:
+    def begin(self, recipe_name: str, *, removes_weights: bool) -> None:
         """Say in two lines what runs, show what is learned from, measure what an untrained model gets."""
         if progress(self.state, self.recipe.train) >= 1.0:
             return _say_that_it_is_over(self.state)
@@ -235,7 +243,7 @@ class RunWriter:
         with atomic_write(folder.recipe) as temporary:
             temporary.write_text(text, encoding="utf-8")
         reports.cut_log(folder, state.nimg)
-        if later := folder.remove_after(state.nimg, weights=removes_later):
+        if later := folder.remove_after(state.nimg, weights=removes_weights):
             console.warning(
                 f"{folder.path}: removed {', '.join(path.name for path in later)}, which came after"
             )

@@ -87,6 +87,7 @@ WHY = {
     "damage": (("dataset.json", "{"), "dataset.json cannot be read"),
     "a list": (("dataset.json", "[1]"), "dataset.json cannot be read"),
     "deep": (("dataset.json", "[" * 100_000), "dataset.json cannot be read"),
+    "a long number": (lines({"file_name": "00.png", "label": "9" * 5000}), "metadata.jsonl cannot be read"),
     "fractions": (lines({"file_name": "00.png", "label": 0.5}), "labels are whole numbers or texts"),
 }
 

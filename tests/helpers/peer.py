@@ -14,7 +14,6 @@ from pathlib import Path
 
 from gtool import console
 from gtool.errors import GToolError
-from gtool.runtime import peers as peers_module
 from gtool.runtime.peers import Peers
 
 
@@ -32,8 +31,6 @@ def block() -> None:
 
 def main(rank: int, size: int, timeout: float, what: str) -> int:
     signal.signal(signal.SIGTERM, lambda signum, _frame: sys.exit(128 + signum))  # as the command line has it
-    if what == "alone":
-        peers_module.MEET = timeout
     peers = Peers(rank, size, timeout)
     try:
         if rank == 0:

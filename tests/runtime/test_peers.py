@@ -31,7 +31,7 @@ def start(monkeypatch):
         running.append(process)
         return process
 
-    def all_of(*whats: str, timeout: float = 4) -> list[subprocess.Popen]:
+    def all_of(*whats: str, timeout: float = 20) -> list[subprocess.Popen]:
         Path("where").unlink(missing_ok=True)  # of those before
         processes = [one(rank, len(whats), what, timeout) for rank, what in enumerate(whats)]
         for process in processes:
@@ -93,7 +93,7 @@ def test_a_failure_that_all_meet_is_said_once(start):
 
 
 def test_who_leaves_in_order_is_not_lost(start):
-    assert [end(process) for process in start("4", "leave", "2", timeout=1)] == [(0, [])] * 3
+    assert [end(process) for process in start("8", "leave", "2", timeout=4)] == [(0, [])] * 3
     assert [end(process) for process in start("leave", "3")] == [(0, [])] * 2
 
 
@@ -117,7 +117,7 @@ def test_a_signal_lets_the_others_save(start):
 
 
 def test_a_process_that_does_not_come_is_named(start):
-    status, lines = end(start.one(0, 3, "alone", 1))
+    status, lines = end(start.one(0, 3, "leave", 1))
     assert (status, len(lines)) == (1, 1)
     assert "process 1, 2 of 3 did not come within 1 s" in lines[0]
 
