@@ -78,7 +78,9 @@ def _find(name: str) -> Path:
     if not found and not name.endswith(".toml"):
         # The part that was typed decides what is near.
         known = names if "/" in name else [known.partition("/")[2] for known in names]
-        raise RecipeError(f"recipe `{name}` does not exist{did_you_mean(name, known)}")
+        near = did_you_mean(name, known)
+        hint = near if near.startswith("; did") else "; `gtool recipes ls` lists all"
+        raise RecipeError(f"recipe `{name}` does not exist{hint}")
     return find_recipe(found[0] if found else name)
 
 

@@ -38,6 +38,11 @@ def test_recipes_alone_lists_them(capsys):
     assert "transgan/celeba-128        128 px  TransGAN on CelebA" in "\n".join(lines)
 
 
+def test_a_recipe_like_no_other_is_answered_with_where_all_are(capsys):
+    assert run(["recipes", "show", "nope"]) == 2
+    assert capsys.readouterr().err == "error: recipe `nope` does not exist; `gtool recipes ls` lists all\n"
+
+
 @pytest.mark.parametrize("name", ["transgan/cifar10", "cifar10"])
 def test_a_recipe_is_shown_byte_for_byte(capsys, name):
     assert run(["recipes", "show", name]) == 0
