@@ -11,6 +11,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def write_and_check(part: Exportable, path: Path, file_format: str) -> float:
         GToolError: the file differs from the network by more than TOLERANCE, or its values are not finite.
         CheckpointError: the file cannot be written.
     """
-    write, load = (write_onnx, load_onnx) if file_format == "onnx" else (write_pt2, load_pt2)
+    serialize, load = (to_onnx, load_onnx) if file_format == "onnx" else (to_pt2, load_pt2)
     # Before tracing: networks keep constants that they compute at first use, and must not keep traced ones.
     given = [part.example(batch) for batch in CHECKED_BATCHES]
     with torch.inference_mode():
@@ -47,7 +48,8 @@ def write_and_check(part: Exportable, path: Path, file_format: str) -> float:
     batch = torch.export.Dim("batch")
     dynamic = (tuple({0: batch} for _ in part.inputs),)  # which sizes of the inputs stay free
     with atomic_write(path) as temporary, _quiet_exporters():
-        write(part, temporary, dynamic)
+        # By way of memory: on a full disk the exporters' own writers abort the process.
+        temporary.write_bytes(serialize(part, dynamic))
         run = load(temporary)
         error = max(
             float((found - wanted).abs().max())
@@ -59,8 +61,8 @@ def write_and_check(part: Exportable, path: Path, file_format: str) -> float:
     return error
 
 
-def write_onnx(part: Exportable, path: Path, dynamic: Any) -> None:
-    """Write a file whose metadata are the part's description."""
+def to_onnx(part: Exportable, dynamic: Any) -> bytes:
+    """Return a file whose metadata are the part's description."""
     program = torch.onnx.export(
         part.module,
         part.example(TRACED_BATCH),
@@ -73,7 +75,7 @@ def write_onnx(part: Exportable, path: Path, dynamic: Any) -> None:
     )
     assert program is not None
     program.model.metadata_props.update(part.description)
-    program.save(path, external_data=False)
+    return program.model_proto.SerializeToString()
 
 
 def load_onnx(path: Path) -> Runner:
@@ -92,10 +94,12 @@ def load_onnx(path: Path) -> Runner:
     return run
 
 
-def write_pt2(part: Exportable, path: Path, dynamic: Any) -> None:
-    """Write a file that holds the part's description as `gtool.json`."""
+def to_pt2(part: Exportable, dynamic: Any) -> bytes:
+    """Return a file that holds the part's description as `gtool.json`."""
     program = torch.export.export(part.module, part.example(TRACED_BATCH), dynamic_shapes=dynamic)
-    torch.export.save(program, path, extra_files={DESCRIPTION: json.dumps(part.description)})
+    file = BytesIO()
+    torch.export.save(program, file, extra_files={DESCRIPTION: json.dumps(part.description)})
+    return file.getvalue()
 
 
 def load_pt2(path: Path) -> Runner:

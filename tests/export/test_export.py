@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 from pathlib import Path
 
@@ -70,6 +71,22 @@ def test_pt2_makes_the_images_of_torch_at_any_batch(tiny_weights):
     for batch in (1, 7):
         images = module(latents(batch)).detach().numpy()
         assert np.abs(images - expected(tiny_weights, latents(batch))).max() <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["tiny.pt2", "tiny.onnx"])
+def test_a_file_that_finds_no_room_is_one_line(name, tiny_weights, tmp_path, capsys):
+    if name.endswith("onnx"):
+        pytest.importorskip("onnxscript")
+    (tmp_path / "out").mkdir()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # bytes a file, as on a disk that fills up
+    try:
+        status = export(tiny_weights, "-o", f"out/{name}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert status == 1
+    assert f"out/{name}: cannot be written: File too large" in capsys.readouterr().err
+    assert os.listdir("out") == []
 
 
 def test_a_file_that_differs_from_torch_is_not_left_behind(tiny_weights, tmp_path, monkeypatch, capsys):
