@@ -71,9 +71,7 @@ def run(
         compute.advise(f"; the last snapshot is kept: `{go_on}`")
         stop_signal = stack.enter_context(stop_signals())
         writer = RunWriter(folder, trainer, best, options.tracker) if compute.is_main else None
-        if writer and progress(state, recipe.train) >= 1.0:
-            _say_that_it_is_over(state)
-        elif writer:
+        if writer:
             writer.begin(recipe_name, removes_weights=is_state(options.resume))
         compute.wait()
         update = stack.enter_context(console.progress("training"))
