@@ -398,7 +398,8 @@ def test_dropout_is_for_training():
 def test_exported_files_make_the_images_of_torch(attention, kind, tmp_path):
     if kind == "onnx":
         pytest.importorskip("onnxruntime")
-    generator = generator_of(attention=attention, synthesis={"heads": 2}).requires_grad_(False)
+    small = {"resolution": 8, "mapping": {"layers": 2}}  # exporting takes time by the number of layers
+    generator = generator_of(attention=attention, synthesis={"heads": 2}, **small).requires_grad_(False)
     meta = {"model": "gansformer", "config": generator.config.model_dump(mode="json")}
     exportable = of_generator(generator, meta)["generator"]
     shape = "(N, 4, 8)" if attention != "none" else "(N, 1, 24)"
