@@ -25,6 +25,7 @@ from gtool.sample.latents import mixed_ws, noise_variation
 
 MAX_PIXELS = 200_000_000  # of one picture
 NOISE_DRAWS = 100
+DRAW_BATCH = 64  # about a grid: every forward is filled up to its size
 SHEET_BATCH = 32  # sheets show few images
 SHEET_COLUMNS = 16  # at most, of an interpolation
 FRAME_WIDTH = 384  # pixels that a frame of an animation comes near to
@@ -47,7 +48,7 @@ def draw(
     psi: float = 1.0,
     z: Tensor | None = None,
     ws: WsOfRows | None = None,
-    most: int = 256,
+    most: int = DRAW_BATCH,
 ) -> Iterator[Pixels]:
     """Yield images (b, 3, R, R), `most` at once, with progress; z and ws as of `gtool.models.generate.batches`."""
     indices, size = torch.as_tensor(numbers), model.images_at_once(most)

@@ -11,7 +11,8 @@ from gtool import console
 from gtool.config.recipe import to_toml
 from gtool.config.schema import Recipe
 from gtool.models import registry
-from gtool.models.outline import forward_flops, outline
+from gtool.models.flops import forward_flops
+from gtool.models.outline import outline
 from gtool.runtime.device import Compute
 
 # Shares of the measured matrix-product rate that whole steps reached on two cores and are assumed elsewhere.

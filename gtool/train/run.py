@@ -23,8 +23,8 @@ from gtool.io.files import atomic_write, sampled_digest
 from gtool.io.run_folder import RunFolder, create_run, find_start, is_state
 from gtool.io.weights import load_state, restore, save_state, save_weights
 from gtool.models import registry
+from gtool.models.flops import forward_flops
 from gtool.models.generate import weights_meta
-from gtool.models.outline import forward_flops
 from gtool.models.trained import open_trained
 from gtool.runtime.device import Compute, make_compute
 from gtool.runtime.processes import is_distributed, launch, launched_processes

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gtool.models.outline import forward_flops
+from gtool.models.flops import forward_flops
 from gtool.models.prior.config import MLP_RATIO, PriorConfig
 from gtool.models.prior.network import Prior, for_sampling
 from gtool.models.prior.sampling import UNKNOWN, SamplingParams, sample_codes, uniform_numbers

@@ -139,7 +139,7 @@ def matmul_peak(dtype: torch.dtype, threads: int) -> float:
 
 def report(results: dict[str, list[dict[str, float]]], arguments: argparse.Namespace) -> None:
     """Print times, ratios, memory and the share of the measured peak."""
-    from gtool.models.outline import forward_flops
+    from gtool.models.flops import forward_flops
     from gtool.models.transgan.config import TransGANConfig
     from gtool.models.transgan.network import build
 

@@ -11,7 +11,8 @@ import torch
 
 from gtool.io.weights import save_weights
 from gtool.models import registry
-from gtool.models.outline import forward_flops, outline
+from gtool.models.flops import forward_flops
+from gtool.models.outline import outline
 from gtool.models.trained import open_trained
 
 # Model, config -> GFLOP of one image through each network. Those of the released classes were counted at dispatch
