@@ -22,7 +22,7 @@ LEVELS = [
     {"cli"},
     {path.parent.name for path in PACKAGE.glob("*/run.py")},  # the verbs
     {"models", "data", "metrics", "strokes"},
-    {"nn", "losses"},
+    {"nn", "losses", "flags"},
     {"io", "config", "runtime"},
     {"console", "reading"},
     {"errors"},

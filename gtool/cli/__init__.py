@@ -12,17 +12,23 @@ import os
 import re
 import signal
 import sys
+from functools import partial
+from pkgutil import resolve_name
 from typing import Annotated, Any
 
 import typer
 
 from gtool import __version__, console
-from gtool.cli import doctor, export, paint, recipes, sample, train
-from gtool.cli import eval as evaluate
-from gtool.cli.options import Command, Group
+from gtool.cli import doctor, recipes
+from gtool.cli.options import Command, Group, command
 from gtool.errors import GToolError, InterruptedRunError
+from gtool.eval import options as evaluate
+from gtool.export import options as export
+from gtool.paint import options as paint
 from gtool.runtime import peers
 from gtool.runtime.processes import is_distributed
+from gtool.sample import options as sample
+from gtool.train import options as train
 
 app = typer.Typer(
     name="gtool",
@@ -66,11 +72,24 @@ def _options(
         raise typer.Exit(2)
 
 
-app.command(cls=Command, epilog=train.EXAMPLES)(train.train)
-app.command(name="eval", cls=Command, epilog=evaluate.EXAMPLES)(evaluate.evaluate)
-app.command(cls=Command, epilog=sample.EXAMPLES)(sample.sample)
-app.command(cls=Command, epilog=paint.EXAMPLES)(paint.paint)
-app.command(cls=Command, epilog=export.EXAMPLES)(export.export)
+# Verb: its options, what checks them before torch is imported, and what runs with that.
+VERBS: dict[str, tuple[Any, str, str, str]] = {
+    "train": (train.TrainOptions, train.EXAMPLES, "gtool.train.resolve:resolve", "gtool.train.run:run"),
+    "eval": (evaluate.EvalOptions, evaluate.EXAMPLES, "gtool.eval.checks:check", "gtool.eval.run:run"),
+    "sample": (sample.SampleOptions, sample.EXAMPLES, "gtool.sample.checks:check", "gtool.sample.run:run"),
+    "paint": (paint.PaintOptions, paint.EXAMPLES, "gtool.paint.checks:check", "gtool.paint.run:run"),
+    "export": (export.ExportOptions, export.EXAMPLES, "gtool.export.checks:check", "gtool.export.run:run"),
+}
+
+
+def _carry_out(check: str, run: str, options: Any) -> None:
+    checked = resolve_name(check)(options)
+    resolve_name(run)(checked)
+
+
+for verb, (options, examples, check, carry_out) in VERBS.items():
+    made = command(options, partial(_carry_out, check, carry_out))
+    app.command(verb, cls=Command, epilog=examples)(made)
 app.command(cls=Command)(doctor.doctor)
 app.add_typer(recipes.app, name="recipes")
 

@@ -1,34 +1,54 @@
-"""What the verbs share on the command line: options that several have, and how help shows them."""
+"""From the options that a dataclass declares to a command of Typer, and how help shows them."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-import typer
 from typer.core import TyperCommand, TyperGroup
 
-from gtool.runtime import PRECISIONS
-
-OUTPUT, DEVICE = "Output", "Device"  # panels of help pages
+from gtool.flags import as_json
 
 
-def option(panel: str, help: str, *names: str, **settings: Any) -> Any:
-    """Return an option of a panel of the help page; settings are those of `typer.Option`."""
-    return typer.Option(*names, help=help, rich_help_panel=panel, **settings)
+def command(options: type, carry_out: Callable[[Any], None]) -> Callable[..., None]:
+    """Return a function that Typer makes a command of: a keyword for each option of a class; see gtool/flags.py."""
+    parameters, hints = list[inspect.Parameter](), get_type_hints(options)
+    each: dict[str, tuple[str, str]] = {}  # keyword -> the field that holds its name, and this name
+    for field in fields(options):
+        for name, info in field.metadata.get("flags", {}).items():
+            each[f"{field.name}_{name}"] = field.name, name
+            parameters.append(_parameter(f"{field.name}_{name}", bool, info, default=False))
+        if info := field.metadata.get("typer"):
+            parameters.append(_parameter(field.name, hints[field.name], info, field.default))
+
+    def call(**typed: Any) -> None:
+        given = {name: value for name, value in typed.items() if value is not None and name not in each}
+        given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        for keyword, (field, name) in each.items():
+            given[field] = (*given.get(field, ()), *([name] if typed[keyword] else []))
+        carry_out(options(**given))
+
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__doc__ = options.__doc__
+    return call
 
 
-def _known_precision(value: str | None) -> str | None:
-    if value is not None and value not in PRECISIONS:
-        raise typer.BadParameter(f"precision `{value}` does not exist; use {', '.join(PRECISIONS)}")
-    return value
+def _parameter(name: str, hint: Any, info: Any, default: Any) -> inspect.Parameter:
+    """Return a keyword as Typer wants it: lists for tuples, and flags that have no opposite."""
+    if get_origin(hint) is tuple:
+        hint, default = list[get_args(hint)[0]], None  # type: ignore[misc]
+    if hint is bool and not info.param_decls:
+        info.param_decls = (f"--{name.replace('_', '-')}",)
+    default = inspect.Parameter.empty if default is MISSING else default
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, info]
+    )
 
 
-Json = Annotated[bool, option(OUTPUT, "Print one JSON object on stdout.", "--json")]
-Device = Annotated[str, option(DEVICE, "`auto`, `cpu`, `cuda`, `cuda:1` or `mps`.")]
-Timeout = Annotated[float, option(DEVICE, "Seconds after which a silent process is taken for lost.", min=1)]
-PRECISION = "Of the networks: `auto` (bf16 where the hardware has it), `bf16` or `fp32`."
-Precision = Annotated[str, option(DEVICE, PRECISION, callback=_known_precision)]
+Json = Annotated[bool, as_json().metadata["typer"]]
 
 
 class _Help:

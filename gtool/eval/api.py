@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gtool.errors import RecipeError, did_you_mean
+from gtool.eval.checks import find_target
 from gtool.eval.image_sets import (
     ImageSet,
     ImageSpec,
@@ -16,7 +17,6 @@ from gtool.eval.image_sets import (
     open_stored,
     spec_of_training,
 )
-from gtool.eval.options import find_target
 from gtool.eval.scores import Record, open_networks, score
 from gtool.metrics.registry import METRICS
 from gtool.models.description import read_description

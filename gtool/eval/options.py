@@ -1,61 +1,133 @@
-"""The options of `gtool eval`: what was typed, checked and completed; nothing heavy is imported here."""
+"""What a `gtool eval` command line can say. The flags of metrics follow from gtool.metrics.registry."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from gtool import console
-from gtool.data.names import ARCHIVES, find_dataset
-from gtool.errors import CheckpointError, RecipeError, did_you_mean
+from gtool import flags
 from gtool.eval.gates import DIAGNOSTICS, Gate
-from gtool.eval.report.files import SUFFIXES
-from gtool.eval.report.record import read_baseline
-from gtool.eval.verdicts import require_numbers
-from gtool.io import run_folder
-from gtool.metrics.features.published import MODES, check_statistics, is_statistics
-from gtool.metrics.registry import METRICS, metrics_of
-from gtool.models.description import read_description
+from gtool.flags import DEVICE, OUTPUT, argument, option
+from gtool.metrics.features.published import is_statistics
+from gtool.metrics.registry import METRICS
 
-WITHOUT_WEIGHTS = ("rfd", "swd")
+EXAMPLES = """Examples:
+
+`gtool eval` : the newest run against its own data set, by rfd and swd, which need no download
+
+`gtool eval --fid` : FID of the newest run, 10,000 images, clean-fid's protocol
+
+`gtool eval runs/transgan-cifar10-000 --fid --kid --num 50000` : the published convention for CIFAR-10
+
+`gtool eval samples/ photos/ --kid --json` : two folders
+
+`gtool eval --attention` : a table of scores beside four baselines, and a sheet of images
+
+`gtool eval runs/vqgan-scenes-000 --reconstruction` : a tokenizer, or that of a prior, on held-out images
+
+`gtool eval runs/prior-scenes-000 --map-agreement` : with two ceilings (originals, reconstructions) and a baseline
+
+`gtool eval samples/ --reference cifar10 --split test --rfd`
+
+`gtool eval --reference cifar10 --resolution 32 --export-reference cifar10.npz` : statistics alone, for later scores
+
+`gtool eval painted/ originals/ --paired --lpips` : PSNR, SSIM, L1 and LPIPS, picture by picture
+
+`gtool eval RUN --max fid=20 --max kid=0.01:warn -o result.json -o junit.xml -o report.html` : gates for pipelines
+
+`gtool eval RUN --baseline main.json --max-regress fid=5%` : no worse than an earlier result"""
+
+IMAGES, METRIC, REFERENCE, GATES = "Images", "Metrics", "Reference", "Gates"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalOptions:
-    """The command line of `gtool eval`.
+    """Score images: FID and KID by clean-fid's protocol, or rfd and swd, which work offline.
 
-    metrics: names of gtool.metrics.registry. diagnostics: of `DIAGNOSTICS`.
+    A gate computes its metric without the metric's flag. The exit status is 4 when a gate is not met.
     """
 
-    target: str | None = None  # run, weights or folder; None = the newest run
-    other: str | None = None  # a second folder, in place of `reference`
-    metrics: tuple[str, ...] = ()
-    diagnostics: tuple[str, ...] = ()
-    num: int | None = None
-    reference: str | None = None
-    split: str | None = None
-    mode: str = "clean"
-    weights: Path | None = None  # of Inception
-    clip_weights: Path | None = None
-    export_reference: Path | None = None
-    resolution: int | None = None
-    fit: bool = False
-    strict: bool = False
-    skip_bad: int = 0
-    preview: bool = False
-    seed: int = 0
-    batch_size: int = 32
-    device: str = "auto"
-    precision: str = "auto"
-    num_processes: int | None = None
-    timeout: float = 180.0  # seconds after which a silent process is lost
-    gates: tuple[Gate, ...] = ()
-    baseline: Path | None = None
-    exit_zero: bool = False
-    outputs: tuple[Path, ...] = ()
-    gitlab_metrics: Path | None = None
-    as_json: bool = False
+    target: str | None = argument("A run, weights, or a folder of images; the newest run when left out.")
+    other: str | None = argument("What a folder is compared with, in place of --reference.")
+    metrics: tuple[str, ...] = flags.flags(METRIC, {name: metric.help for name, metric in METRICS.items()})
+    diagnostics: tuple[str, ...] = flags.flags(METRIC, DIAGNOSTICS)
+    num: int | None = option(
+        IMAGES,
+        "Number of images of each set. Default: all of a folder; 10000 generated ones, 2000 for rfd and swd alone, "
+        "up to 1000 for --attention, 256 for --map-agreement.",
+        min=2,
+    )
+    seed: int = option(IMAGES, "Random seed of the images and of the subsets.", default=0)
+    resolution: int | None = option(
+        IMAGES, "Crop and resize the images of folders to this many pixels.", min=16
+    )
+    fit: bool = option(IMAGES, "Squeeze images that are not square instead of cropping.", default=False)
+    strict: bool = option(IMAGES, "Refuse folders that contain files other than images.", default=False)
+    skip_bad: int = option(IMAGES, "Leave out up to this many images that cannot be read.", default=0, min=0)
+    reference: str | None = option(
+        REFERENCE,
+        "Real images: a data set's name, a folder, or statistics (.npz, or `clean-fid:cifar10-32-train`). "
+        "Default: the run's own data.",
+    )
+    split: str | None = option(REFERENCE, "Split of the reference data set. Default: the one trained on.")
+    mode: str = option(
+        REFERENCE,
+        "Resizing for Inception: `clean`, `legacy_tensorflow` or `legacy_pytorch`.",
+        default="clean",
+    )
+    weights: Path | None = option(REFERENCE, "File with the Inception weights.")
+    clip_weights: Path | None = option(REFERENCE, "File with the CLIP ViT-B/32 weights.")
+    export_reference: Path | None = option(
+        REFERENCE,
+        "Also write mean and covariance of the reference's Inception features to this .npz; with "
+        "neither target nor metric, nothing is scored.",
+    )
+    maximum: tuple[str, ...] = option(
+        GATES,
+        "Exit with status 4 where a score is higher: `fid=20`; only warn: `fid=20:warn`; repeatable.",
+        "--max",
+        default=(),
+        metavar="METRIC=X",
+    )
+    minimum: tuple[str, ...] = option(
+        GATES,
+        "The same where it is lower: `recall=0.3`; repeatable.",
+        "--min",
+        default=(),
+        metavar="METRIC=X",
+    )
+    baseline: Path | None = option(
+        GATES, "An earlier result to compare with: .json, or the last line of .jsonl."
+    )
+    max_regress: tuple[str, ...] = option(
+        GATES,
+        "How much worse than the baseline a score may be: `fid=5%` or `fid=0.3`; repeatable.",
+        default=(),
+        metavar="METRIC=X",
+    )
+    exit_zero: bool = option(GATES, "Exit with status 0 even where gates fail.", default=False)
+    outputs: tuple[Path, ...] = option(
+        OUTPUT,
+        "Also write the result, by suffix: `.json`, `.jsonl` (adds a line), `.xml` (JUnit), `.md` or `.html`; "
+        "repeatable.",
+        "--output",
+        "-o",
+        default=(),
+        metavar="FILE",
+    )
+    gitlab_metrics: Path | None = option(OUTPUT, "Write `name value` lines, for GitLab's metrics report.")
+    as_json: bool = flags.as_json()
+    device: str = flags.device()
+    precision: str = flags.precision()
+    preview: bool = option(
+        DEVICE, "Compute features in bf16: faster, and not comparable with other scores.", default=False
+    )
+    batch_size: int = option(
+        DEVICE, "Images per forward; another number changes no more than rounding.", default=32, min=1
+    )
+    num_processes: int | None = option(DEVICE, "Number of processes on this machine.", min=1)
+    timeout: float = flags.timeout()
+    gates: tuple[Gate, ...] = ()  # of --max, --min and --max-regress
 
     @property
     def paired(self) -> tuple[str, ...]:
@@ -78,179 +150,3 @@ class EvalOptions:
     def against_statistics(self) -> bool:
         """Whether the reference is a mean and covariance, without images."""
         return self.reference is not None and is_statistics(self.reference)
-
-
-def find_target(target: str | None) -> tuple[Path | None, str | None]:
-    """Return the weights, or the folder (or archive) of images, that a word means; None is the newest run.
-
-    Raises:
-        CheckpointError: it means nothing.
-    """
-    if target is not None:
-        path, name = Path(target).expanduser(), str(target)
-        is_run = (path / "recipe.toml").is_file() or any(path.glob("weights-*.safetensors"))
-        if (path.is_dir() and not is_run) or path.suffix.lower() in ARCHIVES:
-            # What lies here is scored, even where $GTOOL_DATA knows a set of that name.
-            return None, name if find_dataset(name).path == path else f".{os.sep}{name}"
-    return run_folder.find_weights(target), None
-
-
-def complete(options: EvalOptions) -> EvalOptions:
-    """Fill in the defaults and refuse what cannot work before anything is loaded.
-
-    Raises:
-        RecipeError: options that do not go together, or mean nothing.
-        CheckpointError, DataError: files that are not there, or cannot be used.
-    """
-    if options.other is not None and options.reference is not None:
-        raise RecipeError("a second folder and --reference both say what to compare with; give one")
-    if options.mode not in MODES:
-        raise RecipeError(f"--mode {options.mode}: unknown{did_you_mean(options.mode, MODES)}")
-    for name in ("weights", "clip_weights"):
-        if (path := getattr(options, name)) is not None and not path.is_file():
-            raise CheckpointError(f"{path}: no such file ({_flag(name)})")
-    wanted = [gate.metric for gate in options.gates]
-    _check_outputs(options)
-    if options.baseline is not None:
-        baseline = read_baseline(options.baseline)
-        regressions = [gate for gate in options.gates if gate.kind == "max_regress"]
-        require_numbers(regressions, baseline, str(options.baseline))
-        if not (wanted or options.metrics or options.diagnostics):
-            wanted = list(baseline.get("metrics", {}))
-    unnamed = False
-    if not options.only_reference:
-        # Gates ask for what they are about.
-        metrics = {*options.metrics, *metrics_of(wanted)}
-        diagnostics = {*options.diagnostics, *(name.split(".")[0] for name in wanted)}
-        unnamed = not metrics and not diagnostics & DIAGNOSTICS.keys()
-        options = replace(
-            options,
-            metrics=WITHOUT_WEIGHTS if unnamed else tuple(name for name in METRICS if name in metrics),
-            diagnostics=tuple(name for name in DIAGNOSTICS if name in diagnostics),
-            reference=options.reference if options.other is None else str(options.other),
-            other=None,
-        )
-        _check_together(options)
-    else:
-        _check_used(options, has_model=False)
-    _check_reference(options)
-    if unnamed:  # last: a refusal stays one line
-        console.notice("no metric was named: rfd and swd, which need no weights (--fid and --kid need them)")
-    return options
-
-
-def _check_outputs(options: EvalOptions) -> None:
-    """Refuse files that could not be written in the end, and regressions without a baseline."""
-    relative = [gate for gate in options.gates if gate.kind == "max_regress"]
-    if relative and options.baseline is None:
-        raise RecipeError(f"{relative[0].flag}: worse than what? Name a --baseline")
-    for path in options.outputs:
-        if path.suffix.lower() not in SUFFIXES:
-            raise RecipeError(f"-o {path}: the suffix says what is written: {', '.join(SUFFIXES)}")
-    if options.export_reference is not None and options.export_reference.suffix.lower() != ".npz":
-        raise RecipeError(f"--export-reference {options.export_reference}: statistics are an .npz file")
-    named = [*options.outputs, *filter(None, (options.gitlab_metrics, options.export_reference))]
-    for path in named:
-        there = next(folder for folder in path.absolute().parents if folder.exists())
-        if path.is_dir() or not there.is_dir():
-            why = "is a folder; name a file in it" if path.is_dir() else f"{there} is no folder"
-            raise CheckpointError(f"{path}: {why}")
-        if named.count(path) > 1:
-            raise RecipeError(f"{path}: named twice")
-        if options.baseline is not None and options.baseline.absolute() == path.absolute():
-            raise RecipeError(
-                f"-o {path}: is the baseline, which a worse result would replace; write another file, and copy it "
-                "when the gates are met"
-            )
-
-
-def _check_together(options: EvalOptions) -> None:
-    """Refuse what the target cannot do, and options that have no effect on it."""
-    asked = [*options.diagnostics, *options.paired]
-    if asked and (options.num_processes or 1) > 1:
-        raise RecipeError(f"{_flag(asked[0])} is computed by one process; leave out --num-processes")
-    if options.export_reference is not None and not _uses(options, "inception"):
-        raise RecipeError(
-            "--export-reference writes Inception statistics: give --fid too, or --reference and nothing to score"
-        )
-    weights, folder = find_target(options.target)
-    if weights is not None:
-        read_description(weights)  # refused before torch is imported
-    if options.diagnostics and weights is None:
-        raise RecipeError(f"{folder}: {_flag(options.diagnostics[0])} needs a model; name a run or weights")
-    if options.paired and (options.metrics != options.paired or options.diagnostics):
-        raise RecipeError("metrics of pairs go with no other metric; give them alone")
-    if options.paired and (folder is None or options.reference is None or options.against_statistics):
-        flag = _flag(options.paired[0])
-        raise RecipeError(f"{flag} compares two folders: gtool eval PICTURES ORIGINALS {flag}")
-    if folder is not None and options.reference is None and options.needs_reference:
-        raise RecipeError(f"{folder}: a folder is compared with another; name it second, or --reference NAME")
-    _check_used(options, has_model=weights is not None)
-
-
-def _check_used(options: EvalOptions, has_model: bool) -> None:
-    """Refuse options that nothing asked for has a use for, so that nobody believes they had an effect."""
-    inception = options.only_reference or _uses(options, "inception", "logits")
-    networks = inception or _uses(options, "clip")
-    compares = (bool(options.metrics) and options.needs_reference) or "reconstruction" in options.diagnostics
-    compares = compares or options.only_reference
-    named = (compares and options.reference is not None) and not options.against_statistics
-    has_folder = named or not (has_model or options.only_reference)
-    gates = bool(options.gates)
-    used = {
-        "num": (not options.paired, "pairs are all compared"),
-        "seed": (not options.paired, "nothing is drawn where pairs are compared"),
-        "mode": (inception, "no score that is asked for takes Inception"),
-        "weights": (inception, "no score that is asked for takes Inception"),
-        "clip_weights": (_uses(options, "clip"), "no score that is asked for takes CLIP"),
-        "preview": (networks and not options.export_reference, "only scores of Inception and CLIP have one"),
-        "reference": (compares, "nothing that is asked for is compared with real images"),
-        "split": (compares and not options.paired, "no data set is compared with"),
-        "resolution": (has_folder or compares, "no image is resized"),
-        "fit": (has_folder, "no images are named that could be squeezed"),
-        "strict": (has_folder, "no folder of images is named"),
-        "skip_bad": (has_folder, "no folder of images is named"),
-        "precision": (has_model, "only what a model computes has one; scores are always fp32"),
-        "exit_zero": (gates, "there is no gate"),
-    }
-    for field in fields(options):
-        is_used, why = used.get(field.name, (True, ""))
-        if is_used or getattr(options, field.name) == field.default:
-            continue
-        if field.name in ("reference", "precision", "exit_zero"):  # what pipelines give to every call
-            what = (
-                f"{_flag(field.name)} {options.reference or ''}"
-                if field.name == "reference"
-                else _flag(field.name)
-            )
-            console.notice(f"{what} has no effect: {why}")
-        else:
-            raise RecipeError(f"{_flag(field.name)} would have no effect: {why}; leave it out")
-
-
-def _uses(options: EvalOptions, *inputs: str) -> bool:
-    """Say whether a metric takes such features."""
-    return any(METRICS[name].inputs in inputs for name in options.metrics)
-
-
-def _check_reference(options: EvalOptions) -> None:
-    """Refuse a reference that is not there, or is not enough for what is asked of it."""
-    if options.reference is None:
-        return
-    if not options.against_statistics:
-        find_dataset(options.reference)  # raises when the name leads nowhere
-        return
-    check_statistics(options.reference, options.mode)
-    others = [METRICS[name].flag for name in options.metrics if not METRICS[name].takes_statistics]
-    if others:
-        raise RecipeError(
-            f"{', '.join(others)}: needs the images of the reference, and {options.reference} holds their mean and "
-            "covariance only; score --fid against it, or name the images"
-        )
-    for name in ("split", "export_reference"):
-        if getattr(options, name) is not None:
-            raise RecipeError(f"{_flag(name)}: {options.reference} is statistics already")
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

@@ -12,9 +12,10 @@ from typing import Any
 from gtool import __version__, console
 from gtool.errors import CheckpointError, DataError, GateError, RecipeError
 from gtool.eval import verdicts
+from gtool.eval.checks import find_target
 from gtool.eval.diagnostics import attention, map_agreement, reconstruction
 from gtool.eval.image_sets import ImageSet, ImageSpec, open_generated, open_stored, spec_of_training
-from gtool.eval.options import EvalOptions, find_target
+from gtool.eval.options import EvalOptions
 from gtool.eval.pairs import score_pairs
 from gtool.eval.report import record as records
 from gtool.eval.report import table as tables
@@ -39,7 +40,7 @@ PRINTERS = {
 def run(options: EvalOptions) -> dict[str, Any]:
     """Score one target by the metrics asked for, print the result and return the record.
 
-    options: as `gtool.eval.options.complete` returns them.
+    options: as `gtool.eval.checks.check` returns them.
 
     Raises:
         RecipeError: options that do not go together.

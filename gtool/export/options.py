@@ -1,96 +1,43 @@
-"""The options of `gtool export`, and everything about them that can be checked before torch is imported."""
+"""What a `gtool export` command line can say."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
-from gtool.errors import CheckpointError, GToolError, RecipeError, did_you_mean
-from gtool.io.run_folder import find_weights
-from gtool.models import registry
-from gtool.reading import file_problem
+from gtool import flags
+from gtool.flags import OUTPUT, argument, option
 
-FORMATS = ("safetensors", "onnx", "pt2")  # as their files end
-ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+EXAMPLES = """Examples:
+
+`gtool export --format onnx` : the newest run; z to images, any batch, checked with onnxruntime
+
+`gtool export runs/transgan-cifar10-000 -o generator.pt2`
+
+`gtool export runs/transgan-cifar10-000 -o mine.safetensors` : one file to share, enough for `gtool sample`
+
+`gtool export runs/paint-transformer-scenes-000 -o predictor.onnx` : patches of photo and canvas to strokes
+
+`gtool export runs/vqgan-scenes-000 --format onnx` : two files, images to codes and codes to images; a prior makes
+three
+
+`gtool export released.pth --from transgan -o transgan.safetensors` : a checkpoint of the original code
+
+`gtool export network.pkl --from gansformer` : a pickle of the original code, read without executing it"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """The command line of `gtool export`; None where a flag was not given.
+    """Write a trained network as one file for other programs, and check the file by running it."""
 
-    target: a run, weights or a hub id, None for the newest run; with `source` a file of the original code.
-    source: --from, the model or the project that a foreign checkpoint is of.
-    """
-
-    target: str | None = None
-    file_format: str | None = None
-    out: Path | None = None
-    source: str | None = None
-    as_json: bool = False
-
-
-@dataclass(frozen=True)
-class Files:
-    """What is read, what is written, and how."""
-
-    source: Path
-    out: Path
-    file_format: str
-
-
-def check(options: ExportOptions) -> Files:
-    """Return the file to read and the one to write.
-
-    Raises:
-        RecipeError: flags that mean nothing, or nothing together.
-        GToolError: no such weights, missing packages.
-    """
-    file_format = _format(options)
-    if options.source is not None:
-        source = _foreign_file(options.target, options.source)
-        return Files(source, _in_folder(options.out, f"{source.stem}.safetensors"), file_format)
-    if file_format == "onnx" and any(find_spec(name) is None for name in ONNX_PACKAGES):
-        raise GToolError(f'--format onnx needs {", ".join(ONNX_PACKAGES)}; run `pip install "gtool[onnx]"`')
-    weights = find_weights(options.target)
-    in_run, stem = (weights.parent / "recipe.toml").is_file(), weights.stem
-    if in_run and file_format == "safetensors":  # copied out of the run, whose name goes with it
-        stem = f"{weights.resolve().parent.name}-{stem.removeprefix('weights-')}"
-    name = f"{stem}.{file_format}"
-    stays = in_run and file_format != "safetensors" and options.out is None
-    out = weights.parent / name if stays else _in_folder(options.out, name)
-    if out.resolve() == weights.resolve():
-        raise CheckpointError(f"{out}: is the weights file itself; name another with -o")
-    return Files(weights, out, file_format)
-
-
-def _format(options: ExportOptions) -> str:
-    """Return what --format or the suffix of -o names."""
-    suffix = options.out.suffix.lower().removeprefix(".") if options.out else ""
-    file_format = options.file_format or (suffix if suffix in FORMATS else "safetensors")
-    if file_format not in FORMATS:
-        raise RecipeError(f"--format {file_format}: does not exist{did_you_mean(file_format, FORMATS)}")
-    if options.out and not options.out.is_dir() and suffix != file_format:
-        raise RecipeError(f"-o {options.out}: a file of the format {file_format} ends in .{file_format}")
-    if options.source and file_format != "safetensors":
-        raise RecipeError(
-            f"--from {options.source}: makes a .safetensors file; export that as {file_format} afterwards"
-        )
-    return file_format
-
-
-def _foreign_file(target: str | None, model: str) -> Path:
-    if model not in registry.PROJECTS:
-        registry.find_model(model)
-    if target is None:
-        raise RecipeError(f"--from {model}: name the checkpoint to read")
-    source = Path(target).expanduser()
-    if not source.is_file():
-        raise CheckpointError(f"{source}: {file_problem(source)}")
-    return source
-
-
-def _in_folder(out: Path | None, name: str) -> Path:
-    """Return -o, a file of this name in the folder -o, or here."""
-    path = Path(name) if out is None else out.expanduser()
-    return path / name if path.is_dir() else path
+    target: str | None = argument("A run, weights, or a hub id; the newest run when left out.")
+    file_format: str | None = option(
+        OUTPUT,
+        "`safetensors`, `onnx` or `pt2`. Default: by the suffix of --out, else safetensors.",
+        "--format",
+    )
+    out: Path | None = option(OUTPUT, "File to write, or a folder for it.", "--out", "-o")
+    source: str | None = option(
+        "Source", "TARGET is an original checkpoint of this model, or of `taming`.", "--from"
+    )
+    as_json: bool = flags.as_json()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from gtool import console
 from gtool.errors import GToolError
+from gtool.export.checks import Files
 from gtool.export.files import CHECKED_BATCHES, write_and_check
-from gtool.export.options import ExportOptions, Files
 from gtool.export.parts import Exportable
 from gtool.io.files import atomic_write
 from gtool.io.weights import save_weights
@@ -17,13 +17,13 @@ from gtool.models.released_files import check_finite, read_released
 from gtool.models.trained import open_trained
 
 
-def run(options: ExportOptions, files: Files) -> None:
+def run(files: Files) -> None:
     """Write a file, or one for each part of a model, check them by using them, and say where they are.
 
     Raises:
         GToolError: weights that cannot be used, an exported file that proves wrong.
     """
-    paths, facts = {"": files.out}, {}
+    options, paths, facts = files.options, {"": files.out}, {}
     if options.source is not None:
         facts = import_released(files.source, options.source, files.out)
     elif files.file_format == "safetensors":

@@ -23,7 +23,7 @@ from gtool.io.photo import Photo, photo_of, read_ink, read_photo, shrink
 from gtool.io.pictures import Pixels
 from gtool.models.paint_transformer.config import PATCH
 from gtool.models.paint_transformer.proposals import load_predictor
-from gtool.paint.options import DEFAULT_SIDE, find_brush_mark, parse_color
+from gtool.paint.checks import DEFAULT_SIDE, find_brush_mark, parse_color
 from gtool.runtime.device import make_compute
 from gtool.strokes.brush import HALF_HEIGHT, HALF_WIDTH, Brush, from_ink, load_brush, make_brush
 from gtool.strokes.canvas import Painting

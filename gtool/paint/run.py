@@ -18,14 +18,8 @@ from gtool.io.image_files import check_size
 from gtool.io.photo import Photo, fitting, read_photo, save_photo, shrink
 from gtool.io.video import VideoInfo, inspect_video
 from gtool.models.paint_transformer.proposals import load_predictor
-from gtool.paint.options import (
-    DEFAULT_SIDE,
-    LARGEST_PHOTO,
-    PaintingFiles,
-    PaintInputs,
-    PaintOptions,
-    parse_color,
-)
+from gtool.paint.checks import DEFAULT_SIDE, LARGEST_PHOTO, PaintingFiles, PaintInputs, parse_color
+from gtool.paint.options import PaintOptions
 from gtool.paint.outputs import measure, write_files
 from gtool.paint.painter import DEFAULT_DETAIL, Painter, open_brush
 from gtool.paint.video import paint_video
@@ -37,7 +31,7 @@ SCENE_SIDE, SCENE_NUMBER = 1024, 3
 Record = dict[str, Any]
 
 
-def run(options: PaintOptions, inputs: PaintInputs) -> None:
+def run(inputs: PaintInputs) -> None:
     """Paint photos, videos, the built-in scene or a stroke file, and write what was asked for.
 
     inputs: of `check(options)`.
@@ -45,13 +39,13 @@ def run(options: PaintOptions, inputs: PaintInputs) -> None:
     Raises:
         GToolError: a photo, stroke file, brush or weights that cannot be used, a place that cannot be written.
     """
-    start = time.perf_counter()
+    start, options = time.perf_counter(), inputs.options
     failed = list[tuple[Path, str]]()
     settings: Record = {"method": inputs.method}
     if options.from_strokes is not None:
         records = [_render_stroke_file(options, inputs.files[0])]
     else:
-        records = _paint_all(options, inputs, failed)
+        records = _paint_all(inputs, failed)
         settings |= {"seed": options.seed or 0}
         settings |= {"weights": str(inputs.weights)} if inputs.weights else {}
     if options.as_json:
@@ -62,9 +56,10 @@ def run(options: PaintOptions, inputs: PaintInputs) -> None:
         raise GToolError(f"{len(failed):,} of {len(records) + len(failed):,} photos were not painted")
 
 
-def _paint_all(options: PaintOptions, inputs: PaintInputs, failed: list[tuple[Path, str]]) -> list[Record]:
+def _paint_all(inputs: PaintInputs, failed: list[tuple[Path, str]]) -> list[Record]:
     """Paint every photo and video; returns their records, and adds to those that failed, with the reasons."""
-    records, painter, count = list[Record](), None, len(inputs.files)
+    options, count = inputs.options, len(inputs.files)
+    records, painter = list[Record](), None
     for number, files in enumerate(inputs.files, 1):
         try:
             if files.problem:
@@ -76,7 +71,7 @@ def _paint_all(options: PaintOptions, inputs: PaintInputs, failed: list[tuple[Pa
             continue
         # What is wrong with brush or network concerns all pictures, and is raised. Loading them is no picture's time.
         reading = time.perf_counter() - began
-        painter = painter or _open_painter(options, inputs)
+        painter = painter or _open_painter(inputs)
         began = time.perf_counter() - reading
         label = (f"{number} of {count}, " if count > 1 else "") + str(files.source)
         try:
@@ -96,8 +91,9 @@ def _note(bad: GToolError, source: Path, failed: list[tuple[Path, str]], count: 
     failed.append((source, str(bad)))
 
 
-def _open_painter(options: PaintOptions, inputs: PaintInputs) -> Painter:
+def _open_painter(inputs: PaintInputs) -> Painter:
     """Load brush and predictor, and say what paints."""
+    options = inputs.options
     settings = PaintSettings(
         method=METHODS[METHODS.index(inputs.method)],
         select=SELECTIONS[SELECTIONS.index(options.select or "gain")],

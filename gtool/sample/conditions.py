@@ -26,7 +26,7 @@ from gtool.models.prior.config import PriorPipelineConfig
 from gtool.models.prior.pipeline import encode_condition
 from gtool.runtime.device import Compute
 from gtool.runtime.random import derive_seed, permutation
-from gtool.sample.options import CONDITIONS, SampleOptions, Size, check_size
+from gtool.sample.checks import CONDITIONS, Sampling, Size, check_size
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Conditions:
     labels: np.ndarray | None = None
 
 
-def open_conditions(options: SampleOptions, compute: Compute) -> Conditions:
+def open_conditions(options: Sampling, compute: Compute) -> Conditions:
     """Return what the images that are asked for are conditioned on; bad maps are refused here.
 
     Raises:

@@ -1,439 +1,129 @@
-"""What `gtool sample` is asked for: every flag is read and checked here, without torch."""
+"""What a `gtool sample` command line can say."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from gtool import console
-from gtool.config.recipe import recipe_of_weights
-from gtool.config.schema import Recipe
-from gtool.errors import CheckpointError, RecipeError
-from gtool.io.outputs import check_animation, check_folder, is_folder
-from gtool.io.run_folder import find_weights, newest_run
-from gtool.models import registry
-from gtool.models.description import read_description
-from gtool.models.prior.config import DEFAULT_TOP_K, PriorPipelineConfig, SamplingParams, drops_conditions
+from gtool import flags
+from gtool.flags import DEVICE, OUTPUT, argument, option
 
-DEFAULT_NUM = {"sample": 64, "interpolation": 8, "psi": 8, "noise": 4, "attention": 4}
-DEFAULT_NUM_CODES = 16  # codes are sampled one after the other
-DEFAULT_NUM_LARGE = 1  # of a --size, which takes as much longer as it is larger
-DEFAULT_KEEP = 0.5
-DEFAULT_FPS = 15.0
-MAX_IMAGES = 10_000_000
-MAX_SHEETS = 64  # of attention, below each other in one picture
-GLOBAL = "global"  # the name of the last component
-FLAG_OF_KIND = {
-    "interpolation": "--interpolate or --animate",
-    "psi": "--psi-sweep",
-    "mix": "--mix",
-    "noise": "--noise-variation",
-    "attention": "--attention",
-}
-# Fields of families that sample from latents, or from codes; those that need a mapping network.
-LATENT_FIELDS = "psi psi_sweep attention mix components layers space noise_variation interpolate"
-CODE_FIELDS = "of_class segmentation depth complete keep size temperature top_k top_p"
-FLAGS_OF = {"latents": set(LATENT_FIELDS.split()), "codes": set(CODE_FIELDS.split())}
-OF_MAPPING = {"psi", "psi_sweep", "mix", "components", "space"}
-# What a prior is conditioned on: in words, and the flag that names one.
-CONDITIONS = {
-    "none": ("no condition", ""),
-    "class": ("classes", "--class 3"),
-    "segmentation": ("label maps", "--segmentation map.png"),
-    "depth": ("depth maps", "--depth map.png"),
-}
-Size = tuple[int, int]  # height and width in pixels
+EXAMPLES = "\n\n".join(
+    [
+        "Examples:",
+        "`gtool sample --num 64` : a grid of the newest run",
+        "`gtool sample runs/transgan-cifar10-000 --seeds 0,1,4-6 -o chosen.png`",
+        "`gtool sample --seeds 0,3,8 --interpolate 24 --animate loop.webp` : from image to image and back",
+        "`gtool sample weights.safetensors --num 5000 -o samples/` : separate PNG files",
+        "Latents (gansformer):",
+        "`gtool sample --psi 0.7 --seeds 0-15` : less variety, fewer failures; `--psi-sweep 0,0.3,0.5,0.7,1` compares",
+        "`gtool sample --attention` : what each component attends to, at every layer and head",
+        "`gtool sample --mix 3,8 --components 0-4` : two images swap components 0 to 4, together and one by one",
+        "`gtool sample --mix 0-3:4-9 --layers 0-3` : columns 4 to 9 take the first layers of rows 0 to 3",
+        "`gtool sample --interpolate 12 --component 5` : one component changes, all else stays",
+        "`gtool sample --noise-variation` : what the noise inputs change",
+        "Codes (prior):",
+        "`gtool sample --num 16 --temperature 1 --top-k 100 --top-p 0.95` : conditioned as its own data set",
+        "`gtool sample --segmentation map.png --num 8` : several images of one map; `--class 3`, `--depth depth.png`",
+        "`gtool sample --complete half.png --keep 0.5` : the upper half is kept, the rest is sampled",
+        "`gtool sample --segmentation wide.png --size 512x256` : larger than trained",
+        "`gtool sample --num 9 --animate codes.webp` : code by code",
+    ]
+)
+
+WHAT = "What to sample"
+LATENTS = "Latents (of models that sample from latents)"
+CODES = "Conditions (of priors, which sample codes)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleOptions:
-    """The command line of `gtool sample`; what follows from it is found on first use."""
+    """Sample images: a grid, separate files, an interpolation; from latents, classes, maps or part of an image."""
 
-    target: str | None = None  # a run, weights, a hub id; None for the newest run
-    num: int | None = None
-    seeds: str | None = None  # image numbers: 0,1,4-6
-    seed: int = 0
-    psi: float = 1.0
-    psi_sweep: str | None = None  # 0,0.5,1
-    mix: str | None = None  # A,B or SOURCES:TARGETS
-    components: str | None = None  # 0-4,global
-    layers: str | None = None  # 0-3
-    interpolate: int | None = None  # steps from one image to the next
-    animate: Path | None = None
-    space: str | None = None  # of interpolation, z or w
-    fps: float | None = None
-    noise_variation: bool = False
-    attention: bool = False
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    of_class: str | None = None  # a number or a name
-    segmentation: Path | None = None
-    depth: Path | None = None
-    complete: Path | None = None
-    keep: float | None = None  # share of --complete
-    size: str | None = None  # WIDTHxHEIGHT
-    out: str | None = None  # FILE.png, or a folder
-    overwrite: bool = False
-    columns: int | None = None
-    scale: int | None = None
-    batch_size: int | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    as_json: bool = False
-
-    @cached_property
-    def weights(self) -> Path:
-        """The weights file; CheckpointError where there is none."""
-        return find_weights(self.target)
-
-    @cached_property
-    def described(self) -> tuple[dict[str, Any], Any]:
-        """What the weights file says of itself, and the config in it."""
-        return read_description(self.weights)
-
-    @property
-    def meta(self) -> dict[str, Any]:
-        """What the weights file says of itself."""
-        return self.described[0]
-
-    @cached_property
-    def samples_from(self) -> str:
-        """`latents` or `codes`; CheckpointError for a model that makes no images."""
-        model = self.meta["model"]
-        row = registry.find_model(model)
-        if row.samples_from is None:
-            learner = next(iter(registry.models_that(learns_from=model)), None)
-            newest = newest_run(learner) if learner else None
-            raise CheckpointError(
-                f"{self.weights}: weights of {model}, which makes no images by itself; use "
-                f"`{row.next_command.format(path=self.weights)}`"
-                + (f"; the newest {learner} is {newest.path}" if newest else "")
-            )
-        return row.samples_from
-
-    @cached_property
-    def kind(self) -> str:
-        """What is made: sample (a grid or a folder), interpolation, psi, mix, noise or attention; one of them."""
-        # An animation of codes shows how images are sampled, and no interpolation.
-        animates_latents = self.animate is not None and self.samples_from == "latents"
-        wanted = {
-            "interpolation": self.interpolate is not None or animates_latents,
-            "psi": self.psi_sweep is not None,
-            "mix": self.mix is not None,
-            "noise": self.noise_variation,
-            "attention": self.attention,
-        }
-        kinds = [kind for kind, is_wanted in wanted.items() if is_wanted]
-        if len(kinds) > 1:
-            first, second = FLAG_OF_KIND[kinds[0]], FLAG_OF_KIND[kinds[1]]
-            raise RecipeError(f"{first} and {second} exclude each other: each makes a picture of its own")
-        return kinds[0] if kinds else "sample"
-
-    @cached_property
-    def numbers(self) -> Sequence[int]:
-        """The numbers of the images that are made, or shown by their parts."""
-        if self.mix is not None:
-            sources, targets = parse_mix(self.mix)
-            return [*sources, *(targets or [])]
-        if self.seeds is not None:
-            return parse_numbers(self.seeds)
-        default = DEFAULT_NUM_CODES if self.samples_from == "codes" else DEFAULT_NUM[self.kind]
-        return range(self.num or (default if self.size is None else DEFAULT_NUM_LARGE))
-
-    @property
-    def numbers_as_text(self) -> str:
-        return self.mix or self.seeds or f"0-{len(self.numbers) - 1}"
-
-    # Where results go.
-
-    @property
-    def folder(self) -> Path | None:
-        """The folder for separate files, None for a picture."""
-        return None if self.out is None or not is_folder(self.out) else Path(self.out).expanduser()
-
-    @property
-    def picture(self) -> Path:
-        """The picture: -o, or in the run's samples, or here when the weights stand alone."""
-        if self.out is not None:
-            return Path(self.out).expanduser()
-        parts = {
-            "psi": f"{self.psi:g}" if self.psi != 1 else self.psi_sweep,
-            "components": self.components,
-            "layers": self.layers,
-            "space": "w" if self.space == "w" else None,
-            "temperature": self.temperature,
-            "top_k": self.top_k,
-            "top_p": self.top_p,
-            "class": self.of_class,
-            "of": next((p.stem for p in (self.segmentation, self.depth, self.complete) if p), None),
-            "keep": self.keep,
-            "size": self.size,
-        }
-        how = "".join(f"-{key}{_in_name(str(value))}" for key, value in parts.items() if value is not None)
-        name = f"{self.kind}-{self.weights.stem.removeprefix('weights-')}-seed{self.seed}"
-        name += f"-{_in_name(self.numbers_as_text)}{how}.png"
-        run = self.weights.parent
-        return run / "samples" / name if (run / "recipe.toml").is_file() else Path(name)
-
-    # Of priors.
-
-    @property
-    def config(self) -> PriorPipelineConfig:
-        """What a prior and its tokenizer are."""
-        config: PriorPipelineConfig = self.described[1]
-        return config
-
-    @property
-    def condition(self) -> str:
-        """What the prior is conditioned on: none, class, segmentation or depth."""
-        return self.config.prior.condition
-
-    @property
-    def given_condition(self) -> Path | str | None:
-        """The condition that the user names."""
-        flags = {"class": self.of_class, "segmentation": self.segmentation, "depth": self.depth}
-        return flags.get(self.condition)
-
-    @property
-    def without_condition(self) -> bool:
-        """Whether a prior that was trained to do so samples without a condition: to complete an image, or larger."""
-        asked = self.complete is not None or self.size is not None
-        return asked and self.given_condition is None and drops_conditions(self.meta)
-
-    @cached_property
-    def recipe(self) -> Recipe | None:
-        """The data and the seed that a prior was trained with, where its file says it."""
-        return recipe_of_weights(self.meta, self.weights)
-
-    @property
-    def params(self) -> SamplingParams:
-        """How codes are sampled."""
-        codes = self.config.prior.codebook_size
-        top_k = min(DEFAULT_TOP_K, codes) if self.top_k is None else self.top_k
-        return SamplingParams(1.0 if self.temperature is None else self.temperature, top_k, self.top_p)
-
-    @property
-    def image_size(self) -> Size | None:
-        """Height and width that are asked for, None where they follow from a map or the training."""
-        return None if self.size is None else parse_size(self.size, self.config.tokenizer.down)
-
-    @property
-    def kept_share(self) -> float:
-        """The share of the rows of --complete that is kept."""
-        return DEFAULT_KEEP if self.keep is None else self.keep
-
-    def check(self) -> None:
-        """Raise RecipeError or CheckpointError for what is wrong, before torch is imported."""
-        _check_values(self)
-        _check_family(self)
-        _check_combinations(self)
-        if self.samples_from == "codes":
-            _check_codes(self)
-        if self.animate is not None:
-            check_animation(self.animate)
-        if self.folder is not None:
-            check_folder(self.folder, self.overwrite)
-        elif self.overwrite:
-            console.notice("--overwrite has no effect: it is for -o FOLDER/; a picture is always replaced")
-        if self.temperature == 0:
-            filters = " and ".join(
-                flag for flag, given in (("--top-k", self.top_k), ("--top-p", self.top_p)) if given
-            )
-            also = f"; {filters} without effect" if filters else ""
-            console.notice(f"--temperature 0: images of one condition are the same, whatever the seed{also}")
-
-
-# What is typed.
-
-
-def parse_numbers(text: str, flag: str = "--seeds") -> list[int]:
-    """Read numbers written as `0,1,4-6`; RecipeError for anything else, or more numbers than could be meant."""
-    numbers: list[int] = []
-    for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d{1,18})\s*(?:-\s*(\d{1,18})\s*)?", part)
-        if found is None:
-            raise RecipeError(
-                f"{flag} {text}: `{part.strip()}` is no number and no range; write it as 0,1,4-6"
-            )
-        first, last = int(found[1]), int(found[2] or found[1])
-        if last < first or last - first >= MAX_IMAGES:
-            raise RecipeError(f"{flag} {text}: the range `{part.strip()}` is empty or too long")
-        numbers += range(first, last + 1)
-    return numbers
-
-
-def parse_psis(text: str | None) -> list[float]:
-    """Read the values of --psi-sweep, written as `0,0.3,1`; RecipeError for anything but numbers from -2 to 2."""
-    try:
-        psis = [float(part) for part in text.split(",")] if text is not None else []
-    except ValueError:
-        psis = [math.nan]
-    if not all(-2 <= psi <= 2 for psi in psis):
-        raise RecipeError(f"--psi-sweep {text}: write numbers from -2 to 2, as 0,0.5,1")
-    return psis
-
-
-def parse_components(text: str | None, count: int) -> list[int]:
-    """Read components written as `0-4,global`: places of `count` local ones and the global one after them.
-
-    None is all of them. RecipeError for something else, or one that the model does not have.
-    """
-    if text is None:
-        return list(range(count + 1))
-    places: list[int] = []
-    for part in text.split(","):
-        if part.strip().lower() == GLOBAL:
-            places.append(count)
-            continue
-        numbers = parse_numbers(part, "--components")
-        if max(numbers) >= count:
-            has = f"0 to {count - 1} and `{GLOBAL}`" if count else f"`{GLOBAL}` alone"
-            raise RecipeError(f"--components {text}: no component {max(numbers)}; this model has {has}")
-        places += numbers
-    return sorted(set(places))
-
-
-def parse_layers(text: str | None, count: int) -> list[int]:
-    """Read layers written as `0-3`, of `count`; None is all. RecipeError for one that the model does not have."""
-    layers = list(range(count)) if text is None else parse_numbers(text, "--layers")
-    if max(layers) >= count:
-        raise RecipeError(f"--layers {text}: no layer {max(layers)}; this model has 0 to {count - 1}")
-    return sorted(set(layers))
-
-
-def parse_mix(text: str | None) -> tuple[list[int], list[int] | None]:
-    """Read --mix: the images that give and those that take, None where each mixes with each; else RecipeError."""
-    if text is None:
-        return [], None
-    sources, colon, targets = text.partition(":")
-    first = parse_numbers(sources, "--mix")
-    if not colon and len(set(first)) < 2:
-        raise RecipeError(f"--mix {text}: mixing takes two images, as 3,8")
-    return first, parse_numbers(targets, "--mix") if colon else None
-
-
-def parse_size(text: str, down: int) -> Size:
-    """Read --size, written as WIDTHxHEIGHT; returns height and width, which are multiples of `down`."""
-    found = re.fullmatch(r"\s*(\d{1,6})\s*[xX]\s*(\d{1,6})\s*", text)
-    if found is None:
-        raise RecipeError(f"--size {text}: write WIDTHxHEIGHT in pixels, as 512x256")
-    width, height = int(found[1]), int(found[2])
-    if width % down or height % down:
-        near = "x".join(str(max(1, round(side / down)) * down) for side in (width, height))
-        raise RecipeError(f"--size {text}: sides are multiples of {down}, the pixels of a code, as {near}")
-    return height, width
-
-
-def _in_name(text: str) -> str:
-    return re.sub(r"\s*[,:/\\]\s*", "_", text.strip())[:60]
-
-
-# What is refused: with one line about the first mistake.
-
-
-def _refuse(*rules: tuple[Any, str]) -> None:
-    """Raise RecipeError with the message of the first rule whose condition is true."""
-    for is_wrong, message in rules:
-        if is_wrong:
-            raise RecipeError(message)
-
-
-def _check_values(o: SampleOptions) -> None:
-    """Refuse what means nothing to any model."""
-    is_interpolation = o.interpolate or o.animate  # what --animate alone means depends on the model
-    psis, (sources, targets) = parse_psis(o.psi_sweep), parse_mix(o.mix)
-    is_table = targets is not None or len(sources) > 2
-    needs_parts = o.components is None and o.layers is None
-    empty = next((field.name for field in fields(o) if getattr(o, field.name) == ""), "")
-    _refuse(
-        (empty, f"--{empty.removeprefix('of_').replace('_', '-')}: is empty"),
-        (not -2 <= o.psi <= 2, f"--psi {o.psi}: a number from -2 to 2, where 1 changes nothing"),
-        (psis and o.psi != 1, "--psi and --psi-sweep exclude each other"),
-        (o.components and not (o.mix or is_interpolation), "--components: add --mix 3,8 or --interpolate 12"),
-        (o.layers and not o.mix, "--layers says where --mix swaps components; add --mix 3,8"),
-        (o.space not in (None, "z", "w"), f"--space {o.space}: interpolation is in `z` or `w`"),
-        (o.space and not is_interpolation, "--space is of an interpolation; add --interpolate 12"),
-        (is_table and needs_parts, "--mix of many images needs --components or --layers"),
-        (o.mix and (o.seeds or o.num), "--mix names its images itself; leave --seeds and --num out"),
-        (o.seeds and o.num, "--num and --seeds exclude each other; --num 8 is --seeds 0-7"),
-        (o.fps and not o.animate, "--fps is of an animation; add --animate FILE.webp"),
-        (o.keep is not None and not o.complete, "--keep is a share of an image; add --complete photo.png"),
-        (not 0 <= o.kept_share <= 1, f"--keep {o.keep}: a share of the height from 0 to 1"),
+    target: str | None = argument("A run, a weights file or a hub id; default: the newest run.")
+    num: int | None = option(
+        WHAT,
+        "Number of images. Default: 64; 16 for a prior; 4 or 8 for --interpolate, --attention and the like.",
+        "--num",
+        "-n",
+        min=1,
+        max=10**7,
     )
-
-
-def _check_family(o: SampleOptions) -> None:
-    """Refuse the flags of other families than the weights are of."""
-    model, source = str(o.meta.get("model")), o.samples_from
-    row, where = registry.find_model(model), f"{o.weights}: {model}"
-    hint = "; `gtool train prior` trains one of codes" if source == "latents" else ""
-    for field in fields(o):
-        name, flag = field.name, "--" + field.name.removeprefix("of_").replace("_", "-")
-        if getattr(o, name) == field.default:
-            continue
-        if name in FLAGS_OF["codes" if source == "latents" else "latents"]:
-            raise RecipeError(f"{flag}: {where} samples from {source}{hint}")
-        if name in OF_MAPPING and getattr(o, name) != "z" and not row.truncation:
-            raise RecipeError(f"{flag}: {where} has no latent components and no mapping network")
-    if o.attention and not row.attention_maps:
-        raise RecipeError(f"--attention: {where} has no attention to latent components")
-
-
-def _check_combinations(o: SampleOptions) -> None:
-    """Refuse flags that mean nothing together, where the model is known."""
-    kind, count, in_files, flag = o.kind, len(o.numbers), o.folder is not None, f"-o {o.out}"
-    one_file = f"{FLAG_OF_KIND.get(kind)} makes one .png file; name that, or leave -o out"
-    is_picture = Path(o.out or "grid.png").suffix.lower() == ".png"
-    _refuse(
-        (kind == "interpolation" and count < 2, "interpolation is between at least two images; give --num 2"),
-        (in_files and kind not in ("sample", "attention"), f"{flag}: {one_file}"),
-        (
-            kind == "attention" and count > MAX_SHEETS and not in_files,
-            f"--attention: {count:,} images are too many; write one for each with -o FOLDER/",
-        ),
-        (o.animate and in_files, f"{flag}: an animation is of the images of a grid; name a .png file"),
-        (o.columns and (kind != "sample" or in_files), "--columns is for grids of images"),
-        (
-            o.scale and kind == "attention",
-            "--scale enlarges images; sheets of --attention have their own size",
-        ),
-        (
-            not in_files and not is_picture,
-            f"{flag}: a grid ends in .png, a folder in /; --animate names others",
-        ),
+    seeds: str | None = option(WHAT, "Numbers of the images, in place of --num.", metavar="0,1,4-6")
+    seed: int = option(WHAT, "Random seed; an image depends on it and on its number.", default=0)
+    interpolate: int | None = option(
+        WHAT, "Interpolate from each image to the next in so many steps.", metavar="STEPS", min=1
     )
-
-
-def _check_codes(o: SampleOptions) -> None:
-    """Refuse what this prior cannot do."""
-    try:
-        o.params.check(o.config.prior.codebook_size)
-    except RecipeError as bad:
-        raise RecipeError(f"--{bad}") from None
-    needs, right = CONDITIONS[o.condition]
-    where = f"{o.weights}: this prior is conditioned on {needs}"
-    for kind, value in (("class", o.of_class), ("segmentation", o.segmentation), ("depth", o.depth)):
-        if value is not None and kind != o.condition:
-            raise RecipeError(f"--{kind}: {where}" + (f"; use {right}" if right else ""))
-    if right and o.given_condition is None and not o.without_condition:
-        _refuse((o.complete, f"--complete: {where}; add {right}"), (o.size, f"--size: {where}; add {right}"))
-    if o.image_size is not None:
-        check_size(o.image_size, o.config, f"--size {o.size}")
-
-
-def check_size(size: Size, config: PriorPipelineConfig, where: str) -> None:
-    """Refuse a size smaller than that of the training, or a larger one in an order that cannot go on; names `where`."""
-    side, order = config.resolution, config.prior.order
-    if min(size) < side:
-        raise RecipeError(f"{where}: smaller than the {side}x{side} pixels that this prior was trained on")
-    if size != (side, side) and order != "raster":
-        raise RecipeError(
-            f"{where}: this prior predicts codes in the order `{order}`, which only fits {side}x{side} pixels; "
-            "larger images need the order `raster`"
-        )
+    psi: float = option(
+        LATENTS, "Truncation: pull w to its mean, each component to its own; 1 is off.", default=1.0
+    )
+    psi_sweep: str | None = option(
+        LATENTS, "A row for each image, a column for each psi.", metavar="PSI,PSI,..."
+    )
+    attention: bool = option(
+        LATENTS, "Show every component's attention at each layer and head.", default=False
+    )
+    mix: str | None = option(
+        LATENTS,
+        "Mix styles: A,B swaps two images; `SOURCES:TARGETS` gives a table, sources as rows.",
+        metavar="A,B",
+    )
+    components: str | None = option(
+        LATENTS,
+        "Components that --mix swaps or --interpolate changes.",
+        "--components",
+        "--component",
+        metavar="0-4,global",
+    )
+    layers: str | None = option(
+        LATENTS, "Layers where --mix swaps, coarse ones first; default all.", metavar="0-3"
+    )
+    space: str | None = option(LATENTS, "Latent space of --interpolate: `z` or `w`; default z.")
+    noise_variation: bool = option(LATENTS, "Show how the images vary with the noise inputs.", default=False)
+    of_class: str | None = option(CODES, "Class: a number or a name.", "--class", metavar="CLASS")
+    segmentation: Path | None = option(
+        CODES, "Label map: grey or palette values, or the data set's colours.", metavar="MAP.png"
+    )
+    depth: Path | None = option(CODES, "Depth map.", metavar="MAP.png")
+    complete: Path | None = option(
+        CODES, "Keep the upper part of this image, sample the rest.", metavar="IMAGE"
+    )
+    keep: float | None = option(
+        CODES, "Share of its height that is kept, 0 to 1; default 0.5.", metavar="SHARE"
+    )
+    size: str | None = option(
+        CODES,
+        "Size in pixels, as trained or larger. Default: that of the map given, else as trained.",
+        metavar="WIDTHxHEIGHT",
+    )
+    temperature: float | None = option(
+        CODES, "Sampling temperature; 0 takes the most likely code; default 1.", metavar="T"
+    )
+    top_k: int | None = option(CODES, "Sample from the k most likely codes; default 100.", metavar="K")
+    top_p: float | None = option(CODES, "Nucleus sampling threshold; default 1, which is off.", metavar="P")
+    out: str | None = option(
+        OUTPUT, "FILE.png for a grid, FOLDER/ for separate files.", "--out", "-o", metavar="PATH"
+    )
+    overwrite: bool = option(
+        OUTPUT, "Replace the numbered files of a folder that is not empty.", default=False
+    )
+    animate: Path | None = option(
+        OUTPUT, "Also write the interpolation, or codes as they are sampled: .webp .gif .mp4.", metavar="FILE"
+    )
+    fps: float | None = option(OUTPUT, "Frames per second of --animate; default 15.", min=0.1, max=100)
+    columns: int | None = option(OUTPUT, "Images per row of the grid.", min=1)
+    scale: int | None = option(
+        OUTPUT,
+        "Enlarge by this factor. Default: small images in grids are enlarged, files are not.",
+        min=1,
+        max=64,
+    )
+    as_json: bool = flags.as_json()
+    batch_size: int | None = option(
+        DEVICE,
+        "Images per forward pass. Another number rounds otherwise: pixels may change a little, and a prior may choose "
+        "another code now and then.",
+        min=1,
+    )
+    device: str = flags.device()
+    precision: str = flags.precision()

@@ -23,23 +23,23 @@ from gtool.models.generate import TrainedModel, latents, load_model
 from gtool.models.prior.pipeline import decode
 from gtool.runtime.device import make_compute
 from gtool.sample import codes, pictures
-from gtool.sample.conditions import Conditions, num_labels, open_conditions
-from gtool.sample.latents import interpolate, interpolated_ws
-from gtool.sample.options import (
+from gtool.sample.checks import (
     DEFAULT_FPS,
-    SampleOptions,
+    Sampling,
     parse_components,
     parse_layers,
     parse_mix,
     parse_psis,
 )
+from gtool.sample.conditions import Conditions, num_labels, open_conditions
+from gtool.sample.latents import interpolate, interpolated_ws
 
 INTERPOLATION_STEPS = 16
 FOLDER_BLOCK = 256  # images whose conditions are held at a time
 Drawn = tuple[Sequence[int], Pixels, Sequence[dict[str, str]]]  # numbers, images (n, 3, H, W), what each says
 
 
-def run(options: SampleOptions) -> None:
+def run(options: Sampling) -> None:
     """Sample images and write them where the user expects them.
 
     options: checked.
@@ -71,7 +71,7 @@ def _kimg(meta: dict[str, Any]) -> str:
     return f"{meta.get('nimg', 0) / 1000:g}"
 
 
-def _png_text(options: SampleOptions, index: str | int, more: dict[str, str]) -> dict[str, str]:
+def _png_text(options: Sampling, index: str | int, more: dict[str, str]) -> dict[str, str]:
     """Return text chunks that say how a picture was made, so that it can be made again."""
     weights = options.weights
     return {
@@ -88,7 +88,7 @@ def _png_text(options: SampleOptions, index: str | int, more: dict[str, str]) ->
 # Latents.
 
 
-def _from_latents(options: SampleOptions) -> dict[str, Path]:
+def _from_latents(options: Sampling) -> dict[str, Path]:
     o, seed, numbers = options, options.seed, options.numbers
     model = load_model(o.weights, o.device, o.precision, batch_size=o.batch_size)
     network, resolution = model.network, model.resolution
@@ -121,7 +121,7 @@ def _from_latents(options: SampleOptions) -> dict[str, Path]:
     return written
 
 
-def _check_network(options: SampleOptions, network: Any) -> None:
+def _check_network(options: Sampling, network: Any) -> None:
     """Refuse what this network cannot do, by the flag that asks for it."""
     path = options.weights
     if options.components is not None:
@@ -134,7 +134,7 @@ def _check_network(options: SampleOptions, network: Any) -> None:
         raise RecipeError(f"--noise-variation: {path}: this model has no noise inputs")
 
 
-def _write_folder(options: SampleOptions, folder: Path, made: Iterator[Drawn]) -> dict[str, Path]:
+def _write_folder(options: Sampling, folder: Path, made: Iterator[Drawn]) -> dict[str, Path]:
     """Write a file for each image."""
     with open_folder(folder, overwrite=options.overwrite, scale=options.scale or 1) as add:
         for numbers, images, texts in made:
@@ -142,7 +142,7 @@ def _write_folder(options: SampleOptions, folder: Path, made: Iterator[Drawn]) -
     return {"folder": folder}
 
 
-def _draw_latents(options: SampleOptions, model: TrainedModel, text: dict[str, str]) -> Iterator[Drawn]:
+def _draw_latents(options: Sampling, model: TrainedModel, text: dict[str, str]) -> Iterator[Drawn]:
     """Draw each image, or the attention of each."""
     o, numbers, done = options, sorted(set(options.numbers)), 0
     images: Iterator[Pixels] = pictures.draw(model, numbers, o.seed, psi=o.psi)
@@ -154,7 +154,7 @@ def _draw_latents(options: SampleOptions, model: TrainedModel, text: dict[str, s
         done += len(batch)
 
 
-def _interpolate(options: SampleOptions, model: TrainedModel, text: dict[str, str]) -> Pixels:
+def _interpolate(options: Sampling, model: TrainedModel, text: dict[str, str]) -> Pixels:
     """Return the sheet, a row from each image to the next; write the animation where one is asked for."""
     o, keys, steps = options, torch.tensor(options.numbers), options.interpolate or INTERPOLATION_STEPS
     space = o.space or "z"
@@ -176,7 +176,7 @@ def _interpolate(options: SampleOptions, model: TrainedModel, text: dict[str, st
     return pictures.interpolation_sheet(images, o.numbers, o.components, psi=o.psi, scale=o.scale)
 
 
-def _mix(options: SampleOptions, model: TrainedModel, text: dict[str, str]) -> Pixels:
+def _mix(options: Sampling, model: TrainedModel, text: dict[str, str]) -> Pixels:
     """Draw the sheet of two images, or the table of many."""
     o, network, (sources, targets) = options, model.network, parse_mix(options.mix)
     layers = parse_layers(o.layers, network.num_ws)
@@ -195,7 +195,7 @@ def _mix(options: SampleOptions, model: TrainedModel, text: dict[str, str]) -> P
 # Codes.
 
 
-def _from_codes(options: SampleOptions) -> dict[str, Path]:
+def _from_codes(options: Sampling) -> dict[str, Path]:
     o, compute = options, make_compute(options.device, options.precision)
     conditions = open_conditions(o, compute)
     pictures.check_pixels(len(o.numbers) if o.folder is None else 1, *conditions.size, o.scale)
@@ -231,7 +231,7 @@ def _from_codes(options: SampleOptions) -> dict[str, Path]:
 
 
 def _draw_codes(
-    options: SampleOptions, model: TrainedModel, conditions: Conditions, start: Tensor
+    options: Sampling, model: TrainedModel, conditions: Conditions, start: Tensor
 ) -> Iterator[Drawn]:
     o, numbers = options, sorted(set(options.numbers))
     for first in range(0, len(numbers), FOLDER_BLOCK):
@@ -242,7 +242,7 @@ def _draw_codes(
         yield block, decode(model.network, sampled, model.compute).numpy(), texts
 
 
-def _code_text(options: SampleOptions, conditions: Conditions, condition: str) -> dict[str, str]:
+def _code_text(options: Sampling, conditions: Conditions, condition: str) -> dict[str, str]:
     """Text chunks that say how images were sampled."""
     params, (height, width) = options.params, conditions.size
     text = {"temperature": f"{params.temperature:g}", "top_k": str(params.top_k)}

@@ -1,300 +1,78 @@
-"""What a `gtool train` command line asks for, decided before anything heavy is imported or written."""
+"""What a `gtool train` command line can say."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.util import find_spec
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
 
-from gtool import console
-from gtool.config.recipe import (
-    as_typed,
-    find_recipe,
-    first_reason,
-    make_recipe,
-    overlay,
-    parse_setting,
-    read_table,
-    shipped_recipes,
-    validate,
-)
-from gtool.config.schema import Recipe
-from gtool.data.names import find_dataset
-from gtool.errors import CheckpointError, DataError, GToolError, RecipeError
-from gtool.io.run_folder import RunFolder, find_start, is_state, newest_run, open_run
-from gtool.models import registry
-from gtool.models.description import read_description
-from gtool.runtime.processes import has_gpu
-from gtool.train.augment.policies import parse_policy
-from gtool.train.prior_tokenizer import find_tokenizer
+from gtool import flags
+from gtool.flags import DEVICE, OUTPUT, argument, option
+from gtool.models.registry import MODELS
 
-FINETUNE = "finetune"  # the recipe of models that can be fine-tuned
+EXAMPLES = """Examples:
+
+`gtool train transgan` : built-in scenes, no download
+
+`gtool train transgan --dataset cifar10` : hub id uoft-cs/cifar10, or a folder of that name in $GTOOL_DATA
+
+`gtool train transgan --dataset ./my-photos --set data.resolution=64 --minutes 30`
+
+`gtool train gansformer --set model.attention=simplex` : or duplex, centroid, none (StyleGAN2)
+
+`gtool train transgan --resume auto` : resume the newest run
+
+`gtool train paint-transformer --finetune ./my-photos` : fine-tune the shipped weights on your photos
+
+`gtool train transgan --dataset cifar10 --recipe cifar10 --dry-run`"""
+
+DATA, RUN = "Data", "Run"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """The command line of `gtool train`, as typed."""
+    """Train a model; ends with weights, a grid, an animation of the run, and curves."""
 
-    model: str
-    recipe: str | None = None  # a shipped name or a TOML file
-    settings: tuple[str, ...] = ()  # --set a.b=value, in order
-    flags: Mapping[str, Any]  # recipe key -> value, from the dedicated flags
-    finetune: str | None = None  # images to fine-tune trained weights on: a data set's name
-    out: Path | None = None
-    resume: str | None = None  # "auto", a run folder or a state in one
-    device: str = "auto"
-    num_processes: int | None = None
-    timeout: float = 180.0  # seconds after which a silent process is lost
-    tracker: str | None = None
-    dry_run: bool = False
-    as_json: bool = False
+    model: str = argument(f"Which model: {', '.join(MODELS)}.", default=MISSING)
+    dataset: str | None = option(DATA, "A built-in name, a folder, zip or parquet of images, or a hub id.")
+    finetune: str | None = option(
+        DATA, "Fine-tune trained weights on this data set (paint-transformer).", metavar="DATASET"
+    )
+    weights: str | None = option(
+        DATA, "Initial weights: a run, file or hub id; default with --finetune: those shipped."
+    )
+    tokenizer: str | None = option(
+        DATA, "Tokenizer of a prior: a run, file or hub id; default: the newest trained on this data."
+    )
+    recipe: str | None = option(RUN, "A name from `gtool recipes ls`, or a TOML file.")
+    settings: tuple[str, ...] = option(
+        RUN, "Set any recipe value: `train.batch_size=16`.", "--set", default=(), metavar="KEY=VALUE"
+    )
+    resume: str | None = option(RUN, "`auto` for the newest run, a run folder, or a state in one.")
+    kimg: float | None = option(RUN, "Stop after so many thousand images.")
+    minutes: float | None = option(RUN, "Stop after so many minutes of training.")
+    batch_size: int | None = option(RUN, "Images per step, over all processes.")
+    seed: int | None = option(RUN, "Random seed.")
+    device: str = flags.device()
+    precision: str | None = option(DEVICE, "`auto`, `bf16` or `fp32`.")
+    num_processes: int | None = option(DEVICE, "Number of processes to train on.", min=1)
+    timeout: float = flags.timeout()
+    out: Path | None = option(OUTPUT, "Run folder to make; default `runs/<model>-<dataset>-NNN`.")
+    tracker: str | None = option(OUTPUT, "Also log to `tensorboard`.")
+    dry_run: bool = option(OUTPUT, "Print what would run, and stop.", default=False)
+    as_json: bool = flags.as_json()
 
-
-def resolve(options: TrainOptions) -> tuple[Recipe, Any, str, RunFolder | None]:
-    """Decide what runs: model defaults < recipe < `--set` < flags, or the recipe of a run that is resumed.
-
-    Returns:
-        the recipe with a complete `model` table, the model's own config, the name of the recipe, and the run to resume.
-
-    Raises:
-        RecipeError: unknown model, recipe, key; wrong type; impossible combination.
-        DataError: the data set's name leads nowhere.
-        CheckpointError: the run to resume, or weights that are needed, are not there.
-    """
-    row, flags = registry.find_model(options.model), dict(options.flags)
-    _check_options(options)
-    if options.finetune is not None:
-        flags["data.dataset"] = options.finetune
-    run = _run_to_resume(options)
-    if run is not None:
-        name, path = "resumed", run.recipe
-        table = _read_recipe(path, options.model)
-        if row.learns_from is not None:
-            _keep_tokenizer(options, flags, table)
-    else:
-        tokenizer = None if row.learns_from is None else _choose_tokenizer(options, flags, row.learns_from)
-        name, path = _choose_recipe(options, flags)
-        table = _read_recipe(path, options.model)
-        if tokenizer is not None:
-            overlay(table, ["data", "resolution"], tokenizer.resolution)
-            overlay(table, ["model", "tokenizer"], dict(tokenizer.config))
-    original = make_recipe(table, where=str(path))
-    if "train.kimg" in flags and isinstance(table.get("train"), dict):
-        # A length asked for in images replaces one in minutes: schedules then never look at the clock, and a run that
-        # is killed and resumed ends with the same bits.
-        table["train"].pop("minutes", None)
-    recipe = make_recipe(table, options.settings, where=str(path), flags=flags)
-    if run is not None:
-        _check_same_data(original, recipe, run)
-    find_dataset(recipe.data.dataset)  # raises when the name leads nowhere
-    if recipe.train.weights is not None and run is None:
-        table["model"] = _network_of_weights(recipe)
-        recipe = make_recipe(table, options.settings, where=str(path), flags=flags)
-        if recipe.model != table["model"]:
-            other = next(key for key in recipe.model if recipe.model[key] != table["model"].get(key))
-            raise RecipeError(f"model.{other}: the network is that of {recipe.train.weights}; leave it out")
-    _settle_condition(recipe)
-    config = _configure(recipe, original.data.resolution, path, as_typed(options.settings, flags))
-    resolved = recipe.model_copy(update={"model": config.model_dump(mode="json", exclude_none=True)})
-    _check_batches(resolved, options.num_processes or 1)
-    try:
-        parse_policy(resolved.augment.policy)
-    except ValueError as bad:
-        raise RecipeError(f"augment.policy: {bad}") from None
-    if run:
-        _check_same_networks(original, resolved, run)
-    return resolved, config, name, run
-
-
-def _read_recipe(path: Path, model: str) -> dict[str, Any]:
-    """Return the tables of a recipe file for a model."""
-    table = read_table(path)
-    if table.get("model_name") != model:
-        raise RecipeError(f"recipe {path}: is for the model {table.get('model_name')!r}, not for `{model}`")
-    return table
-
-
-def _check_options(options: TrainOptions) -> None:
-    """Refuse what means nothing, whatever the recipe says."""
-    model = options.model
-    if options.tracker not in (None, "tensorboard"):
-        raise RecipeError(f"--tracker {options.tracker}: only tensorboard is known")
-    if options.tracker and find_spec("tensorboard") is None:
-        raise GToolError("--tracker tensorboard: not installed; run `pip install 'gtool[tensorboard]'`")
-    if options.finetune is not None and not registry.find_model(model).finetunes:
-        models = ", ".join(registry.models_that(finetunes=True))
-        raise RecipeError(
-            f"--finetune is for {models}; {model} learns from your images by --dataset {options.finetune}"
-        )
-    if options.finetune is not None and "data.dataset" in options.flags:
-        raise RecipeError("--finetune names the images already; leave --dataset out")
-    if options.resume not in (None, "auto"):
-        if options.recipe:
-            raise RecipeError("--recipe cannot change a run that is resumed; its own recipe.toml is used")
-        if options.out is not None:
-            raise RecipeError(f"--out names a new run; --resume {options.resume} goes on in its own folder")
-    foreign = registry.foreign_sections(model)
-    for key, words in as_typed(options.settings, options.flags).items():
-        if key.partition(".")[0] in foreign:
-            models = ", ".join(registry.models_with(key.partition(".")[0]))
-            raise RecipeError(f"{words}: means nothing for {model}, only for {models}")
-
-
-def _run_to_resume(options: TrainOptions) -> RunFolder | None:
-    if options.resume is None:
-        return None
-    if options.resume != "auto":
-        path = Path(options.resume).expanduser()
-        return open_run(path.parent if is_state(options.resume) else path)
-    if options.out is not None:
-        return open_run(options.out) if (options.out / "recipe.toml").is_file() else None
-    return newest_run(options.model, with_weights=False)
-
-
-def _choose_recipe(options: TrainOptions, flags: Mapping[str, Any]) -> tuple[str, Path]:
-    """Take the recipe asked for, or the data set's; without a GPU its -cpu sibling where there is one."""
-    if options.recipe or options.finetune is not None:
-        path = find_recipe(options.recipe or FINETUNE, options.model)
-        return path.stem, path
-    known = [name.partition("/")[2] for name in shipped_recipes(options.model)]
-    dataset = str(flags.get("data.dataset", "scenes"))
-    short = Path(dataset).name.lower()
-    near = [name for name in known if re.fullmatch(rf"{re.escape(short)}(-\d+)?", name)]
-    near.sort(key=lambda name: name != short)  # the data set's own name before those with a resolution
-    any_data = "folder" if "folder" in known else "default"
-    name = near[0] if near and not Path(dataset).expanduser().exists() else any_data
-    on_cpu = options.device == "cpu" or (options.device == "auto" and not has_gpu())
-    if on_cpu and f"{name}-cpu" in known:
-        name = f"{name}-cpu"
-    return name, find_recipe(name, options.model)
-
-
-def _choose_tokenizer(options: TrainOptions, flags: dict[str, Any], kind: str) -> Any:
-    """Find the tokenizer of a new prior; where no data set is named, it is the tokenizer's."""
-    asked, dataset = (_asked(options, flags, key) for key in ("prior.tokenizer", "data.dataset"))
-    found = find_tokenizer(kind, asked, dataset)
-    flags["prior.tokenizer"] = str(found.path)
-    if dataset is None and found.dataset is not None:
-        flags["data.dataset"] = found.dataset
-    return found
-
-
-def _keep_tokenizer(options: TrainOptions, flags: dict[str, Any], table: Mapping[str, Any]) -> None:
-    """Let a prior that is resumed have the tokenizer that it began with."""
-    if _asked(options, flags, "prior.tokenizer") is not None and options.resume != "auto":
-        raise RecipeError(
-            "--tokenizer cannot change a run that is resumed; it goes on with the codes that it has learned"
-        )
-    flags["prior.tokenizer"] = str(table.get("prior", {}).get("tokenizer", ""))
-
-
-def _asked(options: TrainOptions, flags: Mapping[str, Any], key: str) -> str | None:
-    """Return what a flag, a setting or a recipe file of the user's own says of a key, or None.
-
-    Recipes that come with gtool are for any data: the data set that they name is only a default.
-    """
-    settings = [parse_setting(setting) for setting in options.settings]
-    found = [flags.get(key), *(value for path, value in reversed(settings) if ".".join(path) == key)]
-    if options.recipe is not None and options.recipe.endswith(".toml"):
-        section, _, name = key.partition(".")
-        table = read_table(find_recipe(options.recipe, options.model)).get(section)
-        found.append(table.get(name) if isinstance(table, dict) else None)
-    return next((str(value) for value in found if value is not None), None)
-
-
-def _network_of_weights(recipe: Recipe) -> dict[str, Any]:
-    """Return the `[model]` table of the weights that training begins with, which replaces the recipe's."""
-    model = recipe.model_name
-    if not registry.find_model(model).finetunes:
-        raise RecipeError(
-            f"--weights: {model} cannot begin with weights, which hold one of its networks alone; "
-            "go on with a whole run by --resume"
-        )
-    path = find_start(str(recipe.train.weights), model)
-    meta, config = read_description(path)
-    if meta["model"] != model:
-        raise CheckpointError(f"{path}: weights of {meta['model']}, not of {model}")
-    table: dict[str, Any] = config.model_dump(mode="json", exclude_none=True)
-    return table
-
-
-def _configure(recipe: Recipe, made_for: int, path: Path, typed: Mapping[str, str]) -> Any:
-    """Build the model's config; stages that were laid out for another resolution are laid out anew."""
-    schema = registry.config_class(recipe.model_name)
-    values = {"resolution": made_for, **recipe.model}
-    config = validate(schema, values, f"recipe {path}", "model.", typed)
-    if config.resolution == recipe.data.resolution:
-        return config
-    try:
-        return config.at_resolution(recipe.data.resolution)
-    except ValueError as bad:
-        raise RecipeError(f"data.resolution = {recipe.data.resolution}: {first_reason(bad)}") from None
-
-
-def _settle_condition(recipe: Recipe) -> None:
-    """Give a prior the condition that its images are read with; refuse one for models that look at none."""
-    if registry.find_model(recipe.model_name).learns_from is not None:
-        overlay(recipe.model, ["prior", "condition"], recipe.data.condition)
-    elif recipe.data.condition != "none":
-        conditional = ", ".join(registry.models_that(samples_from="codes"))
-        raise RecipeError(
-            f"data.condition = {recipe.data.condition!r}: {recipe.model_name} does not look at conditions; "
-            f"`gtool train {conditional}` does"
-        )
-
-
-def _check_batches(recipe: Recipe, processes: int) -> None:
-    train, loss = recipe.train, recipe.loss
-    generated = train.generator_batch_size or train.batch_size
-    batches = {"train.batch_size": train.batch_size, "train.generator_batch_size": generated}
-    if loss.path_length:
-        if generated % loss.path_length_batch_shrink:
-            raise RecipeError(
-                f"loss.path_length_batch_shrink = {loss.path_length_batch_shrink} does not divide the generator's "
-                f"batch of {generated}"
-            )
-        batches["loss.path_length_batch_shrink: the batch"] = generated // loss.path_length_batch_shrink
-    for name, batch in batches.items():
-        if batch % processes:
-            raise RecipeError(f"{name} = {batch} cannot be divided by {processes} processes")
-        share = batch // processes
-        if share % min(train.micro_batch or share, share):
-            raise RecipeError(
-                f"{name} = {batch}: {share} a process is no multiple of train.micro_batch = {train.micro_batch}"
-            )
-
-
-def _check_same_data(original: Recipe, recipe: Recipe, run: RunFolder) -> None:
-    """Refuse other data for a run that is resumed, unless those that it began with are no longer where they were."""
-    before, now = original.data.dataset, recipe.data.dataset
-    if before != now:
-        try:
-            is_same = find_dataset(before) == find_dataset(now)
-        except DataError:
-            console.warning(
-                f"{run.path}: {before}, which it learned from so far, is gone; it goes on with {now}"
-            )
-        else:
-            if not is_same:
-                raise RecipeError(
-                    f"{run.path}: learns from {before}, and a resumed run keeps its data; leave out {now}, or start "
-                    "a new run"
-                )
-    kept = recipe.data.model_copy(update={"dataset": before, "cache_gb": original.data.cache_gb})
-    if changed := [key for key, value in original.data if getattr(kept, key) != value]:
-        raise RecipeError(
-            f"{run.path}: a resumed run keeps its data.{changed[0]}; start a new run to change it"
-        )
-
-
-def _check_same_networks(original: Recipe, resolved: Recipe, run: RunFolder) -> None:
-    if original.model != resolved.model:
-        raise RecipeError(f"{run.path}: a resumed run keeps its networks; model cannot change")
-    for key in ("seed", "batch_size", "weights"):
-        if getattr(original.train, key) != getattr(resolved.train, key):
-            raise CheckpointError(
-                f"{run.path}: a resumed run keeps its train.{key}; start a new run to change it"
-            )
+    @property
+    def flags(self) -> dict[str, Any]:
+        """The recipe keys that have a flag of their own, where it was given."""
+        keys = {
+            "data.dataset": self.dataset,
+            "train.weights": self.weights,
+            "prior.tokenizer": self.tokenizer,
+            "train.kimg": self.kimg,
+            "train.minutes": self.minutes,
+            "train.batch_size": self.batch_size,
+            "train.seed": self.seed,
+            "train.precision": self.precision,
+        }
+        return {key: value for key, value in keys.items() if value is not None}

@@ -31,22 +31,21 @@ from gtool.runtime.processes import is_distributed, launch, launched_processes
 from gtool.train import reports
 from gtool.train.dry_run import dry_run, estimate_seconds
 from gtool.train.loop import Tick, progress, run_training
-from gtool.train.options import TrainOptions
+from gtool.train.resolve import Training
 from gtool.train.trainer import Trainer
 
 
-def run(
-    options: TrainOptions, recipe: Recipe, config: Any, recipe_name: str, resumed: RunFolder | None
-) -> None:
-    """Run one training to the closing lines; all but `options` is what `gtool.train.options.resolve` returns.
+def run(training: Training) -> None:
+    """Run one training to the closing lines.
 
     Raises:
         GToolError: anything the user can mend; see `gtool.errors` for the exit status of each.
     """
+    options, recipe, config, recipe_name, resumed = training
     family, processes = registry.trainer(options.model), options.num_processes or 1
     family.check(recipe, config, processes)  # said once, and not by every process
     if options.dry_run:
-        return _dry_run(options, recipe, config, recipe_name, resumed)
+        return _dry_run(training)
     if not is_distributed():
         # Before processes are launched: an empty folder is said at once, and downloads happen once.
         inputs = family.open_inputs(recipe, resumed)
@@ -93,10 +92,9 @@ def run(
     compute.close()
 
 
-def _dry_run(
-    options: TrainOptions, recipe: Recipe, config: Any, recipe_name: str, resumed: RunFolder | None
-) -> None:
+def _dry_run(training: Training) -> None:
     """Open the data as training would, say what they are taken for and what training would cost."""
+    options, recipe, config, recipe_name, resumed = training
     place = find_dataset(recipe.data.dataset)
     if place.kind == "hub":  # nothing is downloaded to be looked at
         require_on_hub(place)

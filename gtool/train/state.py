@@ -6,7 +6,7 @@
    safetensors, and counters as JSON; `tensors` and `info` below are what goes into it.
 2. A signal (Ctrl-C, SIGTERM) ends the step that runs, then a snapshot is written; a crash loses what came after the
    newest snapshot.
-3. `--resume` finds the run folder and takes its recipe.toml in place of any other (`gtool.train.options`); data,
+3. `--resume` finds the run folder and takes its recipe.toml in place of any other (`gtool.train.resolve`); data,
    networks, seed and batch size cannot change, length and cadence may be set anew.
 4. Of several processes each reads the state itself; before that all compare what they are about to do
    (`gtool.train.run`), so that none goes on alone.

@@ -119,14 +119,15 @@ def test_a_file_that_would_take_long_to_read_is_refused_at_once(text, tmp_path):
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_every_shipped_recipe_resolves_to_networks(name, tmp_path):
-    from gtool.train.options import TrainOptions, resolve
+    from gtool.train.options import TrainOptions
+    from gtool.train.resolve import resolve
 
     model, _, recipe = name.partition("/")
-    flags = {}
+    tokenizer = None
     if model == "prior":  # which learns the codes of a tokenizer
-        flags["prior.tokenizer"] = str(save_tokenizer(tmp_path / "tokenizer.safetensors"))
-    resolved, config, _, _ = resolve(TrainOptions(model=model, recipe=recipe, flags=flags))
-    assert config.resolution == resolved.data.resolution
+        tokenizer = str(save_tokenizer(tmp_path / "tokenizer.safetensors"))
+    found = resolve(TrainOptions(model=model, recipe=recipe, tokenizer=tokenizer))
+    assert found.config.resolution == found.recipe.data.resolution
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -140,11 +141,11 @@ def test_every_shipped_recipe_says_how_it_is_run_and_what_it_gives(name):
 
 
 def test_a_length_in_images_replaces_one_in_minutes():
-    from gtool.train.options import TrainOptions, resolve
+    from gtool.train.options import TrainOptions
+    from gtool.train.resolve import resolve
 
     def minutes(**flags):
-        flags = {f"train.{key}": value for key, value in flags.items()}
-        return resolve(TrainOptions(model="transgan", recipe="scenes", flags=flags))[0].train.minutes
+        return resolve(TrainOptions(model="transgan", recipe="scenes", **flags)).recipe.train.minutes
 
     assert minutes() is not None
     assert minutes(kimg=2.0) is None

@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 
 from gtool.data import threads
-from gtool.eval.options import EvalOptions, complete
+from gtool.eval.checks import check
+from gtool.eval.options import EvalOptions
 from gtool.eval.run import run as run_options
 from gtool.metrics.features.published import MODES
 from tests.eval import commands
@@ -311,7 +312,7 @@ def test_line_ends_and_colours_in_names_do_not_reach_the_log(real, tmp_path, ans
 
 def test_paths_are_as_good_as_texts(fake, real):
     records = [
-        run_options(complete(EvalOptions(target=a, other=b, metrics=("rfd",), device="cpu")))
+        run_options(check(EvalOptions(target=a, other=b, metrics=("rfd",), device="cpu")))
         for a, b in ((fake, real), (str(fake), str(real)))
     ]
     assert records[0]["metrics"] == records[1]["metrics"]

@@ -211,7 +211,7 @@ def test_our_bug_is_one_line_whatever_was_typed(tmp_path, capsys, monkeypatch):
     def fail(options):
         raise RuntimeError(options.target)
 
-    monkeypatch.setattr("gtool.eval.options.complete", fail)
+    monkeypatch.setattr("gtool.eval.checks.check", fail)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert run(["eval", "folder\udcff"]) == 3
     assert len(capsys.readouterr().err.splitlines()) == 1

@@ -15,7 +15,8 @@ from gtool.config.recipe import read_table
 from gtool.models import registry
 from gtool.runtime.device import Compute, make_compute
 from gtool.train import gan
-from gtool.train.options import TrainOptions, resolve
+from gtool.train.options import TrainOptions
+from gtool.train.resolve import resolve
 from tests.helpers import components
 from tests.helpers.runs import flat
 
@@ -23,8 +24,8 @@ from tests.helpers.runs import flat
 def train(path: Path, compute: Compute, steps: int = 3) -> dict[str, Tensor]:
     """Train the recipe of a file as in the middle of a run; returns its networks as `family/network`."""
     model = read_table(path)["model_name"]
-    options = TrainOptions(model=model, recipe=str(path), flags={}, num_processes=compute.world_size)
-    recipe, config, _, _ = resolve(options)
+    options = TrainOptions(model=model, recipe=str(path), num_processes=compute.world_size)
+    _, recipe, config, _, _ = resolve(options)
     family = registry.trainer(model)
     trainer = family(recipe, config, family.open_inputs(recipe, None), compute)
     trainer.state.progress = 0.5

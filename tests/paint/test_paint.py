@@ -18,7 +18,7 @@ from gtool.io.run_folder import METADATA_KEY
 from gtool.io.weights import save_weights
 from gtool.models.paint_transformer.network import build_predictor
 from gtool.models.registry import config_class
-from gtool.paint.options import CANVAS_COLORS
+from gtool.paint.checks import CANVAS_COLORS
 from gtool.paint.painter import level_for
 from gtool.strokes.settings import BRUSHES
 from tests.helpers import odd_images as odd

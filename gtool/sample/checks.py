@@ -1,0 +1,407 @@
+"""What a `gtool sample` command line asks for: every flag is read and checked here, without torch."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from gtool import console
+from gtool.config.recipe import recipe_of_weights
+from gtool.config.schema import Recipe
+from gtool.errors import CheckpointError, RecipeError
+from gtool.io.outputs import check_animation, check_folder, is_folder
+from gtool.io.run_folder import find_weights, newest_run
+from gtool.models import registry
+from gtool.models.description import read_description
+from gtool.models.prior.config import DEFAULT_TOP_K, PriorPipelineConfig, SamplingParams, drops_conditions
+from gtool.sample.options import SampleOptions
+
+DEFAULT_NUM = {"sample": 64, "interpolation": 8, "psi": 8, "noise": 4, "attention": 4}
+DEFAULT_NUM_CODES = 16  # codes are sampled one after the other
+DEFAULT_NUM_LARGE = 1  # of a --size, which takes as much longer as it is larger
+DEFAULT_KEEP = 0.5
+DEFAULT_FPS = 15.0
+MAX_IMAGES = 10_000_000
+MAX_SHEETS = 64  # of attention, below each other in one picture
+GLOBAL = "global"  # the name of the last component
+FLAG_OF_KIND = {
+    "interpolation": "--interpolate or --animate",
+    "psi": "--psi-sweep",
+    "mix": "--mix",
+    "noise": "--noise-variation",
+    "attention": "--attention",
+}
+# Fields of families that sample from latents, or from codes; those that need a mapping network.
+LATENT_FIELDS = "psi psi_sweep attention mix components layers space noise_variation interpolate"
+CODE_FIELDS = "of_class segmentation depth complete keep size temperature top_k top_p"
+FLAGS_OF = {"latents": set(LATENT_FIELDS.split()), "codes": set(CODE_FIELDS.split())}
+OF_MAPPING = {"psi", "psi_sweep", "mix", "components", "space"}
+# What a prior is conditioned on: in words, and the flag that names one.
+CONDITIONS = {
+    "none": ("no condition", ""),
+    "class": ("classes", "--class 3"),
+    "segmentation": ("label maps", "--segmentation map.png"),
+    "depth": ("depth maps", "--depth map.png"),
+}
+Size = tuple[int, int]  # height and width in pixels
+
+
+class Sampling(SampleOptions):
+    """The options of `gtool sample`, and what follows from them, found on first use."""
+
+    @cached_property
+    def weights(self) -> Path:
+        """The weights file; CheckpointError where there is none."""
+        return find_weights(self.target)
+
+    @cached_property
+    def described(self) -> tuple[dict[str, Any], Any]:
+        """What the weights file says of itself, and the config in it."""
+        return read_description(self.weights)
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What the weights file says of itself."""
+        return self.described[0]
+
+    @cached_property
+    def samples_from(self) -> str:
+        """`latents` or `codes`; CheckpointError for a model that makes no images."""
+        model = self.meta["model"]
+        row = registry.find_model(model)
+        if row.samples_from is None:
+            learner = next(iter(registry.models_that(learns_from=model)), None)
+            newest = newest_run(learner) if learner else None
+            raise CheckpointError(
+                f"{self.weights}: weights of {model}, which makes no images by itself; use "
+                f"`{row.next_command.format(path=self.weights)}`"
+                + (f"; the newest {learner} is {newest.path}" if newest else "")
+            )
+        return row.samples_from
+
+    @cached_property
+    def kind(self) -> str:
+        """What is made: sample (a grid or a folder), interpolation, psi, mix, noise or attention; one of them."""
+        # An animation of codes shows how images are sampled, and no interpolation.
+        animates_latents = self.animate is not None and self.samples_from == "latents"
+        wanted = {
+            "interpolation": self.interpolate is not None or animates_latents,
+            "psi": self.psi_sweep is not None,
+            "mix": self.mix is not None,
+            "noise": self.noise_variation,
+            "attention": self.attention,
+        }
+        kinds = [kind for kind, is_wanted in wanted.items() if is_wanted]
+        if len(kinds) > 1:
+            first, second = FLAG_OF_KIND[kinds[0]], FLAG_OF_KIND[kinds[1]]
+            raise RecipeError(f"{first} and {second} exclude each other: each makes a picture of its own")
+        return kinds[0] if kinds else "sample"
+
+    @cached_property
+    def numbers(self) -> Sequence[int]:
+        """The numbers of the images that are made, or shown by their parts."""
+        if self.mix is not None:
+            sources, targets = parse_mix(self.mix)
+            return [*sources, *(targets or [])]
+        if self.seeds is not None:
+            return parse_numbers(self.seeds)
+        default = DEFAULT_NUM_CODES if self.samples_from == "codes" else DEFAULT_NUM[self.kind]
+        return range(self.num or (default if self.size is None else DEFAULT_NUM_LARGE))
+
+    @property
+    def numbers_as_text(self) -> str:
+        return self.mix or self.seeds or f"0-{len(self.numbers) - 1}"
+
+    # Where results go.
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder for separate files, None for a picture."""
+        return None if self.out is None or not is_folder(self.out) else Path(self.out).expanduser()
+
+    @property
+    def picture(self) -> Path:
+        """The picture: -o, or in the run's samples, or here when the weights stand alone."""
+        if self.out is not None:
+            return Path(self.out).expanduser()
+        parts = {
+            "psi": f"{self.psi:g}" if self.psi != 1 else self.psi_sweep,
+            "components": self.components,
+            "layers": self.layers,
+            "space": "w" if self.space == "w" else None,
+            "temperature": self.temperature,
+            "top_k": self.top_k,
+            "top_p": self.top_p,
+            "class": self.of_class,
+            "of": next((p.stem for p in (self.segmentation, self.depth, self.complete) if p), None),
+            "keep": self.keep,
+            "size": self.size,
+        }
+        how = "".join(f"-{key}{_in_name(str(value))}" for key, value in parts.items() if value is not None)
+        name = f"{self.kind}-{self.weights.stem.removeprefix('weights-')}-seed{self.seed}"
+        name += f"-{_in_name(self.numbers_as_text)}{how}.png"
+        run = self.weights.parent
+        return run / "samples" / name if (run / "recipe.toml").is_file() else Path(name)
+
+    # Of priors.
+
+    @property
+    def config(self) -> PriorPipelineConfig:
+        """What a prior and its tokenizer are."""
+        config: PriorPipelineConfig = self.described[1]
+        return config
+
+    @property
+    def condition(self) -> str:
+        """What the prior is conditioned on: none, class, segmentation or depth."""
+        return self.config.prior.condition
+
+    @property
+    def given_condition(self) -> Path | str | None:
+        """The condition that the user names."""
+        flags = {"class": self.of_class, "segmentation": self.segmentation, "depth": self.depth}
+        return flags.get(self.condition)
+
+    @property
+    def without_condition(self) -> bool:
+        """Whether a prior that was trained to do so samples without a condition: to complete an image, or larger."""
+        asked = self.complete is not None or self.size is not None
+        return asked and self.given_condition is None and drops_conditions(self.meta)
+
+    @cached_property
+    def recipe(self) -> Recipe | None:
+        """The data and the seed that a prior was trained with, where its file says it."""
+        return recipe_of_weights(self.meta, self.weights)
+
+    @property
+    def params(self) -> SamplingParams:
+        """How codes are sampled."""
+        codes = self.config.prior.codebook_size
+        top_k = min(DEFAULT_TOP_K, codes) if self.top_k is None else self.top_k
+        return SamplingParams(1.0 if self.temperature is None else self.temperature, top_k, self.top_p)
+
+    @property
+    def image_size(self) -> Size | None:
+        """Height and width that are asked for, None where they follow from a map or the training."""
+        return None if self.size is None else parse_size(self.size, self.config.tokenizer.down)
+
+    @property
+    def kept_share(self) -> float:
+        """The share of the rows of --complete that is kept."""
+        return DEFAULT_KEEP if self.keep is None else self.keep
+
+
+def check(options: SampleOptions) -> Sampling:
+    """Raise RecipeError or CheckpointError for what is wrong, before torch is imported."""
+    o = Sampling(**vars(options))
+    _check_values(o)
+    _check_family(o)
+    _check_combinations(o)
+    if o.samples_from == "codes":
+        _check_codes(o)
+    if o.animate is not None:
+        check_animation(o.animate)
+    if o.folder is not None:
+        check_folder(o.folder, o.overwrite)
+    elif o.overwrite:
+        console.notice("--overwrite has no effect: it is for -o FOLDER/; a picture is always replaced")
+    if o.temperature == 0:
+        filters = " and ".join(flag for flag, given in (("--top-k", o.top_k), ("--top-p", o.top_p)) if given)
+        also = f"; {filters} without effect" if filters else ""
+        console.notice(f"--temperature 0: images of one condition are the same, whatever the seed{also}")
+    return o
+
+
+# What is typed.
+
+
+def parse_numbers(text: str, flag: str = "--seeds") -> list[int]:
+    """Read numbers written as `0,1,4-6`; RecipeError for anything else, or more numbers than could be meant."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d{1,18})\s*(?:-\s*(\d{1,18})\s*)?", part)
+        if found is None:
+            raise RecipeError(
+                f"{flag} {text}: `{part.strip()}` is no number and no range; write it as 0,1,4-6"
+            )
+        first, last = int(found[1]), int(found[2] or found[1])
+        if last < first or last - first >= MAX_IMAGES:
+            raise RecipeError(f"{flag} {text}: the range `{part.strip()}` is empty or too long")
+        numbers += range(first, last + 1)
+    return numbers
+
+
+def parse_psis(text: str | None) -> list[float]:
+    """Read the values of --psi-sweep, written as `0,0.3,1`; RecipeError for anything but numbers from -2 to 2."""
+    try:
+        psis = [float(part) for part in text.split(",")] if text is not None else []
+    except ValueError:
+        psis = [math.nan]
+    if not all(-2 <= psi <= 2 for psi in psis):
+        raise RecipeError(f"--psi-sweep {text}: write numbers from -2 to 2, as 0,0.5,1")
+    return psis
+
+
+def parse_components(text: str | None, count: int) -> list[int]:
+    """Read components written as `0-4,global`: places of `count` local ones and the global one after them.
+
+    None is all of them. RecipeError for something else, or one that the model does not have.
+    """
+    if text is None:
+        return list(range(count + 1))
+    places: list[int] = []
+    for part in text.split(","):
+        if part.strip().lower() == GLOBAL:
+            places.append(count)
+            continue
+        numbers = parse_numbers(part, "--components")
+        if max(numbers) >= count:
+            has = f"0 to {count - 1} and `{GLOBAL}`" if count else f"`{GLOBAL}` alone"
+            raise RecipeError(f"--components {text}: no component {max(numbers)}; this model has {has}")
+        places += numbers
+    return sorted(set(places))
+
+
+def parse_layers(text: str | None, count: int) -> list[int]:
+    """Read layers written as `0-3`, of `count`; None is all. RecipeError for one that the model does not have."""
+    layers = list(range(count)) if text is None else parse_numbers(text, "--layers")
+    if max(layers) >= count:
+        raise RecipeError(f"--layers {text}: no layer {max(layers)}; this model has 0 to {count - 1}")
+    return sorted(set(layers))
+
+
+def parse_mix(text: str | None) -> tuple[list[int], list[int] | None]:
+    """Read --mix: the images that give and those that take, None where each mixes with each; else RecipeError."""
+    if text is None:
+        return [], None
+    sources, colon, targets = text.partition(":")
+    first = parse_numbers(sources, "--mix")
+    if not colon and len(set(first)) < 2:
+        raise RecipeError(f"--mix {text}: mixing takes two images, as 3,8")
+    return first, parse_numbers(targets, "--mix") if colon else None
+
+
+def parse_size(text: str, down: int) -> Size:
+    """Read --size, written as WIDTHxHEIGHT; returns height and width, which are multiples of `down`."""
+    found = re.fullmatch(r"\s*(\d{1,6})\s*[xX]\s*(\d{1,6})\s*", text)
+    if found is None:
+        raise RecipeError(f"--size {text}: write WIDTHxHEIGHT in pixels, as 512x256")
+    width, height = int(found[1]), int(found[2])
+    if width % down or height % down:
+        near = "x".join(str(max(1, round(side / down)) * down) for side in (width, height))
+        raise RecipeError(f"--size {text}: sides are multiples of {down}, the pixels of a code, as {near}")
+    return height, width
+
+
+def _in_name(text: str) -> str:
+    return re.sub(r"\s*[,:/\\]\s*", "_", text.strip())[:60]
+
+
+# What is refused: with one line about the first mistake.
+
+
+def _refuse(*rules: tuple[Any, str]) -> None:
+    """Raise RecipeError with the message of the first rule whose condition is true."""
+    for is_wrong, message in rules:
+        if is_wrong:
+            raise RecipeError(message)
+
+
+def _check_values(o: Sampling) -> None:
+    """Refuse what means nothing to any model."""
+    is_interpolation = o.interpolate or o.animate  # what --animate alone means depends on the model
+    psis, (sources, targets) = parse_psis(o.psi_sweep), parse_mix(o.mix)
+    is_table = targets is not None or len(sources) > 2
+    needs_parts = o.components is None and o.layers is None
+    empty = next((field.name for field in fields(o) if getattr(o, field.name) == ""), "")
+    _refuse(
+        (empty, f"--{empty.removeprefix('of_').replace('_', '-')}: is empty"),
+        (not -2 <= o.psi <= 2, f"--psi {o.psi}: a number from -2 to 2, where 1 changes nothing"),
+        (psis and o.psi != 1, "--psi and --psi-sweep exclude each other"),
+        (o.components and not (o.mix or is_interpolation), "--components: add --mix 3,8 or --interpolate 12"),
+        (o.layers and not o.mix, "--layers says where --mix swaps components; add --mix 3,8"),
+        (o.space not in (None, "z", "w"), f"--space {o.space}: interpolation is in `z` or `w`"),
+        (o.space and not is_interpolation, "--space is of an interpolation; add --interpolate 12"),
+        (is_table and needs_parts, "--mix of many images needs --components or --layers"),
+        (o.mix and (o.seeds or o.num), "--mix names its images itself; leave --seeds and --num out"),
+        (o.seeds and o.num, "--num and --seeds exclude each other; --num 8 is --seeds 0-7"),
+        (o.fps and not o.animate, "--fps is of an animation; add --animate FILE.webp"),
+        (o.keep is not None and not o.complete, "--keep is a share of an image; add --complete photo.png"),
+        (not 0 <= o.kept_share <= 1, f"--keep {o.keep}: a share of the height from 0 to 1"),
+    )
+
+
+def _check_family(o: Sampling) -> None:
+    """Refuse the flags of other families than the weights are of."""
+    model, source = str(o.meta.get("model")), o.samples_from
+    row, where = registry.find_model(model), f"{o.weights}: {model}"
+    hint = "; `gtool train prior` trains one of codes" if source == "latents" else ""
+    for field in fields(o):
+        name, flag = field.name, "--" + field.name.removeprefix("of_").replace("_", "-")
+        if getattr(o, name) == field.default:
+            continue
+        if name in FLAGS_OF["codes" if source == "latents" else "latents"]:
+            raise RecipeError(f"{flag}: {where} samples from {source}{hint}")
+        if name in OF_MAPPING and getattr(o, name) != "z" and not row.truncation:
+            raise RecipeError(f"{flag}: {where} has no latent components and no mapping network")
+    if o.attention and not row.attention_maps:
+        raise RecipeError(f"--attention: {where} has no attention to latent components")
+
+
+def _check_combinations(o: Sampling) -> None:
+    """Refuse flags that mean nothing together, where the model is known."""
+    kind, count, in_files, flag = o.kind, len(o.numbers), o.folder is not None, f"-o {o.out}"
+    one_file = f"{FLAG_OF_KIND.get(kind)} makes one .png file; name that, or leave -o out"
+    is_picture = Path(o.out or "grid.png").suffix.lower() == ".png"
+    _refuse(
+        (kind == "interpolation" and count < 2, "interpolation is between at least two images; give --num 2"),
+        (in_files and kind not in ("sample", "attention"), f"{flag}: {one_file}"),
+        (
+            kind == "attention" and count > MAX_SHEETS and not in_files,
+            f"--attention: {count:,} images are too many; write one for each with -o FOLDER/",
+        ),
+        (o.animate and in_files, f"{flag}: an animation is of the images of a grid; name a .png file"),
+        (o.columns and (kind != "sample" or in_files), "--columns is for grids of images"),
+        (
+            o.scale and kind == "attention",
+            "--scale enlarges images; sheets of --attention have their own size",
+        ),
+        (
+            not in_files and not is_picture,
+            f"{flag}: a grid ends in .png, a folder in /; --animate names others",
+        ),
+    )
+
+
+def _check_codes(o: Sampling) -> None:
+    """Refuse what this prior cannot do."""
+    try:
+        o.params.check(o.config.prior.codebook_size)
+    except RecipeError as bad:
+        raise RecipeError(f"--{bad}") from None
+    needs, right = CONDITIONS[o.condition]
+    where = f"{o.weights}: this prior is conditioned on {needs}"
+    for kind, value in (("class", o.of_class), ("segmentation", o.segmentation), ("depth", o.depth)):
+        if value is not None and kind != o.condition:
+            raise RecipeError(f"--{kind}: {where}" + (f"; use {right}" if right else ""))
+    if right and o.given_condition is None and not o.without_condition:
+        _refuse((o.complete, f"--complete: {where}; add {right}"), (o.size, f"--size: {where}; add {right}"))
+    if o.image_size is not None:
+        check_size(o.image_size, o.config, f"--size {o.size}")
+
+
+def check_size(size: Size, config: PriorPipelineConfig, where: str) -> None:
+    """Refuse a size smaller than that of the training, or a larger one in an order that cannot go on; names `where`."""
+    side, order = config.resolution, config.prior.order
+    if min(size) < side:
+        raise RecipeError(f"{where}: smaller than the {side}x{side} pixels that this prior was trained on")
+    if size != (side, side) and order != "raster":
+        raise RecipeError(
+            f"{where}: this prior predicts codes in the order `{order}`, which only fits {side}x{side} pixels; "
+            "larger images need the order `raster`"
+        )
