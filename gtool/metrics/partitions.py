@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from gtool.metrics.images import Images, in_chunks
-from gtool.metrics.precision import full_fp32
 from gtool.metrics.segmentation_agreement import Labels
+from gtool.runtime.precision import full_fp32
 from gtool.runtime.random import hashed_uniform
 
 ITERATIONS = 20

@@ -25,7 +25,7 @@ from torch import Tensor
 from gtool.metrics.features.collector import Features
 from gtool.metrics.frechet import frechet
 from gtool.metrics.images import Images, in_chunks
-from gtool.metrics.precision import full_fp32
+from gtool.runtime.precision import full_fp32
 from gtool.runtime.random import derive_seed
 from gtool.runtime.torch_random import hashed_normal
 

@@ -35,7 +35,7 @@ from gtool.errors import CheckpointError, RecipeError
 from gtool.io.run_folder import shipped_weights
 from gtool.io.weights import load_weights, restore
 from gtool.metrics.images import Images, in_chunks
-from gtool.metrics.precision import full_fp32
+from gtool.runtime.precision import full_fp32
 
 SCENES = "scenes"  # the data set that it was trained on
 NAME = "scenes-segmenter"

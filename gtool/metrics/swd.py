@@ -30,7 +30,7 @@ from gtool.errors import DataError
 from gtool.metrics.features.collector import Features
 from gtool.metrics.frechet import require_two
 from gtool.metrics.images import SMALLEST, Images, in_chunks
-from gtool.metrics.precision import full_fp32
+from gtool.runtime.precision import full_fp32
 from gtool.runtime.random import derive_seed, hashed_uniform
 from gtool.runtime.torch_random import hashed_normal
 

@@ -27,6 +27,7 @@ from gtool import console
 from gtool.io.photo import fitting
 from gtool.io.pictures import Pixels
 from gtool.io.video import Frame, VideoInfo, open_video, write_video
+from gtool.nn.resampling import resample
 from gtool.paint.painter import Painter
 from gtool.strokes.brush import Brush
 from gtool.strokes.canvas import Painting, cells_of, overlaps, sample_under, to_pixels, visible_ink
@@ -240,7 +241,7 @@ def _reduce(frame: Tensor, levels: int) -> Tensor:
     patch = math.ceil(max(height, width) / 2**levels)
     scale = min(0.5, SELECTION_SIZE / patch)
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    return F.interpolate(frame[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0]
+    return resample(frame[None], size, antialias=True)[0]
 
 
 def _changed(target: Tensor, before: Tensor) -> Tensor:

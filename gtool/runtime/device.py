@@ -163,6 +163,8 @@ def make_compute(
         _keep_freed_memory()
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(free_cores(torch.get_num_threads()))
+    if chosen.index is not None and chosen.type == "cuda":
+        torch.cuda.set_device(chosen)  # what asks for `cuda` alone gets this one
     peers = _join(chosen, timeout) if timeout is not None and running > 1 else None
     accelerator = _accelerator(chosen, alone=peers is None and not dist.is_initialized())
     if accelerator.device.type == chosen.type and chosen.index is None:
@@ -195,7 +197,8 @@ def _accelerator(device: torch.device, *, alone: bool) -> Accelerator:
     try:
         # mixed_precision stays "no": accelerate would wrap every forward, the penalties' double backward included,
         # which must be able to run in fp32. The autocast of Compute is the same torch context, placed by the engine.
-        accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
+        # Networks are put where they belong by whoever builds them: accelerate knows nothing of `cuda:1`.
+        accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no", device_placement=False)
     finally:
         os.environ.update(hidden)
     if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):

@@ -1,6 +1,12 @@
-"""Who decides whether a command computes in bf16: `use_bf16`, once a process, for `Compute.autocast`."""
+"""Who decides whether a command computes in bf16: `use_bf16`, once a process, for `Compute.autocast`.
+
+And what has to be full fp32 all the same: metrics, codes, geometry.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import torch
 
@@ -36,3 +42,28 @@ def has_fast_bf16(device: torch.device) -> bool:
         probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
         return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
     return False
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Let fp32 products be fp32 inside, on a GPU too, and cuDNN choose the same kernels each time.
+
+    TF32 keeps 10 bits of a product: the same images would have other scores and other codes on another device.
+    """
+    matmul = torch.backends.cuda.matmul
+    before, matmul.allow_tf32 = matmul.allow_tf32, False
+    try:
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        matmul.allow_tf32 = before
+
+
+@contextmanager
+def full_fp32() -> Iterator[None]:
+    """Switch TF32 and autocast off inside, on every device: what is computed does not depend on a run's precision."""
+    kinds = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    with without_tf32(), ExitStack() as stack:
+        for kind in kinds:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        yield

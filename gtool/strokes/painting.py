@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gtool.nn.resampling import resample
 from gtool.runtime.torch_random import make_generator
 from gtool.strokes.brush import Brush
 from gtool.strokes.canvas import Painting, draw_on, overlaps, sample_under, to_pixels
@@ -71,8 +72,7 @@ class PyramidLevel:
         bottom = self.top + self.rows * self.side - height
         padded = F.pad(image[None], (-self.left, right, -self.top, bottom), mode="replicate")
         size = (self.rows * self.patch_size, self.columns * self.patch_size)
-        resampled = F.interpolate(padded, size=size, mode="bilinear", antialias=True, align_corners=False)
-        return resampled[0].clamp(0, 1)
+        return resample(padded, size, antialias=True)[0].clamp(0, 1)
 
     def patches(self, image: Tensor) -> Tensor:
         """(C, h, w) -> (N, C, R, R), row by row."""
@@ -221,9 +221,7 @@ def _underpainting(image: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Broad strokes of the image's own colours that leave no canvas bare: geometry (n, 5), colours (n, 3)."""
     _, height, width = image.shape
     rows, columns = underpainting_cells(height, width)
-    means = F.interpolate(
-        image[None], size=(rows, columns), mode="bilinear", antialias=True, align_corners=False
-    )
+    means = resample(image[None], (rows, columns), antialias=True)
     step_x, step_y = width / columns, height / rows
     y, x = torch.meshgrid(torch.arange(rows) + 0.5, torch.arange(columns) + 0.5, indexing="ij")
     random = make_generator(seed, "painting")

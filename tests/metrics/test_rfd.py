@@ -8,10 +8,10 @@ import torch
 
 from gtool.errors import DataError
 from gtool.metrics.features.collector import Features
-from gtool.metrics.precision import full_fp32
 from gtool.metrics.rfd import RandomFeatures, rfd
 from gtool.metrics.swd import PatchProjections, swd
 from gtool.metrics.weight_free import WeightFreeScorer
+from gtool.runtime.precision import full_fp32
 from tests.helpers import pictures
 
 

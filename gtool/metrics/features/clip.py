@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gtool.errors import CheckpointError, GToolError
 from gtool.metrics.features.inception import DTYPES, Dtype, read_tensors
-from gtool.metrics.precision import full_fp32
+from gtool.runtime.precision import full_fp32
 
 SIZE = 512
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of pixels in [0, 1], as the network was trained

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gtool.metrics.precision import full_fp32
+from gtool.runtime.precision import full_fp32
 
 SIZE = 2048  # numbers of a feature
 

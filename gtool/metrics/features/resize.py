@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from cleanfid.resize import build_resizer
 from torch import Tensor
 
-from gtool.metrics.precision import full_fp32
+from gtool.runtime.precision import full_fp32
 
 SIDE = 299
 

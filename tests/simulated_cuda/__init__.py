@@ -1,0 +1,1 @@
+"""A simulated CUDA device, and what gtool does on it: `device` simulates, `scenarios` runs in a process of its own."""

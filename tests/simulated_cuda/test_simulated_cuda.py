@@ -1,0 +1,59 @@
+"""What needs a GPU, on the simulated one: a process for each test, as it changes torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+
+def scenarios(*names: str) -> Any:
+    """Run scenarios in a process of their own; returns what each found."""
+    command = [sys.executable, "-m", "tests.simulated_cuda.scenarios", *names]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    failed = [name + ": " + found[name]["error"] for name in names if "error" in found[name]]
+    assert not failed, failed[0]
+    return found
+
+
+def test_a_step_of_every_family_runs_on_a_gpu():
+    """CPU and GPU tensors never meet, or the device would have refused."""
+    for name, step in scenarios("tiny_steps")["tiny_steps"].items():
+        assert step["finite"], name
+
+
+def test_paintings_of_any_size_and_a_gpu_by_its_number():
+    found = scenarios("paintings", "devices")
+    painted = found["paintings"]
+    assert all(painted[method]["strokes"] > 8 for method in ("predictor", "greedy", "random"))
+    assert painted["video"]["new strokes"] > 0
+    assert painted["4096 px"] == {"seen": [3, 32, 32], "strokes": 6}  # within the shared memory of a block
+    devices = found["devices"]
+    assert (devices["compute"], devices["current"], devices["moved"]) == ("cuda:1", ["cuda:1"], [])
+    assert "3 processes on a machine with 2 GPUs" in devices["refused"]
+
+
+def test_resampling_by_matrices_is_what_the_library_does():
+    import torch
+    import torch.nn.functional as F
+
+    from gtool.nn.resampling import axis_weights
+
+    image = torch.rand(2, 3, 50, 31, generator=torch.Generator().manual_seed(0))
+    for mode, size, antialias in (("bilinear", (7, 40), True), ("bicubic", (100, 62), False)):
+        rows, columns = (
+            axis_weights(before, after, mode, antialias, torch.device("cpu"))
+            for before, after in zip(image.shape[2:], size, strict=True)
+        )
+        wanted = F.interpolate(image, size, mode=mode, antialias=antialias, align_corners=False)
+        torch.testing.assert_close(rows @ image @ columns.T, wanted, atol=1e-6, rtol=0)
+
+
+@pytest.fixture(autouse=True)
+def _from_the_root(request, monkeypatch):
+    monkeypatch.chdir(request.config.rootpath)
