@@ -170,7 +170,9 @@ def _grid(rows: Tensor, like: Tensor) -> Tensor:
 
 def count_codes(codes: Tensor, size: int) -> Tensor:
     """Return how often each of `size` codes is in `codes` (of any shape): (size,) int64."""
-    return torch.bincount(codes.detach().flatten(), minlength=size)
+    counts = torch.zeros(size, dtype=torch.int64, device=codes.device)
+    flat = codes.detach().flatten()
+    return counts.scatter_add_(0, flat, torch.ones_like(flat))  # torch.bincount waits for a GPU
 
 
 def codes_used(counts: Tensor) -> float:

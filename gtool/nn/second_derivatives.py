@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-PIECE = 1 << 17  # elements worked on at a time by each thread
+PIECE = 1 << 17  # elements worked on at a time by each thread of a CPU
 NORMAL = (2 * math.pi) ** -0.5  # the normal density at 0
 
 
@@ -38,6 +38,11 @@ def gelu(x: Tensor) -> Tensor:
     """As F.gelu."""
     out: Tensor = _Gelu.apply(x)
     return out
+
+
+def _piece(x: Tensor) -> int:
+    """Return how many elements of x are worked on at a time: what fits into the caches of a CPU, else all."""
+    return PIECE * torch.get_num_threads() if x.device.type == "cpu" else max(1, x.numel())
 
 
 class _LayerNorm(torch.autograd.Function):
@@ -82,7 +87,7 @@ class _LayerNormGradient(torch.autograd.Function):
         stats = [value.reshape(-1, 1) for value in (mean, rstd)]
         to_grad, to_x = torch.empty_like(rows[1]), torch.empty_like(rows[2])
         to_weight = torch.zeros_like(weight)
-        size = max(1, PIECE * torch.get_num_threads() // width)
+        size = max(1, _piece(x) // width)
         for piece in zip(*(value.split(size) for value in (*rows, *stats, to_grad, to_x)), strict=True):
             to_weight += _layer_norm_second(weight, *piece)
         return to_grad.view_as(grad), to_x.view_as(x), to_weight, None, None, None
@@ -137,7 +142,7 @@ class _GeluGradient(torch.autograd.Function):
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, Tensor]:
         grad, x = ctx.saved_tensors
         to_x = torch.empty_like(x)
-        size = PIECE * torch.get_num_threads()
+        size = _piece(x)
         pieces = (value.reshape(-1).split(size) for value in (v.contiguous(), grad.contiguous(), x, to_x))
         for of_v, of_grad, of_x, place in zip(*pieces, strict=True):
             square = of_x.to(torch.promote_types(x.dtype, torch.float32)).square()

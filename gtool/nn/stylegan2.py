@@ -13,6 +13,7 @@ Axis letters: N images, I input channels, O output channels, H W pixels.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -68,23 +69,28 @@ class LowPass(nn.Module):
 
     def forward(self, x: Tensor, padding: int, gain: float = 1.0) -> Tensor:
         """(N, C, H, W) -> (N, C, H + 2 padding - 3, W + 2 padding - 3)."""
-        channels = x.shape[1]
-        kernel = (self.kernel * gain).to(x.dtype).expand(channels, 1, 4, 4)
-        return F.conv2d(x, kernel, padding=padding, groups=channels)
+        return _each_channel(F.conv2d, x, self.kernel * gain, padding=padding)
 
     def shrink(self, x: Tensor) -> Tensor:
         """Halve the sides: (N, C, H, W) -> (N, C, H / 2, W / 2)."""
-        channels = x.shape[1]
         with without_autocast(x):
-            kernel = self.kernel.expand(channels, 1, 4, 4)
-            return F.conv2d(x.float(), kernel, padding=1, stride=2, groups=channels).to(x.dtype)
+            return _each_channel(F.conv2d, x.float(), self.kernel, padding=1, stride=2).to(x.dtype)
 
     def enlarge(self, x: Tensor) -> Tensor:
         """Double the sides: (N, C, H, W) -> (N, C, 2 H, 2 W)."""
-        channels = x.shape[1]
         with without_autocast(x):
-            kernel = (self.kernel * 4).expand(channels, 1, 4, 4)
-            return F.conv_transpose2d(x.float(), kernel, stride=2, padding=1, groups=channels).to(x.dtype)
+            kernel = self.kernel * 4
+            return _each_channel(F.conv_transpose2d, x.float(), kernel, padding=1, stride=2).to(x.dtype)
+
+
+def _each_channel(convolve: Callable[..., Tensor], x: Tensor, kernel: Tensor, **how: int) -> Tensor:
+    """Convolve every channel of (N, C, H, W) with a kernel (4, 4)."""
+    kernel = kernel.to(x.dtype)[None, None]
+    if x.device.type == "cuda":
+        # As images of one channel: in groups, a second derivative would be computed group by group.
+        alone = convolve(x.reshape(-1, 1, *x.shape[2:]), kernel, **how)
+        return alone.view(*x.shape[:2], *alone.shape[2:])
+    return convolve(x, kernel.expand(x.shape[1], 1, 4, 4), groups=x.shape[1], **how)
 
 
 class Convolution(nn.Module):

@@ -175,6 +175,13 @@ def make_compute(
     return Compute(accelerator=accelerator, device=chosen, bf16=bf16, peers=peers)
 
 
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the CPU on a device; a GPU goes on working meanwhile, and so does whoever sends."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def require_gpus(device: torch.device, processes: int) -> None:
     """Refuse more processes on this machine than it has GPUs: NCCL wants one for each.
 

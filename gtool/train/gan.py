@@ -27,6 +27,7 @@ from gtool.losses import penalties
 from gtool.metrics.weight_free import WeightFreeScorer
 from gtool.models.generate import generate as generate_images
 from gtool.nn.ranges import to_pm1
+from gtool.runtime.device import send
 from gtool.runtime.random import derive_seed
 from gtool.train.augment.augment import augment
 from gtool.train.gan_state import (
@@ -74,7 +75,7 @@ def _discriminator_step(state: GANState, critic: int) -> tuple[Reused | None, di
     """Update the discriminator; returns what the generator step reuses with `train.share_fakes`, and statistics."""
     recipe = state.recipe
     batch = recipe.train.batch_size
-    real = to_pm1(state.batches.next(batch).to(state.compute.device, non_blocking=True))
+    real = to_pm1(send(state.batches.next(batch), state.compute.device))
     latents = Latents.draw(state, batch, f"discriminator-{critic}")
     purposes = ["real", "fake", *(["mix"] if recipe.loss.gradient_penalty else [])]
     views = [View.draw(state, batch, purpose, critic) for purpose in purposes]
@@ -85,7 +86,7 @@ def _discriminator_step(state: GANState, critic: int) -> tuple[Reused | None, di
     reused = None
     sums: dict[str, Tensor] = {}
     for position, part in enumerate(parts):
-        own_views = [view.of(part, real.device) for view in views]
+        own_views = [view.of(part) for view in views]
         chunk, fake = take(real, part, parts), _fakes(state, latents, part)
         with state.no_sync("discriminator", is_last=position == len(parts) - 1):
             loss, logits, stats = _discriminator_loss(state, chunk, fake.detach(), own_views[:2], mean_logit)
@@ -173,7 +174,7 @@ def _mean_real_logit(state: GANState, real: Tensor, view: View, parts: list[slic
     means = []
     for part in parts:
         with torch.no_grad():
-            logits = augment_and_discriminate(state, take(real, part, parts), view.of(part, real.device))
+            logits = augment_and_discriminate(state, take(real, part, parts), view.of(part))
             means.append(logits.mean())
     return state.compute.mean(torch.stack(means).mean())
 
@@ -189,10 +190,10 @@ def _generator_step(state: GANState, reused: Reused | None) -> dict[str, Tensor]
     view = View.draw(state, batch, "generated")
     real = None  # for losses that look at reals; they are not counted in nimg
     if reused is None and (compares or recipe.loss.super_resolution):
-        real = to_pm1(state.batches.next(batch).to(state.compute.device, non_blocking=True))
+        real = to_pm1(send(state.batches.next(batch), state.compute.device))
     parts = micro_batches(state, batch)
     for position, part in enumerate(parts):
-        own_view = view.of(part, state.compute.device)
+        own_view = view.of(part)
         with state.no_sync("generator", is_last=position == len(parts) - 1):
             fake, real_logits = reused or (_fakes(state, latents, part, with_graph=True), None)
             chunk = None if real is None else take(real, part, parts)
@@ -235,7 +236,7 @@ def add_path_length(state: GANState, batch: int) -> dict[str, Tensor]:
     latents = Latents.draw(state, batch, "path-length")
     resolution = state.recipe.data.resolution
     random = random_of(state, "direction-path-length")
-    direction = torch.randn(batch, 3, resolution, resolution, generator=random)
+    direction = torch.randn(batch, 3, resolution, resolution, generator=random, device=random.device)
     parts = micro_batches(state, batch)
     mean, penalty = state.path_length.new_zeros(()), state.path_length.new_zeros(())
     for part in parts:

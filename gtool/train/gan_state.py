@@ -129,8 +129,9 @@ def _require_fit(recipe: Recipe, generator: Any, discriminator: Any, world_size:
 
 
 def random_of(state: GANState, purpose: str, critic: int = 0) -> torch.Generator:
-    """Return the random numbers of a purpose in this step."""
-    return make_generator(state.recipe.train.seed, purpose, state.steps, critic)
+    """Return the random numbers of a purpose in this step; on a GPU they are drawn there."""
+    device = state.compute.device if state.compute.device.type == "cuda" else "cpu"
+    return make_generator(state.recipe.train.seed, purpose, state.steps, critic, device=device)
 
 
 def micro_batches(state: GANState, batch: int) -> list[slice]:
@@ -155,16 +156,17 @@ class View:
 
     @classmethod
     def draw(cls, state: GANState, batch: int, purpose: str, critic: int = 0) -> View:
-        """Draw for a global batch."""
-        random = random_of(state, purpose, critic)
+        """Draw for a global batch; the result is on the device."""
+        # What augmentation decides for a whole batch is decided on the CPU.
+        random = make_generator(state.recipe.train.seed, purpose, state.steps, critic)
         draws = draw(state.policy, batch, state.recipe.data.resolution, random, state.augment_p)
         random = random_of(state, f"noise-{purpose}", critic)
-        return cls(draws, _noise(state.bare("discriminator"), batch, random))
+        noise = _noise(state.bare("discriminator"), batch, random)
+        return cls(draws.to(state.compute.device), [values.to(state.compute.device) for values in noise])
 
-    def of(self, part: slice, device: torch.device) -> View:
-        """Return a share of it on the device."""
-        draws = self.draws[part.start : part.stop].to(device)
-        return View(draws, [values[part].to(device) for values in self.noise])
+    def of(self, part: slice) -> View:
+        """Return a share of it."""
+        return View(self.draws[part.start : part.stop], [values[part] for values in self.noise])
 
 
 def discriminate(network: nn.Module, images: list[Tensor], views: list[View]) -> tuple[Tensor, ...]:
@@ -195,7 +197,7 @@ class Latents:
         """Draw for a global batch."""
         network = state.bare("generator")
         random = random_of(state, f"z-{purpose}")
-        z = torch.randn(batch, *network.z_shape, generator=random)
+        z = torch.randn(batch, *network.z_shape, generator=random, device=random.device)
         return cls(z, _noise(network, batch, random), purpose, _mixing(state, batch, purpose))
 
 
@@ -221,7 +223,8 @@ def _dropout_stream(state: GANState, purpose: str, part: slice) -> Iterator[None
 
 
 def _noise(network: Any, batch: int, random: torch.Generator) -> list[Tensor]:
-    return [torch.randn(batch, *shape, generator=random) for shape in network.noise_shapes]
+    shapes = [(batch, *shape) for shape in network.noise_shapes]
+    return [torch.randn(shape, generator=random, device=random.device) for shape in shapes]
 
 
 def _mixing(state: GANState, batch: int, purpose: str) -> dict[str, Tensor]:
@@ -236,9 +239,9 @@ def _mixing(state: GANState, batch: int, purpose: str) -> dict[str, Tensor]:
     for name, probability in (("from_layer", loss.style_mixing), ("from_component", loss.component_mixing)):
         if probability:
             count = network.num_ws if name == "from_layer" else network.z_shape[0]
-            cut_off = torch.randint(1, count, (batch,), generator=random)
-            is_mixed = torch.rand(batch, generator=random) < probability
+            cut_off = torch.randint(1, count, (batch,), generator=random, device=random.device)
+            is_mixed = torch.rand(batch, generator=random, device=random.device) < probability
             drawn[name] = torch.where(is_mixed, cut_off, count)
     if drawn:
-        drawn["second"] = torch.randn(batch, *network.z_shape, generator=random)
+        drawn["second"] = torch.randn(batch, *network.z_shape, generator=random, device=random.device)
     return drawn

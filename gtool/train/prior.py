@@ -35,7 +35,7 @@ from gtool.models.prior.network import decay_groups, for_sampling
 from gtool.models.prior.pipeline import decode
 from gtool.models.prior.sampling import UNKNOWN, sample_codes, uniform_numbers
 from gtool.nn.ranges import to_pm1
-from gtool.runtime.device import Compute
+from gtool.runtime.device import Compute, send
 from gtool.runtime.random import derive_seed, hashed_uniform
 from gtool.train.prior_tokenizer import PREFIX
 from gtool.train.state import TrainingState, build_networks
@@ -78,8 +78,9 @@ def step(state: PriorState) -> dict[str, Tensor]:
     recipe, compute = state.recipe, state.compute
     state.set_rates()
     first = state.batches.position + compute.rank * (recipe.train.batch_size // compute.world_size)
-    codes, conditions = (x.to(compute.device) for x in state.batches.next(recipe.train.batch_size))
-    read, conditions = _replace_codes(state, codes, first), _drop_conditions(state, conditions, first)
+    codes, conditions = state.batches.next(recipe.train.batch_size)
+    drawn = codes, _replace_codes(state, codes, first), _drop_conditions(state, conditions, first)
+    codes, read, conditions = (send(x, compute.device) for x in drawn)
     state.optimizer.zero_grad(set_to_none=True)
     share = len(codes)
     size = min(recipe.train.micro_batch or share, share)

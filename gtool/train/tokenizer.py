@@ -31,7 +31,7 @@ from gtool.losses.perceptual import LPIPS
 from gtool.models.vqgan.network import Tokenized
 from gtool.nn.quantizers import codes_perplexity, codes_used, count_codes
 from gtool.nn.ranges import to_pm1, to_uint8
-from gtool.runtime.device import Compute
+from gtool.runtime.device import Compute, send
 from gtool.runtime.torch_random import make_generator
 from gtool.train.state import TrainingState, build_networks
 from gtool.train.trainer import Trainer
@@ -90,7 +90,7 @@ def step(state: TokenizerState) -> dict[str, Tensor]:
     """Update tokenizer and discriminator once; returns scalar statistics on the device."""
     recipe = state.recipe
     state.set_rates()
-    real = to_pm1(state.batches.next(recipe.train.batch_size).to(state.compute.device, non_blocking=True))
+    real = to_pm1(send(state.batches.next(recipe.train.batch_size), state.compute.device))
     output, stats = _tokenizer_step(state, real)
     loss = recipe.reconstruction
     if loss.adversarial and state.progress >= loss.discriminator_start:
@@ -130,7 +130,7 @@ def _tokenizer_step(state: TokenizerState, real: Tensor) -> tuple[Tokenized, dic
             logits = state.bare("discriminator")(leaf)
         adversarial = adversarial_losses.generator_loss("hinge", logits.flatten())
         (of_adversarial,) = torch.autograd.grad(adversarial, leaf)
-        weight = gradient.new_tensor(factor * weights.adversarial)
+        weight = gradient.new_full((), factor * weights.adversarial)
         if weights.adaptive_weight:
             weight = weight * _adaptive_weight(state, output.reconstruction, gradient, of_adversarial)
         gradient = gradient + weight * of_adversarial

@@ -195,10 +195,8 @@ def _compute(function: Any, name: str, args: Any, kwargs: dict[str, Any], to_dev
         if to_device:
             kwargs["device"] = place
             kwargs.pop("pin_memory", None)
-        if not values:
-            kwargs.pop("generator", None)
-            if (made := _without_values(function, name, args, kwargs)) is not None:
-                return made
+        if not values and (made := _without_values(function, name, args, kwargs)) is not None:
+            return made
         if name == "cudnn_batch_norm":
             return (*torch.ops.aten.native_batch_norm(*args), torch.empty(0, dtype=torch.uint8))
         return function(*args, **kwargs)
@@ -212,6 +210,14 @@ def _without_values(function: Any, name: str, args: Any, kwargs: dict[str, Any])
         return torch.zeros(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
     if name == "copy_" and args[0].device != args[1].device:
         return args[0]
+    if name in (
+        "rand",
+        "randn",
+        "randint",
+    ):  # on the meta device they are written in Python, and slow to import
+        default = torch.int64 if name == "randint" else None
+        size = next(arg for arg in args if isinstance(arg, list | tuple))
+        return torch.empty(size, dtype=kwargs.get("dtype") or default, device="meta")
     if name == "nonzero":
         return torch.zeros(args[0].numel() // 2 + 1, args[0].dim(), dtype=torch.long, device="meta")
     return None
@@ -309,7 +315,7 @@ def _place() -> str:
     frame = sys._getframe(2)
     while frame is not None:
         path = frame.f_code.co_filename
-        if f"/{options['root']}/" in path and "/tests/" not in path:
+        if f"/{options['root']}/" in path and "/tests/" not in path and frame.f_code.co_name != "send":
             return f"{path.rpartition('/' + str(options['root']) + '/')[2]}:{frame.f_lineno}"
         frame = frame.f_back
     return "backward pass"

@@ -9,7 +9,10 @@ from typing import Any
 
 import torch
 
+from gtool.config.recipe import find_recipe, read_table
 from gtool.errors import DeviceError
+from gtool.models import registry
+from gtool.models.outline import outline
 from gtool.models.paint_transformer.proposals import predictor_of
 from gtool.paint.video import FramePainter
 from gtool.runtime.device import make_compute, require_gpus
@@ -116,9 +119,43 @@ def devices() -> dict[str, Any]:
     return found
 
 
+TOKENIZERS = {"prior/scenes": "vqgan/scenes", "prior/image-gpt": None}  # else that of the data set's size
+
+
+def measure(name: str, *settings: str) -> dict[str, Any]:
+    """Work and peak memory of a step of a shipped recipe, every regularizer due, of two micro-batches or the one."""
+    recipe = steps.shipped(name, *settings)
+    train = recipe.train
+    micro = min(train.micro_batch or train.batch_size, train.batch_size)
+    batch = min(train.batch_size, 2 * micro)
+    smaller = {"batch_size": batch, "generator_batch_size": None, "n_critic": 1}
+    recipe = recipe.model_copy(update={"train": train.model_copy(update=smaller)})
+    tokenizer = TOKENIZERS.get(name, "vqgan/imagenet" if recipe.data.resolution == 256 else "vqgan/folder")
+    table = None if tokenizer is None else dict(read_table(find_recipe(tokenizer))["model"])
+    config = steps.config_of(recipe, table)
+    networks = registry.networks(recipe.model_name)
+    build = networks.build
+
+    def build_outline(config: Any) -> Any:
+        with outline():
+            return build(config)
+
+    networks.build = build_outline  # type: ignore[attr-defined]
+    try:
+        state, step = steps.begin(recipe, config, make_compute("cuda", "bf16"))
+    finally:
+        networks.build = build  # type: ignore[attr-defined]
+    step(state)  # makes the optimizers' states
+    state.steps = 0
+    with counted() as counts:
+        step(state)
+    return record(counts) | {"images": batch, "micro_batch": micro, "gib": round(counts.peak / 2**30, 2)}
+
+
 def record(counts: Any) -> dict[str, Any]:
     return {
         "kernels": counts.kernels,
+        "convolutions": sum(number for name, number in counts.operations.items() if "convolution" in name),
         "copies": dict(counts.copies),
         "copied_bytes": counts.copied_bytes,
         "waits": dict(counts.waits),
@@ -128,9 +165,15 @@ def record(counts: Any) -> dict[str, Any]:
 
 
 def main(names: list[str]) -> int:
+    """Run scenarios, or `measure` recipes: `vqgan/scenes train.batch_size=8`."""
+    if "/" in names[0]:
+        simulate(values=False)
+        found = measure(*names)
+        sys.stdout.write(json.dumps(found, indent=1))
+        return 0
     simulate(gpus=2)
     torch.set_num_threads(1)
-    found: dict[str, Any] = {}
+    found = {}
     for name in names:
         try:
             found[name] = globals()[name]()

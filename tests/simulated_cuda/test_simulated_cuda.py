@@ -21,10 +21,20 @@ def scenarios(*names: str) -> Any:
     return found
 
 
-def test_a_step_of_every_family_runs_on_a_gpu():
-    """CPU and GPU tensors never meet, or the device would have refused."""
-    for name, step in scenarios("tiny_steps")["tiny_steps"].items():
+def test_a_step_of_every_family_keeps_a_gpu_busy():
+    """CPU and GPU tensors never meet, or the device would have refused; the host only sends pictures and codes."""
+    found = scenarios("tiny_steps")["tiny_steps"]
+    for name, step in found.items():
         assert step["finite"], name
+        if name != "paint-transformer":  # whose strokes are matched on the CPU
+            assert step["waits"] == {}, name
+    sent = {name: sum(step["copies"].values()) for name, step in found.items()}
+    assert sent["gansformer"] == sent["vqgan"] == 1
+    assert sent["prior"] == 3
+    assert sent["transgan"] <= 17  # of two critics; three operations of augmentation for each kind of image
+    # Second derivatives are of all elements at once, and of the low-pass not channel by channel.
+    assert found["transgan"]["kernels"] < 3500
+    assert found["gansformer"]["convolutions"] < 220
 
 
 def test_paintings_of_any_size_and_a_gpu_by_its_number():

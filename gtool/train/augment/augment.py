@@ -22,6 +22,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from gtool.runtime.device import send
 from gtool.train.augment import ada
 from gtool.train.augment.ada import NUM_BANDS, Chances, bands
 from gtool.train.augment.policies import parse_word
@@ -59,9 +60,9 @@ class Draws:
         chosen = tuple(drawn.each(lambda values: values[part]) for drawn in self.operations)
         return Draws(chosen, len(range(self.num_images)[part]))
 
-    def to(self, device: torch.device | str) -> Draws:
+    def to(self, device: torch.device) -> Draws:
         """Return the draws on a device."""
-        moved = tuple(drawn.each(lambda values: values.to(device)) for drawn in self.operations)
+        moved = tuple(drawn.each(lambda values: send(values, device)) for drawn in self.operations)
         return Draws(moved, self.num_images)
 
 
