@@ -215,6 +215,9 @@ class TrainRecipe(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware is fast at it
     penalty_precision: Literal["fp32", "auto"] = "fp32"  # of gradient penalties; auto: that of the run
     compile: bool = False  # torch.compile the networks
+    # On a GPU, kernels that add in a fixed order: a resumed run ends with the bits of one that never stopped, as it
+    # always does on a CPU. What it costs has not been measured.
+    deterministic: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gtool.nn.precision import without_autocast
+from gtool.runtime.precision import without_tf32
 
 MOST_DISTANCES = 2**26  # in memory at a time: 256 MiB
 
@@ -150,7 +151,8 @@ def nearest(vectors: Tensor, table: Tensor) -> Tensor:
     rows = max(1, MOST_DISTANCES // len(table))
     # An exported network takes any number of vectors, and cannot count parts.
     parts = [vectors] if torch.compiler.is_exporting() else torch.split(vectors, rows)
-    return torch.cat([torch.addmm(lengths, part, table.t(), alpha=-2).argmin(dim=1) for part in parts])
+    with without_tf32():
+        return torch.cat([torch.addmm(lengths, part, table.t(), alpha=-2).argmin(dim=1) for part in parts])
 
 
 def _rows(z: Tensor) -> Tensor:

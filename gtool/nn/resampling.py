@@ -29,7 +29,7 @@ def axis_weights(before: int, after: int, mode: str, antialias: bool, device: to
 def resample(
     images: Tensor, size: tuple[int, int], mode: str = "bilinear", antialias: bool = False
 ) -> Tensor:
-    """Resample fp32 images (N, C, H, W) to (N, C, h, w), "bilinear" or "bicubic", corners not aligned."""
+    """Resample images (N, C, H, W) to (N, C, h, w), "bilinear" or "bicubic", corners not aligned."""
     if images.device.type != "cuda":
         return F.interpolate(images, size, mode=mode, antialias=antialias, align_corners=False)
     rows, columns = (
@@ -37,4 +37,4 @@ def resample(
         for before, after in zip(images.shape[2:], size, strict=True)
     )
     with full_fp32():
-        return rows @ images @ columns.T
+        return (rows @ images.float() @ columns.T).to(images.dtype)

@@ -21,7 +21,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from gtool.errors import DeviceError
 from gtool.runtime.peers import Peers
-from gtool.runtime.precision import use_bf16
+from gtool.runtime.precision import use_bf16, use_deterministic_kernels
 from gtool.runtime.processes import end_with_launcher, launched_processes
 
 LOOK_SECONDS = 0.1  # that the load of the machine is watched for
@@ -135,6 +135,7 @@ def make_compute(
     *,
     num_processes: int | None = None,
     timeout: float | None = None,
+    deterministic: bool = False,
 ) -> Compute:
     """Choose device and precision and join the other processes when a launcher started some.
 
@@ -144,6 +145,7 @@ def make_compute(
         num_processes: how many processes the user asked for; checked against what runs.
         timeout: seconds after which a silent process is taken for lost; None: this one works by itself, whatever the
             environment says.
+        deterministic: on a GPU, the same bits each time.
 
     Raises:
         RecipeError: the precision does not exist.
@@ -172,6 +174,8 @@ def make_compute(
     bf16 = use_bf16(precision, chosen)
     if chosen.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
+        if deterministic:
+            use_deterministic_kernels()
     return Compute(accelerator=accelerator, device=chosen, bf16=bf16, peers=peers)
 
 

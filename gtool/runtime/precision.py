@@ -5,6 +5,8 @@ And what has to be full fp32 all the same: metrics, codes, geometry.
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -42,6 +44,20 @@ def has_fast_bf16(device: torch.device) -> bool:
         probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
         return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
     return False
+
+
+def use_deterministic_kernels() -> None:
+    """Let a GPU add in a fixed order from here on.
+
+    What has no such kernel is written otherwise in gtool (`gtool.nn.resampling`, `gtool.train.augment.ada`), or adds
+    nothing together as it is used here: gradients at the places of a grid sampling, and of a maximum of 2 x 2.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Nothing here reads what it has not written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation")
 
 
 @contextmanager

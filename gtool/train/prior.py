@@ -268,8 +268,8 @@ class PriorTrainer(Trainer):
 
     def _codes(self, tokenizer_digest: str, flips: bool) -> np.ndarray:
         tokenizer = self.state.ema.tokenizer
-        # Codes depend on the precision that they were computed in, where two entries are about as near.
-        made_by = f"{tokenizer_digest} {self.compute.precision}"
+        # Codes depend on precision and device, where two entries are about as near.
+        made_by = f"{tokenizer_digest} {self.compute.precision} {self.compute.device.type}"
         with console.progress("encoding the images") as update:
             return load_codes(
                 self.images,

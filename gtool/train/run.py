@@ -52,7 +52,11 @@ def run(training: Training) -> None:
     if processes > 1 and launched_processes() is None:
         return launch(processes, sys.argv[1:])
     compute = make_compute(
-        options.device, recipe.train.precision, num_processes=options.num_processes, timeout=options.timeout
+        options.device,
+        recipe.train.precision,
+        num_processes=options.num_processes,
+        timeout=options.timeout,
+        deterministic=recipe.train.deterministic,
     )
     console.set_quiet(console.is_quiet() or not compute.is_main)
     if compute.peers:  # each hears of it when one cannot go on

@@ -22,10 +22,14 @@ def scenarios(*names: str) -> Any:
 
 
 def test_a_step_of_every_family_keeps_a_gpu_busy():
-    """CPU and GPU tensors never meet, or the device would have refused; the host only sends pictures and codes."""
+    """CPU and GPU tensors never meet, or the device would have refused; the host only sends pictures and codes.
+
+    What adds in an order of its own has been asked for another kernel, or is not used.
+    """
     found = scenarios("tiny_steps")["tiny_steps"]
     for name, step in found.items():
         assert step["finite"], name
+        assert step["unordered"] == {}, name
         if name != "paint-transformer":  # whose strokes are matched on the CPU
             assert step["waits"] == {}, name
     sent = {name: sum(step["copies"].values()) for name, step in found.items()}

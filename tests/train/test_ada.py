@@ -261,3 +261,13 @@ def test_exact_penalties_see_the_images_before_the_pipeline():
     assert penalty.item() == pytest.approx(expected.item(), rel=1e-4)
     penalty.backward()
     torch.testing.assert_close(weight.grad, 2 * weight.detach() * still.float().mean(), rtol=1e-3, atol=1e-3)
+
+
+def test_adding_in_a_fixed_order_is_the_transpose_of_sampling_too():
+    random = torch.Generator().manual_seed(3)
+    samples = torch.rand(2, 3, 19, 19, generator=random)
+    grid = 6 * torch.rand(2, 19, 19, 2, generator=random) - 3  # far beyond the mirrored borders
+    shape = torch.Size((2, 3, 13, 13))
+    images = torch.zeros(shape, requires_grad=True)
+    ada._Sample.apply(images, grid).backward(samples)
+    torch.testing.assert_close(ada._scatter_in_order(samples, grid, shape), images.grad, atol=2e-6, rtol=0)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gtool.nn.resampling import resample
+
 
 def to_map(x: Tensor) -> Tensor:
     """View tokens as an image: (N, L, C) -> (N, C, S, S)."""
@@ -35,14 +37,14 @@ def upsample(x: Tensor, kind: str) -> Tensor:
     """Double the side of a map: "pixelshuffle" (a quarter of the channels), "bicubic" or "bilinear"."""
     if kind == "pixelshuffle":
         return pixel_shuffle(x)
-    return to_tokens(F.interpolate(to_map(x), scale_factor=2, mode=kind, align_corners=False))
+    image = to_map(x)
+    return to_tokens(resample(image, (2 * image.shape[2], 2 * image.shape[3]), kind))
 
 
 def low_pass(x: Tensor) -> Tensor:
     """Smooth a map of tokens: bicubic x4, then the mean of every 4 x 4 (CelebA-HQ release)."""
-    return to_tokens(
-        F.avg_pool2d(F.interpolate(to_map(x), scale_factor=4, mode="bicubic", align_corners=False), 4)
-    )
+    image = to_map(x)
+    return to_tokens(F.avg_pool2d(resample(image, (4 * image.shape[2], 4 * image.shape[3]), "bicubic"), 4))
 
 
 def pool(x: Tensor, factor: int = 2) -> Tensor:

@@ -230,6 +230,8 @@ class _Scatter(torch.autograd.Function):
     def forward(ctx: Any, samples: Tensor, grid: Tensor, shape: torch.Size) -> Tensor:
         """Add samples (N, C, P, P) to where they come from."""
         ctx.save_for_backward(grid)
+        if torch.are_deterministic_algorithms_enabled():
+            return _scatter_in_order(samples, grid, shape)
         bilinear, reflection, align_corners, which = 0, 2, True, [True, False]
         images, _ = torch.ops.aten.grid_sampler_2d_backward(
             samples.contiguous(), samples.new_zeros(shape), grid, bilinear, reflection, align_corners, which
@@ -241,6 +243,23 @@ class _Scatter(torch.autograd.Function):
         """Sample a gradient, as the transpose of a transpose."""
         (grid,) = ctx.saved_tensors
         return _Sample.apply(gradients[0], grid), None, None
+
+
+def _scatter_in_order(samples: Tensor, grid: Tensor, shape: torch.Size) -> Tensor:
+    """As `_Scatter`, by an operation that can add in a fixed order on a GPU."""
+    n, channels, side, _ = shape
+    place = (grid.flatten(1, 2) + 1) * ((side - 1) / 2)  # (N, P P, 2): x, y
+    place = place.abs().remainder(2 * (side - 1))
+    place = torch.minimum(place, 2 * (side - 1) - place)  # mirrored at the middles of the outer pixels
+    first = place.floor().clamp(max=side - 2)
+    share = place - first
+    images = samples.new_zeros(n, channels, side * side)
+    for right, down in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        weight = (share if right else 1 - share)[..., 0] * (share if down else 1 - share)[..., 1]  # (N, P P)
+        source = (first[..., 1] + down).long() * side + (first[..., 0] + right).long()
+        added = samples.flatten(2) * weight.unsqueeze(1)
+        images.scatter_add_(2, source.unsqueeze(1).expand_as(added), added)
+    return images.view(shape)
 
 
 # The filter bank, as matrices: rows @ image @ columns^T, so that each image of a batch may have its own.
