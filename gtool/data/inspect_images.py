@@ -16,9 +16,9 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from gtool.data.cache import CacheEntry
 from gtool.data.dataset import ImageDataset
 from gtool.data.threads import in_order
+from gtool.io.cache import CacheEntry
 from gtool.io.image import VERSION, Encoded, UnreadableImage, bytes_of, open_image, quiet_pillow, read_rgb
 
 FORMAT = 3

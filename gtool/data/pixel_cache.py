@@ -1,6 +1,6 @@
 """Images decoded and resized once into one memory-mapped array, or on access where that would be too large.
 
-An entry of the cache (`gtool.data.cache`) is uint8 (N, 3, R, R), with notes that name what could not be read. Its
+An entry of the cache (`gtool.io.cache`) is uint8 (N, 3, R, R), with notes that name what could not be read. Its
 key is a hash of the data set's fingerprint, the resolution and the crop rule. A set with label maps or depth maps is
 an entry of its own that holds both arrays; a pair of which one half cannot be read is left out.
 """
@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gtool.data.cache import CacheEntry, RowWriter, write_rows
 from gtool.data.dataset import ImageDataset
 from gtool.data.label_maps import DEPTH_LEVELS, KINDS, MAX_LABELS, MapSquare, binary_labels, to_ids
 from gtool.data.label_maps import VERSION as MAPS_VERSION
 from gtool.data.layout import count_of
 from gtool.data.threads import count_workers, in_order
 from gtool.errors import DataError
+from gtool.io.cache import CacheEntry, RowWriter, write_rows
 from gtool.io.image import UnreadableImage, quiet_pillow
 
 Progress = Callable[[int, int], None]

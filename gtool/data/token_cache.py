@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from gtool.data.cache import CacheEntry, write_rows
 from gtool.data.pixel_cache import ImageArrays, Progress
+from gtool.io.cache import CacheEntry, write_rows
 
 VERSION = 1  # of the layout
 

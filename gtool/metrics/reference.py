@@ -1,23 +1,21 @@
 """Features of a reference set by one network, computed once and kept in the cache folder.
 
-The key is a hash of everything the features depend on; one process computes while others wait; a file gets its name
-only when it is complete, and a file that cannot be read is made again.
+An entry of `gtool.io.cache`, whose key is a hash of everything the features depend on.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from gtool.errors import CheckpointError
-from gtool.io.files import atomic_write, cache_dir
+from gtool.io.cache import CacheEntry
+from gtool.io.files import atomic_write
 from gtool.io.weights import read_safetensors
 from gtool.metrics.features.collector import Features
 from gtool.metrics.features.inception_network import SIZE
@@ -34,30 +32,12 @@ def reference_features(
     key: fingerprint and choice of the images, protocol, digest of the weights.
 
     Raises:
-        CheckpointError: the cache folder cannot be written.
+        DataError: the cache folder cannot be written.
     """
     text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
-    path = cache_dir() / "stats" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
-    if (found := _read(path, size, need_rows)) is not None:  # without the lock: a cache may be read-only
-        return found
-    lock = FileLock(path.with_suffix(".lock"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError as bad:
-        raise CheckpointError(
-            f"cache folder {path.parent}: {bad.strerror or bad}; set $GTOOL_CACHE to another folder"
-        ) from None
-    try:
-        for stale in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):
-            stale.unlink()  # of a process that was killed while it wrote
-        found = _read(path, size, need_rows)  # another may have made them while this one waited
-        if found is None:
-            found = build()
-            _write(path, found, text)
-        return found
-    finally:
-        lock.release()
+    entry = CacheEntry("stats", "features", str(size), (text,))
+    path = entry.folder / f"{entry.stem}.safetensors"
+    return entry.get(lambda: _read(path, size, need_rows), lambda: _write(path, build(), text))
 
 
 def _read(path: Path, size: int, need_rows: bool) -> Features | None:
@@ -85,6 +65,4 @@ def _write(path: Path, features: Features, key: str) -> None:
         try:
             save_file(tensors, temporary, metadata={"key": key})
         except SafetensorError as bad:  # a full disk, too, is one of these
-            raise CheckpointError(
-                f"{path}: cannot be written: {bad}; set $GTOOL_CACHE to a folder on another disk"
-            ) from None
+            raise CheckpointError(f"{path}: cannot be written: {bad}") from None

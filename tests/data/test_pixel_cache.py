@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gtool.data import cache
 from gtool.data.dataset import ImageDataset
 from gtool.data.open import open_dataset
 from gtool.data.pixel_cache import DecodedOnAccess, load_images
 from gtool.errors import DataError
+from gtool.io import cache
 from tests.helpers import odd_images as odd
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from gtool.data import cache
 from gtool.data.pixel_cache import ImageArrays
 from gtool.data.token_cache import load_codes
 from gtool.errors import DataError
+from gtool.io import cache
 
 COUNT, GRID = 5, (2, 3)
 

@@ -16,7 +16,7 @@ import torch
 
 import gtool
 from gtool.cli import run
-from gtool.errors import CheckpointError
+from gtool.errors import DataError
 from gtool.io.files import cache_dir
 from gtool.io.weights import load_weights, save_weights
 from gtool.metrics.features.collector import FeatureCollector
@@ -347,7 +347,7 @@ def test_a_complete_cache_may_be_read_only(monkeypatch):
     monkeypatch.setattr("filelock.FileLock.acquire", acquire)
     again = reference_features({"source": "a"}, lambda: pytest.fail("was made again"))
     assert torch.equal(again.rows, first.rows)
-    with pytest.raises(CheckpointError, match="GTOOL_CACHE"):
+    with pytest.raises(DataError, match="GTOOL_CACHE"):
         reference_features({"source": "b"}, build)
 
 

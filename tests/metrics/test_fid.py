@@ -312,12 +312,12 @@ def test_a_cache_that_cannot_be_written_is_one_line(monkeypatch, tmp_path):
         raise SafetensorError("No space left on device")
 
     monkeypatch.setattr("gtool.metrics.reference.save_file", full)
-    with pytest.raises(CheckpointError, match=r"No space left on device; set \$GTOOL_CACHE"):
+    with pytest.raises(DataError, match=r"No space left on device; set \$GTOOL_CACHE"):
         reference_features({"source": "a"}, lambda: collect(torch.randn(3, 2048)))
     assert [path.suffix for path in (cache_dir() / "stats").iterdir()] == [".lock"]
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("GTOOL_CACHE", str(tmp_path / "file"))
-    with pytest.raises(CheckpointError, match=r"cache folder .*; set \$GTOOL_CACHE"):
+    with pytest.raises(DataError, match=r"cache folder .*; set \$GTOOL_CACHE"):
         reference_features({"source": "a"}, pytest.fail)
 
 

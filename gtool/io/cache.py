@@ -1,4 +1,4 @@
-"""Entries of the cache folder: arrays that are made once, by one process, and mapped into memory ever after.
+"""Entries of the cache folder: what is made once, by one process, and read or mapped into memory ever after.
 
 An entry is `<name>-<key>.npy` with a `.json` of notes beside it; the key is a hash of everything that the arrays
 depend on. Rows are written one after another to a temporary file that is renamed, under a lock, so that parallel
