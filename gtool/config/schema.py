@@ -152,9 +152,9 @@ class ReconstructionRecipe(Section):
 
     l1: NonNegative = 1.0  # weight of the L1 loss
     perceptual: NonNegative = 1.0  # weight of the perceptual loss
-    perceptual_kind: Literal["gradients", "lpips"] = "gradients"  # or of image gradients
-    lpips_vgg: str | None = None  # lpips: weights of VGG16 by torchvision's names, .pth or .safetensors
-    lpips_heads: str | None = None  # lpips: its linear heads
+    perceptual_kind: Literal["gradients", "lpips"] = (
+        "gradients"  # of images, or LPIPS, which needs VGG16's weights
+    )
     codebook: NonNegative = 1.0  # weight of the codebook loss
     restart_interval: Annotated[int, Field(ge=0)] = 20  # steps between restarts of unused codes; 0: never
     restart_until: Share = 0.8  # share of the run after which codes are not restarted
@@ -173,11 +173,6 @@ class ReconstructionRecipe(Section):
             raise ValueError(
                 f"reconstruction.discriminator_start = {self.discriminator_start:g} comes after "
                 f"reconstruction.adversarial_start = {self.adversarial_start:g}"
-            )
-        if self.perceptual_kind == "lpips" and not (self.lpips_vgg and self.lpips_heads):
-            raise ValueError(
-                "reconstruction.perceptual_kind = 'lpips' needs two files: reconstruction.lpips_vgg, the weights of "
-                "VGG16, and reconstruction.lpips_heads, the linear heads; 'gradients' needs none"
             )
         return self
 

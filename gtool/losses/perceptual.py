@@ -3,9 +3,9 @@
 The Unreasonable Effectiveness of Deep Features as a Perceptual Metric (Zhang et al. 2018), version 0.1 with VGG16;
 compared with CompVis/taming-transformers, taming/modules/losses/lpips.py.
 
-Its two weight files are other people's work and come from the user: VGG16 for ImageNet, as torchvision publishes it
-(vgg16-397923af.pth), and the five linear heads (vgg.pth of richzhang/PerceptualSimilarity). Nothing is downloaded, and
-without both files there is no LPIPS: features of random networks or other networks are no substitute of that name.
+Its two weight files are other people's work: VGG16 for ImageNet, as torchvision publishes it (vgg16-397923af.pth), and
+the five linear heads (vgg.pth of richzhang/PerceptualSimilarity), which come with torchmetrics; `gtool.metrics.paired`
+finds them. Features of random networks or other networks are no substitute of that name.
 
 Kept in the place of torchmetrics' network of this name, which is private, has the dropout below, shortens lengths and
 heads to half precision under autocast, and builds VGG16's 123 M other parameters to throw them away.
@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from gtool.errors import CheckpointError
 from gtool.io.safe_pickle import load_pickled
-from gtool.io.weights import read_safetensors
 
 # Convolutions of VGG16, in stages that end where a feature is taken and a maximum of 2 x 2 follows.
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -57,15 +56,15 @@ class LPIPS(nn.Module):
 
     @classmethod
     def from_files(cls, vgg: Path, heads: Path) -> LPIPS:
-        """Read both files, .pth or .safetensors, executing nothing.
+        """Read both files, executing nothing.
 
         Raises:
             CheckpointError: missing, unreadable, or other tensors than these.
         """
         with torch.random.fork_rng(devices=[]):
             network = cls()
-        network.load_vgg(_read(vgg), vgg)
-        network.load_heads(_read(heads), heads)
+        network.load_vgg(load_pickled(vgg), vgg)
+        network.load_heads(load_pickled(heads), heads)
         return network
 
     def load_vgg(self, tensors: Mapping[str, Tensor], where: str | Path) -> None:
@@ -110,12 +109,6 @@ def _unit(x: Tensor) -> Tensor:
     # The slope of a length is infinite at 0, where all features of a place are off.
     length = (x.square().sum(dim=1, keepdim=True) + LENGTH_EPS**2).sqrt()
     return x / (length + LENGTH_EPS)
-
-
-def _read(path: Path) -> Mapping[str, Tensor]:
-    if path.suffix.lower() == ".safetensors":
-        return read_safetensors(path)
-    return load_pickled(path)
 
 
 @torch.no_grad()

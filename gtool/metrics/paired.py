@@ -47,12 +47,13 @@ def pixel_scores(fake: Tensor, real: Tensor) -> dict[str, Tensor]:
 @torch.no_grad()
 def lpips(fake: Tensor, real: Tensor) -> dict[str, Tensor]:
     """Return `lpips` (N,) of uint8 (N, 3, H, W); NetworkError where the weights of VGG16 cannot be had."""
-    network = _load_lpips().to(fake.device)
+    network = load_lpips().to(fake.device)
     return {"lpips": network(fake.float() / 127.5 - 1, real.float() / 127.5 - 1)}
 
 
 @cache
-def _load_lpips() -> LPIPS:
+def load_lpips() -> LPIPS:
+    """Return the network on the CPU; NetworkError where the weights of VGG16 cannot be had."""
     import torchmetrics
 
     heads = Path(str(torchmetrics.__file__)).parent / "functional" / "image" / "lpips_models" / "vgg.pth"

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from gtool.errors import RecipeError
 from gtool.losses import adversarial as adversarial_losses
 from gtool.losses import reconstruction as losses
 from gtool.losses.perceptual import LPIPS
+from gtool.metrics.paired import load_lpips
 from gtool.models.vqgan.network import Tokenized
 from gtool.nn.quantizers import codes_perplexity, codes_used, count_codes
 from gtool.nn.ranges import to_pm1, to_uint8
@@ -72,9 +72,7 @@ class TokenizerState(TrainingState):
 def init_state(recipe: Recipe, config: Any, batches: Any, compute: Compute) -> TokenizerState:
     """Build networks, average and optimizers at step 0."""
     networks = tuple(network.to(compute.device) for network in build_networks(recipe, config))
-    weights, lpips = recipe.reconstruction, None
-    if weights.perceptual_kind == "lpips" and weights.perceptual:
-        lpips = LPIPS.from_files(Path(str(weights.lpips_vgg)), Path(str(weights.lpips_heads)))
+    lpips = _lpips(recipe)
     return TokenizerState.begin(
         recipe,
         compute,
@@ -84,6 +82,12 @@ def init_state(recipe: Recipe, config: Any, batches: Any, compute: Compute) -> T
         usage=Usage(config.codebook_size).to(compute.device),
         lpips=lpips and lpips.to(compute.device),
     )
+
+
+def _lpips(recipe: Recipe) -> LPIPS | None:
+    """Return LPIPS where it is asked for; NetworkError where its weights cannot be had."""
+    loss = recipe.reconstruction
+    return load_lpips() if loss.perceptual_kind == "lpips" and loss.perceptual else None
 
 
 def step(state: TokenizerState) -> dict[str, Tensor]:
@@ -282,6 +286,7 @@ class TokenizerTrainer(Trainer):
                 "model.discriminator.norm = 'batch' normalizes an image by those beside it, so that the result would "
                 "depend on the number of processes; set 'group' or 'none', or train in one process"
             )
+        _lpips(recipe)
 
     @staticmethod
     def step_flops(recipe: Recipe, forward: dict[str, float]) -> float:

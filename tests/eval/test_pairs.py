@@ -57,7 +57,7 @@ def test_equal_pictures_are_as_near_as_can_be_and_the_reference_may_be_named(fol
 def test_lpips_is_measured_with_the_weights_of_vgg16_and_says_where_they_are_missing(
     folders, tmp_path, capsys, monkeypatch
 ):
-    paired._load_lpips.cache_clear()
+    paired.load_lpips.cache_clear()
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     status, line = refused(capsys, *folders, "--lpips")
     assert status == 1
@@ -67,7 +67,7 @@ def test_lpips_is_measured_with_the_weights_of_vgg16_and_says_where_they_are_mis
     assert metrics["lpips"]["value"] > 0
     assert metrics["lpips"]["protocol"] == "paired-v1/lpips/n5/ref-real"
     assert commands.ask(capsys, folders[1], folders[1], "--lpips")["metrics"]["lpips"]["value"] == 0
-    paired._load_lpips.cache_clear()
+    paired.load_lpips.cache_clear()
 
 
 def test_the_sheet_shows_the_worst_first(folders, capsys):

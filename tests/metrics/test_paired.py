@@ -57,7 +57,7 @@ def test_images_smaller_than_the_window_are_refused():
 
 
 def test_lpips_takes_its_heads_from_torchmetrics_and_vgg16_from_torchs_cache(tmp_path, monkeypatch):
-    paired._load_lpips.cache_clear()
+    paired.load_lpips.cache_clear()
     with pytest.raises(NetworkError, match="LPIPS needs the VGG16 weights, vgg16-397923af.pth: not in"):
         paired.lpips(torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32))
     monkeypatch.setenv(VGG16.variable, str(vgg16_standin.make(tmp_path / "vgg16.pth")))
@@ -66,8 +66,8 @@ def test_lpips_takes_its_heads_from_torchmetrics_and_vgg16_from_torchs_cache(tmp
     assert found.shape == (2,)
     assert (found > 0).all()
     assert paired.lpips(first, first)["lpips"].tolist() == [0, 0]
-    assert isinstance(paired._load_lpips(), LPIPS)
-    paired._load_lpips.cache_clear()
+    assert isinstance(paired.load_lpips(), LPIPS)
+    paired.load_lpips.cache_clear()
 
 
 def test_codes_that_are_used_and_their_perplexity():

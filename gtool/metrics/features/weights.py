@@ -91,7 +91,7 @@ VGG16 = Network(
     "",
     "GTOOL_VGG16_WEIGHTS",
     needed_by="LPIPS needs",
-    instead="score by --paired",
+    instead="do without: --paired, or reconstruction.perceptual_kind=gradients in training",
     files={"vgg16-397923af.pth": "397923af"},
     source="https://download.pytorch.org/models/vgg16-397923af.pth",
 )
