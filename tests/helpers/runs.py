@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from safetensors.torch import load_file
 from gtool.cli import run
 from gtool.config.recipe import to_toml
 from gtool.config.schema import Recipe
+from tests.helpers.forked import Process
 
 
 def flat(network: torch.nn.Module) -> torch.Tensor:
@@ -30,12 +30,9 @@ def train(model: str, recipe: str, out: str, *more: str) -> int:
     return run(["train", model, "--recipe", recipe, "--out", out, "--device", "cpu", *more])
 
 
-def start(model: str, recipe: str, out: str, *more: str) -> subprocess.Popen:
+def start(model: str, recipe: str, out: str, *more: str) -> Process:
     """Begin a run in a process of its own."""
-    command = [sys.executable, "-m", "gtool", "train", model, "--recipe", recipe, "--out", out]
-    return subprocess.Popen(
-        [*command, "--device", "cpu", *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return Process(["train", model, "--recipe", recipe, "--out", out, "--device", "cpu", *more])
 
 
 def final_state(out: str | Path) -> dict[str, torch.Tensor]:
@@ -49,7 +46,7 @@ def assert_same_state(first: str | Path, second: str | Path) -> None:
     assert [name for name in a if not torch.equal(a[name], b[name])] == []
 
 
-def wait_for(path: Path, pattern: str, process: subprocess.Popen) -> None:
+def wait_for(path: Path, pattern: str, process: Process | subprocess.Popen) -> None:
     deadline = time.monotonic() + 120
     while not list(path.glob(pattern)):
         assert process.poll() is None, process.communicate()
@@ -57,7 +54,7 @@ def wait_for(path: Path, pattern: str, process: subprocess.Popen) -> None:
         time.sleep(0.005)
 
 
-def kill_at(moment: str, out: str, process: subprocess.Popen) -> None:
+def kill_at(moment: str, out: str, process: Process | subprocess.Popen) -> None:
     """End a run without any warning as soon as a file of this pattern is in its folder."""
     wait_for(Path(out), moment, process)
     process.kill()

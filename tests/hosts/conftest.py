@@ -1,4 +1,4 @@
-"""Two hosts in one: network namespaces joined by a cable, each with a name, in which torchrun starts one process."""
+"""Two hosts in one: network namespaces joined by a cable, each with a name, in which one process is started."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,14 +66,22 @@ class Hosts:
         ]
         return [*inside, "sh", self.names[number], str(self.folder / "hosts"), *command]
 
-    def start(self, number: int, *arguments: str, folder: Path | None = None) -> subprocess.Popen:
+    def start(self, number: int, *arguments: str) -> subprocess.Popen:
         """Begin `gtool ARGUMENTS` on a host, under torchrun."""
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+        torchrun = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
         meet = ["--node-rank", str(number), "--master-addr", self.names[0], "--master-port", "29500"]
-        command = self._enter(number, [*torchrun, *meet, "-m", "gtool", *arguments])
-        process = subprocess.Popen(
-            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        return self._start(number, *torchrun, *meet, "-m", "gtool", *arguments)
+
+    def start_alone(self, number: int, *arguments: str, folder: Path) -> subprocess.Popen:
+        """Begin `gtool ARGUMENTS` on a host, with the variables that a launcher sets."""
+        places = {"RANK": str(number), "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}
+        places |= {"MASTER_ADDR": self.names[0], "MASTER_PORT": "29500"}
+        return self._start(number, "-m", "gtool", *arguments, cwd=folder, env=os.environ | places)
+
+    def _start(self, number: int, *words: str, **more: Any) -> subprocess.Popen:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        command = self._enter(number, [sys.executable, *words])
+        process = subprocess.Popen(command, text=True, **pipes, **more)
         self.running.append(process)
         return process
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,10 +12,13 @@ import pytest
 
 from gtool.cli import run
 from gtool.errors import DeviceError
+from gtool.runtime import peers
 from gtool.runtime.device import make_compute
+from tests.helpers.forked import Process
 from tests.helpers.runs import wait_for
 
 HOST = socket.gethostname()
+GRACE = 2.0  # seconds in place of peers.GRACE
 
 
 def free_port() -> int:
@@ -33,11 +34,10 @@ def two(recipe):
     for rank in ("0", "1"):
         places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
         meet = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-        command = [sys.executable, "-m", "gtool", "train", "transgan", "--recipe", recipe, "--out", "out"]
-        command += ["--device", "cpu", "--kimg", "20", "--timeout", "40"]
-        processes.append(
-            subprocess.Popen(command, env=os.environ | places | meet, stderr=subprocess.PIPE, text=True)
-        )
+        arguments = ["train", "transgan", "--recipe", recipe, "--out", "out"]
+        arguments += ["--device", "cpu", "--kimg", "20", "--timeout", "40"]
+        changes = {"gtool.runtime.peers.GRACE": GRACE, "gtool.runtime.peers.LINGER": 1.0}
+        processes.append(Process(arguments, os.environ | places | meet, changes))
     wait_for(Path("out"), "state-*", processes[0])
     yield processes
     for process in processes:
@@ -45,7 +45,7 @@ def two(recipe):
         process.communicate()
 
 
-def errors_of(process: subprocess.Popen) -> list[str]:
+def errors_of(process: Process) -> list[str]:
     _, errors = process.communicate(timeout=60)
     return [line for line in errors.splitlines() if "error" in line.lower()]
 
@@ -67,7 +67,7 @@ def test_sigterm_ends_a_process_that_waits_for_another(two):
     first.send_signal(signal.SIGTERM)
     begun = time.monotonic()
     (line,) = errors_of(first)
-    assert time.monotonic() - begun < 30  # when launchers kill
+    assert time.monotonic() - begun - GRACE + peers.GRACE < 30  # when launchers kill
     assert first.returncode == 128 + signal.SIGTERM
     assert "SIGTERM: ended while waiting for other processes; the last snapshot is kept" in line
     second.send_signal(signal.SIGCONT)
@@ -105,7 +105,8 @@ def test_rank_alone_makes_no_process_wait_for_others(cluster):
     assert os.environ["RANK"] == "1"
 
 
-def test_each_host_says_what_stops_its_first_process_before_they_meet(cluster, capsys):
+def test_each_host_says_what_stops_its_first_process_before_they_meet(cluster, monkeypatch, capsys):
+    monkeypatch.setattr(peers, "SAME", 0.1)
     cluster(RANK="2", WORLD_SIZE="4", MASTER_ADDR="elsewhere", LOCAL_RANK="0")
     assert run(["train", "transgan", "--resume", "nothing"]) == 1
     assert capsys.readouterr().err.startswith(f"error: process 2 on {HOST}: nothing: no such run folder")
@@ -119,17 +120,11 @@ def test_each_host_says_what_stops_its_first_process_before_they_meet(cluster, c
 def test_processes_that_nobody_joins_are_named(recipe):
     """Alone of two: in a process of its own, as torch keeps what it could not start."""
     places = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
-    command = [sys.executable, "-m", "gtool", "train", "transgan", "--recipe", recipe, "--timeout", "2"]
-    done = subprocess.run(
-        [*command, "--device", "cpu"],
-        env=os.environ | places | {"MASTER_PORT": str(free_port())},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "the 2 processes did not meet at localhost" in done.stderr.splitlines()[-1]
+    arguments = ["train", "transgan", "--recipe", recipe, "--timeout", "1", "--device", "cpu"]
+    alone = Process(arguments, os.environ | places | {"MASTER_PORT": str(free_port())})
+    _, errors = alone.communicate(timeout=60)
+    assert alone.returncode == 1
+    assert "the 2 processes did not meet at localhost" in errors.splitlines()[-1]
     assert not Path("runs").exists()
 
 

@@ -37,7 +37,11 @@ TINY: dict[str, dict[str, Any]] = {
         "discriminator": {"channel_max": 16},
     },
     "vqgan": {"resolution": 32, "channels": 32, "multipliers": (1, 2), "attention_sides": (16,)},
-    "prior": {"resolution": 64, "prior": {"layers": 2, "width": 32, "heads": 2}},
+    "prior": {
+        "resolution": 64,
+        "tokenizer": {"resolution": 64, "channels": 32, "multipliers": (1, 2), "attention_sides": (32,)},
+        "prior": {"layers": 2, "width": 32, "heads": 2},
+    },
     "paint-transformer": {"width": 48, "depth": 1},
 }
 

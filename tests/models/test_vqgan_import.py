@@ -50,6 +50,12 @@ def judge(layers: int = 3) -> dict[str, Tensor]:
     }
 
 
+@pytest.fixture
+def small(monkeypatch):
+    """Take files for tokenizers of a quarter of the released side: checked by use, these attend at half their side."""
+    monkeypatch.setattr("gtool.models.vqgan.released.RESOLUTION", 64)
+
+
 def export(*arguments: str) -> int:
     return run(["export", *arguments])
 
@@ -65,13 +71,15 @@ def load(path: str) -> Tokenizer:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("source", ["vqgan", "taming"])
-def test_a_released_file_becomes_weights_that_make_its_codes_and_images(kind, source, capsys):
+def test_a_released_file_becomes_weights_that_make_its_codes_and_images(kind, source, request, capsys):
     known = GOLDEN["tokenizers"][kind]
+    if kind == "image":
+        request.getfixturevalue("small")
     lightning_files.write("last.ckpt", released(kind))
     assert export("last.ckpt", "--from", source, "-o", "ours.safetensors") == 0
     shown = capsys.readouterr()
     assert shown.out == "ours.safetensors\n"
-    assert "read `state_dict`: vqgan at 256 px" in shown.err
+    assert f"read `state_dict`: vqgan at {64 if kind == 'image' else 256} px" in shown.err
     assert "gtool train prior --tokenizer ours.safetensors" in shown.err
     tokenizer = load("ours.safetensors")
     with torch.no_grad():
@@ -93,6 +101,7 @@ def test_the_config_is_that_of_the_shapes():
     assert rename_released(released("map"))[0].image_channels == 5
 
 
+@pytest.mark.usefixtures("small")
 def test_a_released_tokenizer_with_gumbel_codes_takes_the_entry_of_the_largest_logit():
     """GumbelQuantize of the release, without the noise that it adds in encoding, too."""
     tensors = renamed("quantize.embedding.", "quantize.embed.")
@@ -191,6 +200,7 @@ DAMAGES: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
 }
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_refused_in_one_line_and_executes_nothing(damage, capsys):
     make, message = DAMAGES[damage]
@@ -202,6 +212,7 @@ def test_a_damaged_file_is_refused_in_one_line_and_executes_nothing(damage, caps
     assert os.listdir() == ["last.ckpt"]
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
     "beside",
     [

@@ -22,6 +22,7 @@ from gtool import console
 from gtool.cli import run
 from gtool.train.run import stop_signals
 from tests.helpers import runs
+from tests.helpers.forked import Process
 from tests.helpers.runs import assert_same_state, final_state, kill_at, wait_for
 from tests.helpers.tiny import tiny_recipe
 
@@ -38,7 +39,7 @@ def logged_steps(out: str) -> list[int]:
     return [json.loads(line)["steps"] for line in Path(out, "log.jsonl").read_text().splitlines()]
 
 
-def start(recipe: str, out: str, *more: str) -> subprocess.Popen:
+def start(recipe: str, out: str, *more: str) -> Process:
     return runs.start("transgan", recipe, out, *more)
 
 
