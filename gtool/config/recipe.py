@@ -252,8 +252,14 @@ def to_toml(recipe: Recipe, comment: str = "", leave_out: Collection[str] = ()) 
     Args:
         recipe: keys without a value are left out.
         comment: lines of text to begin with.
-        leave_out: sections that mean nothing for the recipe's model.
+        leave_out: sections and keys that mean nothing for the recipe's model.
     """
     lines = [f"# {line}".rstrip() for line in comment.splitlines()]
-    values = recipe.model_dump(by_alias=True, exclude_none=True, exclude=set(leave_out))
+    values = recipe.model_dump(by_alias=True, exclude_none=True)
+    for place in leave_out:
+        section, _, key = place.partition(".")
+        if key:
+            values.get(section, {}).pop(key, None)
+        else:
+            values.pop(section, None)
     return "\n".join([*lines, tomli_w.dumps(values)])

@@ -261,3 +261,29 @@ class Recipe(Section):
         if self.train.share_fakes and self.loss.path_length:
             raise ValueError("train.share_fakes and loss.path_length exclude each other")
         return self
+
+
+_GAMMAS = ("loss.r1_gamma", "loss.r2_gamma")
+_PENALTIES = (*_GAMMAS, "loss.gradient_penalty")
+# Keys that have an effect only where one of others is on: not 0, false, empty or none.
+NEEDS = {
+    "augment.p": ("augment.policy",),
+    "augment.kimg": ("augment.target",),
+    "optim.decay_start": ("optim.decay",),
+    "optim.decay_to": ("optim.decay",),
+    "optim.generator_reg_interval": ("optim.lazy_rescale",),
+    "loss.gamma_decay": _GAMMAS,
+    "loss.penalty_interval": _PENALTIES,
+    "loss.path_length_interval": ("loss.path_length",),
+    "loss.path_length_decay": ("loss.path_length",),
+    "loss.path_length_batch_shrink": ("loss.path_length",),
+    "loss.super_resolution_kimg": ("loss.super_resolution",),
+    "reconstruction.restart_until": ("reconstruction.restart_interval",),
+    "reconstruction.perceptual_kind": ("reconstruction.perceptual",),
+    "reconstruction.discriminator_start": ("reconstruction.adversarial",),
+    "reconstruction.adversarial_start": ("reconstruction.adversarial",),
+    "reconstruction.adversarial_ramp": ("reconstruction.adversarial",),
+    "reconstruction.adaptive_weight": ("reconstruction.adversarial",),
+    "reconstruction.adaptive_weight_max": ("reconstruction.adaptive_weight",),
+    "train.penalty_precision": (*_PENALTIES, "loss.path_length"),
+}

@@ -14,7 +14,6 @@ Axis letters: N images, H W pixels, R pixels of a square's side, h w grid.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +24,7 @@ from PIL import Image
 
 from gtool.errors import DataError
 from gtool.io.image import Encoded, UnreadableImage, open_image, quiet_pillow, square_box
+from gtool.reading import parse_json, read_bytes
 
 VERSION = 2  # of the maps that come out: raised when any of them changes
 UNLABELLED = 65535  # in squares of labels before they become ids
@@ -48,8 +48,8 @@ def read_label_names(folder: Path) -> tuple[str, ...] | None:
     None without such a file, or where it holds something else.
     """
     try:
-        found = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = parse_json(read_bytes(folder / "classes.json"))
+    except (OSError, ValueError, RecursionError):
         return None
     names = found.get("names") if isinstance(found, dict) else found
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

@@ -25,7 +25,9 @@ class Model:
     )
     networks: tuple[str, ...]  # what `build` makes, in its order
     trainer: str  # module:class of the `gtool.train.trainer.Trainer` of the family
-    sections: tuple[str, ...]  # of a recipe that are of this family, beside data, optim, train, sample
+    keys: tuple[
+        str, ...
+    ]  # sections and keys of a recipe that are for this family; others mean something to all
     exports: str  # module:function from (network, metadata) to the parts to export, by name
     next_command: str  # what a user types with weights of it
     released: str | None = None  # module of `rename_released`, which reads checkpoints of the original code
@@ -38,13 +40,24 @@ class Model:
     truncation: bool = False  # its generator has a mapping, whose output can be drawn towards the mean
 
 
+# Keys that several families share, and others do not look at.
+SQUARES = ("data.resolution", "data.flip")
+DISCRIMINATOR = ("optim.discriminator_learning_rate",)
+PARTS = ("train.micro_batch",)
+GAN = (
+    *("augment", "loss", *SQUARES, *DISCRIMINATOR, *PARTS),
+    *("optim.lazy_rescale", "optim.generator_reg_interval"),
+    *("train.generator_batch_size", "train.n_critic", "train.share_fakes"),
+    *("train.metrics", "train.penalty_precision"),
+)
+
 MODELS = {
     "transgan": Model(
         config="gtool.models.transgan.config:TransGANConfig",
         network="gtool.models.transgan.network:Generator",
         networks=("generator", "discriminator"),
         trainer="gtool.train.gan:GANTrainer",
-        sections=("augment", "loss"),
+        keys=(*GAN, "train.locality", "loss.super_resolution", "loss.super_resolution_kimg"),
         released="gtool.models.transgan.released",
         exports="gtool.export.parts:of_generator",
         next_command="gtool sample {path}",
@@ -55,7 +68,10 @@ MODELS = {
         network="gtool.models.gansformer.network:Generator",
         networks=("generator", "discriminator"),
         trainer="gtool.train.gan:GANTrainer",
-        sections=("augment", "loss"),
+        keys=(
+            *(*GAN, "loss.style_mixing", "loss.component_mixing", "loss.path_length"),
+            *("loss.path_length_interval", "loss.path_length_decay", "loss.path_length_batch_shrink"),
+        ),
         released="gtool.models.gansformer.released",
         exports="gtool.export.parts:of_generator",
         next_command="gtool sample {path}",
@@ -68,7 +84,7 @@ MODELS = {
         network="gtool.models.paint_transformer.network:build_predictor",
         networks=("predictor",),
         trainer="gtool.train.strokes:StrokesTrainer",
-        sections=("strokes",),
+        keys=("strokes",),
         released="gtool.models.paint_transformer.released",
         exports="gtool.export.parts:of_predictor",
         next_command="gtool paint photo.jpg --weights {path}",
@@ -80,7 +96,7 @@ MODELS = {
         network="gtool.models.vqgan.network:make_tokenizer",
         networks=("tokenizer", "discriminator"),
         trainer="gtool.train.tokenizer:TokenizerTrainer",
-        sections=("reconstruction",),
+        keys=("reconstruction", *SQUARES, *DISCRIMINATOR),
         released="gtool.models.vqgan.released",
         exports="gtool.export.parts:of_tokenizer",
         next_command="gtool train prior --tokenizer {path}",
@@ -91,7 +107,10 @@ MODELS = {
         network="gtool.models.prior.pipeline:PriorPipeline",
         networks=("prior",),
         trainer="gtool.train.prior:PriorTrainer",
-        sections=("prior",),
+        keys=(
+            *("prior", *SQUARES, *PARTS, "data.condition", "data.num_labels"),
+            *("data.label_column", "data.segmentation_column", "data.depth_column"),
+        ),
         released="gtool.models.prior.released",
         exports="gtool.export.parts:of_prior",
         next_command="gtool sample {path}",
@@ -121,9 +140,9 @@ def models_that(**can: Any) -> list[str]:
     return [name for name, row in MODELS.items() if all(getattr(row, key) == can[key] for key in can)]
 
 
-def models_with(section: str) -> list[str]:
-    """Return the names of the models that a section of recipes is for."""
-    return [name for name, row in MODELS.items() if section in row.sections]
+def models_with(key: str) -> list[str]:
+    """Return the names of the models that a section or a key of recipes is for."""
+    return [name for name, row in MODELS.items() if key in row.keys]
 
 
 def config_class(name: str) -> Any:
@@ -147,9 +166,9 @@ def trainer(name: str) -> Any:
     return _named(find_model(name).trainer)
 
 
-def foreign_sections(name: str) -> set[str]:
-    """Return the sections of recipes that mean nothing for a model, and something for others."""
-    return {section for row in MODELS.values() for section in row.sections} - set(find_model(name).sections)
+def foreign_keys(name: str) -> list[str]:
+    """Return the sections and keys of recipes that mean nothing for a model, and something for others; sorted."""
+    return sorted({key for row in MODELS.values() for key in row.keys} - set(find_model(name).keys))
 
 
 def released(name: str) -> ModuleType:

@@ -40,7 +40,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gtool.errors import DataError
+from gtool.errors import DataError, printable
 from gtool.io.files import atomic_write
 from gtool.strokes.brush import Brush, load_brush
 from gtool.strokes.canvas import Painting
@@ -103,7 +103,8 @@ def load_strokes(path: Path, brush: Brush | None = None) -> Painting:
     _check_header(path, document)
     table = _check_strokes(path, document["strokes"])
     if brush is None and document["brush"] not in BRUSHES:
-        raise DataError(f"{path}: painted with the brush `{document['brush']}`; name its folder with --brush")
+        named = printable(document["brush"])
+        raise DataError(f"{path}: painted with the brush `{named}`; name its folder with --brush")
     floats = torch.from_numpy(table.astype(np.float32))
     red, green, blue = (float(value) for value in document["ground"])
     return Painting(

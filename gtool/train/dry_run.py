@@ -44,7 +44,7 @@ def dry_run(recipe: Recipe, config: Any, name: str, compute: Compute, as_json: b
             "resolved": recipe.model_dump(mode="json", by_alias=True),
         }
         return console.result_json(record)
-    for line in to_toml(recipe, leave_out=registry.foreign_sections(model)).split("\n"):
+    for line in to_toml(recipe, leave_out=registry.foreign_keys(model)).split("\n"):
         console.result(line)
     sizes = ", ".join(f"{key} {count / 1e6:.2f}M" for key, count in counts.items())
     forwards = " + ".join(f"{flop / 1e9:.2f}" for flop in forward.values())

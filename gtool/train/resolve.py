@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from importlib.util import find_spec
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from gtool.config.recipe import (
     shipped_recipes,
     validate,
 )
-from gtool.config.schema import Recipe
+from gtool.config.schema import NEEDS, Recipe
 from gtool.data.names import find_dataset
 from gtool.errors import CheckpointError, DataError, GToolError, RecipeError
 from gtool.io.run_folder import RunFolder, find_start, is_state, newest_run, open_run
@@ -75,6 +76,7 @@ def resolve(options: TrainOptions) -> Training:
         # is killed and resumed ends with the same bits.
         table["train"].pop("minutes", None)
     recipe = make_recipe(table, options.settings, where=str(path), flags=flags)
+    check_keys(recipe, str(path), as_typed(options.settings, flags))
     if run is not None:
         _check_same_data(original, recipe, run)
     find_dataset(recipe.data.dataset)  # raises when the name leads nowhere
@@ -84,7 +86,8 @@ def resolve(options: TrainOptions) -> Training:
         if recipe.model != table["model"]:
             other = next(key for key in recipe.model if recipe.model[key] != table["model"].get(key))
             raise RecipeError(f"model.{other}: the network is that of {recipe.train.weights}; leave it out")
-    _settle_condition(recipe)
+    if row.learns_from is not None:
+        overlay(recipe.model, ["prior", "condition"], recipe.data.condition)
     config = _configure(recipe, original.data.resolution, path, as_typed(options.settings, flags))
     resolved = recipe.model_copy(update={"model": config.model_dump(mode="json", exclude_none=True)})
     _check_batches(resolved, options.num_processes or 1)
@@ -124,11 +127,25 @@ def _check_options(options: TrainOptions) -> None:
             raise RecipeError("--recipe cannot change a run that is resumed; its own recipe.toml is used")
         if options.out is not None:
             raise RecipeError(f"--out names a new run; --resume {options.resume} goes on in its own folder")
-    foreign = registry.foreign_sections(model)
-    for key, words in as_typed(options.settings, options.flags).items():
-        if key.partition(".")[0] in foreign:
-            models = ", ".join(registry.models_with(key.partition(".")[0]))
+
+
+def check_keys(recipe: Recipe, where: str, typed: Mapping[str, str]) -> None:
+    """Refuse what means nothing for the model, by the table of models; say what of the typed has no effect.
+
+    typed: keys of the command line -> its words.
+    """
+    model = recipe.model_name
+    default = Recipe(model_name=model)
+    for key in registry.foreign_keys(model):
+        if attrgetter(key)(recipe) != attrgetter(key)(default):
+            words = next(
+                (typed[name] for name in typed if f"{name}.".startswith(f"{key}.")), f"{where}: {key}"
+            )
+            models = ", ".join(registry.models_with(key))
             raise RecipeError(f"{words}: means nothing for {model}, only for {models}")
+    for key in sorted(typed.keys() & NEEDS.keys()):
+        if not any(attrgetter(other)(recipe) not in (0, None, "", "none") for other in NEEDS[key]):
+            console.warning(f"{typed[key]}: has no effect without {' or '.join(NEEDS[key])}")
 
 
 def _run_to_resume(options: TrainOptions) -> RunFolder | None:
@@ -220,18 +237,6 @@ def _configure(recipe: Recipe, made_for: int, path: Path, typed: Mapping[str, st
         return config.at_resolution(recipe.data.resolution)
     except ValueError as bad:
         raise RecipeError(f"data.resolution = {recipe.data.resolution}: {first_reason(bad)}") from None
-
-
-def _settle_condition(recipe: Recipe) -> None:
-    """Give a prior the condition that its images are read with; refuse one for models that look at none."""
-    if registry.find_model(recipe.model_name).learns_from is not None:
-        overlay(recipe.model, ["prior", "condition"], recipe.data.condition)
-    elif recipe.data.condition != "none":
-        conditional = ", ".join(registry.models_that(samples_from="codes"))
-        raise RecipeError(
-            f"data.condition = {recipe.data.condition!r}: {recipe.model_name} does not look at conditions; "
-            f"`gtool train {conditional}` does"
-        )
 
 
 def _check_batches(recipe: Recipe, processes: int) -> None:

@@ -239,7 +239,7 @@ class RunWriter:
             return _say_that_it_is_over(self.state)
         recipe, state, folder, trainer = self.recipe, self.state, self.folder, self.trainer
         comment = f"made by: gtool {' '.join(sys.argv[1:])}\nrecipe: {recipe_name}"
-        text = to_toml(recipe, comment, leave_out=registry.foreign_sections(recipe.model_name))
+        text = to_toml(recipe, comment, leave_out=registry.foreign_keys(recipe.model_name))
         with atomic_write(folder.recipe) as temporary:
             temporary.write_text(text, encoding="utf-8")
         reports.cut_log(folder, state.nimg)
@@ -249,7 +249,7 @@ class RunWriter:
             )
         self._say_what_runs(recipe_name)
         resumed = f", from {state.nimg / 1000:g} kimg on" if state.nimg else ""
-        console.notice(f"data: {trainer.describe_data()}; run folder: {folder.path}{resumed}")
+        console.notice(f"run folder: {folder.path}{resumed}; {trainer.describe_data()}")
         columns = trainer.real_columns or recipe.sample.columns
         text_of_grid = {"dataset": recipe.data.dataset}
         reports.save_grid(folder, "real", trainer.real_images(), columns, text_of_grid)

@@ -310,7 +310,7 @@ class StrokesTrainer(Trainer):
         pictures = f"{len(self.state.pictures.training):,} pictures"
         if self.num_images is None:
             return f"strokes and {pictures} drawn at the start"
-        return f"strokes and {pictures} of {self.recipe.data.dataset}, {self.num_images:,} images"
+        return f"strokes and {pictures} of {self.num_images:,} images"
 
     def real_images(self) -> np.ndarray:
         return self.state.pictures.shown.numpy()

@@ -277,10 +277,6 @@ class TokenizerTrainer(Trainer):
                 f"model.image_channels = {config.image_channels}: photographs have 3; conditions need no tokenizer "
                 "of their own, they are read as labels of cells"
             )
-        if recipe.train.micro_batch is not None:
-            raise RecipeError(
-                "train.micro_batch: a tokenizer weighs its losses over a whole batch; leave it out"
-            )
         if config.discriminator.norm == "batch" and processes > 1:
             raise RecipeError(
                 "model.discriminator.norm = 'batch' normalizes an image by those beside it, so that the result would "
@@ -315,7 +311,10 @@ class TokenizerTrainer(Trainer):
             self.state, self.step = init_state(recipe, config, batches, compute), step
 
     def describe_data(self) -> str:
-        return f"{super().describe_data()}, {len(self.held_out):,} of them held out for scores"
+        told = f"{super().describe_data()}, {len(self.held_out):,} of them held out for scores"
+        if self.config.kind == "palette":
+            told += "; a palette is found at once: `optim`, `reconstruction` and the length have no effect"
+        return told
 
     def real_images(self) -> np.ndarray:
         return self._held_out(self.recipe.sample.num).numpy()

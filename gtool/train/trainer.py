@@ -69,9 +69,8 @@ class Trainer(ABC):
         return load_images(source, self.recipe, resolution or self.recipe.data.resolution, self.compute)
 
     def describe_data(self) -> str:
-        """Return the data set with its size."""
-        data = self.recipe.data
-        return f"{data.dataset}, {len(self.images):,} images at {data.resolution} px"
+        """Return what has been read of the data set."""
+        return f"{len(self.images):,} images at {self.recipe.data.resolution} px"
 
     @abstractmethod
     def real_images(self) -> np.ndarray:

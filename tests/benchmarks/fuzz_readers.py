@@ -397,7 +397,7 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _try(reader: Reader, path: Path, home: Path) -> None:
-    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     problem = ""
     try:
         reader.read(path)
@@ -416,7 +416,7 @@ def _try(reader: Reader, path: Path, home: Path) -> None:
             if place
             else repr(bad)
         )
-    took = time.perf_counter() - began
+    took = time.process_time() - began
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     reader.done, reader.slowest, reader.most_kb = (
         reader.done + 1,
@@ -444,7 +444,7 @@ def main() -> None:
     os.chdir(tempfile.mkdtemp(prefix="fuzz-"))
     began = time.perf_counter()
     found = fuzz(files, seed, sys.argv[3] if len(sys.argv) > 3 else "")
-    print(f"{'reader':12}{'files':>8}{'read':>8}{'wrong':>8}{'slowest, s':>12}{'most, MB':>10}")
+    print(f"{'reader':12}{'files':>8}{'read':>8}{'wrong':>8}{'most CPU s':>12}{'most, MB':>10}")
     for name, one in found.items():
         print(
             f"{name:12}{one.done:8,}{one.read_well:8,}{len(one.wrong):8,}{one.slowest:12.2f}{one.most_kb >> 10:10,}"

@@ -188,7 +188,6 @@ def test_a_run_leaves_weights_pictures_scores_and_says_what_comes_next(capsys):
     ("setting", "said"),
     [
         ("model.image_channels=9", "photographs have 3"),
-        ("train.micro_batch=4", "train.micro_batch"),
         ("reconstruction.discriminator_start=0.9", "comes after"),
         ("reconstruction.perceptual_kind=lpips", "LPIPS needs the VGG16 weights"),
         ("data.resolution=17", "halved"),
