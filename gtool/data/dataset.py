@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from gtool.data.layout import count_of
 from gtool.data.synthetic.scenes import CLASSES, Scenes, draw_scenes
 from gtool.data.synthetic.scenes import VERSION as SCENES_VERSION
 from gtool.errors import DataError
-from gtool.io.image import Encoded, UnreadableImage, bytes_of, read_rgb, read_size, to_square
+from gtool.io.image import Encoded, UnreadableImage, bytes_of, open_image, read_rgb, read_size, to_square
 from gtool.runtime.random import derive_seed
 
 _WHERE = {
@@ -190,6 +191,15 @@ class ImageDataset:
             except UnreadableImage as unreadable:
                 squares.append(unreadable)
         return squares
+
+    def has_colour_maps(self) -> bool:
+        """Say whether label maps are stored in colour, by the first few of them."""
+        files = self.maps_of("segmentation").files
+        few = files.load(range(min(8, len(self)))) if files else []
+        for encoded in few:
+            with suppress(UnreadableImage), open_image(encoded, self.name) as image:
+                return image.mode in ("RGB", "RGBA")
+        return False
 
     def sampled_digest(self) -> str:
         """Return a hash of names, sizes and labels, and of the bytes of a few images: the same on every machine.

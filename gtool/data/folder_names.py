@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -43,6 +43,7 @@ _IN_KEYS = _FILLER.union(*_ROLES.values())  # words that a picture and its map n
 _KNOWN = _IN_KEYS.union(_NO_LABELS, SPLIT_OF)
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _TOKENS = re.compile(rf"\d+|{_WORDS.pattern}|[^\W\d_a-zA-Z]+")
+_MANUAL = re.compile(r"(?i)\b\d(st|nd)_manual\b|(?<![a-z])manual\d\b")  # drawn by hand, in sets of retinas
 CALLED_AS_MAP = re.compile("mask|seg|label|gt|truth|anno|matte|trimap|depth", re.IGNORECASE)
 
 
@@ -58,6 +59,7 @@ class FolderName(NamedTuple):
 @cache
 def words_of(name: str) -> Parts:
     """Return the words of a name in lower case; those of known words (`trainannot`) taken apart."""
+    name = _MANUAL.sub("annotation", name)
     return tuple(part for word in _WORDS.findall(name) for part in _cut(word.lower()) or (word.lower(),))
 
 
@@ -85,10 +87,23 @@ def read_folder(name: str) -> FolderName:
     return FolderName(split, role, tuple(word for word in words if word not in SPLIT_OF), is_sure)
 
 
-def key_of(stem: str) -> tuple[str, ...]:
-    """Return the words and numbers of a file's name without those of images and maps."""
-    tokens = [token.lower() for token in _TOKENS.findall(stem.replace("leftImg8bit", ""))]
-    return tuple(part for token in tokens for part in (words_of(token) or (token,)) if part not in _IN_KEYS)
+def key_of(stem: str, *, splits: bool = True) -> tuple[str, ...]:
+    """Return the words and numbers of a file's name without those of images and maps, and of splits where not asked."""
+    stem = _MANUAL.sub("annotation", stem.replace("leftImg8bit", ""))
+    tokens = [token.lower() for token in _TOKENS.findall(stem)]
+    return tuple(
+        part
+        for token in tokens
+        for part in (words_of(token) or (token,))
+        if part not in _IN_KEYS and (splits or part not in SPLIT_OF)
+    )
+
+
+def are_parts(stems: Sequence[str]) -> bool:
+    """Say whether names are those of parts of pictures, as 7_hair and 7_nose: half of them or less before the words."""
+    keys = map(key_of, stems)
+    before = {key[: max((n for n, part in enumerate(key, 1) if part.isdecimal()), default=0)] for key in keys}
+    return 2 * len(before) <= len(stems) and () not in before
 
 
 def no_labels(stem: str) -> bool:

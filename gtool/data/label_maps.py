@@ -58,8 +58,13 @@ def read_label_names(folder: Path) -> tuple[str, ...] | None:
 
 
 def read_labels(encoded: Encoded, name: str) -> np.ndarray:
-    """Decode a label map to uint16 (H, W): palette indices or grey values as stored, UNLABELLED where none."""
+    """Decode a label map to uint16 (H, W): palette indices or grey values as stored, UNLABELLED where none.
+
+    Colours that are all grey are taken for grey values.
+    """
     with open_image(encoded, name) as image:
+        if image.mode in ("RGB", "RGBA") and _is_grey(pixels := np.asarray(image)):
+            image = Image.fromarray(np.ascontiguousarray(pixels[..., 0]))
         if image.mode not in ("1", "P", "L", "I", "I;16", "I;16B", "I;16L"):
             raise UnreadableImage(name, f"a label map must be grey or have a palette; this is {image.mode}")
         values = np.asarray(image, np.uint8 if image.mode == "1" else None)
@@ -68,6 +73,11 @@ def read_labels(encoded: Encoded, name: str) -> np.ndarray:
     if values.min() < 0 or values.max() > UNLABELLED:
         raise UnreadableImage(name, f"labels from {values.min()} to {values.max()}; 0 to 65535 can be read")
     return values.astype(np.uint16)
+
+
+def _is_grey(pixels: np.ndarray) -> bool:
+    """Say whether colours (H, W, 3 or 4) are grey and opaque everywhere."""
+    return bool((pixels[..., :3] == pixels[..., :1]).all() and (pixels[..., 3:] == 255).all())
 
 
 def read_depth(encoded: Encoded, name: str) -> np.ndarray:
@@ -258,7 +268,7 @@ def _read_painted_labels(path: Path, num_labels: int, colours: NDArray[np.uint8]
         ids = is_id.argmax(1)
         ids[ids == num_labels] = UNLABELLED
         return ids.astype(np.uint16)[where.reshape(pixels.shape[:2])]
-    if has_palette:
+    if has_palette or _is_grey(pixels):
         return None
     other = painted[~is_id.any(1)]
     raise DataError(

@@ -286,13 +286,9 @@ def _without_maps(images: list[_File], name: str) -> tuple[list[_File], dict[str
                 f"{name}/{inside[0].of_role} itself"
             )
         return inside, {}, _left_out(others)
-    if inside:
-        return images, {}, []
-    return (
-        [file if file.role is None else file._replace(folders=_below_split(file)) for file in images],
-        {},
-        [],
-    )
+    if not inside:
+        images = [f if f.role is None else f._replace(folders=_below_split(f)) for f in images]
+    return images, {}, []
 
 
 def _below_split(file: _File) -> Parts:
@@ -309,7 +305,7 @@ def _match(images: list[_File], called: list[_File]) -> dict[int, list[_File]]:
         lambda f: (group_of(f), f.folders, f.stem),
         lambda f: (group_of(f), f.folders, *folder_names.key_of(f.stem)),
         lambda f: (f.folders, *folder_names.key_of(f.stem)),
-        lambda f: folder_names.key_of(f.stem),  # in folders of other names; JPEG maps could be classes
+        lambda f: folder_names.key_of(f.stem, splits=False),  # in other folders; JPEG maps could be classes
     )
     found: dict[int, list[_File]] = defaultdict(list)
     waiting = sorted(called, key=lambda file: (_is_lossy(file), len(file.stem)))
@@ -356,10 +352,14 @@ def _say_maps(kind: str, found: Mapping[int, list[_File]], called: list[_File]) 
 
 def _no_partner(kind: str, called: list[_File], images: list[_File], name: str) -> str:
     maps = "label maps" if kind == "segmentation" else "depth maps"
+    advice = f" that cannot be paired with the images ({_first(images)}): give both the same names, in PNG, or move one"
+    if folder_names.are_parts([file.stem for file in called]):
+        advice = (
+            ", several for an image: an image has one, so merge them into a PNG of its name, 0 where none is"
+        )
     return (
         f"{name}: {called[0].of_role or 'it'} holds {count_of(len(called), 'file')} called as {maps} ({_first(called)})"
-        f" that cannot be paired with the images ({_first(images)}): give both the same names, in PNG, or move one of "
-        "them away; data.folders=classes makes each folder a class, =plain takes all as images"
+        f"{advice}; data.folders=classes makes each folder a class, =plain takes all as images"
     )
 
 

@@ -25,9 +25,7 @@ from gtool.runtime.precision import use_bf16, use_deterministic_kernels
 from gtool.runtime.processes import end_with_launcher, launched_processes
 
 LOOK_SECONDS = 0.1  # that the load of the machine is watched for
-# Processes that are there may be waited for so long, as the main one is while it measures; `peers` finds those that are
-# not there much earlier.
-LONGEST_WAIT = 3600.0
+SHORTEST_WAIT = 60.0  # seconds for what processes exchange, however short the time-out: a machine may be busy
 # What says to accelerate that there are several processes.
 _LAUNCHERS = (
     *("RANK", "LOCAL_RANK", "WORLD_SIZE"),
@@ -76,12 +74,14 @@ class Compute:
         """Return the main process's value in every process."""
         if self.world_size == 1:
             return value
+        self.meet()
         return broadcast_object_list([value], from_process=0)[0]
 
     def gather(self, value: Any) -> list[Any]:
         """Return every process's value, in the order of their ranks."""
         if self.world_size == 1:
             return [value]
+        self.meet()
         return list(gather_object([value]))
 
     def agree(self, facts: Mapping[str, str]) -> None:
@@ -111,9 +111,10 @@ class Compute:
         """Let the loss of another process, or its end, wait for what this one saves."""
         return nullcontext() if self.peers is None else self.peers.saving()
 
-    def wait(self) -> None:
-        """Let every process arrive here before any goes on."""
-        self.accelerator.wait_for_everyone()
+    def meet(self) -> None:
+        """Let every process arrive here before any goes on, however long one works before it does."""
+        if self.peers is not None:
+            self.peers.meet()
 
     def close(self) -> None:
         """Leave the process group, so that no process waits for one that has ended."""
@@ -237,8 +238,8 @@ def _join(device: torch.device, timeout: float) -> Peers:
         else:
             peers.connect(address, store.get("gtool").decode())
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        longest = timedelta(seconds=max(timeout, LONGEST_WAIT))
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=longest)
+        wait = timedelta(seconds=max(timeout, SHORTEST_WAIT))
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=wait)
     except dist.DistError as bad:
         where = f"{address}:{os.environ['MASTER_PORT']}"
         reason = str(bad).splitlines()[0]
@@ -259,6 +260,12 @@ def free_cores(most: int) -> int:
     after, seconds = psutil.cpu_times(), time.monotonic() - start
     unused = sum(getattr(after, kind, 0.0) - getattr(before, kind, 0.0) for kind in ("idle", "nice"))
     return max(1, min(most, round(unused / seconds)))
+
+
+def keep_threads(number: int) -> None:
+    """Go on with so many threads, as bits depend on them: where there are the cores, and the user named no other."""
+    if "OMP_NUM_THREADS" not in os.environ and number <= (os.cpu_count() or 1):
+        torch.set_num_threads(number)
 
 
 def _keep_freed_memory() -> None:

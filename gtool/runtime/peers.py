@@ -74,6 +74,10 @@ class Peers:
         self._links: list[_Link] = []
         self._loss: tuple[int, str] | None = None  # which process, and how it was noticed
         self._failures: dict[int, _Failure] = {}
+        self._met = threading.Condition()
+        self._meetings = [
+            0
+        ] * size  # by rank: to how many meetings it has come, of those that this process hears of
         self._signal: int | None = None
         self._place: tuple[int, int] = (0, 0)  # of the main thread
         self._since = 0.0  # that it is there
@@ -148,6 +152,29 @@ class Peers:
     def name(self, rank: int) -> str:
         """Return a process in words."""
         return f"process {rank} on {self.hosts[rank]}"
+
+    def meet(self) -> None:
+        """Wait until all processes are here, as long as they say that they are alive.
+
+        What they exchange then finds all of them, so that a short time-out tells when their connection is broken.
+        """
+        number = self._meetings[self.rank] + 1
+        self._arrive(self.rank, number)
+        if self.rank:
+            self._send({"here": [self.rank, number]})
+        waited_for = range(self.size) if self.rank == 0 else (0,)
+        with (
+            self._met
+        ):  # without a time-out: whether a signal finds it waiting is seen by the place in the code
+            while any(self._meetings[rank] < number for rank in waited_for):
+                self._met.wait()
+        if self.rank == 0:
+            self._send({"here": [0, number]})
+
+    def _arrive(self, rank: int, number: int) -> None:
+        with self._met:
+            self._meetings[rank] = number
+            self._met.notify_all()
 
     @contextmanager
     def saving(self) -> Iterator[None]:
@@ -230,6 +257,8 @@ class Peers:
             link.is_saving = bool(value)
         elif kind == "left":
             link.has_left = True
+        elif kind == "here":
+            self._arrive(*value)
         elif kind == "failed":
             rank, text, status = value
             self._failures[rank] = _Failure(rank, text, status, time.monotonic())
@@ -350,7 +379,11 @@ def explain(failed: Exception) -> Exception:
     if _current is None or not isinstance(failed, RuntimeError) or not _OF_COLLECTIVES.search(text):
         return failed
     time.sleep(_current.timeout + LINGER)  # the thread ends this process as soon as it knows who is gone
-    return GToolError(f"the connection to the other processes broke: {text.splitlines()[0]}")
+    said = re.sub(r"^\[.*?\] ", "", text.splitlines()[0])
+    return GToolError(
+        f"what the processes exchange is lost, though all say that they are there: {said}; see the network that torch "
+        f"takes (GLOO_SOCKET_IFNAME, NCCL_SOCKET_IFNAME){_current.advice}"
+    )
 
 
 def says(text: str, status: int, *, is_shared: bool) -> bool:

@@ -76,7 +76,7 @@ def run(training: Training) -> None:
         writer = RunWriter(folder, trainer, best, options.tracker) if compute.is_main else None
         if writer:
             writer.begin(recipe_name, removes_weights=is_state(options.resume))
-        compute.wait()
+        compute.meet()
         update = stack.enter_context(console.progress("training"))
         scores: dict[str, float] = {}
         for tick in run_training(trainer.step, state, stop_signal):
@@ -87,7 +87,7 @@ def run(training: Training) -> None:
                 else:
                     writer.log(tick, {})
                 update(state.progress, 1.0, reports.tick_note(state, tick, scores))
-            compute.wait()
+            compute.meet()
             if tick.signum is not None:
                 where = f"state saved in {folder.path}; go on with `{go_on}`"
                 raise InterruptedRunError(f"stopped at {state.nimg / 1000:g} kimg; {where}", tick.signum)

@@ -10,7 +10,8 @@
    networks, seed and batch size cannot change, length and cadence may be set anew.
 4. Of several processes each reads the state itself; before that all compare what they are about to do
    (`gtool.train.run`), so that none goes on alone.
-5. The data are read as before, networks are built as before, then `restore` puts the newest state back, and the log
+5. On a CPU the run keeps the number of threads that it began with, unless OMP_NUM_THREADS says another.
+6. The data are read as before, networks are built as before, then `restore` puts the newest state back, and the log
    drops the lines after it.
 
 No state of a random generator is saved, because every random number is a function of the seed and the step; nor is the
@@ -34,7 +35,7 @@ from gtool.errors import CheckpointError
 from gtool.io.weights import restore
 from gtool.models import registry
 from gtool.reading import reading
-from gtool.runtime.device import Compute
+from gtool.runtime.device import Compute, keep_threads
 from gtool.runtime.torch_random import make_generator
 from gtool.train.optim import (
     Buffers,
@@ -63,6 +64,9 @@ class Counters(BaseModel):
     position: Counter
     numbers: dict[str, Number]
     best: dict[str, int | Number] = {}
+    threads: Annotated[int, Field(ge=1)] | None = (
+        None  # of a CPU: sums are rounded in another order by another number
+    )
 
 
 @dataclass(kw_only=True)
@@ -102,6 +106,7 @@ class TrainingState:
             groups: what of a network its optimizer gets.
             others: other attributes of the state.
         """
+        compute.meet()  # before networks are wrapped, which exchanges them: to read images may have taken long
         rates, shares = learning_rates(recipe), lazy_shares(recipe)
         for name, network, rate, share in zip(cls.in_training, networks, rates, shares, strict=False):
             optimizer = make_optimizer(recipe.optim, groups(network), rate, share)
@@ -186,7 +191,8 @@ class TrainingState:
         """Return counters and other numbers; the position is that in the data, 0 without one."""
         keys = ("nimg", "steps", "seconds", "progress", "numbers")
         position = 0 if self.batches is None else int(self.batches.position)
-        return {key: getattr(self, key) for key in keys} | {"position": position}
+        others = {"position": position, "threads": torch.get_num_threads()}
+        return {key: getattr(self, key) for key in keys} | others
 
     def restore(
         self, tensors: dict[str, dict[str, Tensor]], info: dict[str, Any], where: str
@@ -207,6 +213,8 @@ class TrainingState:
             counters = Counters.model_validate(info)
             if counters.best and type(counters.best.get("nimg")) is not int:
                 raise ValueError("`best` says of no number of images")
+        if self.compute.device.type == "cpu" and counters.threads:
+            keep_threads(counters.threads)
         self.nimg, self.steps = counters.nimg, counters.steps
         self.seconds, self.progress = counters.seconds, counters.progress
         if self.batches is not None:

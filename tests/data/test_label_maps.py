@@ -86,10 +86,22 @@ def test_maps_with_a_palette_give_its_indices():
     assert read_labels(odd.encode(picture), "a").tolist() == [[0, 7], [7, UNLABELLED]]
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_grey_that_is_stored_in_colour_gives_its_values(mode):
+    picture = Image.fromarray(np.array([[0, 7], [200, 255]], np.uint8)).convert(mode)
+    assert read_labels(odd.encode(picture), "a").tolist() == [[0, 7], [200, UNLABELLED]]
+    picture.putpixel((1, 1), (7, 7, 8))
+    with pytest.raises(UnreadableImage, match=f"this is {mode}"):
+        read_labels(odd.encode(picture), "a")
+
+
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        (np.zeros((4, 4, 3), np.uint8), "must be grey or have a palette; this is RGB"),
+        (
+            np.eye(4, dtype=np.uint8)[:, :3, None] + np.arange(3, dtype=np.uint8),
+            "must be grey or have a palette; this is RGB",
+        ),
         (np.full((4, 4), 70000, np.int32), "labels from 70000 to 70000"),
     ],
 )

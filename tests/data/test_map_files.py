@@ -85,11 +85,15 @@ def test_map_of_the_same_shape_is_brought_to_the_wanted_size():
             "unknown labels 9; those from 0 to 7 are known, and 255 is no label (65535 in a map of 16 bits)",
         ),
         (np.arange(64, dtype=np.uint8).reshape(8, 8), {}, "unknown labels 8, 9, 10 and 53 more"),
-        (np.zeros((8, 8, 3), np.uint8), {}, "must be grey or have a palette; this is RGB; is it a photo?"),
         (
-            np.full((8, 8, 3), 9, np.uint8),
+            np.full((8, 8, 3), (9, 9, 8), np.uint8),
+            {},
+            "must be grey or have a palette; this is RGB; is it a photo?",
+        ),
+        (
+            np.full((8, 8, 3), (9, 9, 8), np.uint8),
             {"colours": COLOURS},
-            "1 of its colours, as #090909, are none of the 9",
+            "1 of its colours, as #090908, are none of the 9",
         ),
         (np.full((8, 8, 4), 9, np.uint8), {"colours": COLOURS}, "no transparent pixels"),
     ],

@@ -230,6 +230,8 @@ def test_names_of_labels_are_read_and_counted(tmp_path):
     (root / "classes.json").write_text('{"names": ["a", "b", "c", "d", "e", "f", "g", "h"]}')
     loaded = load("./set")
     assert (loaded.num_labels, loaded.label_names[7]) == (8, "h")
+    (root / "classes.json").write_text("[" * 100_000)  # no names
+    assert load("./set").label_names is None
 
 
 def test_scenes_have_exact_maps():

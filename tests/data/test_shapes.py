@@ -53,7 +53,7 @@ def content(name, number):
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         return b"text"
     is_map = (
-        re.search("mask|annot|label|maps|seg|gtFine|depth|semantic", name, re.IGNORECASE)
+        re.search("mask|annot|manual|label|maps|seg|gtFine|depth|semantic", name, re.IGNORECASE)
         and "seg_" not in name
     )
     picture = Image.new("L", (4, 4), 1) if is_map else Image.new("RGB", (4, 4), (number % 256, 0, 0))

@@ -56,6 +56,12 @@ def main(rank: int, size: int, timeout: float, what: str) -> int:
             console.error(text)
         peers.leave()
         return 5
+    elif what.startswith("meet"):
+        time.sleep(float(what.removeprefix("meet ")))
+        peers.meet()
+        peers.meet()
+        console.result("met again")
+        peers.leave()
     elif what == "leave":
         peers.leave()
     else:

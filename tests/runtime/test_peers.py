@@ -72,6 +72,20 @@ def test_a_silent_process_is_lost_after_the_timeout(start):
     assert 2 < time.monotonic() - begun < 20
 
 
+def test_a_process_is_waited_for_as_long_as_it_says_that_it_is_there(start):
+    processes = start("meet 0", "meet 4", "meet 0", timeout=2)
+    assert [(process.communicate(timeout=40), process.returncode) for process in processes] == [
+        (("met again\n", ""), 0)
+    ] * 3
+
+
+@pytest.mark.parametrize("gone", [0, 1])
+def test_a_process_that_is_lost_is_waited_for_no_longer(start, gone):
+    processes = start("meet 0" if gone else "meet 60", "meet 60" if gone else "meet 0", timeout=60)
+    processes[gone].kill()
+    assert end(processes[1 - gone]) == (1, [f"error: lost process {gone} on {HOST}: it ended without a word"])
+
+
 def test_what_is_being_saved_is_saved_before_a_loss_ends_all(start):
     first, second = start("save", "block", timeout=60)
     second.kill()
