@@ -24,11 +24,13 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from gtool.config.schema import Recipe
 from gtool.errors import CheckpointError
@@ -110,6 +112,8 @@ class TrainingState:
         rates, shares = learning_rates(recipe), lazy_shares(recipe)
         for name, network, rate, share in zip(cls.in_training, networks, rates, shares, strict=False):
             optimizer = make_optimizer(recipe.optim, groups(network), rate, share)
+            if recipe.train.recompute:
+                recompute_blocks(network)
             if recipe.train.compile:
                 network.compile()
             others[name] = compute.accelerator.prepare(network)
@@ -235,6 +239,13 @@ def _restore_optimizer(network: nn.Module, optimizer: Any, saved: dict[str, Tens
     if any(values.keys() != OF_ADAM for values in found.values()):
         raise CheckpointError(f"{where}: does not hold {', '.join(sorted(OF_ADAM))} of each parameter")
     optimizer.state.update(found)
+
+
+def recompute_blocks(network: nn.Module) -> None:
+    """Keep of every block of a network its inputs alone, and compute it again where its gradient is wanted."""
+    for module in network.modules():
+        if getattr(module, "is_block", False):
+            module.forward = partial(checkpoint, module.forward, use_reentrant=False)  # type: ignore[method-assign]
 
 
 def build_networks(recipe: Recipe, config: Any) -> Any:

@@ -123,12 +123,16 @@ TOKENIZERS = {"prior/scenes": "vqgan/scenes", "prior/image-gpt": None}  # else t
 
 
 def measure(name: str, *settings: str) -> dict[str, Any]:
-    """Work and peak memory of a step of a shipped recipe, every regularizer due, of two micro-batches or the one."""
+    """Work and peak memory of the first step of a shipped recipe, every regularizer due, of one micro-batch."""
     recipe = steps.shipped(name, *settings)
     train = recipe.train
     micro = min(train.micro_batch or train.batch_size, train.batch_size)
-    batch = min(train.batch_size, 2 * micro)
-    smaller = {"batch_size": batch, "generator_batch_size": None, "n_critic": 1}
+    parts = max(train.batch_size, train.generator_batch_size or 0) // micro
+    smaller = {
+        "batch_size": micro,
+        "generator_batch_size": None if train.micro_batch else train.generator_batch_size,
+    }
+    smaller |= {"n_critic": 1, "share_fakes": False}
     recipe = recipe.model_copy(update={"train": train.model_copy(update=smaller)})
     tokenizer = TOKENIZERS.get(name, "vqgan/imagenet" if recipe.data.resolution == 256 else "vqgan/folder")
     table = None if tokenizer is None else dict(read_table(find_recipe(tokenizer))["model"])
@@ -145,11 +149,17 @@ def measure(name: str, *settings: str) -> dict[str, Any]:
         state, step = steps.begin(recipe, config, make_compute("cuda", "bf16"))
     finally:
         networks.build = build  # type: ignore[attr-defined]
-    step(state)  # makes the optimizers' states
-    state.steps = 0
+    sizes = []
+    for network, optimizer in state.optimizers.values():  # have states before the first step
+        for parameter in network.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        sizes.append(sum(parameter.nbytes for parameter in network.parameters()))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
     with counted() as counts:
         step(state)
-    return record(counts) | {"images": batch, "micro_batch": micro, "gib": round(counts.peak / 2**30, 2)}
+    earlier = max(sizes) if parts > 1 else 0  # gradients of the micro-batches before
+    return record(counts) | {"micro_batch": micro, "gib": round((counts.peak + earlier) / 2**30, 2)}
 
 
 def record(counts: Any) -> dict[str, Any]:
@@ -165,11 +175,11 @@ def record(counts: Any) -> dict[str, Any]:
 
 
 def main(names: list[str]) -> int:
-    """Run scenarios, or `measure` recipes: `vqgan/scenes train.batch_size=8`."""
-    if "/" in names[0]:
+    """Run scenarios, or `measure` recipes: `vqgan/scenes vqgan/folder train.batch_size=8`."""
+    if recipes := [name for name in names if "/" in name]:
         simulate(values=False)
-        found = measure(*names)
-        sys.stdout.write(json.dumps(found, indent=1))
+        settings = [name for name in names if "=" in name]
+        sys.stdout.write(json.dumps({recipe: measure(recipe, *settings) for recipe in recipes}, indent=1))
         return 0
     simulate(gpus=2)
     torch.set_num_threads(1)

@@ -16,7 +16,7 @@ def scenarios(*names: str) -> Any:
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    failed = [name + ": " + found[name]["error"] for name in names if "error" in found[name]]
+    failed = [f"{name}: {result['error']}" for name, result in found.items() if "error" in result]
     assert not failed, failed[0]
     return found
 
@@ -50,6 +50,29 @@ def test_paintings_of_any_size_and_a_gpu_by_its_number():
     devices = found["devices"]
     assert (devices["compute"], devices["current"], devices["moved"]) == ("cuda:1", ["cuda:1"], [])
     assert "3 processes on a machine with 2 GPUs" in devices["refused"]
+
+
+HEAVY = ("transgan/celeba-256", "gansformer/ffhq", "vqgan/folder", "prior/ffhq")
+OTHERS = tuple(
+    f"{family}/{name}"
+    for family, names in {
+        "transgan": ("cifar10", "cifar10-v1", "stl10", "celeba-64", "celeba-128", "church-256", "folder"),
+        "gansformer": ("clevr", "cityscapes", "bedrooms", "folder"),
+        "vqgan": ("imagenet",),
+        "prior": ("folder",),
+        "paint-transformer": ("original",),
+    }.items()
+    for name in names
+)
+
+
+@pytest.mark.parametrize(
+    "recipes", [HEAVY, pytest.param(OTHERS, marks=pytest.mark.slow)], ids=["heavy", "others"]
+)
+def test_recipes_for_gpus_fit_into_24_gb(recipes):
+    for recipe, step in scenarios(*recipes).items():
+        assert step["gib"] < 22, recipe
+        assert step["kernels"] < 10_000, recipe
 
 
 def test_resampling_by_matrices_is_what_the_library_does():

@@ -26,6 +26,8 @@ SPREAD_EPS = 1e-8
 class DiscriminatorBlock(nn.Module):
     """Two convolutions, the second to half the side, and a way around them."""
 
+    is_block = True  # for train.recompute
+
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.first = Convolution(inputs, inputs, 3, active=True)

@@ -214,6 +214,8 @@ class ToRGB(nn.Module):
 class SynthesisBlock(nn.Module):
     """The convolutions of one side, and a way around them."""
 
+    is_block = True  # for train.recompute
+
     def __init__(self, config: GANsformerConfig, side: int) -> None:
         super().__init__()
         synthesis = config.synthesis

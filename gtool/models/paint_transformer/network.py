@@ -42,6 +42,8 @@ class Proposals(NamedTuple):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
+    is_block = True  # for train.recompute
+
     def __init__(self, config: PaintTransformerConfig) -> None:
         super().__init__()
         width = config.width

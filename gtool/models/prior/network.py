@@ -115,6 +115,8 @@ class CausalBlock(nn.Module):
     plain: LayerNorm, exact GELU and biases (GPT-2); otherwise RMS norms, sigmoid GELU and no biases (image-GPT).
     """
 
+    is_block = True  # for train.recompute
+
     def __init__(self, width: int, heads: int, *, plain: bool, dropout: float, unmasked: int) -> None:
         super().__init__()
         self.norm1 = make_norm(width, plain)

@@ -43,6 +43,8 @@ from gtool.nn.ranges import ramp
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)) (paper section 3.1)."""
 
+    is_block = True  # for train.recompute
+
     def __init__(
         self,
         settings: BlockSettings,

@@ -72,6 +72,8 @@ class SwishNorm(nn.GroupNorm):
 class ResidualBlock(nn.Module):
     """Two convolutions and a way around them."""
 
+    is_block = True  # for train.recompute
+
     def __init__(self, inputs: int, outputs: int, groups: int, dropout: float) -> None:
         super().__init__()
         self.norm1 = SwishNorm(groups, inputs)
@@ -91,6 +93,8 @@ class ResidualBlock(nn.Module):
 
 class AttentionBlock(nn.Module):
     """Every place attends to all places, with one head."""
+
+    is_block = True  # for train.recompute
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
