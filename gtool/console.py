@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from select import select
 from typing import Any, Protocol
@@ -137,8 +137,17 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def progress(title: str) -> Iterator[Update]:
-    """Yield `update(done, total, note)`: a live bar on a terminal, a plain line every ten seconds elsewhere."""
+def progress(title: str, unit: str = "images") -> Iterator[Update]:
+    """Yield `update(done, total, note)`: a live bar on a terminal, a plain line every ten seconds elsewhere.
+
+    A note that is left out says how many of how many are done, in this unit.
+    """
+    with _shown(title) as show:
+        yield lambda done, total, note="": show(done, total, note or f"{done:,} of {total:,} {unit}")
+
+
+@contextmanager
+def _shown(title: str) -> Iterator[Callable[[float, float, str], None]]:
     if _quiet or not sys.stderr.isatty():
         yield _plain_lines(title)
         return
@@ -151,13 +160,13 @@ def progress(title: str) -> Iterator[Update]:
     )
     with Progress(*columns, console=_console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, note="")
-        yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=printable(note))
+        yield lambda done, total, note: bar.update(task, completed=done, total=total, note=printable(note))
 
 
-def _plain_lines(title: str) -> Update:
+def _plain_lines(title: str) -> Callable[[float, float, str], None]:
     last = time.monotonic()
 
-    def update(done: float, total: float, note: str = "") -> None:
+    def update(done: float, total: float, note: str) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= PLAIN_SECONDS:

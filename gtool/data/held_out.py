@@ -64,7 +64,7 @@ def load_images(
             budget_gb=data.cache_gb,
             condition=data.condition,
             num_labels=data.num_labels,
-            progress=lambda done, total: update(done, total, f"{done:,} of {total:,} images"),
+            progress=update,
         )
     if images.skipped and compute.is_main:
         count, what = len(images.skipped), dataset.unit

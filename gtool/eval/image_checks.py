@@ -8,11 +8,20 @@ Decisions where libraries differ, or say nothing:
 - images that are not square are refused, because every protocol would squeeze them; `--fit` agrees to that, and
   `--resolution` crops the largest centred square;
 - one picture under two suffixes (a.png, a.jpg) counts twice, and it is said.
+
+Libraries of metrics read what they can and say nothing of the rest, and then two people with the same folder get
+different scores. Here every image is looked at first, by all cores, and the answer is kept in the cache folder
+under the fingerprint of the data set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import chain
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -20,17 +29,22 @@ import numpy as np
 from gtool import console
 from gtool.data.dataset import ImageDataset
 from gtool.data.folders import count_suffixes, list_ignored
-from gtool.data.inspect_images import BACKGROUND, inspect_images, repeated_stems
 from gtool.data.names import find_dataset
+from gtool.data.threads import in_order
 from gtool.errors import DataError
+from gtool.io.cache import CacheEntry
+from gtool.io.image import VERSION, Encoded, UnreadableImage, bytes_of, open_image, quiet_pillow, read_rgb
 
 SHOWN = 3  # names in a line
 KEPT = 20  # names in the record
+FORMAT = 3
+BLOCK = 16  # images that a thread looks at before it hands over what it saw
+# What is changed on the way to 8-bit RGB, and how.
+BACKGROUND = "alpha composed on white"
+SCALED = "16 bits scaled to 8 by 1/257"
 
-
-def counted(update: Callable[..., None]) -> Callable[[int, int], None]:
-    """Return what moves a progress bar by images."""
-    return lambda done, total: update(done, total, f"{done:,} of {total:,} images")
+# Format, mode, width and height as stored (before a noted orientation), and what is changed on the way to RGB.
+_Header = tuple[str, str, tuple[int, int], str | None]
 
 
 def check_files(dataset: ImageDataset, spec: str, *, strict: bool) -> dict[str, Any]:
@@ -64,8 +78,7 @@ def check_images(
     if dataset.is_drawn:
         summary["formats"] = {"drawn": len(places)}
         return dataset.fingerprint
-    with console.progress(f"looking at {dataset.name}") as update:
-        seen = inspect_images(dataset, places, decode=False, progress=counted(update))
+    seen = inspect_images(dataset, places, decode=False)
     if seen.unread:
         find_damaged(dataset, places, 0, {})  # raises, and names those with sound headers too
     if square and seen.oblong:
@@ -89,8 +102,7 @@ def find_damaged(
     """Decode images, name those that cannot be and return their places; DataError for more of them than allowed."""
     if dataset.is_drawn:
         return []
-    with console.progress(f"looking for damaged images in {dataset.name}") as update:
-        unread = inspect_images(dataset, places, decode=True, progress=counted(update)).unread
+    unread = inspect_images(dataset, places, decode=True).unread
     tolerate([(name, reason) for _, name, reason in unread], dataset.name, allowed, summary)
     return [place for place, _, _ in unread]
 
@@ -117,3 +129,102 @@ def tolerate(
 
 def _some(names: Sequence[str], total: int) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {total - SHOWN:,} more" if total > SHOWN else "")
+
+
+# What an image is made of.
+
+
+@dataclass
+class Inspection:
+    """What was found.
+
+    content: a hash of names and bytes; unlike a fingerprint the same on every machine that has these files.
+    converted: how many images lost something on the way to 8-bit RGB, by what was done.
+    oblong: names and sizes of the first images that are not square; unread: place, name and reason.
+    """
+
+    content: str = ""
+    formats: dict[str, int] = field(default_factory=dict)
+    modes: dict[str, int] = field(default_factory=dict)
+    converted: dict[str, int] = field(default_factory=dict)
+    oblong: list[str] = field(default_factory=list)
+    num_oblong: int = 0
+    unread: list[tuple[int, str, str]] = field(default_factory=list)
+
+
+def inspect_images(dataset: ImageDataset, chosen: np.ndarray, *, decode: bool) -> Inspection:
+    """Look at the images `chosen` (n,) of a data set.
+
+    decode: also decode each, which finds those with damaged pixels; else only headers are read.
+    """
+    picked = hashlib.blake2b(np.ascontiguousarray(chosen, np.int64).tobytes(), digest_size=12).hexdigest()
+    depends_on = (dataset.fingerprint, picked, f"survey {FORMAT}", f"pixels {VERSION}", f"decoded {decode}")
+    entry = CacheEntry("inspections", dataset.name, str(len(chosen)), depends_on)
+
+    def read() -> Inspection | None:
+        try:
+            values = entry.read_notes()
+            unread = [(int(i), str(n), str(r)) for i, n, r in values["unread"]]
+            return Inspection(**{**values, "unread": unread})
+        except (TypeError, ValueError, KeyError):  # missing, damaged, or of an earlier form: made again
+            return None
+
+    return entry.get(read, lambda: entry.write_notes(asdict(_inspect(dataset, chosen, decode))))
+
+
+def repeated_stems(names: Sequence[str]) -> list[list[str]]:
+    """Return the groups of names that differ in their suffix alone, as the same picture saved twice does."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(str(PurePosixPath(name).with_suffix("")), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _inspect(dataset: ImageDataset, chosen: np.ndarray, decode: bool) -> Inspection:
+    formats, modes, converted = Counter[str](), Counter[str](), Counter[str]()
+    found = Inspection()
+    content = hashlib.sha256(f"pixels {VERSION}\n".encode())
+
+    def look(block: list[int]) -> list[tuple[int, str, bytes, _Header | UnreadableImage]]:
+        names = [dataset.name_of(place) for place in block]
+        loaded = dataset.files.load(block)
+        return [(p, n, *_look(e, n, decode)) for p, n, e in zip(block, names, loaded, strict=True)]
+
+    blocks = (chosen[start : start + BLOCK].tolist() for start in range(0, len(chosen), BLOCK))
+    title = "looking for damaged images in" if decode else "looking at"
+    with quiet_pillow(), console.progress(f"{title} {dataset.name}") as update:
+        for done, (place, name, digest, header) in enumerate(chain.from_iterable(in_order(look, blocks)), 1):
+            content.update(name.encode("utf-8", "surrogateescape") + b"\0" + digest)
+            update(done, len(chosen))
+            if isinstance(header, UnreadableImage):
+                found.unread.append((place, header.name, header.reason))
+                continue
+            kind, mode, (width, height), change = header
+            formats[kind] += 1
+            modes[mode] += 1
+            if change:
+                converted[change] += 1
+            found.num_oblong += width != height
+            if width != height and len(found.oblong) < SHOWN:
+                found.oblong.append(f"{name} ({width}x{height})")
+    found.content = content.hexdigest()[:24]
+    found.formats, found.modes = dict(formats.most_common()), dict(modes.most_common())
+    found.converted = dict(converted.most_common())
+    return found
+
+
+def _look(encoded: Encoded, name: str, decode: bool) -> tuple[bytes, _Header | UnreadableImage]:
+    """Return a hash of the bytes of an image, and its header or why it cannot be read."""
+    digest = b""
+    try:
+        with bytes_of(encoded, name) as content:
+            digest = hashlib.blake2b(content, digest_size=16).digest()
+            with open_image(content, name) as image:
+                kind, mode, size = image.format or "", image.mode, image.size
+                deep = mode == "I" or mode.startswith("I;16")
+                change = BACKGROUND if image.has_transparency_data else SCALED if deep else None
+            if decode:
+                read_rgb(content, name)
+        return digest, (kind, mode, size, change)
+    except UnreadableImage as failure:
+        return digest, failure

@@ -22,7 +22,7 @@ from gtool.data.open import open_dataset
 from gtool.data.pixel_cache import load_images
 from gtool.data.threads import in_order
 from gtool.errors import CheckpointError, DataError, printable
-from gtool.eval.image_checks import check_files, check_images, counted, find_damaged, tolerate
+from gtool.eval.image_checks import check_files, check_images, find_damaged, tolerate
 from gtool.io.image import UnreadableImage, quiet_pillow
 from gtool.metrics.images import as_tensor
 from gtool.models.generate import TrainedModel, load_model
@@ -250,7 +250,7 @@ def open_stored(spec: ImageSpec, num: int | None, seed: int) -> StoredImages:
     if spec.resolution is not None:
         with console.progress(f"reading {dataset.name}") as update:
             loaded = load_images(
-                dataset, spec.resolution, crop=spec.crop, budget_gb=spec.cache_gb, progress=counted(update)
+                dataset, spec.resolution, crop=spec.crop, budget_gb=spec.cache_gb, progress=update
             )
         tolerate(loaded.skipped, dataset.name, spec.skip_bad, summary)
         if skipped := {name for name, _ in loaded.skipped}:

@@ -61,7 +61,7 @@ def _measure(pairs: Pairs, metrics: Sequence[str], compute: Compute) -> dict[str
     functions = [METRICS[metric].load() for metric in metrics]
     values: dict[str, list[float]] = {}
     count = len(pairs[2])
-    with console.progress("comparing pairs") as update:
+    with console.progress("comparing pairs", "pairs") as update:
         for number, (name, fake, real) in enumerate(_read(pairs), 1):
             if fake.shape != real.shape:
                 sizes = " and ".join(f"{image.shape[2]}x{image.shape[1]}" for image in (fake, real))
@@ -75,7 +75,7 @@ def _measure(pairs: Pairs, metrics: Sequence[str], compute: Compute) -> dict[str
                     raise DataError(f"{name}: {bad}") from None
                 for score, value in found.items():
                     values.setdefault(score, []).append(float(value))
-            update(number, count, f"{number:,} of {count:,} pairs")
+            update(number, count)
     return values
 
 

@@ -244,7 +244,7 @@ def _collect(
                 for name, collector in collectors.items():
                     if len(rows := features[name]):
                         collector.add(rows, positions[: len(rows)])
-                update(done - start, stop - start, f"{done - start:,} of {stop - start:,} images")
+                update(done - start, stop - start)
     except GToolError as failed:
         failure = failed
     for others, problem in compute.gather((None if compute.is_main else collectors, failure)):

@@ -139,7 +139,7 @@ def frames(
     first, total, down = int(steps[0].sum()), steps[-1].numel(), model.network.tokenizer.down
     wanted = set(np.linspace(first, total, min(MOST_FRAMES, total - first + 1)).round().astype(int).tolist())
     chosen = [step for step in steps if int(step.sum()) in wanted]
-    with console.progress("animating") as update:
+    with console.progress("animating", "frames") as update:
         for done, step in enumerate(chosen, start=1):
             images = decode(model.network, torch.where(step, codes, 0), model.compute).numpy()
             seen = step.repeat_interleave(down, 0).repeat_interleave(down, 1).numpy()
@@ -150,5 +150,5 @@ def frames(
                 tiles = np.stack([maps, images], axis=1).reshape(-1, *images.shape[1:])
                 across = 2 * (columns or default_columns(max(1, len(images) // 2)))
             width = min(across, len(tiles)) * images.shape[-1]
-            update(done, len(chosen), f"{done} of {len(chosen)} frames")
+            update(done, len(chosen))
             yield grid(tiles, columns=across, scale=scale or comfortable_scale(width, FRAME_WIDTH))

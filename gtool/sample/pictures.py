@@ -58,7 +58,7 @@ def draw(
     with console.progress("sampling") as update:
         for batch, _ in made:
             done += len(batch)
-            update(done, total, f"{done:,} of {total:,} images")
+            update(done, total)
             yield to_uint8(batch).cpu().numpy()
 
 
@@ -184,7 +184,7 @@ def noise_sheet(
     with console.progress("sampling noise") as update:
         for number in numbers:
             found.append(noise_variation(model, number, seed, psi=psi, draws=NOISE_DRAWS, batch_size=size))
-            update(len(found), len(numbers), f"{len(found)} of {len(numbers)} images")
+            update(len(found), len(numbers))
     largest = max(float(deviation.max()) for _, deviation in found)
     cell = image_cell(model.resolution, 3, scale)
     rows = []
@@ -211,7 +211,7 @@ def attention_sheets(
             for i, picture in enumerate(to_uint8(images).cpu().numpy()):
                 title = with_psi(f"image {numbers[done]}: attention", psi)
                 done += 1
-                update(done, len(numbers), f"{done} of {len(numbers)} images")
+                update(done, len(numbers))
                 yield layers_sheet(picture, {name: one[i] for name, one in layers.items()}, title=title)
 
 

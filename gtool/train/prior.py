@@ -278,7 +278,7 @@ class PriorTrainer(Trainer):
                 tokenizer.codebook_size,
                 lambda: encode_all(tokenizer, self.images, self.compute, flips=flips),
                 flip=flips,
-                progress=lambda done, total: update(done, total, f"{done:,} of {total:,} images"),
+                progress=update,
             )
 
     def describe_data(self) -> str:

@@ -118,7 +118,7 @@ def attend(
                     kept[name] = torch.empty(count, *layer.shape[1:], dtype=torch.float16)
                 kept[name][done : done + len(batch)] = layer.cpu()
             done += len(batch)
-            update(done, count, f"{done:,} of {count:,} images")
+            update(done, count)
     return torch.cat(images), kept
 
 

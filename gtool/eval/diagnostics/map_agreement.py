@@ -108,7 +108,7 @@ def _sample(model: TrainedModel, maps: np.ndarray, seed: int) -> np.ndarray:
         for images in model.batches(torch.arange(len(maps)), seed, condition=ids.__getitem__):
             made.append(images.numpy())
             done = sum(map(len, made))
-            update(done, len(maps), f"{done:,} of {len(maps):,} images")
+            update(done, len(maps))
     return np.concatenate(made)
 
 

@@ -70,7 +70,7 @@ def score(
             counts += torch.bincount(found.codes.flatten().cpu(), minlength=len(counts))
             made.append(again)
             done = start + len(real)
-            update(done, len(chosen), f"{done:,} of {len(chosen):,} images")
+            update(done, len(chosen))
     everything = torch.cat(made)
     record: dict[str, Any] = {
         "protocol": f"{PROTOCOL}/{name}-n{len(chosen)}",

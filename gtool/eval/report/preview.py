@@ -74,7 +74,7 @@ class ImageSampler:
             small: list[Tensor] = []
             for batch in real.batches(BATCH):
                 small += map(_reduce, batch)
-                update(len(small), real.count, f"{len(small):,} of {real.count:,} images")
+                update(len(small), real.count)
         originals, generated = torch.stack(small), torch.stack(self._small)
         features = RandomFeatures(originals)(torch.cat([originals, generated])).double()
         features /= features[: len(originals)].std(0).clamp_min(1e-6)
