@@ -8,7 +8,7 @@ The order of the fields is that of the help page, and the docstring of the class
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import Field, field
 from typing import Any
 
 import typer
@@ -36,6 +36,12 @@ def flags(panel: str, helps: Mapping[str, str]) -> Any:
         for name, text in helps.items()
     }
     return field(default=(), metadata={"flags": infos})
+
+
+def flag_of(field: Field[Any]) -> str:
+    """Return the name of an option on the command line, the first where it has several."""
+    names = field.metadata["typer"].param_decls
+    return names[0] if names else _flag(field.name)
 
 
 def device() -> Any:

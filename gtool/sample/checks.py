@@ -14,12 +14,13 @@ from gtool import console
 from gtool.config.recipe import recipe_of_weights
 from gtool.config.schema import Recipe
 from gtool.errors import CheckpointError, RecipeError
+from gtool.flags import flag_of
 from gtool.io.outputs import check_animation, check_folder, is_folder
 from gtool.io.run_folder import find_weights, newest_run
 from gtool.models import registry
 from gtool.models.description import read_description
 from gtool.models.prior.config import DEFAULT_TOP_K, PriorPipelineConfig, SamplingParams, drops_conditions
-from gtool.sample.options import SampleOptions
+from gtool.sample.options import CODES, LATENTS, SampleOptions
 
 DEFAULT_NUM = {"sample": 64, "interpolation": 8, "psi": 8, "noise": 4, "attention": 4}
 DEFAULT_NUM_CODES = 16  # codes are sampled one after the other
@@ -36,10 +37,7 @@ FLAG_OF_KIND = {
     "noise": "--noise-variation",
     "attention": "--attention",
 }
-# Fields of families that sample from latents, or from codes; those that need a mapping network.
-LATENT_FIELDS = "psi psi_sweep attention mix components layers space noise_variation interpolate"
-CODE_FIELDS = "of_class segmentation depth complete keep size temperature top_k top_p"
-FLAGS_OF = {"latents": set(LATENT_FIELDS.split()), "codes": set(CODE_FIELDS.split())}
+# Fields that need a mapping network.
 OF_MAPPING = {"psi", "psi_sweep", "mix", "components", "space"}
 # What a prior is conditioned on: in words, and the flag that names one.
 CONDITIONS = {
@@ -318,9 +316,9 @@ def _check_values(o: Sampling) -> None:
     psis, (sources, targets) = parse_psis(o.psi_sweep), parse_mix(o.mix)
     is_table = targets is not None or len(sources) > 2
     needs_parts = o.components is None and o.layers is None
-    empty = next((field.name for field in fields(o) if getattr(o, field.name) == ""), "")
+    empty = next((flag_of(field) for field in fields(o) if getattr(o, field.name) == ""), "")
     _refuse(
-        (empty, f"--{empty.removeprefix('of_').replace('_', '-')}: is empty"),
+        (empty, f"{empty}: is empty"),
         (not -2 <= o.psi <= 2, f"--psi {o.psi}: a number from -2 to 2, where 1 changes nothing"),
         (psis and o.psi != 1, "--psi and --psi-sweep exclude each other"),
         (o.components and not (o.mix or is_interpolation), "--components: add --mix 3,8 or --interpolate 12"),
@@ -341,11 +339,13 @@ def _check_family(o: Sampling) -> None:
     model, source = str(o.meta.get("model")), o.samples_from
     row, where = registry.find_model(model), f"{o.weights}: {model}"
     hint = "; `gtool train prior` trains one of codes" if source == "latents" else ""
+    foreign = CODES if source == "latents" else LATENTS  # panels of the help page
     for field in fields(o):
-        name, flag = field.name, "--" + field.name.removeprefix("of_").replace("_", "-")
+        name = field.name
         if getattr(o, name) == field.default:
             continue
-        if name in FLAGS_OF["codes" if source == "latents" else "latents"]:
+        flag, panel = flag_of(field), field.metadata["typer"].rich_help_panel
+        if panel == foreign or (name == "interpolate" and source == "codes"):
             raise RecipeError(f"{flag}: {where} samples from {source}{hint}")
         if name in OF_MAPPING and getattr(o, name) != "z" and not row.truncation:
             raise RecipeError(f"{flag}: {where} has no latent components and no mapping network")
