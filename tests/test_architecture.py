@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
+import json
 import re
 import subprocess
 import sys
@@ -48,11 +50,13 @@ def _name(path: Path) -> str:
     return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
-TREES = {
-    _name(path): ast.parse(path.read_text(encoding="utf-8"))
-    for path in sorted(PACKAGE.rglob("*.py"))
-    if path != PACKAGE / "__init__.py"  # the Python API: reaches everything, inside functions
-}
+@functools.cache
+def _trees() -> dict[str, ast.Module]:
+    return {
+        _name(path): ast.parse(path.read_text(encoding="utf-8"))
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path != PACKAGE / "__init__.py"  # the Python API: reaches everything, inside functions
+    }
 
 
 def _room(module: str) -> str:
@@ -64,14 +68,14 @@ def _imported(node: ast.AST) -> Iterator[str]:
     if isinstance(node, ast.ImportFrom) and node.module:
         for alias in node.names:
             inside = f"{node.module}.{alias.name}"
-            yield inside if inside in TREES or node.module == "gtool" else node.module
+            yield inside if inside in _trees() or node.module == "gtool" else node.module
     elif isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
 
 
 def _edges(module: str) -> set[str]:
-    found = {name for node in ast.walk(TREES[module]) for name in _imported(node)}
-    return {name for name in found if name in TREES and name != module}
+    found = {name for node in ast.walk(_trees()[module]) for name in _imported(node)}
+    return {name for name in found if name in _trees() and name != module}
 
 
 def _functions(tree: ast.AST) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -82,7 +86,7 @@ def test_imports_follow_the_arrows():
     """Downwards only, those for types and inside functions too: so no verb imports another."""
     upwards = {
         f"{_room(module)} -> {_room(other)}"
-        for module in TREES
+        for module in _trees()
         for other in _edges(module)
         if _room(module) != _room(other) and LEVEL[_room(other)] <= LEVEL[_room(module)]
     }
@@ -91,7 +95,7 @@ def test_imports_follow_the_arrows():
 
 def test_modules_do_not_import_each_other():
     """Modules that nothing outside the rest imports are taken away until none is left."""
-    edges = {module: _edges(module) for module in TREES}
+    edges = {module: _edges(module) for module in _trees()}
     while removable := [module for module, targets in edges.items() if not targets & edges.keys()]:
         for module in removable:
             del edges[module]
@@ -112,7 +116,7 @@ def _reaches(edges: dict[str, set[str]], start: str, goal: str) -> bool:
 def test_imports_stand_at_the_top_of_files():
     """Inside functions: only the command line, and libraries that are optional or slow."""
     late = defaultdict(set)
-    for module, tree in TREES.items():
+    for module, tree in _trees().items():
         for function in _functions(tree):
             names = {name for node in ast.walk(function) for name in _imported(node)}
             late[module] |= {name for name in names if not any(f"{name}.".startswith(f"{x}.") for x in LATE)}
@@ -123,19 +127,19 @@ def test_imports_stand_at_the_top_of_files():
 def test_class_names_are_unique_in_a_folder():
     names = Counter(
         f"{module.rpartition('.')[0]}.{node.name}"
-        for module, tree in TREES.items()
+        for module, tree in _trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef)
     )
     assert sorted({name for name, count in names.items() if count > 1}) == []
-    requests = {module for module in TREES if re.search(r"\bRequest\b", ast.unparse(TREES[module]))}
+    requests = {module for module in _trees() if re.search(r"\bRequest\b", ast.unparse(_trees()[module]))}
     assert sorted(requests) == []
 
 
 def test_model_names_are_compared_in_the_registry_alone():
     found = {
         module
-        for module, tree in TREES.items()
+        for module, tree in _trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Compare | ast.match_case)
         for part in ast.walk(node.pattern if isinstance(node, ast.match_case) else node)
@@ -147,7 +151,7 @@ def test_model_names_are_compared_in_the_registry_alone():
 def test_functions_are_short():
     long = {
         f"{module}.{function.name}"
-        for module, tree in TREES.items()
+        for module, tree in _trees().items()
         for function in _functions(tree)
         if _room(module) != "cli" and (function.end_lineno or 0) - function.lineno + 1 > LONGEST
     }
@@ -192,16 +196,40 @@ LIGHT_COMMANDS = {
 }
 
 
+# Each command in a fork of a process that has imported the command line: heavy modules, status, lines on stderr.
+IN_FORKS = """
+import json, os, sys, tempfile
+from gtool.cli import run
+heavy, commands = json.load(sys.stdin)
+for arguments in commands:
+    with tempfile.TemporaryFile("w+") as answer, tempfile.TemporaryFile("w+") as errors:
+        if not os.fork():
+            os.dup2(errors.fileno(), 2)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            status = run(arguments)
+            sys.stderr.flush()
+            json.dump([[name for name in heavy if name in sys.modules], status], answer)
+            answer.flush()
+            os._exit(0)
+        os.wait()
+        answer.seek(0)
+        errors.seek(0)
+        print(json.dumps([*json.load(answer), len(errors.read().strip().splitlines())]))
+"""
+
+
+@pytest.fixture(scope="module")
+def answers():
+    """What each of LIGHT_COMMANDS imported and said, by name."""
+    given = json.dumps([HEAVY, [arguments for arguments, _ in LIGHT_COMMANDS.values()]])
+    program = [sys.executable, "-c", IN_FORKS]
+    done = subprocess.run(program, input=given, capture_output=True, text=True, check=True)
+    return dict(zip(LIGHT_COMMANDS, map(json.loads, done.stdout.splitlines()), strict=True))
+
+
 @pytest.mark.parametrize("name", LIGHT_COMMANDS)
-def test_answers_without_importing_anything_heavy(name):
-    arguments, status = LIGHT_COMMANDS[name]
-    code = (
-        "import sys; from gtool.cli import run; status = run(sys.argv[1:]); "
-        f"print([m for m in {HEAVY!r} if m in sys.modules], status)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.splitlines()[-1] == f"[] {status}"
+def test_answers_without_importing_anything_heavy(name, answers):
+    imported, status, lines = answers[name]
+    assert (imported, status) == ([], LIGHT_COMMANDS[name][1])
     if status:
-        assert len(done.stderr.strip().splitlines()) == 1
+        assert lines == 1

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +19,7 @@ from gtool.io.files import cache_dir
 from gtool.metrics.features.weights import INCEPTION
 from tests.eval.commands import ask, save
 from tests.helpers import inception_standin, pictures, small_inception
+from tests.helpers.forked import Process
 
 
 @pytest.fixture(autouse=True)
@@ -169,14 +168,10 @@ def test_two_processes_score_as_one_does(tiny_run, tmp_path, capsys, monkeypatch
     options += ["--json", "--device", "cpu", "--num-processes"]
     alone = ask(capsys, tiny_run, *options[:-3])
     shutil.rmtree(tmp_path / "cache" / "stats")
-    together = subprocess.run(
-        [sys.executable, "-m", "gtool", "eval", str(tiny_run), *options, "2"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert together.returncode == 0, together.stderr
-    record = json.loads(together.stdout)
+    together = Process(["eval", str(tiny_run), *options, "2"])
+    out, errors = together.communicate(timeout=300)
+    assert together.returncode == 0, errors
+    record = json.loads(out)
     assert record["metrics"].keys() == alone["metrics"].keys()
     for name, found in alone["metrics"].items():
         assert record["metrics"][name]["value"] == pytest.approx(found["value"], rel=1e-6)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,9 @@ class Shape:
     size: int = 512
 
     @property
-    def config(self) -> CLIPVisionConfig:
+    def config(self) -> PretrainedConfig:
+        from transformers import CLIPVisionConfig  # takes a second
+
         return CLIPVisionConfig(
             image_size=self.side,
             patch_size=self.patch,

@@ -1,4 +1,4 @@
-"""Processes of `python -m gtool` that need not import torch: forks of one that has done so, and has run nothing yet."""
+"""Processes of `python -m gtool`, or another module: forks of one that has imported torch and has run nothing yet."""
 
 from __future__ import annotations
 
@@ -50,8 +50,9 @@ def _become(
     environment: dict[str, str],
     outputs: list[str],
     changes: Mapping[str, Any],
+    module: str,
 ) -> None:
-    """Be `python -m gtool ARGUMENTS`, started in a folder and an environment, with files for stdout and stderr."""
+    """Be `python -m MODULE ARGUMENTS`, started in a folder and an environment, with files for stdout and stderr."""
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
@@ -59,26 +60,33 @@ def _become(
         os.dup2(os.open(name, os.O_WRONLY | os.O_APPEND), stream.fileno())
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for name, value in changes.items():
-        module, _, attribute = name.rpartition(".")
-        setattr(importlib.import_module(module), attribute, value)
-    sys.argv = ["gtool", *arguments]
-    runpy.run_module("gtool", run_name="__main__", alter_sys=True)
+        changed, _, attribute = name.rpartition(".")
+        setattr(importlib.import_module(changed), attribute, value)
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def places(rank: int, world_size: int = 2) -> dict[str, str]:
+    """Return the environment of one of several processes on this machine, as a launcher sets it."""
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
+    return os.environ | {name: str(number) for name, number in numbers.items()} | {"MASTER_ADDR": "localhost"}
 
 
 class Process:
-    """`python -m gtool ARGUMENTS`; what tests use of `subprocess.Popen`."""
+    """`python -m MODULE ARGUMENTS`; what tests use of `subprocess.Popen`."""
 
     def __init__(
         self,
         arguments: list[str],
         environment: dict[str, str] | None = None,
         changes: Mapping[str, Any] | None = None,
+        module: str = "gtool",
     ) -> None:
         """changes: values of this process alone, by their full names, as `gtool.runtime.peers.GRACE`."""
         self._said: list[str] = []
         self._files = [tempfile.NamedTemporaryFile("r", encoding="utf-8") for _ in range(2)]  # noqa: SIM115
         names = [file.name for file in self._files]
-        given = (arguments, os.getcwd(), environment or dict(os.environ), names, changes or {})
+        given = (arguments, os.getcwd(), environment or dict(os.environ), names, changes or {}, module)
         self._process = _context().Process(target=_become, args=given)
         self._process.start()
 

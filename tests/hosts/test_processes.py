@@ -14,7 +14,7 @@ from gtool.cli import run
 from gtool.errors import DeviceError
 from gtool.runtime import peers
 from gtool.runtime.device import make_compute
-from tests.helpers.forked import Process
+from tests.helpers.forked import Process, places
 from tests.helpers.runs import wait_for
 
 HOST = socket.gethostname()
@@ -31,13 +31,11 @@ def two(recipe):
     """Two processes in the middle of a training that would not end by itself."""
     port = free_port()
     processes = []
-    for rank in ("0", "1"):
-        places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-        meet = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    for rank in (0, 1):
         arguments = ["train", "transgan", "--recipe", recipe, "--out", "out"]
         arguments += ["--device", "cpu", "--kimg", "20", "--timeout", "40"]
         changes = {"gtool.runtime.peers.GRACE": GRACE, "gtool.runtime.peers.LINGER": 1.0}
-        processes.append(Process(arguments, os.environ | places | meet, changes))
+        processes.append(Process(arguments, places(rank) | {"MASTER_PORT": str(port)}, changes))
     wait_for(Path("out"), "state-*", processes[0])
     yield processes
     for process in processes:
@@ -119,9 +117,8 @@ def test_each_host_says_what_stops_its_first_process_before_they_meet(cluster, m
 
 def test_processes_that_nobody_joins_are_named(recipe):
     """Alone of two: in a process of its own, as torch keeps what it could not start."""
-    places = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
     arguments = ["train", "transgan", "--recipe", recipe, "--timeout", "1", "--device", "cpu"]
-    alone = Process(arguments, os.environ | places | {"MASTER_PORT": str(free_port())})
+    alone = Process(arguments, places(0) | {"MASTER_PORT": str(free_port())})
     _, errors = alone.communicate(timeout=60)
     assert alone.returncode == 1
     assert "the 2 processes did not meet at localhost" in errors.splitlines()[-1]

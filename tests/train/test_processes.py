@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+import socket
 
 import pytest
 import torch
@@ -14,6 +11,7 @@ from gtool.config.recipe import to_toml
 from gtool.models import registry
 from gtool.runtime.device import make_compute
 from tests.helpers import components, in_processes
+from tests.helpers.forked import Process, places
 from tests.helpers.tiny import save_tokenizer, tiny_prior, tiny_recipe, tiny_strokes, tiny_tokenizer
 
 RECIPES = {
@@ -37,13 +35,18 @@ def folder(tmp_path_factory):
             prior = recipe.prior.model_copy(update={"tokenizer": str(tokenizer)})
             recipe = recipe.model_copy(update={"prior": prior})
         (folder / f"{name}.toml").write_text(to_toml(recipe), encoding="utf-8")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    module = ["-m", "tests.helpers.in_processes", "two.pt", *(f"{name}.toml" for name in RECIPES)]
-    paths = {"PYTHONPATH": str(Path(__file__).parents[2]), "GTOOL_CACHE": str(folder / "cache")}
-    done = subprocess.run(
-        [*launcher, *module], cwd=folder, env=os.environ | paths, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    with socket.create_server(("localhost", 0)) as server:
+        port = server.getsockname()[1]
+    here = {"MASTER_PORT": str(port), "GTOOL_CACHE": str(folder / "cache")}
+    arguments = ["two.pt", *(f"{name}.toml" for name in RECIPES)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        started = [
+            Process(arguments, places(rank) | here, module="tests.helpers.in_processes") for rank in range(2)
+        ]
+    for process in started:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
     return folder
 
 

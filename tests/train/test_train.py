@@ -6,9 +6,9 @@ import contextlib
 import io
 import json
 import os
+import resource
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,9 +20,10 @@ from safetensors.torch import load_file
 
 from gtool import console
 from gtool.cli import run
+from gtool.io.weights import save_state
 from gtool.train.run import stop_signals
 from tests.helpers import runs
-from tests.helpers.forked import Process
+from tests.helpers.forked import Process, places
 from tests.helpers.runs import assert_same_state, final_state, kill_at, wait_for
 from tests.helpers.tiny import tiny_recipe
 
@@ -303,22 +304,22 @@ def test_a_place_that_cannot_be_written_is_one_line(capsys):
     assert "file/out: cannot be made" in capsys.readouterr().err
 
 
-def test_a_full_disk_is_one_line_and_the_last_state_stays():
-    code = (
-        "import resource, signal, sys; from gtool.cli import run\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "import gtool.io.weights as c; save = c.save_state\n"
-        "def limited(path, *rest):\n"
-        "    if '0.096' in path.name: resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
-        "    save(path, *rest)\n"
-        "c.save_state = limited\n"
-        "sys.exit(run(sys.argv[1:]))"
-    )
-    text = recipe("train.metrics=[]")
-    command = ["train", "transgan", "--recipe", text, "--out", "out", "--device", "cpu"]
-    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stderr
-    assert "cannot be written" in done.stderr.splitlines()[-1]
+def test_a_full_disk_is_one_line_and_the_last_state_stays(monkeypatch, capsys):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limited(path, *rest):
+        if "0.096" in path.name:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20000, limits[1]))  # bytes a file
+        save_state(path, *rest)
+
+    monkeypatch.setattr("gtool.train.run.save_state", limited)
+    try:
+        status = train(recipe("train.metrics=[]"), "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    said = capsys.readouterr().err
+    assert status == 1, said
+    assert "cannot be written" in said.splitlines()[-1]
     assert [p.name for p in Path("out").glob("*state*")] == ["state-000000.048"]
 
 
@@ -419,30 +420,13 @@ def test_an_error_in_one_of_several_processes_is_one_line_with_its_status():
     ]
 
 
-def test_the_number_of_processes_is_asserted(capsys, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "1")
-    for name, value in (
-        ("RANK", "0"),
-        ("LOCAL_RANK", "0"),
-        ("MASTER_ADDR", "localhost"),
-        ("MASTER_PORT", "29511"),
-    ):
-        monkeypatch.setenv(name, value)
-    environment = dict(os.environ)
-    command = [
-        sys.executable,
-        "-m",
-        "gtool",
-        "train",
-        "transgan",
-        "--recipe",
-        recipe(),
-        "--num-processes",
-        "2",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 1
-    assert "2 processes were asked for and 1" in done.stderr
+def test_the_number_of_processes_is_asserted():
+    environment = places(0, 1) | {"MASTER_PORT": "29511"}
+    arguments = ["train", "transgan", "--recipe", recipe(), "--num-processes", "2"]
+    alone = Process(arguments, environment)
+    _, errors = alone.communicate(timeout=60)
+    assert alone.returncode == 1
+    assert "2 processes were asked for and 1" in errors
 
 
 def test_dry_run_prints_a_recipe_and_writes_nothing(capsys, tmp_path):
