@@ -15,8 +15,6 @@ N rows, D dimensions of a feature.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,20 +22,10 @@ import torch
 from torch import Tensor
 
 from gtool.errors import DataError
+from gtool.runtime.device import use_threads
 
 # A distance this little below zero is rounding of a zero, not a wrong answer; and an eigenvalue, as a share.
 NEGATIVE_IS_ROUNDING = 1e-3
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Decompose on one thread: 1.3 s for 2048 x 2048; two threads on two busy cores took 4 to 31 s."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
@@ -51,7 +39,7 @@ class Gaussian:
     @cached_property
     def root(self) -> Tensor:
         """The symmetric square root of the covariance, (D, D); DataError where it is none."""
-        with one_thread():
+        with use_threads(1):
             values, vectors = torch.linalg.eigh(self.covariance)
         # Statistics of strangers may hold anything symmetric.
         if values[0] < -NEGATIVE_IS_ROUNDING * max(1.0, float(values[-1])):
@@ -105,7 +93,7 @@ class Moments:
 def frechet(first: Gaussian, second: Gaussian) -> float:
     """Return the Frechet distance of two Gaussians; the root of `first` is kept for the next call."""
     inner = first.root @ second.covariance @ first.root
-    with one_thread():
+    with use_threads(1):
         trace_term = torch.linalg.eigvalsh((inner + inner.T) / 2).clamp_min(0).sqrt().sum()
     traces = first.covariance.trace() + second.covariance.trace()
     return _settle(first.mean - second.mean, traces, trace_term)
@@ -114,7 +102,7 @@ def frechet(first: Gaussian, second: Gaussian) -> float:
 def frechet_of_rows(first: Tensor, second: Tensor) -> float:
     """Return the Frechet distance of the Gaussians of (N1, D) and (N2, D) rows, N1, N2 < D: cheaper, and exact."""
     (mean_1, rows_1), (mean_2, rows_2) = _centred(first), _centred(second)
-    with one_thread():
+    with use_threads(1):
         trace_term = torch.linalg.svdvals(rows_1 @ rows_2.T).sum()
     return _settle(mean_1 - mean_2, rows_1.square().sum() + rows_2.square().sum(), trace_term)
 

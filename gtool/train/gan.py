@@ -41,8 +41,8 @@ from gtool.train.gan_state import (
     init_state,
     micro_batches,
     random_of,
-    take,
 )
+from gtool.train.state import mean_of, take
 from gtool.train.trainer import Trainer
 
 ADAPT_STEPS = 4  # between two changes of the probability of augmentation
@@ -71,7 +71,7 @@ def step(state: GANState) -> dict[str, Tensor]:
     return stats
 
 
-def _discriminator_step(state: GANState, critic: int) -> tuple[Reused | None, dict[str, Tensor]]:
+def _discriminator_step(state: GANState, critic: int) -> tuple[list[Reused] | None, dict[str, Tensor]]:
     """Update the discriminator; returns what the generator step reuses with `train.share_fakes`, and statistics."""
     recipe = state.recipe
     batch = recipe.train.batch_size
@@ -83,27 +83,24 @@ def _discriminator_step(state: GANState, critic: int) -> tuple[Reused | None, di
     mean_logit = _mean_real_logit(state, real, views[0], parts)
     state.bare("discriminator").requires_grad_(True)
     state.discriminator_optimizer.zero_grad(set_to_none=True)
-    reused = None
-    sums: dict[str, Tensor] = {}
-    for position, part in enumerate(parts):
+
+    def loss_of(part: slice) -> tuple[Tensor, tuple[Reused, dict[str, Tensor]]]:
         own_views = [view.of(part) for view in views]
         chunk, fake = take(real, part, parts), _fakes(state, latents, part)
-        with state.no_sync("discriminator", is_last=position == len(parts) - 1):
-            loss, logits, stats = _discriminator_loss(state, chunk, fake.detach(), own_views[:2], mean_logit)
-            if recipe.loss.gradient_penalty and state.steps % recipe.loss.penalty_interval == 0:
-                penalty = _gradient_penalty(state, chunk, fake.detach(), own_views[2], part, critic)
-                stats["penalty"] = stats["penalty"] + penalty if "penalty" in stats else penalty
-            if "penalty" in stats:
-                loss = loss + recipe.loss.penalty_interval * stats["penalty"]
-            state.compute.accelerator.backward(loss / len(parts))
-        if recipe.train.share_fakes:
-            reused = (fake, logits.detach())
-        for name, value in stats.items():
-            sums[name] = sums.get(name, 0.0) + value.detach() / len(parts)
+        loss, logits, stats = _discriminator_loss(state, chunk, fake.detach(), own_views[:2], mean_logit)
+        if recipe.loss.gradient_penalty and state.steps % recipe.loss.penalty_interval == 0:
+            penalty = _gradient_penalty(state, chunk, fake.detach(), own_views[2], part, critic)
+            stats["penalty"] = stats["penalty"] + penalty if "penalty" in stats else penalty
+        if "penalty" in stats:
+            loss = loss + recipe.loss.penalty_interval * stats["penalty"]
+        return loss, ((fake, logits.detach()), stats)
+
+    done = state.backward("discriminator", parts, loss_of)
+    sums = mean_of([stats for _, stats in done])
     if recipe.augment.target is not None:
         state.real_sign += state.compute.mean(sums["real_sign"])
     sums["discriminator_grad_norm"] = state.clip_and_step("discriminator")
-    return reused, sums
+    return [reused for reused, _ in done] if recipe.train.share_fakes else None, sums
 
 
 def _discriminator_loss(
@@ -171,15 +168,15 @@ def _mean_real_logit(state: GANState, real: Tensor, view: View, parts: list[slic
     """
     if not state.recipe.loss.drift or (len(parts) == 1 and state.compute.world_size == 1):
         return None
-    means = []
-    for part in parts:
-        with torch.no_grad():
-            logits = augment_and_discriminate(state, take(real, part, parts), view.of(part))
-            means.append(logits.mean())
-    return state.compute.mean(torch.stack(means).mean())
+
+    @torch.no_grad()
+    def mean_of(part: slice) -> Tensor:
+        return augment_and_discriminate(state, take(real, part, parts), view.of(part)).mean()
+
+    return state.compute.mean(torch.stack(state.compute.map(mean_of, parts)).mean())
 
 
-def _generator_step(state: GANState, reused: Reused | None) -> dict[str, Tensor]:
+def _generator_step(state: GANState, reused: list[Reused] | None) -> dict[str, Tensor]:
     recipe = state.recipe
     batch = recipe.train.generator_batch_size or recipe.train.batch_size
     compares = losses.needs_real_in_generator(recipe.loss.kind)
@@ -192,22 +189,25 @@ def _generator_step(state: GANState, reused: Reused | None) -> dict[str, Tensor]
     if reused is None and (compares or recipe.loss.super_resolution):
         real = to_pm1(send(state.batches.next(batch), state.compute.device))
     parts = micro_batches(state, batch)
-    for position, part in enumerate(parts):
+
+    def loss_of(part: slice) -> tuple[Tensor, dict[str, Tensor]]:
         own_view = view.of(part)
-        with state.no_sync("generator", is_last=position == len(parts) - 1):
-            fake, real_logits = reused or (_fakes(state, latents, part, with_graph=True), None)
-            chunk = None if real is None else take(real, part, parts)
-            if chunk is not None and compares:
-                with torch.no_grad():
-                    real_logits = augment_and_discriminate(state, chunk, own_view)
-            logits = augment_and_discriminate(state, fake, own_view)
-            loss = losses.generator_loss(recipe.loss.kind, logits, real_logits)
-            stats = {"generator_loss": loss, "fake_std": fake.detach().std(dim=0).mean()}
-            if chunk is not None and recipe.loss.super_resolution:
-                loss = loss + _super_resolution(state, chunk)
-            state.compute.accelerator.backward(loss / len(parts))
-        for name, value in stats.items():
-            sums[name] = sums.get(name, 0.0) + value.detach() / len(parts)
+        if reused is not None:
+            fake, real_logits = reused[parts.index(part)]
+        else:
+            fake, real_logits = _fakes(state, latents, part, with_graph=True), None
+        chunk = None if real is None else take(real, part, parts)
+        if chunk is not None and compares:
+            with torch.no_grad():
+                real_logits = augment_and_discriminate(state, chunk, own_view)
+        logits = augment_and_discriminate(state, fake, own_view)
+        loss = losses.generator_loss(recipe.loss.kind, logits, real_logits)
+        stats = {"generator_loss": loss, "fake_std": fake.detach().std(dim=0).mean()}
+        if chunk is not None and recipe.loss.super_resolution:
+            loss = loss + _super_resolution(state, chunk)
+        return loss, stats
+
+    sums |= mean_of(state.backward("generator", parts, loss_of))
     sums["generator_grad_norm"] = state.clip_and_step("generator")
     return sums
 
@@ -238,20 +238,19 @@ def add_path_length(state: GANState, batch: int) -> dict[str, Tensor]:
     random = random_of(state, "direction-path-length")
     direction = torch.randn(batch, 3, resolution, resolution, generator=random, device=random.device)
     parts = micro_batches(state, batch)
-    mean, penalty = state.path_length.new_zeros(()), state.path_length.new_zeros(())
-    for part in parts:
-        # Gradients of processes meet in the backward pass of the adversarial loss, which is still to come.
-        with state.no_sync("generator", is_last=False):
-            with state.compute.autocast(enabled=state.recipe.train.penalty_precision != "fp32"):
-                images, ws = generate(state, latents, part, with_ws=True)
-            lengths = penalties.path_lengths(images, ws, direction[part].to(images.device))
-            term = loss.path_length * (lengths - state.path_length).square().mean()
-            state.compute.accelerator.backward(loss.path_length_interval * term / len(parts))
-        mean += lengths.detach().mean() / len(parts)
-        penalty += term.detach() / len(parts)
-    mean = state.compute.mean(mean)
-    state.path_length.lerp_(mean, loss.path_length_decay)
-    return {"path_length": mean, "path_penalty": penalty}
+
+    def loss_of(part: slice) -> tuple[Tensor, dict[str, Tensor]]:
+        with state.compute.autocast(enabled=state.recipe.train.penalty_precision != "fp32"):
+            images, ws = generate(state, latents, part, with_ws=True)
+        lengths = penalties.path_lengths(images, ws, direction[part].to(images.device))
+        term = loss.path_length * (lengths - state.path_length).square().mean()
+        return loss.path_length_interval * term, {"path_length": lengths.mean(), "path_penalty": term}
+
+    # Gradients of processes meet in the backward pass of the adversarial loss, which is still to come.
+    sums = mean_of(state.backward("generator", parts, loss_of, is_last=False))
+    sums["path_length"] = state.compute.mean(sums["path_length"])
+    state.path_length.lerp_(sums["path_length"], loss.path_length_decay)
+    return sums
 
 
 def _fakes(state: GANState, latents: Latents, part: slice, with_graph: bool = False) -> Tensor:

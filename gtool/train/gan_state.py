@@ -35,6 +35,7 @@ class GANState(TrainingState):
     """Generator and discriminator with their optimizers, and what regularizers and augmentation remember."""
 
     in_training = ("generator", "discriminator")
+    in_shares = True
     averaged_buffers = "copy"
 
     generator: nn.Module
@@ -136,15 +137,7 @@ def random_of(state: GANState, purpose: str, critic: int = 0) -> torch.Generator
 
 def micro_batches(state: GANState, batch: int) -> list[slice]:
     """Return the slices of the global batch that this process works through."""
-    share = batch // state.compute.world_size
-    micro = min(state.recipe.train.micro_batch or share, share)
-    first = state.compute.rank * share
-    return [slice(start, start + micro) for start in range(first, first + share, micro)]
-
-
-def take(local: Tensor, part: slice, parts: list[slice]) -> Tensor:
-    """Take a slice of the global batch out of this process's share."""
-    return local[part.start - parts[0].start : part.stop - parts[0].start]
+    return state.micro_batches(batch, int(state.bare("discriminator").group_size))
 
 
 @dataclass(frozen=True)

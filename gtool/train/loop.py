@@ -10,6 +10,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from gtool.config.schema import TrainRecipe
 from gtool.errors import DivergedError
-from gtool.runtime.device import Compute
+from gtool.runtime.device import Compute, use_threads
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,13 @@ def run_training(
     """
     train = state.recipe.train
     window = _Window(state)
+    # What is left to do beside the shares is too little for threads that wait for each other.
+    by_shares = state.in_shares and state.compute.threads > 1
     state.progress = progress(state, train)
     while state.progress < 1.0:
         before = state.nimg
-        window.add(step(state))
+        with use_threads(1) if by_shares else nullcontext():
+            window.add(step(state))
         state.seconds, signum = _agree(state.compute, window.seconds(), stop_signal())
         state.progress = progress(state, train)
         is_snapshot = state.progress >= 1.0 or _crossed(before, state.nimg, train.snapshot_kimg)

@@ -38,7 +38,7 @@ from gtool.nn.ranges import to_pm1
 from gtool.runtime.device import Compute, send
 from gtool.runtime.random import derive_seed, hashed_uniform
 from gtool.train.prior_tokenizer import PREFIX
-from gtool.train.state import TrainingState, build_networks
+from gtool.train.state import TrainingState, build_networks, take
 from gtool.train.trainer import Trainer
 
 CHUNK = 64  # sequences or images that are measured at a time
@@ -49,6 +49,7 @@ class PriorState(TrainingState):
     """The prior with its optimizer; `ema` holds the averaged prior and the tokenizer: what is saved as weights."""
 
     in_training = ("prior",)
+    in_shares = True
 
     prior: nn.Module
     optimizer: Any
@@ -82,17 +83,15 @@ def step(state: PriorState) -> dict[str, Tensor]:
     drawn = codes, _replace_codes(state, codes, first), _drop_conditions(state, conditions, first)
     codes, read, conditions = (send(x, compute.device) for x in drawn)
     state.optimizer.zero_grad(set_to_none=True)
-    share = len(codes)
-    size = min(recipe.train.micro_batch or share, share)
-    losses = []
-    for start in range(0, share, size):
-        part = slice(start, start + size)
-        with state.no_sync("prior", is_last=start + size >= share):
-            with compute.autocast():
-                logits = state.prior(conditions[part], read[part])
-            loss = cross_entropy(state, logits, codes[part])
-            compute.accelerator.backward(loss * (len(codes[part]) / share))
-        losses.append(loss.detach())
+    parts = state.micro_batches(recipe.train.batch_size)
+
+    def loss_of(part: slice) -> tuple[Tensor, Tensor]:
+        with compute.autocast():
+            logits = state.prior(take(conditions, part, parts), take(read, part, parts))
+        loss = cross_entropy(state, logits, take(codes, part, parts))
+        return loss, loss.detach()
+
+    losses = state.backward("prior", parts, loss_of)
     norm = state.clip_and_step("prior")
     state.nimg += recipe.train.batch_size
     state.update_average()

@@ -21,11 +21,11 @@ order of the data, which is a function of the seed and the `position`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -37,7 +37,7 @@ from gtool.errors import CheckpointError
 from gtool.io.weights import restore
 from gtool.models import registry
 from gtool.reading import reading
-from gtool.runtime.device import Compute, keep_threads
+from gtool.runtime.device import Compute
 from gtool.runtime.torch_random import make_generator
 from gtool.train.optim import (
     Buffers,
@@ -50,6 +50,7 @@ from gtool.train.optim import (
 )
 
 OF_ADAM = {"step", "exp_avg", "exp_avg_sq"}  # what the optimizer keeps of a parameter
+Result = TypeVar("Result")
 Counter = Annotated[int, Field(ge=0)]
 Number = Annotated[float, Field(ge=-1e30, le=1e30)]
 
@@ -79,6 +80,7 @@ class TrainingState:
     """
 
     in_training: ClassVar[tuple[str, ...]] = ()  # the attributes that are networks in training
+    in_shares: ClassVar[bool] = False  # a step works on the shares of a batch side by side, by `backward`
     averaged_buffers: ClassVar[Buffers] = "keep"
 
     recipe: Recipe
@@ -162,9 +164,60 @@ class TrainingState:
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
 
-    def no_sync(self, name: str, *, is_last: bool) -> AbstractContextManager[Any]:
-        """Let processes exchange the gradients of a network in the last of several backward passes only."""
-        return nullcontext() if is_last else self.compute.accelerator.no_sync(getattr(self, name))
+    def micro_batches(self, batch: int, group: int = 1) -> list[slice]:
+        """Return the slices of the global batch that this process works through, one for each thread at least.
+
+        group: images that a network compares with each other; no slice cuts through one.
+        """
+        compute = self.compute
+        share = batch // compute.world_size
+        size = min(self.recipe.train.micro_batch or share, share)
+        if share % (compute.threads * group) == 0:
+            size = min(size, share // compute.threads)
+        first = compute.rank * share
+        return [slice(start, start + size) for start in range(first, first + share, size)]
+
+    def backward(
+        self,
+        name: str,
+        parts: Sequence[slice],
+        loss_of: Callable[[slice], tuple[Tensor, Result]],
+        *,
+        is_last: bool = True,
+    ) -> list[Result]:
+        """Add the gradients of the mean of a loss over the shares of a batch; shares run side by side on a CPU.
+
+        Args:
+            name: of the network that learns.
+            parts: the shares of this process.
+            loss_of: from a share to its loss, and to what else is wanted of it.
+            is_last: whether processes exchange their gradients at the last share.
+
+        Returns:
+            What else is wanted of each share.
+        """
+        compute, network = self.compute, getattr(self, name)
+        if compute.threads == 1:
+            results = []
+            for position, part in enumerate(parts, 1):
+                exchanges = is_last and position == len(parts)
+                with nullcontext() if exchanges else compute.accelerator.no_sync(network):
+                    loss, result = loss_of(part)
+                    compute.accelerator.backward(loss / len(parts))
+                results.append(result)
+            return results
+        parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+        def differentiate(part: slice) -> tuple[tuple[Tensor | None, ...], Result]:
+            loss, result = loss_of(part)
+            return torch.autograd.grad(loss / len(parts), parameters, allow_unused=True), result
+
+        done = compute.map(differentiate, parts)
+        for gradients, _ in done:
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                if gradient is not None:
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+        return [result for _, result in done]
 
     def clip_and_step(self, name: str) -> Tensor:
         """Limit the norm of a network's gradients, step its optimizer, and return the norm before."""
@@ -225,6 +278,16 @@ class TrainingState:
             self.batches.position = counters.position
         self.numbers = counters.numbers
         return counters.best
+
+
+def take(local: Tensor, part: slice, parts: list[slice]) -> Tensor:
+    """Take a slice of the global batch out of this process's share."""
+    return local[part.start - parts[0].start : part.stop - parts[0].start]
+
+
+def mean_of(stats: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the means of statistics over the shares of a batch, without their graph."""
+    return {name: torch.stack([one[name].detach() for one in stats]).mean() for name in stats[0]}
 
 
 def _restore_optimizer(network: nn.Module, optimizer: Any, saved: dict[str, Tensor], where: str) -> None:

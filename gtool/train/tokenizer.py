@@ -33,7 +33,7 @@ from gtool.nn.quantizers import codes_perplexity, codes_used, count_codes
 from gtool.nn.ranges import to_pm1, to_uint8
 from gtool.runtime.device import Compute, send
 from gtool.runtime.torch_random import make_generator
-from gtool.train.state import TrainingState, build_networks
+from gtool.train.state import TrainingState, build_networks, mean_of, take
 from gtool.train.trainer import Trainer
 
 MAX_PIXELS = 2**22  # of the images that the colours of a palette are taken from
@@ -55,6 +55,7 @@ class TokenizerState(TrainingState):
     """Tokenizer and discriminator with their optimizers, and the use of the codes."""
 
     in_training = ("tokenizer", "discriminator")
+    in_shares = True
 
     tokenizer: nn.Module
     discriminator: nn.Module
@@ -95,13 +96,13 @@ def step(state: TokenizerState) -> dict[str, Tensor]:
     recipe = state.recipe
     state.set_rates()
     real = to_pm1(send(state.batches.next(recipe.train.batch_size), state.compute.device))
-    output, stats = _tokenizer_step(state, real)
+    outputs, stats = _tokenizer_step(state, real)
     loss = recipe.reconstruction
     if loss.adversarial and state.progress >= loss.discriminator_start:
-        stats |= _discriminator_step(state, real, output.reconstruction.detach())
+        stats |= _discriminator_step(state, real, [output.reconstruction.detach() for output in outputs])
     state.nimg += recipe.train.batch_size
     state.update_average()
-    _restart_unused_codes(state, output)
+    _restart_unused_codes(state, outputs)
     state.steps += 1
     return stats
 
@@ -116,11 +117,47 @@ def adversarial_factor(recipe: Recipe, progress: float) -> float:
     return min(1.0, (progress - loss.adversarial_start) / loss.adversarial_ramp)
 
 
-def _tokenizer_step(state: TokenizerState, real: Tensor) -> tuple[Tokenized, dict[str, Tensor]]:
-    weights, compute = state.recipe.reconstruction, state.compute
+@dataclass(frozen=True)
+class _Draft:
+    """Reconstructions of a share with their graph, and the gradients of the losses at them."""
+
+    output: Tokenized
+    of_fidelity: Tensor
+    of_adversarial: Tensor | None  # None before its time
+    stats: dict[str, Tensor]
+
+
+def _tokenizer_step(state: TokenizerState, real: Tensor) -> tuple[list[Tokenized], dict[str, Tensor]]:
+    weights = state.recipe.reconstruction
     state.bare("discriminator").requires_grad_(False)
     state.tokenizer_optimizer.zero_grad(set_to_none=True)
-    with compute.autocast():
+    parts = _shares(state)
+    drafts = state.compute.map(lambda part: _draft(state, take(real, part, parts)), parts)
+    weight = real.new_zeros(())
+    if factor := adversarial_factor(state.recipe, state.progress):
+        weight = real.new_full((), factor * weights.adversarial)
+        if weights.adaptive_weight:
+            weight = weight * _adaptive_weight(state, drafts)
+
+    def loss_of(part: slice) -> tuple[Tensor, dict[str, Tensor]]:
+        draft = drafts[parts.index(part)]
+        output, gradient = draft.output, draft.of_fidelity
+        if draft.of_adversarial is not None:
+            gradient = gradient + weight * draft.of_adversarial
+        surrogate = (
+            output.reconstruction * gradient
+        ).sum()  # its gradient at the reconstruction is `gradient`
+        return surrogate + weights.codebook * output.quantizer_loss, draft.stats
+
+    stats = mean_of(state.backward("tokenizer", parts, loss_of))
+    if factor:
+        stats["adversarial_weight"] = weight
+    stats["grad_norm"] = state.clip_and_step("tokenizer")
+    return [draft.output for draft in drafts], stats
+
+
+def _draft(state: TokenizerState, real: Tensor) -> _Draft:
+    with state.compute.autocast():
         output = state.tokenizer(real)
     # Losses are differentiated to the reconstruction first: the adaptive weight needs their gradients at the last
     # layer, and from here both go through the tokenizer as one.
@@ -128,22 +165,20 @@ def _tokenizer_step(state: TokenizerState, real: Tensor) -> tuple[Tokenized, dic
     terms = _reconstruction_terms(state, real, leaf)
     stats = {name: value for name, (_, value) in terms.items()}
     fidelity = torch.stack([weight * value for weight, value in terms.values()]).sum()
-    (gradient,) = torch.autograd.grad(fidelity, leaf)
-    if factor := adversarial_factor(state.recipe, state.progress):
-        with compute.autocast():
+    (of_fidelity,) = torch.autograd.grad(fidelity, leaf)
+    of_adversarial = None
+    if adversarial_factor(state.recipe, state.progress):
+        with state.compute.autocast():
             logits = state.bare("discriminator")(leaf)
-        adversarial = adversarial_losses.generator_loss("hinge", logits.flatten())
-        (of_adversarial,) = torch.autograd.grad(adversarial, leaf)
-        weight = gradient.new_full((), factor * weights.adversarial)
-        if weights.adaptive_weight:
-            weight = weight * _adaptive_weight(state, output.reconstruction, gradient, of_adversarial)
-        gradient = gradient + weight * of_adversarial
-        stats |= {"generator_loss": adversarial, "adversarial_weight": weight}
+        stats["generator_loss"] = adversarial_losses.generator_loss("hinge", logits.flatten())
+        (of_adversarial,) = torch.autograd.grad(stats["generator_loss"], leaf)
     stats |= {"quantizer_loss": output.quantizer_loss, "mse": F.mse_loss(leaf, real)}
-    surrogate = (output.reconstruction * gradient).sum()  # its gradient at the reconstruction is `gradient`
-    compute.accelerator.backward(surrogate + weights.codebook * output.quantizer_loss)
-    stats["grad_norm"] = state.clip_and_step("tokenizer")
-    return output, {name: value.detach() for name, value in stats.items()}
+    return _Draft(output, of_fidelity, of_adversarial, stats)
+
+
+def _shares(state: TokenizerState) -> list[slice]:
+    batch = state.recipe.train.batch_size
+    return state.micro_batches(batch, batch if state.bare("discriminator").compares else 1)
 
 
 def _reconstruction_terms(
@@ -160,48 +195,51 @@ def _reconstruction_terms(
     return terms
 
 
-def _adaptive_weight(
-    state: TokenizerState, fake: Tensor, of_fidelity: Tensor, of_adversarial: Tensor
-) -> Tensor:
-    """Return the ratio of gradient norms at the last layer (VQGAN, Eq. 7), bounded, over the batch of all processes.
-
-    fake: reconstructions with their graph; the others are gradients of both losses there.
-    """
+def _adaptive_weight(state: TokenizerState, drafts: list[_Draft]) -> Tensor:
+    """Return the ratio of gradient norms at the last layer (VQGAN, Eq. 7), bounded, over the global batch."""
     last = state.bare("tokenizer").last_layer
-    first, second = (
-        state.compute.mean(torch.autograd.grad(fake, last, gradient, retain_graph=True)[0])
-        for gradient in (of_fidelity, of_adversarial)
-    )
+
+    def gradients(draft: _Draft) -> Tensor:
+        fake, both = draft.output.reconstruction, (draft.of_fidelity, draft.of_adversarial)
+        return torch.stack([torch.autograd.grad(fake, last, one, retain_graph=True)[0] for one in both])
+
+    first, second = state.compute.mean(torch.stack(state.compute.map(gradients, drafts)).mean(0))
     most = state.recipe.reconstruction.adaptive_weight_max
     return losses.adaptive_weight(first, second, weight=1.0, most=most)
 
 
-def _discriminator_step(state: TokenizerState, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+def _discriminator_step(state: TokenizerState, real: Tensor, fake: list[Tensor]) -> dict[str, Tensor]:
     state.bare("discriminator").requires_grad_(True)
     state.discriminator_optimizer.zero_grad(set_to_none=True)
-    with state.compute.autocast():
-        # One call for both: the wrapper for processes wants one forward for each backward.
-        logits = state.discriminator(torch.cat([real, fake])).float()
-    of_real, of_fake = (half.flatten() for half in logits.chunk(2))
-    loss = 0.5 * adversarial_losses.discriminator_loss("hinge", of_real, of_fake)
-    state.compute.accelerator.backward(loss)
-    stats = {"discriminator_loss": loss, "real_logit": of_real.mean(), "fake_logit": of_fake.mean()}
+    parts = _shares(state)
+
+    def loss_of(part: slice) -> tuple[Tensor, dict[str, Tensor]]:
+        with state.compute.autocast():
+            # One call for both: the wrapper for processes wants one forward for each backward.
+            pair = [take(real, part, parts), fake[parts.index(part)]]
+            logits = state.discriminator(torch.cat(pair)).float()
+        of_real, of_fake = (half.flatten() for half in logits.chunk(2))
+        loss = 0.5 * adversarial_losses.discriminator_loss("hinge", of_real, of_fake)
+        return loss, {"discriminator_loss": loss, "real_logit": of_real.mean(), "fake_logit": of_fake.mean()}
+
+    stats = mean_of(state.backward("discriminator", parts, loss_of))
     stats["discriminator_grad_norm"] = state.clip_and_step("discriminator")
-    return {name: value.detach() for name, value in stats.items()}
+    return stats
 
 
 @torch.no_grad()
-def _restart_unused_codes(state: TokenizerState, output: Tokenized) -> None:
+def _restart_unused_codes(state: TokenizerState, outputs: list[Tokenized]) -> None:
     """Count codes; every restart_interval steps move those that nothing was mapped to onto vectors of this batch."""
     weights, compute = state.recipe.reconstruction, state.compute
     quantizer = state.bare("tokenizer").quantizer
     if not weights.restart_interval or state.progress > weights.restart_until:
         return
-    counts = count_codes(output.codes, len(state.usage.counts))
+    codes = torch.cat([output.codes for output in outputs])
+    counts = count_codes(codes, len(state.usage.counts))
     state.usage.counts += counts if compute.world_size == 1 else compute.accelerator.reduce(counts)
     if (state.steps + 1) % weights.restart_interval:
         return
-    vectors = output.vectors.detach()
+    vectors = torch.cat([output.vectors.detach() for output in outputs])
     if compute.world_size > 1:
         vectors = compute.accelerator.gather(vectors)  # in the order of the global batch
     unused = state.usage.counts == 0

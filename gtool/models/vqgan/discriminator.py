@@ -35,6 +35,7 @@ class PatchDiscriminator(nn.Module):
         settings = config.discriminator
         widths = [settings.channels * min(2**n, MOST_WIDER) for n in range(settings.layers + 1)]
         biased = settings.norm == "none"
+        self.compares = settings.norm == "batch"  # an image is judged by those beside it
         self.image_shape = (config.image_channels, config.resolution, config.resolution)
         self.first = nn.Conv2d(config.image_channels, widths[0], 4, stride=2, padding=1)
         self.convs, self.norms = nn.ModuleList(), nn.ModuleList()
