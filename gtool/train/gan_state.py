@@ -10,8 +10,7 @@ Axis letters: N images of the global batch, n of one share; R resolution.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +22,6 @@ from gtool.errors import RecipeError
 from gtool.models import registry
 from gtool.models.outline import outline
 from gtool.runtime.device import Compute
-from gtool.runtime.random import derive_seed
 from gtool.runtime.torch_random import make_generator
 from gtool.train.augment.augment import Draws, augment, draw
 from gtool.train.augment.policies import parse_policy
@@ -199,20 +197,7 @@ def generate(state: GANState, latents: Latents, part: slice, **options: Any) -> 
     device = state.compute.device
     noise = [values[part].to(device) for values in latents.noise]
     mixing = {name: values[part].to(device) for name, values in latents.mixing.items()}
-    with _dropout_stream(state, latents.purpose, part):
-        return state.generator(latents.z[part].to(device), noise or None, **mixing, **options)
-
-
-@contextmanager
-def _dropout_stream(state: GANState, purpose: str, part: slice) -> Iterator[None]:
-    """Make dropout a function of seed, step and share: a run with it can be resumed, but not cut up otherwise."""
-    if not getattr(state.bare("generator"), "dropout", 0.0):
-        yield
-        return
-    devices = [state.compute.device] if state.compute.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derive_seed(state.recipe.train.seed, "dropout", purpose, state.steps, part.start))
-        yield
+    return state.generator(latents.z[part].to(device), noise or None, **mixing, **options)
 
 
 def _noise(network: Any, batch: int, random: torch.Generator) -> list[Tensor]:

@@ -21,10 +21,12 @@ order of the data, which is a function of the seed and the `position`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
+from threading import Lock
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import torch
@@ -38,6 +40,7 @@ from gtool.io.weights import restore
 from gtool.models import registry
 from gtool.reading import reading
 from gtool.runtime.device import Compute
+from gtool.runtime.random import derive_seed
 from gtool.runtime.torch_random import make_generator
 from gtool.train.optim import (
     Buffers,
@@ -50,6 +53,7 @@ from gtool.train.optim import (
 )
 
 OF_ADAM = {"step", "exp_avg", "exp_avg_sq"}  # what the optimizer keeps of a parameter
+_GLOBAL_RANDOM = Lock()  # torch's own random numbers, for one share at a time
 Result = TypeVar("Result")
 Counter = Annotated[int, Field(ge=0)]
 Number = Annotated[float, Field(ge=-1e30, le=1e30)]
@@ -67,7 +71,7 @@ class Counters(BaseModel):
     position: Counter
     numbers: dict[str, Number]
     best: dict[str, int | Number] = {}
-    threads: Annotated[int, Field(ge=1)] | None = (
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = (
         None  # of a CPU: sums are rounded in another order by another number
     )
 
@@ -112,6 +116,8 @@ class TrainingState:
         """
         compute.meet()  # before networks are wrapped, which exchanges them: to read images may have taken long
         rates, shares = learning_rates(recipe), lazy_shares(recipe)
+        if recipe.train.compile:  # its compiler is for one thread
+            compute = replace(compute, threads=1)
         for name, network, rate, share in zip(cls.in_training, networks, rates, shares, strict=False):
             optimizer = make_optimizer(recipe.optim, groups(network), rate, share)
             if recipe.train.recompute:
@@ -202,22 +208,41 @@ class TrainingState:
             for position, part in enumerate(parts, 1):
                 exchanges = is_last and position == len(parts)
                 with nullcontext() if exchanges else compute.accelerator.no_sync(network):
-                    loss, result = loss_of(part)
+                    with self.dropout_of(name, part):
+                        loss, result = loss_of(part)
                     compute.accelerator.backward(loss / len(parts))
                 results.append(result)
             return results
         parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
 
         def differentiate(part: slice) -> tuple[tuple[Tensor | None, ...], Result]:
-            loss, result = loss_of(part)
+            with self.dropout_of(name, part):
+                loss, result = loss_of(part)
             return torch.autograd.grad(loss / len(parts), parameters, allow_unused=True), result
 
         done = compute.map(differentiate, parts)
         for gradients, _ in done:
             for parameter, gradient in zip(parameters, gradients, strict=True):
-                if gradient is not None:
-                    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+                if gradient is None:
+                    continue
+                # A copy, as one may share memory with another and have another layout than its parameter, which the
+                # fused optimizer would misread.
+                if parameter.grad is None:
+                    parameter.grad = torch.empty_like(parameter).copy_(gradient)
+                else:
+                    parameter.grad += gradient
         return [result for _, result in done]
+
+    @contextmanager
+    def dropout_of(self, purpose: str, part: slice) -> Iterator[None]:
+        """Make dropout a function of seed, step and share: a run with it can be resumed, but not cut up otherwise."""
+        if not any(map(_has_dropout, self.networks.values())):
+            yield
+            return
+        devices = [self.compute.device] if self.compute.device.type == "cuda" else []
+        with _GLOBAL_RANDOM, torch.random.fork_rng(devices=devices):
+            torch.manual_seed(derive_seed(self.recipe.train.seed, "dropout", purpose, self.steps, part.start))
+            yield
 
     def clip_and_step(self, name: str) -> Tensor:
         """Limit the norm of a network's gradients, step its optimizer, and return the norm before."""
@@ -248,8 +273,24 @@ class TrainingState:
         """Return counters and other numbers; the position is that in the data, 0 without one."""
         keys = ("nimg", "steps", "seconds", "progress", "numbers")
         position = 0 if self.batches is None else int(self.batches.position)
-        others = {"position": position, "threads": torch.get_num_threads()}
+        others = {"position": position, "threads": self._threads()}
         return {key: getattr(self, key) for key in keys} | others
+
+    def _threads(self) -> int | None:
+        """Return the number of threads that bits depend on, if any do."""
+        compute = self.compute
+        if compute.device.type != "cpu" or compute.world_size > 1:
+            return None
+        return compute.threads if self.in_shares else torch.get_num_threads()
+
+    def _keep_threads(self, number: int) -> None:
+        """Go on with so many threads, unless the user has named another number."""
+        if "OMP_NUM_THREADS" in os.environ or self._threads() is None:
+            return
+        if self.in_shares:  # of which no more work at a time than there are cores
+            self.compute = replace(self.compute, threads=number)
+        elif number <= (os.cpu_count() or 1):
+            torch.set_num_threads(number)
 
     def restore(
         self, tensors: dict[str, dict[str, Tensor]], info: dict[str, Any], where: str
@@ -270,8 +311,8 @@ class TrainingState:
             counters = Counters.model_validate(info)
             if counters.best and type(counters.best.get("nimg")) is not int:
                 raise ValueError("`best` says of no number of images")
-        if self.compute.device.type == "cpu" and counters.threads:
-            keep_threads(counters.threads)
+        if counters.threads:
+            self._keep_threads(counters.threads)
         self.nimg, self.steps = counters.nimg, counters.steps
         self.seconds, self.progress = counters.seconds, counters.progress
         if self.batches is not None:
@@ -288,6 +329,15 @@ def take(local: Tensor, part: slice, parts: list[slice]) -> Tensor:
 def mean_of(stats: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Return the means of statistics over the shares of a batch, without their graph."""
     return {name: torch.stack([one[name].detach() for one in stats]).mean() for name in stats[0]}
+
+
+def _has_dropout(network: nn.Module) -> bool:
+    """Whether a layer, or what has it as a number, drops anything in training."""
+    rates = (
+        getattr(module, "p" if isinstance(module, nn.Dropout) else "dropout", 0.0)
+        for module in network.modules()
+    )
+    return any(isinstance(rate, float) and rate > 0 for rate in rates)
 
 
 def _restore_optimizer(network: nn.Module, optimizer: Any, saved: dict[str, Tensor], where: str) -> None:

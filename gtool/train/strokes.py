@@ -106,7 +106,8 @@ def step(state: StrokesState) -> dict[str, Tensor]:
         targets.append(target)
         canvases.append(canvas)
     state.optimizer.zero_grad(set_to_none=True)
-    with state.compute.autocast():
+    own = slice(share * state.compute.rank, share * (state.compute.rank + 1))
+    with state.dropout_of("predictor", own), state.compute.autocast():
         proposals = state.predictor(torch.cat(targets), torch.cat(canvases))
     stats: dict[str, Tensor] = {}
     loss = proposals.logits.new_zeros(())

@@ -118,7 +118,7 @@ def adversarial_factor(recipe: Recipe, progress: float) -> float:
 
 
 @dataclass(frozen=True)
-class _Draft:
+class Draft:
     """Reconstructions of a share with their graph, and the gradients of the losses at them."""
 
     output: Tokenized
@@ -132,7 +132,7 @@ def _tokenizer_step(state: TokenizerState, real: Tensor) -> tuple[list[Tokenized
     state.bare("discriminator").requires_grad_(False)
     state.tokenizer_optimizer.zero_grad(set_to_none=True)
     parts = _shares(state)
-    drafts = state.compute.map(lambda part: _draft(state, take(real, part, parts)), parts)
+    drafts = state.compute.map(lambda part: _draft(state, take(real, part, parts), part), parts)
     weight = real.new_zeros(())
     if factor := adversarial_factor(state.recipe, state.progress):
         weight = real.new_full((), factor * weights.adversarial)
@@ -156,8 +156,8 @@ def _tokenizer_step(state: TokenizerState, real: Tensor) -> tuple[list[Tokenized
     return [draft.output for draft in drafts], stats
 
 
-def _draft(state: TokenizerState, real: Tensor) -> _Draft:
-    with state.compute.autocast():
+def _draft(state: TokenizerState, real: Tensor, part: slice) -> Draft:
+    with state.dropout_of("tokenizer", part), state.compute.autocast():
         output = state.tokenizer(real)
     # Losses are differentiated to the reconstruction first: the adaptive weight needs their gradients at the last
     # layer, and from here both go through the tokenizer as one.
@@ -173,7 +173,7 @@ def _draft(state: TokenizerState, real: Tensor) -> _Draft:
         stats["generator_loss"] = adversarial_losses.generator_loss("hinge", logits.flatten())
         (of_adversarial,) = torch.autograd.grad(stats["generator_loss"], leaf)
     stats |= {"quantizer_loss": output.quantizer_loss, "mse": F.mse_loss(leaf, real)}
-    return _Draft(output, of_fidelity, of_adversarial, stats)
+    return Draft(output, of_fidelity, of_adversarial, stats)
 
 
 def _shares(state: TokenizerState) -> list[slice]:
@@ -195,11 +195,11 @@ def _reconstruction_terms(
     return terms
 
 
-def _adaptive_weight(state: TokenizerState, drafts: list[_Draft]) -> Tensor:
+def _adaptive_weight(state: TokenizerState, drafts: list[Draft]) -> Tensor:
     """Return the ratio of gradient norms at the last layer (VQGAN, Eq. 7), bounded, over the global batch."""
     last = state.bare("tokenizer").last_layer
 
-    def gradients(draft: _Draft) -> Tensor:
+    def gradients(draft: Draft) -> Tensor:
         fake, both = draft.output.reconstruction, (draft.of_fidelity, draft.of_adversarial)
         return torch.stack([torch.autograd.grad(fake, last, one, retain_graph=True)[0] for one in both])
 

@@ -6,13 +6,12 @@ import os
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from gtool.errors import DeviceError
-from gtool.runtime.device import free_cores, make_compute
+from gtool.runtime.device import make_compute
 from gtool.runtime.processes import LAUNCHER
 from gtool.runtime.random import derive_seed
 from gtool.runtime.torch_random import hashed_normal, make_generator
@@ -90,23 +89,10 @@ def test_what_a_killed_command_has_launched_ends_too():
     assert time.monotonic() - started < 30
 
 
-def test_threads_are_as_many_as_cores_that_nothing_else_uses(monkeypatch):
-    import psutil
-
-    for idle, niced, expected in ((4.0, 0.0, 4), (2.9, 0.0, 3), (0.1, 0.0, 1), (0.1, 2.0, 2)):
-        clock = iter((0.0, 10.0))
-        monkeypatch.setattr("gtool.runtime.device.time.monotonic", lambda clock=clock: next(clock))
-        times = iter((SimpleNamespace(idle=5.0), SimpleNamespace(idle=5.0 + 10 * idle, nice=10 * niced)))
-        monkeypatch.setattr(psutil, "cpu_times", lambda times=times: next(times))
-        assert free_cores(4) == expected
-    monkeypatch.undo()
-    assert free_cores(1) == 1
-
-
 def test_the_user_decides_about_threads(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
     before = torch.get_num_threads()
-    monkeypatch.setattr("gtool.runtime.device.free_cores", lambda most: 1)
+    monkeypatch.setattr("gtool.runtime.load.Load.free_cores", lambda self, most: 1)
     make_compute("cpu")
     assert torch.get_num_threads() == before
     monkeypatch.delenv("OMP_NUM_THREADS")

@@ -182,7 +182,7 @@ def test_the_wgan_eps_penalty_of_a_step_has_its_analytic_value():
     state = make_state("augment.policy=none", "train.n_critic=1")
 
     class Linear(torch.nn.Module):
-        noise_shapes = ()
+        noise_shapes, group_size = (), 1
 
         def __init__(self):
             super().__init__()

@@ -102,9 +102,10 @@ def test_the_autoencoder_runs_once_a_step(monkeypatch):
 def test_the_adversarial_weight_is_the_ratio_of_gradients_at_the_last_layer():
     state = make_state("reconstruction.adaptive_weight_max=10")
     images = torch.zeros(2, 3, 16, 16)
-    made = state.tokenizer(images).reconstruction
-    slope = torch.randn(made.shape, generator=torch.Generator().manual_seed(0))
-    assert float(engine._adaptive_weight(state, made, 3 * slope, -2 * slope)) == pytest.approx(1.5, rel=1e-3)
+    made = state.tokenizer(images)
+    slope = torch.randn(made.reconstruction.shape, generator=torch.Generator().manual_seed(0))
+    draft = engine.Draft(made, 3 * slope, -2 * slope, {})
+    assert float(engine._adaptive_weight(state, [draft])) == pytest.approx(1.5, rel=1e-3)
 
 
 def test_the_step_is_that_of_the_sum_of_all_losses():
