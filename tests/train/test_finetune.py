@@ -68,7 +68,7 @@ def test_finetuning_goes_on_from_the_weights(start, photos, capsys):
     for name, value in before.items():
         torch.testing.assert_close(after[name], value, atol=1e-6, rtol=0)
     said = capsys.readouterr().err
-    assert "16 pictures of photos, 3 images" in said
+    assert "photos: 3 images" in said
     assert "gtool paint photo.jpg --weights out" in said
 
 
