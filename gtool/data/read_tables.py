@@ -32,6 +32,7 @@ HUB_SECONDS = 3.0
 # Of tables on this disk while they are unpacked, above what the process has: columns can hold a value in a few bytes
 # that a million rows share.
 MOST_MEMORY, MOST_UNPACKED, LARGEST_RATIO, ROWS_AT_ONCE = 512 << 20, 256 << 20, 20, 100
+_OF_NETWORK = {"httpx", "httpx2", "httpcore", "requests", "aiohttp", "urllib3", "huggingface_hub"}
 MOST_CARD = 4 << 20  # bytes of a README
 
 
@@ -45,7 +46,7 @@ def read_tables(place: Place) -> tuple[Tables, str | None]:
             return _load_local(place), None
         if not hub.is_offline() and hub.is_reachable():
             _require_repository(name)
-            return _read(name, lambda: datasets.load_dataset(name, place.config)), None
+            return _read(name, lambda: datasets.load_dataset(name, place.config), is_remote=True), None
         why = "offline" if hub.is_offline() else f"{hub.endpoint()} cannot be reached"
         missing = (
             f"data set `{name}`: no such folder, not in the local cache, and {why}; give a folder of images, "
@@ -175,30 +176,28 @@ def _require_repository(repository: str) -> None:
         NetworkError: it does not answer.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
         card = HfApi(endpoint=hub.endpoint()).dataset_info(repository, timeout=HUB_SECONDS).card_data
-    except GatedRepoError:
-        raise DataError(
-            f"{repository}: its owner grants access on the hub; ask for it there, then run `hf auth login`"
-        ) from None
-    except RepositoryNotFoundError:
-        known = [SCENES, *SHORT_NAMES, *(name.partition(":")[0] for name in SHORT_NAMES.values())]
-        hint = did_you_mean(repository, known)
-        raise DataError(
-            f"data set `{repository}`: no such folder, and none of this name on the hub"
-            f"{hint if hint.startswith('; did') else ''}"
-        ) from None
-    # Whatever else the client raises in this one call, with its HTTP library of the day: no connection.
+    # Whatever the client raises in this one call, with its HTTP library of the day: no connection.
     except Exception as bad:
-        raise NetworkError(f"{repository}: {hub.endpoint()} does not answer: {_reason(bad)}") from None
+        if not (why := hub.refusal(bad)):
+            raise NetworkError(f"{repository}: {hub.endpoint()} does not answer: {_reason(bad)}") from None
+        known = [SCENES, *SHORT_NAMES, *(name.partition(":")[0] for name in SHORT_NAMES.values())]
+        is_named_so = type(bad) is RepositoryNotFoundError and repository not in known
+        hint = did_you_mean(repository, known) if is_named_so else ""
+        raise DataError(
+            f"data set `{repository}`: no such folder, and {why}{hint if hint.startswith('; did') else ''}"
+        ) from None
     configs = card.get("configs") if card else None
     _require_own_files(((name, "README.md") for name in _strings(configs)), repository)
 
 
-def _read(name: str, load: Callable[[], Any], missing: str = "") -> Tables:
+def _read(name: str, load: Callable[[], Any], missing: str = "", *, is_remote: bool = False) -> Tables:
     """Call the library; what it raises becomes a DataError of one line, or a NetworkError where nothing is there.
+
+    missing: what to say then. is_remote: the library downloads.
 
     Returns split -> rows; a saved set without splits is one called `train`.
     """
@@ -209,6 +208,8 @@ def _read(name: str, load: Callable[[], Any], missing: str = "") -> Tables:
         if missing and isinstance(bad, ConnectionError | FileNotFoundError):
             raise NetworkError(missing) from None
         cause = bad.__cause__ or bad
+        if is_remote and (broken := next(filter(_is_of_network, (cause, bad)), None)):
+            raise NetworkError(f"{name}: {hub.broken_off(broken)}") from None
         said = _reason(cause, lines=2)  # the second names the choices
         if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno == errno.EFBIG):
             said = "unpacked, it is far larger than a file of its size may be"
@@ -218,6 +219,11 @@ def _read(name: str, load: Callable[[], Any], missing: str = "") -> Tables:
     if isinstance(loaded, dict):
         return {str(split): rows for split, rows in loaded.items()}
     return {str(loaded.split or "train"): loaded}
+
+
+def _is_of_network(bad: BaseException) -> bool:
+    libraries = {kind.__module__.partition(".")[0] for kind in type(bad).__mro__}
+    return isinstance(bad, ConnectionError | TimeoutError) or bool(libraries & _OF_NETWORK)
 
 
 def _reason(bad: BaseException, lines: int = 1) -> str:

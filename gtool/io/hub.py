@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from gtool.errors import CheckpointError, NetworkError
+from gtool.reading import reason
 
 PROBE_SECONDS = 2.5
 
@@ -65,11 +66,11 @@ def download(repository: str, filename: str) -> Path:
     """Return a file of a hub repository, from the local cache or the network.
 
     Raises:
-        NetworkError: not cached and the hub cannot be reached.
-        CheckpointError: the repository or the file does not exist.
+        NetworkError: not cached, and the hub cannot be reached or the download broke off.
+        CheckpointError: the repository or the file does not exist, or not for this user.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     if found := cached(repository, filename):
         return found
@@ -78,10 +79,33 @@ def download(repository: str, filename: str) -> Path:
             f"{repository}: no such file here, and the hub cannot be reached; name a run folder or a .safetensors file"
         )
     try:
-        return Path(hf_hub_download(repository, filename))
-    except RepositoryNotFoundError:
-        raise CheckpointError(f"{repository}: no such file here and no such repository on the hub") from None
-    except EntryNotFoundError:
-        raise CheckpointError(f"{repository}: the repository holds no {filename}") from None
-    except (HfHubHTTPError, OSError) as bad:
-        raise NetworkError(f"{repository}: download failed: {bad}") from None
+        return Path(hf_hub_download(repository, filename, endpoint=endpoint()))
+    except Exception as bad:  # of the client, or of its HTTP library of the day
+        # What the client says when it could not ask: the cause is what matters.
+        cause = (bad.__cause__ or bad) if isinstance(bad, LocalEntryNotFoundError) else bad
+        if isinstance(bad, EntryNotFoundError) and cause is bad:
+            raise CheckpointError(f"{repository}: the repository holds no {filename}") from None
+        if why := refusal(cause):
+            raise CheckpointError(f"{repository}: no such file here, and {why}") from None
+        raise NetworkError(f"{repository}: {broken_off(cause)}") from None
+
+
+def refusal(bad: BaseException) -> str:
+    """Say why the hub does not show a repository: it has none, or not for this user; empty where neither is so."""
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    status = bad.response.status_code if isinstance(bad, HfHubHTTPError) else 0
+    if isinstance(bad, GatedRepoError):
+        return "its owner grants access on the hub; ask for it there, then run `hf auth login`"
+    if status == 403:
+        return "the hub does not let you read it; run `hf auth login` as somebody who may"
+    if isinstance(bad, RepositoryNotFoundError):
+        private = ", or a private one, which takes `hf auth login`" if status == 401 else ""
+        return f"none of this name on the hub{private}"
+    return ""
+
+
+def broken_off(bad: BaseException) -> str:
+    """Say that a download has ended before its time, and why."""
+    why = reason(bad)
+    return f"the download broke off: {why}; the same command again goes on where it ended"
