@@ -97,6 +97,7 @@ app.add_typer(recipes.app, name="recipes")
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit status; every error becomes one line on stderr."""
     try:
+        os.getcwd()  # raises where it is gone, which MKL would end the process for
         status = app(arguments, standalone_mode=False, prog_name="gtool") or 0
         if status == 130:
             console.error("interrupted")
@@ -151,6 +152,8 @@ def _explain(failed: Exception) -> tuple[str | None, int]:
             "no home folder is known; set HOME, or GTOOL_CACHE for what is kept, and write paths in full",
             1,
         )
+    if re.search("failed to map segment|can't start new thread", text):
+        return "this process may not use the memory that PyTorch needs: raise its limit, `ulimit -v`", 1
     if isinstance(failed, MemoryError) or re.search("out of memory|can't allocate memory", text, re.I):
         return "out of memory: lower --batch-size, or set train.micro_batch", 1
     return None, 3

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gtool.errors import CheckpointError, GToolError, RecipeError, did_you_mean
 from gtool.export.options import ExportOptions
+from gtool.io.outputs import require_utf8
 from gtool.io.run_folder import find_weights
 from gtool.models import registry
 from gtool.reading import file_problem
@@ -46,6 +47,8 @@ def check(options: ExportOptions) -> Files:
     name = f"{stem}.{file_format}"
     stays = in_run and file_format != "safetensors" and options.out is None
     out = weights.parent / name if stays else _in_folder(options.out, name)
+    if file_format != "safetensors":
+        require_utf8(out)
     if out.resolve() == weights.resolve():
         raise CheckpointError(f"{out}: is the weights file itself; name another with -o")
     return Files(options, weights, out, file_format)

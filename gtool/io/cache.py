@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import numpy as np
-from filelock import FileLock
 
 from gtool.errors import CheckpointError, DataError
 from gtool.io.files import atomic_write, cache_dir
+from gtool.io.locks import one_at_a_time
 
 Found = TypeVar("Found")
 
@@ -54,7 +54,7 @@ class CacheEntry:
         """Be the only process that makes this entry; remove what one that was killed has left."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / f"{self.stem}.lock"):
+            with one_at_a_time(self.folder / f"{self.stem}.lock"):
                 for stale in self.folder.glob(f".{self.stem}.*.tmp.*"):
                     stale.unlink()
                 yield

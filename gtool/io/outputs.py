@@ -19,6 +19,16 @@ _IMAGE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")  # of ISO
 _VIDEOS = (b"\x1aE\xdf\xa3", b"FLV\x01", b"0&\xb2u", b"\0\0\x01\xba", b"\0\0\x01\xb3")
 
 
+def require_utf8(path: Path | str) -> None:
+    """Raise GToolError for a name that is no text: recipes, weights and exported files cannot be called so."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise GToolError(
+            f"{path}: its name is not UTF-8, and recipes and weights can hold no other; rename it"
+        ) from None
+
+
 def is_folder(text: str) -> bool:
     """Say whether an output that is typed names a folder: by what is there, a separator at its end, or no suffix."""
     separators = tuple(filter(None, (os.sep, os.altsep)))

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from gtool.errors import CheckpointError, did_you_mean
 from gtool.io import hub
+from gtool.io.locks import take_lock
 from gtool.reading import looks_like, parse_json, reading
 
 if TYPE_CHECKING:
@@ -87,19 +88,11 @@ class RunFolder:
         Raises:
             CheckpointError: another process trains in this folder.
         """
-        from filelock import (  # brings asyncio, which only those who write a run should wait for
-            FileLock,
-            Timeout,
-        )
 
-        lock = FileLock(self.path / ".lock")
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise CheckpointError(f"{self.path}: another process is training in this run folder") from None
+            return take_lock(self.path / ".lock", f"is training in this run folder: {self.path}")
         except OSError as bad:
             raise CheckpointError(f"{self.path}: cannot be written: {bad.strerror or bad}") from None
-        return lock
 
     def remove_leftovers(self) -> None:
         """Delete what an interrupted writer left behind; call while holding the lock."""

@@ -24,6 +24,7 @@ from gtool.config.recipe import (
 from gtool.config.schema import NEEDS, Recipe
 from gtool.data.names import find_dataset
 from gtool.errors import CheckpointError, DataError, GToolError, RecipeError
+from gtool.io.outputs import require_utf8
 from gtool.io.run_folder import RunFolder, find_start, is_state, newest_run, open_run
 from gtool.models import registry
 from gtool.models.description import read_description
@@ -80,6 +81,8 @@ def resolve(options: TrainOptions) -> Training:
     if run is not None:
         _check_same_data(original, recipe, run)
     find_dataset(recipe.data.dataset)  # raises when the name leads nowhere
+    require_utf8(recipe.data.dataset)
+    require_utf8(options.out or "")
     if recipe.train.weights is not None and run is None:
         table["model"] = _network_of_weights(recipe)
         recipe = make_recipe(table, options.settings, where=str(path), flags=flags)

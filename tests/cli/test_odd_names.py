@@ -121,13 +121,38 @@ def one_line(capsys) -> str:
     return line
 
 
-@pytest.mark.parametrize("arguments", [["paint"], ["paint", "a.jpg"], ["eval", "a", "b", "--rfd"]])
+@pytest.mark.parametrize(
+    "arguments", ["paint", "paint a.jpg", "eval a b --rfd", "train transgan", "export a"]
+)
 def test_a_working_folder_that_is_gone_is_said(tmp_path, monkeypatch, capsys, arguments):
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    assert run(["--quiet", *arguments]) == 1
-    assert one_line(capsys).startswith("error: ")
+    assert run(["--quiet", *arguments.split()]) == 1
+    assert one_line(capsys) == "error: the working folder no longer exists; change to one that does"
+
+
+def test_a_name_that_recipes_and_weights_cannot_hold_is_refused(tiny_weights, capsys):
+    odd = os.fsdecode(b"a\xff")
+    save(Path(odd), np.zeros((2, 3, 32, 32), np.uint8))
+    for command in (
+        ["train", "transgan", "--dataset", f"./{odd}"],
+        ["train", "transgan", "--out", odd],
+        ["export", str(tiny_weights), "-o", f"{odd}.pt2"],
+    ):
+        assert run(command) == 1
+        assert one_line(capsys).endswith(
+            "its name is not UTF-8, and recipes and weights can hold no other; rename it"
+        )
+
+
+def test_too_little_address_space_is_said():
+    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
+    code += "from gtool.cli import run; sys.exit(run(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "train", "transgan", "--out", "out"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = "error: this process may not use the memory that PyTorch needs: raise its limit, `ulimit -v`"
+    assert (done.returncode, done.stderr.splitlines()) == (1, [said])
 
 
 def test_without_a_home_folder_all_but_the_cache_works(monkeypatch, capsys):

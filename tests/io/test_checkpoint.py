@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import struct
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ import torch
 
 from gtool.errors import CheckpointError
 from gtool.io.files import atomic_write
+from gtool.io.locks import one_at_a_time
 from gtool.io.run_folder import RunFolder, create_run, find_weights
 from gtool.io.safe_pickle import load_pickled
 from gtool.io.weights import load_state, load_weights, restore, save_state, save_weights
@@ -199,7 +203,7 @@ def test_a_second_trainer_is_refused(tmp_path):
     code = f"{imports}; RunFolder(Path({str(tmp_path)!r})).lock()"
     with run.lock():
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "another process is training" in done.stderr
+    assert f"process {os.getpid()} on {socket.gethostname()} is training in this run folder" in done.stderr
 
 
 def test_prune_keeps_the_last_and_the_best(tmp_path):
@@ -248,3 +252,20 @@ def test_what_is_written_has_the_mode_that_the_umask_gives(tmp_path, umask, mode
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(written) == 4
     assert {path.stat().st_mode & 0o777 for path in written} == {mode}
+
+
+def test_a_process_that_waits_says_for_whom(tmp_path, capsys):
+    taken = threading.Event()
+
+    def hold():
+        with one_at_a_time(tmp_path / "entry.lock"):
+            taken.set()
+            time.sleep(0.2)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    taken.wait()
+    with one_at_a_time(tmp_path / "entry.lock"):
+        holder.join()
+    said = f"waiting: process {os.getpid()} on {socket.gethostname()} makes {tmp_path / 'entry'}\n"
+    assert capsys.readouterr().err == said

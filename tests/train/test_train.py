@@ -9,6 +9,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -273,7 +274,9 @@ def test_a_run_that_is_being_trained_is_refused(capsys):
     try:
         wait_for(Path("out"), "state-*", process)
         assert run(["train", "transgan", "--resume", "out", "--device", "cpu"]) == 1
-        assert "another process is training" in capsys.readouterr().err
+        assert (
+            f"process {process.pid} on {socket.gethostname()} is training in this" in capsys.readouterr().err
+        )
     finally:
         process.kill()
         process.communicate()

@@ -18,12 +18,12 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from cleanfid.downloads_helper import inception_url
-from filelock import FileLock
 
 from gtool import console
 from gtool.errors import CheckpointError, NetworkError
 from gtool.io import hub
 from gtool.io.files import atomic_write, cache_dir
+from gtool.io.locks import one_at_a_time
 
 TIMEOUT_SECONDS = 30.0  # between two packets of a download
 SHARED = Path(
@@ -176,7 +176,7 @@ def download(url: str, target: Path, is_good: Callable[[Path], bool]) -> Path:
         NetworkError: no network, or a file that is not good; nothing is left behind.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.with_suffix(".lock")):
+    with one_at_a_time(target.with_suffix(".lock")):
         if target.is_file() and is_good(target):
             return target
         if hub.is_offline():
