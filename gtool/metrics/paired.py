@@ -1,11 +1,11 @@
-"""Metrics of pairs of images: PSNR and SSIM by torchmetrics, L1, LPIPS; and how a tokenizer uses its codebook.
+"""Metrics of pairs of images: PSNR and SSIM by torchmetrics, L1, LPIPS.
 
 SSIM is that of Wang et al. 2004 (Image quality assessment: from error visibility to structural similarity): windows of
 11 x 11 pixels weighted by a Gaussian of deviation 1.5, K1 = 0.01, K2 = 0.03, on red, green and blue, where windows fit.
 LPIPS is version 0.1 with VGG16 (gtool/losses/perceptual.py); its linear heads come with torchmetrics. Importing
 torchmetrics takes 2 s of CPU more than torch, so it waits until something is measured.
 
-N images, H W pixels, K codes of a codebook.
+N images, H W pixels.
 """
 
 from __future__ import annotations
@@ -58,13 +58,3 @@ def load_lpips() -> LPIPS:
 
     heads = Path(str(torchmetrics.__file__)).parent / "functional" / "image" / "lpips_models" / "vgg.pth"
     return LPIPS.from_files(find_weights(VGG16).path, heads)
-
-
-def codebook_usage(counts: Tensor) -> dict[str, float]:
-    """Return `codes_used`, the share of codes that occur, and `perplexity`, e to their entropy.
-
-    counts: (K,) how often each code occurs.
-    """
-    shares = counts[counts > 0].double() / counts.sum()
-    used = float((counts > 0).double().mean())
-    return {"codes_used": used, "perplexity": float(torch.special.entr(shares).sum().exp())}

@@ -177,15 +177,12 @@ def count_codes(codes: Tensor, size: int) -> Tensor:
     return counts.scatter_add_(0, flat, torch.ones_like(flat))  # torch.bincount waits for a GPU
 
 
-def codes_used(counts: Tensor) -> float:
-    """Return the share of codes that were seen at all, in [0, 1]."""
-    return float((counts > 0).double().mean())
+def codebook_usage(counts: Tensor) -> dict[str, float]:
+    """Return `codes_used`, the share of codes that occur, and `perplexity`, e to their entropy; 0 with no counts.
 
-
-def codes_perplexity(counts: Tensor) -> float:
-    """Return exp of the entropy: how many codes, equally frequent, would be as hard to guess; 0 with no counts."""
-    total = counts.sum()
-    if not total:
-        return 0.0
-    share = counts[counts > 0].double() / total
-    return float(torch.exp(-(share * share.log()).sum()))
+    counts: (K,) how often each code occurs. The perplexity says how many codes, equally frequent, would be as hard to
+    guess.
+    """
+    share = counts[counts > 0].double() / counts.sum()
+    perplexity = float(torch.exp(-(share * share.log()).sum())) if len(share) else 0.0
+    return {"codes_used": float((counts > 0).double().mean()), "perplexity": perplexity}

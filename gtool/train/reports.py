@@ -190,8 +190,5 @@ def save_curves(path: Path, panels: Mapping[str, Mapping[str, Line]], log: Colle
             loc="lower right", bbox_to_anchor=(1, 1), ncols=len(series), frameon=False, fontsize="small"
         )
     grid[-1, 0].set_xlabel("kimg")
-    try:
-        with atomic_write(path) as temporary:
-            figure.savefig(temporary, format="png")
-    except OSError as bad:
-        raise CheckpointError(f"{path}: cannot be written: {bad.strerror or bad}") from None
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png")

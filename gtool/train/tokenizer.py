@@ -29,7 +29,7 @@ from gtool.losses import reconstruction as losses
 from gtool.losses.perceptual import LPIPS
 from gtool.metrics.paired import load_lpips
 from gtool.models.vqgan.network import Tokenized
-from gtool.nn.quantizers import codes_perplexity, codes_used, count_codes
+from gtool.nn.quantizers import codebook_usage, count_codes
 from gtool.nn.ranges import to_pm1, to_uint8
 from gtool.runtime.device import Compute, send
 from gtool.runtime.torch_random import make_generator
@@ -283,12 +283,10 @@ def measure(tokenizer: Any, held_out: Tensor, compute: Compute) -> dict[str, flo
     """
     fake, codes = reconstruct(tokenizer, held_out, compute)
     error = (fake.float() - held_out.float()).square().mean(dim=(1, 2, 3)).clamp(min=1e-3)
-    counts = count_codes(codes, tokenizer.codebook_size)
     return {
         "mse": float(error.mean()),
         "psnr": float((10 * torch.log10(255**2 / error)).mean()),
-        "codes_used": codes_used(counts),
-        "perplexity": codes_perplexity(counts),
+        **codebook_usage(count_codes(codes, tokenizer.codebook_size)),
     }
 
 

@@ -96,7 +96,7 @@ def test_windows_of_codes_add_up_whoever_counts_them():
     shares = sum(quantizers.count_codes(share, 64) for share in codes.chunk(4))
     assert torch.equal(whole, shares)
     assert whole.sum() == codes.numel()
-    assert quantizers.codes_used(whole) == pytest.approx(len(codes.unique()) / 64)
+    assert quantizers.codebook_usage(whole)["codes_used"] == pytest.approx(len(codes.unique()) / 64)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_windows_of_codes_add_up_whoever_counts_them():
     [([5, 5, 5, 5], 4.0), ([7, 0, 0, 0], 1.0), ([3, 3, 0, 0], 2.0), ([0, 0, 0, 0], 0.0)],
 )
 def test_perplexity_is_the_number_of_codes_as_hard_to_guess(counts, expected):
-    assert quantizers.codes_perplexity(torch.tensor(counts)) == pytest.approx(expected)
+    assert quantizers.codebook_usage(torch.tensor(counts))["perplexity"] == pytest.approx(expected)
 
 
 # LPIPS.

@@ -1,4 +1,4 @@
-"""PSNR, SSIM, L1 and LPIPS of pairs, and the use of codebooks."""
+"""PSNR, SSIM, L1 and LPIPS of pairs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gtool.errors import DataError, NetworkError
 from gtool.losses.perceptual import LPIPS
 from gtool.metrics import paired
 from gtool.metrics.features.weights import VGG16
-from gtool.metrics.paired import codebook_usage, pixel_scores
+from gtool.metrics.paired import pixel_scores
 from tests.helpers import pictures, vgg16_standin
 
 
@@ -68,9 +68,3 @@ def test_lpips_takes_its_heads_from_torchmetrics_and_vgg16_from_torchs_cache(tmp
     assert paired.lpips(first, first)["lpips"].tolist() == [0, 0]
     assert isinstance(paired.load_lpips(), LPIPS)
     paired.load_lpips.cache_clear()
-
-
-def test_codes_that_are_used_and_their_perplexity():
-    found = codebook_usage(torch.tensor([2, 2, 2, 2, 0, 0, 0, 0]))
-    assert found["codes_used"] == 0.5
-    assert found["perplexity"] == pytest.approx(4)

@@ -17,10 +17,11 @@ from gtool.eval.image_sets import ImageSpec, open_stored
 from gtool.eval.sheets import save_differences, sheet_path
 from gtool.metrics.features.collector import Features
 from gtool.metrics.images import Subset
-from gtool.metrics.paired import codebook_usage, pixel_scores
+from gtool.metrics.paired import pixel_scores
 from gtool.metrics.rfd import RandomFeatures, rfd
 from gtool.models import registry
 from gtool.models.trained import open_trained
+from gtool.nn.quantizers import codebook_usage, count_codes
 from gtool.nn.ranges import to_pm1, to_uint8
 from gtool.runtime.device import Compute
 from gtool.runtime.random import derive_seed, permutation
@@ -67,7 +68,7 @@ def score(
             again = to_uint8(found.reconstruction).cpu()
             for key, of_images in pixel_scores(again, real).items():
                 values.setdefault(key, []).append(of_images)
-            counts += torch.bincount(found.codes.flatten().cpu(), minlength=len(counts))
+            counts += count_codes(found.codes.cpu(), len(counts))
             made.append(again)
             done = start + len(real)
             update(done, len(chosen))
