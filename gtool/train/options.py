@@ -27,6 +27,11 @@ EXAMPLES = """Examples:
 `gtool train transgan --dataset cifar10 --recipe cifar10 --dry-run`"""
 
 DATA, RUN = "Data", "Run"
+# Values of a recipe that have a flag of the same name.
+RECIPE_KEYS = (
+    *("data.dataset", "train.weights", "prior.tokenizer", "train.kimg", "train.minutes"),
+    *("train.batch_size", "train.seed", "train.precision"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,14 +70,5 @@ class TrainOptions:
     @property
     def flags(self) -> dict[str, Any]:
         """The recipe keys that have a flag of their own, where it was given."""
-        keys = {
-            "data.dataset": self.dataset,
-            "train.weights": self.weights,
-            "prior.tokenizer": self.tokenizer,
-            "train.kimg": self.kimg,
-            "train.minutes": self.minutes,
-            "train.batch_size": self.batch_size,
-            "train.seed": self.seed,
-            "train.precision": self.precision,
-        }
-        return {key: value for key, value in keys.items() if value is not None}
+        values = {key: getattr(self, key.partition(".")[2]) for key in RECIPE_KEYS}
+        return {key: value for key, value in values.items() if value is not None}

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gtool import console
-from gtool.config.recipe import read_table
 from gtool.errors import CheckpointError, RecipeError
-from gtool.io.run_folder import RunFolder, find_weights, runs_of
+from gtool.io.run_folder import find_weights, runs_of
 from gtool.models import registry
 from gtool.models.description import read_description
 
@@ -45,14 +44,6 @@ def find_tokenizer(kind: str, asked: str | None, dataset: str | None) -> Tokeniz
     if dataset is not None and found.dataset not in (None, dataset):
         console.warning(f"{found.path}: a tokenizer trained on {found.dataset}; it is used for {dataset}")
     return found
-
-
-def tokenizer_of_run(kind: str, run: RunFolder) -> TokenizerFile:
-    """Return the tokenizer of a run that is resumed: its own weights hold it, once there are any."""
-    if own := run.weights():
-        return read_tokenizer(kind, own[-1])
-    table = read_table(run.recipe).get("prior")
-    return read_tokenizer(kind, Path(str(table.get("tokenizer", "") if isinstance(table, dict) else "")))
 
 
 def read_tokenizer(kind: str, path: Path) -> TokenizerFile:
