@@ -9,7 +9,7 @@ Images are uint8 (3, R, R), maps floats (k, h, w) that sum to 1 over k; sheets a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -59,18 +59,16 @@ def score_sheet(
     cells: Any,
     layer: str,
     title: str = "",
-    names: Sequence[str] = (),
 ) -> Pixels:
     """Show what the scores compare, a row for each image: objects, attention, k-means and grid.
 
     images: uint8 (N, 3, R, R). objects: ids (N, R, R), 0 ground, shown without colour. maps: (N, k, h, w) of
-    the layer named. clusters: (N, R, R) of k-means. cells: (R, R) of the grid. names: labels of the rows.
+    the layer named. clusters: (N, R, R) of k-means. cells: (R, R) of the grid.
     """
     images, cell = np.asarray(images), CELLS[-1]
     side = images.shape[-1]
     rows = []
-    for number, name in enumerate(names or [f"image {number}" for number in range(len(images))]):
-        image = images[number]
+    for number, image in enumerate(images):
         partitions = (
             np.asarray(objects[number], np.int64) - 1,
             hard_labels(np.asarray(maps[number], np.float32), side),
@@ -78,7 +76,7 @@ def score_sheet(
             np.asarray(cells),
         )
         painted = (paint_labels(image, labels) for labels in partitions)
-        rows.append(Row(name, [fit(image, cell), *(fit(picture, cell) for picture in painted)]))
+        rows.append(Row(f"image {number}", [fit(image, cell), *(fit(picture, cell) for picture in painted)]))
     columns = ("image", "objects", f"layer {layer}", "k-means", "grid")
     return sheet(rows, [Column(name) for name in columns], cell, title)
 

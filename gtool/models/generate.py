@@ -251,17 +251,10 @@ def latents(generator: Any, seed: int, indices: Tensor, stream: str = "z") -> Te
 
 
 def generate(
-    generator: Any,
-    seed: int,
-    indices: Tensor,
-    compute: Compute,
-    *,
-    batch_size: int = 64,
-    z: Tensor | None = None,
-    ws: WsOfRows | None = None,
+    generator: Any, seed: int, indices: Tensor, compute: Compute, *, batch_size: int = 64
 ) -> Iterator[Tensor]:
     """Yield uint8 (b, 3, R, R) on the CPU for the image numbers in `indices`; arguments as of `batches`."""
-    for images, _ in batches(generator, seed, indices, compute, batch_size=batch_size, z=z, ws=ws):
+    for images, _ in batches(generator, seed, indices, compute, batch_size=batch_size):
         yield to_uint8(images).cpu()
 
 

@@ -15,7 +15,8 @@ from gtool.errors import RecipeError
 from gtool.io.pictures import HEAD, LABEL, PAD, TITLE_HEIGHT, image_cell
 from gtool.io.weights import save_weights
 from gtool.models import registry
-from gtool.models.generate import TrainedModel, batches, generate, latents, load_model, weights_meta
+from gtool.models.generate import TrainedModel, batches, latents, load_model, weights_meta
+from gtool.nn.ranges import to_uint8
 from gtool.runtime.device import make_compute
 from gtool.sample.checks import parse_components, parse_mix, parse_psis
 from gtool.sample.latents import interpolated_ws, mixed_ws, noise_variation
@@ -226,7 +227,8 @@ def test_noise_variation_is_the_spread_over_noise_alone(weights, compute):
     assert found.shape == (16, 16)
     assert found.min() > 0
     torch.testing.assert_close(found, again, rtol=1e-3, atol=1e-2)
-    images = torch.cat(list(generate(generator, 99, torch.arange(12), compute, z=z))).float()
+    made = batches(generator, 99, torch.arange(12), compute, z=z)
+    images = torch.cat([to_uint8(images) for images, _ in made]).float()
     assert found.mean() == pytest.approx(images.std(0).mean().item(), rel=0.3)
     for name, values in generator.named_parameters():
         if name.endswith("noise_strength"):
