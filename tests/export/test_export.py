@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from gtool.cli import run
-from gtool.export import files, options
+from gtool.export import checks, files
 from gtool.models.generate import load_model
 from gtool.runtime.torch_random import hashed_normal
 
@@ -34,20 +34,7 @@ def latents(batch: int) -> torch.Tensor:
 # For other programs.
 
 
-def test_onnx_makes_the_images_of_torch_at_any_batch(tiny_weights, capsys):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    assert export(tiny_weights, "-o", "tiny.onnx") == 0
-    shown = capsys.readouterr()
-    assert shown.out == "tiny.onnx\n"
-    assert "checked: largest error" in shown.err
-    session = onnxruntime.InferenceSession("tiny.onnx", providers=["CPUExecutionProvider"])
-    for batch in (1, 5, 32):
-        images = session.run(["images"], {"z": latents(batch).numpy()})[0]
-        assert images.shape == (batch, 3, 16, 16)
-        assert np.abs(images - expected(tiny_weights, latents(batch))).max() <= 1e-4
-
-
-def test_onnx_says_how_it_is_used(tiny_run, capsys):
+def test_onnx_makes_the_images_of_torch_at_any_batch_and_says_how_it_is_used(tiny_run, tiny_weights, capsys):
     onnxruntime = pytest.importorskip("onnxruntime")
     assert export("--format", "onnx", "--json") == 0
     record = json.loads(capsys.readouterr().out)
@@ -56,6 +43,10 @@ def test_onnx_says_how_it_is_used(tiny_run, capsys):
     assert record["bytes"] == path.stat().st_size
     assert 0 <= record["max_error"] <= 1e-4
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for batch in (1, 5, 32):
+        images = session.run(["images"], {"z": latents(batch).numpy()})[0]
+        assert images.shape == (batch, 3, 16, 16)
+        assert np.abs(images - expected(tiny_weights, latents(batch))).max() <= 1e-4
     text = session.get_modelmeta().custom_metadata_map
     assert (text["model"], text["kimg"]) == ("transgan", "12")
     assert text["input"].startswith("z (N, 8) float32")
@@ -63,8 +54,11 @@ def test_onnx_says_how_it_is_used(tiny_run, capsys):
     assert [(i.name, i.shape) for i in session.get_inputs()] == [("z", ["batch", 8])]
 
 
-def test_pt2_makes_the_images_of_torch_at_any_batch(tiny_weights):
-    assert export(tiny_weights, "--format", "pt2") == 0
+def test_pt2_makes_the_images_of_torch_at_any_batch(tiny_weights, capsys):
+    assert export(tiny_weights, "-o", "tiny.pt2") == 0
+    shown = capsys.readouterr()
+    assert shown.out == "tiny.pt2\n"
+    assert "checked: largest error" in shown.err
     texts = {"gtool.json": ""}
     module = torch.export.load("tiny.pt2", extra_files=texts).module()
     assert json.loads(texts["gtool.json"])["model"] == "transgan"
@@ -98,7 +92,7 @@ def test_a_file_that_differs_from_torch_is_not_left_behind(tiny_weights, tmp_pat
 
 
 def test_missing_onnx_packages_are_answered_with_their_command(tiny_weights, monkeypatch, capsys):
-    monkeypatch.setattr(options, "find_spec", lambda name: None)
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
     assert export(tiny_weights, "--format", "onnx") == 1
     message = 'error: --format onnx needs onnx, onnxscript, onnxruntime; run `pip install "gtool[onnx]"`\n'
     assert capsys.readouterr().err == message

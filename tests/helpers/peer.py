@@ -14,7 +14,10 @@ from pathlib import Path
 
 from gtool import console
 from gtool.errors import GToolError
+from gtool.runtime import peers as module
 from gtool.runtime.peers import Peers
+
+module.LINGER = 3.5  # more than SAME, as there
 
 
 def _announce(text: str) -> None:
@@ -47,7 +50,7 @@ def main(rank: int, size: int, timeout: float, what: str) -> int:
         block()
     elif what == "save":
         with peers.saving():
-            time.sleep(4)
+            time.sleep(2.5)
             Path("saved").touch()
         block()
     elif what.startswith("fail"):
