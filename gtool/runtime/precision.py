@@ -9,6 +9,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 
 import torch
 
@@ -40,10 +41,17 @@ def has_fast_bf16(device: torch.device) -> bool:
     """Say whether bf16 matrix products are faster than fp32 here: CUDA with bf16, or a CPU with AMX or AVX512-BF16."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-        return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
-    return False
+    return has_amx(device) or (device.type == "cpu" and _cpu_has("_is_avx512_bf16_supported"))
+
+
+def has_amx(device: torch.device) -> bool:
+    """Say whether this is a CPU with units for bf16 matrix products, by which plain products beat fused kernels."""
+    return device.type == "cpu" and _cpu_has("_is_amx_tile_supported")
+
+
+@cache
+def _cpu_has(probe: str) -> bool:
+    return bool(getattr(torch.cpu, probe, lambda: False)())
 
 
 def use_deterministic_kernels() -> None:

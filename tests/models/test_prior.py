@@ -212,7 +212,9 @@ def test_learns_codes_that_the_condition_tells(kind):
     assert all(p.grad is not None and p.grad.any() for p in prior.parameters())
 
 
-def test_bf16_autocast_trains_as_fp32_does():
+@pytest.mark.parametrize("amx", [False, True])
+def test_bf16_autocast_trains_as_fp32_does(amx, monkeypatch):
+    monkeypatch.setattr("gtool.models.prior.network.has_amx", lambda device: amx)
     prior = make(condition="segmentation", condition_size=4).requires_grad_(True)
     condition, codes = inputs(prior)
     gradients = []
