@@ -41,6 +41,14 @@ def _untrained_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def inception_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(state dict, TorchScript) of a network of Inception's shape with the same random weights, made once."""
+    from tests.helpers import inception_standin
+
+    return inception_standin.make(tmp_path_factory.mktemp("inception"))
+
+
 @pytest.fixture
 def tiny_weights(_untrained_weights: Path, tmp_path: Path) -> Path:
     """A weights file that stands alone, `tiny.safetensors` in the test's own folder."""

@@ -11,7 +11,7 @@ from PIL import Image
 from gtool.cli import run
 from gtool.metrics.features.weights import INCEPTION, digest_of
 from tests.eval.commands import answer, ask, refuse, save
-from tests.helpers import inception_standin, pictures
+from tests.helpers import pictures
 from tests.helpers.tiny import tiny_recipe
 
 
@@ -121,10 +121,10 @@ def test_images_of_several_sizes_need_a_resolution(folders, tmp_path, capsys):
     assert fitted["metrics"]["rfd"]["protocol"] == "rfd-v1/n9/ref-real@32px@fit-n9"
 
 
-@pytest.fixture(scope="module")
-def inception(tmp_path_factory):
+@pytest.fixture
+def inception(inception_files):
     """A file of Inception's layout with random weights."""
-    return inception_standin.make(tmp_path_factory.mktemp("inception"))[0]
+    return inception_files[0]
 
 
 def test_metrics_of_inception_name_their_protocol_and_their_limits(folders, capsys, monkeypatch, inception):

@@ -18,7 +18,7 @@ from gtool.eval.scores import open_networks, reference_of, share_of
 from gtool.io.files import cache_dir
 from gtool.metrics.features.weights import INCEPTION
 from tests.eval.commands import ask, save
-from tests.helpers import inception_standin, pictures, small_inception
+from tests.helpers import pictures, small_inception
 from tests.helpers.forked import Process
 
 
@@ -155,9 +155,9 @@ def test_a_real_image_that_one_process_cannot_use_ends_all(monkeypatch):
     assert not list(cache_dir().glob("stats/*.safetensors"))
 
 
-def test_two_processes_score_as_one_does(tiny_run, tmp_path, capsys, monkeypatch):
+def test_two_processes_score_as_one_does(tiny_run, inception_files, tmp_path, capsys, monkeypatch):
     """With a network of Inception's shape; the second cache is empty, so the reference is taken again."""
-    path, _ = inception_standin.make(tmp_path)
+    path, _ = inception_files
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     environment = {"PYTHONPATH": str(Path(gtool.__file__).parents[1]), "OMP_NUM_THREADS": "1"}

@@ -22,7 +22,7 @@ from gtool.metrics.fid import distance, fid
 from gtool.metrics.frechet import Gaussian, Moments, frechet, frechet_of_rows
 from gtool.metrics.kid import kid
 from gtool.metrics.reference import reference_features
-from tests.helpers import inception_standin, pictures
+from tests.helpers import pictures
 
 
 def rows(count, size=16, seed=0, shift=0.0):
@@ -142,32 +142,26 @@ def test_kid_leaves_numpys_generator_as_it_was():
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """(state dict, TorchScript) with the same random weights."""
-    return inception_standin.make(tmp_path_factory.mktemp("inception"))
+def network(inception_files):
+    return load_inception(inception_files[0])
 
 
-@pytest.fixture(scope="module")
-def network(files):
-    return load_inception(files[0])
-
-
-def test_both_file_layouts_give_the_same_network(files, network):
-    other = load_inception(files[1]).state_dict()
+def test_both_file_layouts_give_the_same_network(inception_files, network):
+    other = load_inception(inception_files[1]).state_dict()
     assert all(torch.equal(tensor, other[name]) for name, tensor in network.state_dict().items())
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_features_equal_clean_fid(mode, files, network, monkeypatch):
+def test_features_equal_clean_fid(mode, inception_files, network, monkeypatch):
     images = torch.from_numpy(pictures.draw(3, seed=0, side=40))
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        expected = _clean_fid_features(images, mode, files, monkeypatch)
+        expected = _clean_fid_features(images, mode, inception_files, monkeypatch)
     got = InceptionExtractor(network, mode)(images)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
-def _clean_fid_features(images, mode, files, monkeypatch):
+def _clean_fid_features(images, mode, inception_files, monkeypatch):
     from cleanfid import inception_pytorch, inception_torchscript
     from cleanfid.resize import build_resizer
 
@@ -176,26 +170,26 @@ def _clean_fid_features(images, mode, files, monkeypatch):
     batch = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)
     if mode == "legacy_pytorch":
         monkeypatch.setattr(
-            inception_pytorch, "load_state_dict_from_url", lambda *_, **__: torch.load(files[0])
+            inception_pytorch, "load_state_dict_from_url", lambda *_, **__: torch.load(inception_files[0])
         )
         return inception_pytorch.InceptionV3(resize_input=False).eval()(batch / 255)[0][:, :, 0, 0]
     inside = mode == "legacy_tensorflow"
-    return inception_torchscript.InceptionV3W(str(files[1].parent), download=False, resize_inside=inside)(
-        batch
-    )
+    return inception_torchscript.InceptionV3W(
+        str(inception_files[1].parent), download=False, resize_inside=inside
+    )(batch)
 
 
-def test_packed_layers_change_no_feature_and_are_not_needed(files, monkeypatch):
+def test_packed_layers_change_no_feature_and_are_not_needed(inception_files, monkeypatch):
     images = torch.from_numpy(pictures.draw(2, seed=0))
-    quick = InceptionExtractor(load_inception(files[0]))(images)
+    quick = InceptionExtractor(load_inception(inception_files[0]))(images)
     monkeypatch.setattr(inception, "has_packing", lambda _: False)
-    plain = InceptionExtractor(load_inception(files[0]))(images)
+    plain = InceptionExtractor(load_inception(inception_files[0]))(images)
     torch.testing.assert_close(quick, plain, rtol=1e-4, atol=1e-4 * float(plain.abs().max()))
 
 
-def test_a_preview_computes_in_bf16_and_answers_in_fp32(files, network):
+def test_a_preview_computes_in_bf16_and_answers_in_fp32(inception_files, network):
     images = torch.from_numpy(pictures.draw(2, seed=0))
-    quick = InceptionExtractor(load_inception(files[0]), dtype="bf16")(images)
+    quick = InceptionExtractor(load_inception(inception_files[0]), dtype="bf16")(images)
     plain = InceptionExtractor(network)(images)
     assert quick.dtype == torch.float32
     assert float((quick - plain).norm() / plain.norm()) == pytest.approx(0.05, abs=0.05)
@@ -254,14 +248,14 @@ def test_without_weights_the_message_says_everything(monkeypatch, tmp_path):
     assert "\n" not in message
 
 
-def test_a_named_file_must_exist_and_its_digest_names_the_protocol(files, monkeypatch, tmp_path):
+def test_a_named_file_must_exist_and_its_digest_names_the_protocol(inception_files, monkeypatch, tmp_path):
     with pytest.raises(CheckpointError, match="no such file"):
         weights.find_weights(INCEPTION, tmp_path / "none.pth")
-    monkeypatch.setenv(INCEPTION.variable, str(files[0]))
+    monkeypatch.setenv(INCEPTION.variable, str(inception_files[0]))
     found = weights.find_weights(INCEPTION)
-    assert found.path == files[0]
+    assert found.path == inception_files[0]
     assert found.label == f"inception-{found.sha256[:8]}"
-    assert weights.WeightsFile(INCEPTION, files[0], DIGEST).label == "inception-2015"
+    assert weights.WeightsFile(INCEPTION, inception_files[0], DIGEST).label == "inception-2015"
 
 
 def test_a_known_place_is_trusted_only_with_the_published_digest(monkeypatch, tmp_path):
@@ -274,16 +268,16 @@ def test_a_known_place_is_trusted_only_with_the_published_digest(monkeypatch, tm
 
 
 @pytest.mark.parametrize("name", ["other.pth", "other.pt"])
-def test_a_file_that_is_no_inception_is_refused_in_one_line(name, tmp_path, files):
+def test_a_file_that_is_no_inception_is_refused_in_one_line(name, tmp_path, inception_files):
     path = tmp_path / name
-    path.write_bytes(files[0].read_bytes()[:5000])
+    path.write_bytes(inception_files[0].read_bytes()[:5000])
     with pytest.raises(CheckpointError, match=re.escape(str(path))) as raised:
         load_inception(path)
     assert "\n" not in str(raised.value)
 
 
-def test_a_layer_of_another_shape_is_named(tmp_path, files):
-    tensors = torch.load(files[0])
+def test_a_layer_of_another_shape_is_named(tmp_path, inception_files):
+    tensors = torch.load(inception_files[0])
     tensors["Mixed_6c.branch7x7_2.conv.weight"] = torch.zeros(2, 2)
     torch.save(tensors, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match="Mixed_6c"):
