@@ -27,6 +27,7 @@ from gtool.runtime.precision import use_bf16, use_deterministic_kernels
 from gtool.runtime.processes import end_with_launcher, launched_processes
 
 SHORTEST_WAIT = 60.0  # seconds for what processes exchange, however short the time-out: a machine may be busy
+MOST_SHARES = 4  # side by side: more would wait for Python's lock
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 # What says to accelerate that there are several processes.
@@ -45,7 +46,7 @@ class Compute:
     bf16: bool
     peers: Peers | None = None  # the other processes, where there are any
     load: Load = field(default_factory=Load)
-    threads: int = 1  # that work side by side on the shares of a batch, each with operations of one thread
+    threads: int = 1  # that work on the shares of a batch
 
     @property
     def rank(self) -> int:
@@ -79,12 +80,19 @@ class Compute:
         if self.threads == 1 or len(items) == 1:
             with use_threads(self.threads) if self.threads > 1 else nullcontext():
                 return [function(item) for item in items]
-        workers = _workers(self.threads)
+        side_by_side = min(len(items), self.threads, MOST_SHARES)
+        each = self.threads // side_by_side
+        workers = _workers(side_by_side, each)
         results: list[Result] = []
         while len(results) < len(items):
-            now = items[len(results) :][: self.load.free_cores(self.threads)]
-            results += workers.map(function, now)
+            at_once = max(1, min(side_by_side, self.load.free_cores(self.threads) // each))
+            results += workers.map(function, items[len(results) :][:at_once])
         return results
+
+    def shares(self, images: int, group: int = 1) -> int:
+        """Return in how many equal shares images are worked on side by side; none cuts through a group of images."""
+        most = min(MOST_SHARES, self.threads)
+        return next(count for count in range(most, 0, -1) if count == 1 or images % (count * group) == 0)
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean of a detached tensor over all processes."""
@@ -287,8 +295,9 @@ def use_threads(count: int) -> Iterator[None]:
 
 
 @cache
-def _workers(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+def _workers(count: int, threads: int) -> ThreadPoolExecutor:
+    """Workers, each with so many threads for an operation."""
+    return ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(threads,))
 
 
 def _keep_freed_memory() -> None:

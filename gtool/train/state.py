@@ -171,15 +171,14 @@ class TrainingState:
                 group["lr"] = rate * factor
 
     def micro_batches(self, batch: int, group: int = 1) -> list[slice]:
-        """Return the slices of the global batch that this process works through, one for each thread at least.
+        """Return the slices of the global batch that this process works through, several where threads share the work.
 
         group: images that a network compares with each other; no slice cuts through one.
         """
         compute = self.compute
         share = batch // compute.world_size
         size = min(self.recipe.train.micro_batch or share, share)
-        if share % (compute.threads * group) == 0:
-            size = min(size, share // compute.threads)
+        size = min(size, share // compute.shares(share, group))
         first = compute.rank * share
         return [slice(start, start + size) for start in range(first, first + share, size)]
 

@@ -81,6 +81,18 @@ def test_an_odd_batch_is_one_share_that_all_threads_work_on():
     ]
 
 
+def test_many_threads_work_on_a_few_shares():
+    compute = with_threads(8)
+    assert [compute.shares(images, group) for images, group in ((16, 1), (16, 8), (6, 1), (7, 1))] == [
+        4,
+        2,
+        3,
+        1,
+    ]
+    assert compute.map(lambda part: torch.get_num_threads(), range(4)) == [2] * 4
+    assert compute.map(lambda part: torch.get_num_threads(), range(2)) == [4] * 2
+
+
 def test_an_error_in_a_share_is_that_of_the_step():
     def fail(part: int) -> None:
         raise ValueError(f"share {part}")
