@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from gtool.strokes.brush import Brush
-from gtool.strokes.renderer import composite, layers, touch
+from gtool.strokes.renderer import composite, touch_in_layers
 
 BAND_PIXELS = 16 * 2**20  # pixels held in float at a time
 # Places of a mark that are sampled, across and along it; the ink of a brush ends at about 0.45.
@@ -84,15 +84,15 @@ class Painting:
 
 def to_pixels(shape_params: Tensor, longer: float) -> Tensor:
     """Strokes (..., 5) in shares of the longer side -> pixels."""
-    return shape_params * shape_params.new_tensor([longer, longer, longer, longer, 1.0])
+    return torch.cat([shape_params[..., :4] * longer, shape_params[..., 4:]], dim=-1)
 
 
 def draw_on(canvas: Tensor, geometry: Tensor, colors: Tensor, brush: Brush, opacity: float = 1.0) -> None:
     """Paint strokes (N, 5), in pixels, onto a canvas (H, W, 3) in [0, 1], in order and in place."""
     height, width, _ = canvas.shape
     flat = canvas.view(-1, 3)
-    for layer in layers(geometry, height, width):
-        composite(flat, touch(brush, geometry[layer], height, width), colors[layer], opacity=opacity)
+    for layer, touched in touch_in_layers(brush, geometry, height, width):
+        composite(flat, touched, colors[layer], opacity=opacity)
 
 
 def uncovered(painting: Painting, height: int, width: int) -> float:
@@ -100,8 +100,7 @@ def uncovered(painting: Painting, height: int, width: int) -> float:
     canvas = painting.colors.new_zeros(height * width, 3)
     geometry = to_pixels(painting.shape_params, max(height, width))
     ones = torch.ones_like(painting.colors)
-    for layer in layers(geometry, height, width):
-        touched = touch(painting.brush, geometry[layer], height, width)
+    for layer, touched in touch_in_layers(painting.brush, geometry, height, width):
         # Shade 1 everywhere: what is painted is the mask itself.
         composite(canvas, replace(touched, shaded=touched.mask), ones[layer])
     return float((canvas[..., 0] < 0.5).float().mean())
@@ -168,8 +167,7 @@ def visible_ink(
     seen, ink = torch.zeros(2, len(geometry), device=geometry.device)
     places, strokes = [torch.empty(0, dtype=torch.long, device=geometry.device)], [ink[:0].long()]
     downwards = geometry.flip(0)
-    for layer in layers(downwards, height, width):
-        touched = touch(brush, downwards[layer], height, width)
+    for layer, touched in touch_in_layers(brush, downwards, height, width):
         mask = touched.mask * opacity
         stroke = len(geometry) - 1 - layer[touched.stroke]
         weight = mask * light[touched.place]

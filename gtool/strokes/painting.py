@@ -27,7 +27,7 @@ from gtool.runtime.torch_random import make_generator
 from gtool.strokes.brush import Brush
 from gtool.strokes.canvas import Painting, draw_on, overlaps, sample_under, to_pixels
 from gtool.strokes.proposals import Predictor, propose
-from gtool.strokes.renderer import Touched, composite, layers, touch
+from gtool.strokes.renderer import Touched, composite, touch_in_layers
 from gtool.strokes.settings import PATCH_SIZE, PaintSettings
 
 MIN_GAIN = 1 / 255  # mean lowering of the error under a stroke, below which it is not painted
@@ -58,12 +58,11 @@ class PyramidLevel:
     def to_image(self, geometry: Tensor) -> Tensor:
         """Strokes (n, 5) in pixels of the level -> pixels of the image."""
         moved = to_pixels(geometry, self.side / self.patch_size)
-        return moved + geometry.new_tensor([float(self.left), float(self.top), 0.0, 0.0, 0.0])
+        return _moved(moved, self.left, self.top)
 
     def from_image(self, geometry: Tensor) -> Tensor:
         """Strokes (n, 5) in pixels of the image -> pixels of the level."""
-        moved = geometry - geometry.new_tensor([float(self.left), float(self.top), 0.0, 0.0, 0.0])
-        return to_pixels(moved, self.patch_size / self.side)
+        return to_pixels(_moved(geometry, -self.left, -self.top), self.patch_size / self.side)
 
     def resample(self, image: Tensor) -> Tensor:
         """(C, H, W) -> (C, h, w), its edges repeated where patches reach beyond the image."""
@@ -79,6 +78,11 @@ class PyramidLevel:
         size = self.patch_size
         cut = image.reshape(-1, self.rows, size, self.columns, size).permute(1, 3, 0, 2, 4)
         return cut.reshape(-1, image.shape[0], size, size)
+
+
+def _moved(geometry: Tensor, right: int, down: int) -> Tensor:
+    """Strokes (n, 5) elsewhere."""
+    return torch.cat([geometry[:, :1] + right, geometry[:, 1:2] + down, geometry[:, 2:]], dim=1)
 
 
 def deepest_level(height: int, width: int, patch_size: int = PATCH_SIZE) -> int:
@@ -244,8 +248,7 @@ def _try(
     flat, wanted = canvas.view(-1, 3), target.permute(1, 2, 0).reshape(-1, 3).contiguous()
     stayed = torch.zeros(len(proposed), dtype=torch.bool, device=canvas.device)
     tints = torch.zeros(len(proposed), 3, device=canvas.device)
-    for layer in layers(proposed, height, width):
-        touched = touch(brush, proposed[layer], height, width)
+    for layer, touched in touch_in_layers(brush, proposed, height, width):
         tints[layer] = tint = _tints(touched, wanted, len(layer))
         judge = None if settings.keep_all else wanted
         stayed[layer] = composite(flat, touched, tint, settings.opacity, judge, MIN_GAIN)

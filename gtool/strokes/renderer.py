@@ -22,16 +22,19 @@ Axis letters: N strokes, H W pixels, P pixels under strokes in a list, R rows of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gtool.runtime.device import send
 from gtool.strokes.brush import MASTER, SMALLEST, Brush
 
 THINNEST = 1.5  # pixels: what is thinner is drawn so wide, and fainter
+MOST_ROWS = 2**20  # of pixels under strokes that are laid out at a time
 MARGIN = 1.0  # pixels around the ink that filtering reaches at least
 
 
@@ -46,6 +49,10 @@ class _Marks:
     width: Tensor
     height: Tensor
     fade: Tensor  # opacity of marks thinner than they can be drawn
+
+    def of(self, strokes: slice) -> _Marks:
+        """Return some of them."""
+        return _Marks(*(getattr(self, field.name)[strokes] for field in fields(self)))
 
 
 def stand_up(geometry: Tensor) -> Tensor:
@@ -114,8 +121,8 @@ def render_on_patches(brush: Brush, strokes: Tensor, size: int) -> tuple[Tensor,
     Returns:
         mask and mask times shade, (N, S, P) each with P = size^2; differentiable in the strokes.
     """
-    scale = strokes.new_tensor([size, size, size, size, 1.0])
-    mask, shaded = render(brush, (strokes * scale).view(-1, 5), size, size)
+    scaled = torch.cat([strokes[..., :4] * size, strokes[..., 4:]], dim=-1)
+    mask, shaded = render(brush, scaled.view(-1, 5), size, size)
     shape = (*strokes.shape[:2], -1)
     return mask.view(shape), shaded.view(shape)
 
@@ -136,30 +143,95 @@ class Touched:
 def touch(brush: Brush, geometry: Tensor, height: int, width: int) -> Touched:
     """List the pixels of an (height, width) canvas under N strokes (N, 5), in pixels, with what the brush gives."""
     marks = _marks(geometry)
+    first, count = _rows_of(marks, height)
+    rows = _rows(brush, marks, first, count, int(count.sum()), width)
+    return _pixels(brush, rows, slice(None), 0, int(rows.length.sum()))
+
+
+def touch_in_layers(
+    brush: Brush, geometry: Tensor, height: int, width: int
+) -> Iterator[tuple[Tensor, Touched]]:
+    """Yield the strokes (n,) of one layer of `layers` after the other, and the pixels they touch.
+
+    Rows of many layers are laid out together: a GPU is waited for a few times for all of them.
+    """
+    found = layers(geometry, height, width)
+    if not found:
+        return
+    order = send(torch.cat(found), geometry.device)
+    marks = _marks(geometry[order])
+    first, count = _rows_of(marks, height)
+    counts = count.cpu().numpy()
+    strokes = np.cumsum([0, *map(len, found)])
+    total_rows = np.concatenate([[0], counts.cumsum()])[strokes]  # before each layer
+    begin = 0
+    while begin < len(found):
+        end = begin + max(1, int(np.searchsorted(total_rows[begin + 1 :], total_rows[begin] + MOST_ROWS)))
+        here = slice(int(strokes[begin]), int(strokes[end]))
+        bounds = total_rows[begin : end + 1] - total_rows[begin]
+        rows = _rows(brush, marks.of(here), first[here], count[here], int(bounds[-1]), width)
+        ends = send(torch.from_numpy(bounds), geometry.device)
+        pixels = F.pad(rows.length.cumsum(0), (1, 0))[ends].diff().tolist()
+        for number in range(begin, end):
+            part = slice(int(bounds[number - begin]), int(bounds[number - begin + 1]))
+            own = slice(int(strokes[number]), int(strokes[number + 1]))
+            yield order[own], _pixels(brush, rows, part, own.start - here.start, pixels[number - begin])
+        begin = end
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of pixels under N strokes, those of a stroke one after the other."""
+
+    owner: Tensor  # (R,) int64, the stroke
+    place: Tensor  # (R,) int64, of the first pixel in the flat canvas
+    length: Tensor  # (R,) int64, pixels
+    tx: Tensor  # (R,) texel under the middle of the first pixel, from the centre of the brush picture
+    ty: Tensor
+    step_x: Tensor  # (N,) texels a pixel to the right
+    step_y: Tensor
+    texels: tuple[Tensor, Tensor, Tensor, Tensor]  # of `_texels`
+    fade: Tensor  # (N,)
+
+
+def _rows_of(marks: _Marks, height: int) -> tuple[Tensor, Tensor]:
+    """First row that each mark touches, and their number: (N,) int64 each."""
     a, b = _half_sides(marks)
     reach_y = a * marks.sine.abs() + b * marks.cosine.abs()
     first = (marks.y - reach_y).floor().clamp(0, height).long()
-    count = ((marks.y + reach_y).ceil().clamp(0, height).long() - first).clamp(min=0)
-    owner = torch.repeat_interleave(count)  # (R,)
-    row = _counting(count) + first[owner]  # (R,)
+    return first, ((marks.y + reach_y).ceil().clamp(0, height).long() - first).clamp(min=0)
+
+
+def _rows(brush: Brush, marks: _Marks, first: Tensor, count: Tensor, total: int, width: int) -> _Rows:
+    """List the rows of N marks; `total` is how many there are."""
+    a, b = _half_sides(marks)
+    owner = torch.repeat_interleave(count, output_size=total)  # (R,)
+    row = _counting(count, total) + first[owner]  # (R,)
     dy = row + 0.5 - marks.y[owner]
     left, right = _row_span(marks, a, b, owner, dy)
     start = (left + marks.x[owner]).floor().clamp(0, width).long()
     length = ((right + marks.x[owner]).ceil().clamp(0, width).long() - start).clamp(min=0)
-    left, top, size_x, size_y = _texels(brush, marks)
-    across, along = size_x / marks.width, size_y / marks.height
-    step_x, step_y = across * marks.cosine, -along * marks.sine  # texels a pixel to the right
+    texels = _texels(brush, marks)
+    across, along = texels[2] / marks.width, texels[3] / marks.height
+    step_x, step_y = across * marks.cosine, -along * marks.sine
     dx = start + 0.5 - marks.x[owner]
     tx = step_x[owner] * dx + (across * marks.sine)[owner] * dy
     ty = step_y[owner] * dx + (along * marks.cosine)[owner] * dy
-    line = torch.repeat_interleave(length)  # (P,)
-    column = _counting(length)
-    stroke = owner[line]
-    tx = torch.addcmul(tx[line], column, step_x[stroke])
-    ty = torch.addcmul(ty[line], column, step_y[stroke])
+    return _Rows(owner, row * width + start, length, tx, ty, step_x, step_y, texels, marks.fade)
+
+
+def _pixels(brush: Brush, rows: _Rows, part: slice, first: int, total: int) -> Touched:
+    """List the pixels of some of the rows, `total` in number; strokes are counted from `first`."""
+    length = rows.length[part]
+    line = torch.repeat_interleave(length, output_size=total)  # (P,)
+    column = _counting(length, total)
+    stroke = rows.owner[part][line]
+    left, top, size_x, size_y = rows.texels
+    tx = torch.addcmul(rows.tx[part][line], column, rows.step_x[stroke])
+    ty = torch.addcmul(rows.ty[part][line], column, rows.step_y[stroke])
     tx, ty = _within(tx, left[stroke], size_x[stroke]), _within(ty, top[stroke], size_y[stroke])
-    mask, shaded = _lookup(brush, tx, ty) * marks.fade[stroke]
-    return Touched((row * width + start)[line] + column, stroke, mask, shaded)
+    mask, shaded = _lookup(brush, tx, ty) * rows.fade[stroke]
+    return Touched(rows.place[part][line] + column, stroke - first, mask, shaded)
 
 
 def _half_sides(marks: _Marks) -> tuple[Tensor, Tensor]:
@@ -171,11 +243,12 @@ def _half_sides(marks: _Marks) -> tuple[Tensor, Tensor]:
     return a + (a / MASTER).clamp(min=MARGIN), b + (b / MASTER).clamp(min=MARGIN)
 
 
-def _counting(counts: Tensor) -> Tensor:
-    """0, 1, .. counts[0] - 1, 0, 1, .. for every count in turn."""
-    ends = counts.cumsum(0)
-    total = int(ends[-1]) if len(ends) else 0
-    return torch.arange(total, device=counts.device) - torch.repeat_interleave(ends - counts, counts)
+def _counting(counts: Tensor, total: int) -> Tensor:
+    """0, 1, .. counts[0] - 1, 0, 1, .. for every count in turn; `total` is their sum."""
+    starts = counts.cumsum(0) - counts
+    return torch.arange(total, device=counts.device) - torch.repeat_interleave(
+        starts, counts, output_size=total
+    )
 
 
 def _row_span(marks: _Marks, a: Tensor, b: Tensor, owner: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
@@ -196,19 +269,19 @@ def layers(geometry: Tensor, height: int, width: int) -> list[Tensor]:
     """Sort N strokes (N, 5), in pixels, into layers of strokes that touch no common pixel.
 
     Painting layer after layer gives what painting stroke after stroke gives: a stroke comes after all those before
-    it that it may overlap. Indices of the strokes (n,) in rising order, one tensor a layer.
+    it that it may overlap. Indices of the strokes (n,) on the CPU, in rising order, one tensor a layer.
     """
     marks = _marks(geometry)
     a, b = _half_sides(marks)
     c, s = marks.cosine.abs(), marks.sine.abs()
     reach = torch.stack([a * c + b * s, a * s + b * c], dim=-1)  # (N, 2)
-    centre = torch.stack([marks.x, marks.y], dim=-1)
+    centre, reach = torch.stack([torch.stack([marks.x, marks.y], dim=-1), reach]).cpu()
     cell = max(2.0, float(reach.median()) / 3) if len(reach) else 2.0
     # Pixels are whole: a stroke holds all of those it grazes.
     low = ((centre - reach).floor() / cell).floor().long().clamp(min=0)
     high = (((centre + reach).ceil() / cell).floor().long() + 1).clamp(min=0)
-    cells = torch.tensor([int(width / cell) + 1, int(height / cell) + 1], device=high.device)
-    boxes = torch.cat([low, torch.minimum(high, cells)], dim=-1).cpu().numpy()
+    cells = torch.tensor([int(width / cell) + 1, int(height / cell) + 1])
+    boxes = torch.cat([low, torch.minimum(high, cells)], dim=-1).numpy()
     deepest = np.zeros((int(cells[1]), int(cells[0])), np.int32)
     depth = np.zeros(len(boxes), np.int64)
     for place, (x0, y0, x1, y1) in enumerate(boxes.tolist()):
@@ -219,7 +292,7 @@ def layers(geometry: Tensor, height: int, width: int) -> list[Tensor]:
     order = np.argsort(depth, kind="stable")
     splits = np.flatnonzero(np.diff(depth[order])) + 1
     parts = np.split(order, splits) if len(order) else []
-    return [torch.from_numpy(part).to(geometry.device) for part in parts if depth[part[0]]]
+    return [torch.from_numpy(part) for part in parts if depth[part[0]]]
 
 
 def composite(
