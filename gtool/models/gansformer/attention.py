@@ -147,8 +147,9 @@ class BipartiteAttention(nn.Module):
                 pulled_place = _pull_back(place, weight, heads) * scale  # (N or 1, h k, p)
                 shift = shift + _dot_bias(place, bias, heads).unsqueeze(-1) * scale
                 shift = shift + pulled_place @ positions.float().T  # (N or 1, h k, L)
-        scores = pulled.to(x.dtype) @ x.transpose(1, 2)  # (N, h k, L)
-        return (scores.float() + shift).view(n, heads, count, pixels)
+        # In this order the gradient of x comes out as x lies in memory; added up with others it would else be slow.
+        scores = (x @ pulled.to(x.dtype).transpose(1, 2)).transpose(1, 2)  # (N, h k, L)
+        return (scores.float().contiguous() + shift).view(n, heads, count, pixels)
 
     def _gather(self, weights: Tensor, x: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Means of pixels and of their positions under weights (N, h, k, L): (N, h, k, C), (N, h, k, p)."""
