@@ -27,7 +27,7 @@ from gtool import console
 from gtool.io.photo import fitting
 from gtool.io.pictures import Pixels
 from gtool.io.video import Frame, VideoInfo, open_video, write_video
-from gtool.nn.resampling import resample
+from gtool.nn.resample import resample
 from gtool.paint.painter import Painter
 from gtool.strokes.brush import Brush
 from gtool.strokes.canvas import Painting, cells_of, overlaps, sample_under, to_pixels, visible_ink

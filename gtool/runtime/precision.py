@@ -57,7 +57,7 @@ def _cpu_has(probe: str) -> bool:
 def use_deterministic_kernels() -> None:
     """Let a GPU add in a fixed order from here on.
 
-    What has no such kernel is written otherwise in gtool (`gtool.nn.resampling`, `gtool.train.augment.ada`), or adds
+    What has no such kernel is written otherwise in gtool (`gtool.nn.resample`, `gtool.train.augment.ada`), or adds
     nothing together as it is used here: gradients at the places of a grid sampling, and of a maximum of 2 x 2.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gtool.nn.resampling import resample
+from gtool.nn.resample import resample
 from gtool.runtime.torch_random import make_generator
 from gtool.strokes.brush import Brush
 from gtool.strokes.canvas import Painting, draw_on, overlaps, sample_under, to_pixels

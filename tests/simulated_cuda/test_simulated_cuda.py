@@ -81,7 +81,7 @@ def test_resampling_by_matrices_is_what_the_library_does():
     import torch
     import torch.nn.functional as F
 
-    from gtool.nn.resampling import axis_weights
+    from gtool.nn.resample import axis_weights
 
     image = torch.rand(2, 3, 50, 31, generator=torch.Generator().manual_seed(0))
     for mode, size, antialias in (("bilinear", (7, 40), True), ("bicubic", (100, 62), False)):

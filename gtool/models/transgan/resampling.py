@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gtool.nn.resampling import resample
+from gtool.nn.resample import resample
 
 
 def to_map(x: Tensor) -> Tensor:
