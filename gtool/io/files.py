@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from gtool.errors import CheckpointError
+
+# In names of unfinished files: whose process it is that writes them, in a folder that several machines see.
+HOST = hashlib.blake2b(socket.gethostname().encode(), digest_size=2).hexdigest()
 
 
 def cache_dir() -> Path:
@@ -26,9 +32,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         CheckpointError: the disk is full or the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{HOST}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path.parent.resolve())
         with usual_mode(temporary):
             yield temporary
         flush(temporary)
@@ -38,6 +45,27 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # where there is no folder, there is nothing to remove
             temporary.unlink(missing_ok=True)
+
+
+@cache
+def _remove_leftovers(folder: Path) -> None:
+    """Delete, once a process, what others of this machine that were killed while they wrote have left in a folder."""
+    if os.name != "posix":
+        return
+    for path in folder.glob(".*.tmp*"):
+        number = re.fullmatch(rf"\..*\.(\d+)-{HOST}\.tmp(\.\w+)?", path.name)
+        if number and path.is_file() and not _is_running(int(number[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # of another user
+        pass
+    return True
 
 
 @contextmanager

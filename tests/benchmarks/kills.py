@@ -1,12 +1,12 @@
 """Kill commands at random moments, start them again, and compare with the same commands left alone.
 
-    python -m tests.benchmarks.kills [KILLS] [SEED]
+    python -m tests.benchmarks.kills [KILLS] [SEED] [KIND ...]
 
 Trainings of five families, cached statistics of a reference, exports, a folder of paintings and a clip. A kill is
 SIGKILL, or SIGSTOP and SIGCONT, after a random share of the time that the command takes alone; a training is killed up
 to three times and goes on by `--resume auto`. Meanwhile the wall clock jumps by days, and files are made older or
-newer. Wanted: the same bits, and no file that was not there without kills. Printed: a row for each kind, then what
-went wrong.
+newer. Wanted: the same bits, and no file that was not there without kills. Printed: what went wrong, then a row for
+each kind.
 """
 
 from __future__ import annotations
@@ -62,8 +62,6 @@ def kinds(home: Path) -> dict[str, Kind]:
         command = ["train", family, "--recipe", str(RECIPES / f"{family}.toml"), "--out", "out"]
         command += ["--tokenizer", str(home / "tokenizer")] if family == "prior" else []
         found[family] = Kind(command, [*command, "--resume", "auto"])
-        if family == "prior":
-            found[family].again = [*command[:6], "--resume", "auto"]
     painting = ["--method", "random", "--max-strokes", "60"]
     for name, command in {
         "statistics": ["eval", str(pictures), str(others), "--fid", "--num", "6", "-o", "scores.json"],
@@ -73,7 +71,7 @@ def kinds(home: Path) -> dict[str, Kind]:
         "pictures": ["paint", str(pictures), "-o", "painted", *painting],
         "clip": ["paint", _clip(home / "clip.mp4"), "-o", "painted.mp4", *painting],
     }.items():
-        found[name] = Kind(command, command)
+        found[name] = Kind(command, [*command, "--force"] if command[0] == "paint" else command)
     return found
 
 
@@ -194,11 +192,11 @@ def attempt(kind: Kind, folder: Path, dice: random.Random) -> None:
         kind.wrong.append(f"after {[round(one, 3) for one in moments]}: {', '.join(odd)}")
 
 
-def main(kills: int, seed: int, report: Callable[[str], None] = print) -> None:
+def main(kills: int, seed: int, *only: str, report: Callable[[str], None] = print) -> None:
     """Kill so many times, the kinds in turn."""
     home = Path(tempfile.mkdtemp(prefix="kills-"))
     (home / "small.pth").write_bytes(b"weights of the small network")
-    chosen = kinds(home)
+    chosen = {name: kind for name, kind in kinds(home).items() if not only or name in only}
     for name, kind in chosen.items():
         folder = home / f"alone-{name}"
         assert _child(folder, kind.arguments) == 0, (home / "log").read_text()[-2000:]
@@ -212,17 +210,17 @@ def main(kills: int, seed: int, report: Callable[[str], None] = print) -> None:
     number = 0
     while sum(kind.kills + kind.stops for kind in chosen.values()) < kills:
         name = list(chosen)[number % len(chosen)]
+        known = len(chosen[name].wrong)
         attempt(chosen[name], home / "work", random.Random(f"{seed} {number}"))
+        for problem in chosen[name].wrong[known:]:
+            report(f"{name}: {problem}")
         number += 1
         if number % 20 == 0:
             report(f"{number} commands, {sum(kind.kills for kind in chosen.values())} kills, in {home}")
     report(f"{'kind':20}{'seconds':>8}{'kills':>8}{'stops':>8}{'wrong':>8}")
     for name, kind in chosen.items():
         report(f"{name:20}{kind.seconds:8.1f}{kind.kills:8}{kind.stops:8}{len(kind.wrong):8}")
-    for name, kind in chosen.items():
-        for problem in kind.wrong:
-            report(f"{name}: {problem}")
 
 
 if __name__ == "__main__":
-    main(*(int(number) for number in (*sys.argv[1:3], *("200", "0")[len(sys.argv) - 1 :])[:2]))
+    main(*(int(number) for number in (*sys.argv[1:3], *("200", "0")[len(sys.argv) - 1 :])[:2]), *sys.argv[3:])

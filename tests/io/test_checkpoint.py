@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from gtool.errors import CheckpointError
-from gtool.io.files import atomic_write
+from gtool.io.files import HOST, atomic_write
 from gtool.io.locks import one_at_a_time
 from gtool.io.run_folder import RunFolder, create_run, find_weights
 from gtool.io.safe_pickle import load_pickled
@@ -269,3 +269,13 @@ def test_a_process_that_waits_says_for_whom(tmp_path, capsys):
         holder.join()
     said = f"waiting: process {os.getpid()} on {socket.gethostname()} makes {tmp_path / 'entry'}\n"
     assert capsys.readouterr().err == said
+
+
+def test_what_a_killed_process_has_left_is_removed_by_the_next_and_that_of_a_living_one_stays(tmp_path):
+    """Outputs that are no run folders: an export, a picture."""
+    stay = [f".a.1-{HOST}.tmp.png", f".a.{2**22 + 1}-elsewhere.tmp.png", ".mine.tmp"]
+    for name in (f".a.{2**22 + 1}-{HOST}.tmp.png", *stay):
+        (tmp_path / name).touch()
+    with atomic_write(tmp_path / "b.png") as temporary:
+        temporary.touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*stay, "b.png"])

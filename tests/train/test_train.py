@@ -274,9 +274,7 @@ def test_a_run_that_is_being_trained_is_refused(capsys):
     try:
         wait_for(Path("out"), "state-*", process)
         assert run(["train", "transgan", "--resume", "out", "--device", "cpu"]) == 1
-        assert (
-            f" on {socket.gethostname()} is training in this run folder: out" in capsys.readouterr().err
-        )
+        assert f" on {socket.gethostname()} is training in this run folder: out" in capsys.readouterr().err
     finally:
         process.kill()
         process.communicate()
