@@ -230,6 +230,7 @@ def _collect(
     try:
         with console.progress(title) as update:
             for batch in images.batches(batch_size, start, stop):
+                compute.follow_load()
                 positions = torch.arange(done, done + len(batch))
                 done += len(batch)
                 features = {name: network.extractor(batch) for name, network in networks.items()}

@@ -282,6 +282,7 @@ def batches(
         with_maps: also yield a tensor (b, heads, k, h, w) for each of the generator's attention layers, else ().
     """
     for start in range(0, len(indices), batch_size):
+        compute.follow_load()
         count = min(batch_size, len(indices) - start)
         # Every forward has the same size: matrix kernels of other sizes round differently, and an image would depend
         # on how many are made with it.

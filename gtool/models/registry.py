@@ -20,14 +20,10 @@ class Model:
     """One row of the table. A `module:name` is imported on use."""
 
     config: str  # module:class of the `[model]` table: imports without torch
-    network: (
-        str  # module:class of what a weights file holds; the module's `build` makes all networks of training
-    )
+    network: str  # module:class of what a weights file holds; its module's `build` makes all that are trained
     networks: tuple[str, ...]  # what `build` makes, in its order
     trainer: str  # module:class of the `gtool.train.trainer.Trainer` of the family
-    keys: tuple[
-        str, ...
-    ]  # sections and keys of a recipe that are for this family; others mean something to all
+    keys: tuple[str, ...]  # sections and keys of a recipe that this family has beside those of all
     exports: str  # module:function from (network, metadata) to the parts to export, by name
     next_command: str  # what a user types with weights of it
     released: str | None = None  # module of `rename_released`, which reads checkpoints of the original code

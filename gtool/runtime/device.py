@@ -27,6 +27,7 @@ from gtool.runtime.precision import use_bf16, use_deterministic_kernels
 from gtool.runtime.processes import end_with_launcher, launched_processes
 
 SHORTEST_WAIT = 60.0  # seconds for what processes exchange, however short the time-out: a machine may be busy
+_THREADS = {"all": 0, "used": 0}  # of this process
 MOST_SHARES = 4  # side by side: more would wait for Python's lock
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -88,6 +89,12 @@ class Compute:
             at_once = max(1, min(side_by_side, self.load.free_cores(self.threads) // each))
             results += workers.map(function, items[len(results) :][:at_once])
         return results
+
+    def follow_load(self) -> None:
+        """Give operations as many threads as other programs leave cores, unless the user has named a number."""
+        if self.threads > 1 and "OMP_NUM_THREADS" not in os.environ:
+            _THREADS["used"] = self.load.free_cores(self.threads)
+            torch.set_num_threads(_THREADS["used"])
 
     def shares(self, images: int, group: int = 1) -> int:
         """Return in how many equal shares images are worked on side by side; none cuts through a group of images."""
@@ -196,10 +203,7 @@ def make_compute(
     threads = 1
     if chosen.type == "cpu":
         _keep_freed_memory()
-        threads = torch.get_num_threads() if running == 1 else 1
-        if "OMP_NUM_THREADS" not in os.environ:
-            time.sleep(LOOK_SECONDS)
-            torch.set_num_threads(load.free_cores(torch.get_num_threads()))
+        threads = _all_threads() if running == 1 else 1
     if chosen.index is not None and chosen.type == "cuda":
         torch.cuda.set_device(chosen)  # what asks for `cuda` alone gets this one
     peers = _join(chosen, timeout) if timeout is not None and running > 1 else None
@@ -211,7 +215,11 @@ def make_compute(
         torch.backends.cuda.matmul.allow_tf32 = True
         if deterministic:
             use_deterministic_kernels()
-    return Compute(accelerator=accelerator, device=chosen, bf16=bf16, peers=peers, load=load, threads=threads)
+    compute = Compute(accelerator, chosen, bf16, peers, load, threads)
+    if threads > 1:
+        time.sleep(LOOK_SECONDS)
+        compute.follow_load()
+    return compute
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
@@ -281,6 +289,13 @@ def _join(device: torch.device, timeout: float) -> Peers:
             f"the {size} processes did not meet at {where} within {timeout:g} s: {reason}"
         ) from None
     return peers
+
+
+def _all_threads() -> int:
+    """Return how many threads torch, or who calls gtool, gives this process, whatever `follow_load` uses of them."""
+    if torch.get_num_threads() != _THREADS["used"]:
+        _THREADS["all"] = torch.get_num_threads()
+    return _THREADS["all"]
 
 
 @contextmanager

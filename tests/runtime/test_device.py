@@ -89,15 +89,29 @@ def test_what_a_killed_command_has_launched_ends_too():
     assert time.monotonic() - started < 30
 
 
-def test_the_user_decides_about_threads(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
+@pytest.fixture
+def three_threads():
+    """A process of three threads."""
     before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_user_decides_about_threads(monkeypatch, three_threads):
     monkeypatch.setattr("gtool.runtime.load.Load.free_cores", lambda self, most: 1)
-    make_compute("cpu")
-    assert torch.get_num_threads() == before
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    try:
-        make_compute("cpu")
-        assert torch.get_num_threads() == 1
-    finally:
-        torch.set_num_threads(before)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    make_compute("cpu").follow_load()
+    assert torch.get_num_threads() == 3
+
+
+def test_operations_have_as_many_threads_as_there_are_free_cores(monkeypatch, three_threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    free = iter((1, 2, 3))
+    monkeypatch.setattr("gtool.runtime.load.Load.free_cores", lambda self, most: min(most, next(free)))
+    compute = make_compute("cpu")
+    assert (compute.threads, torch.get_num_threads()) == (3, 1)
+    compute.follow_load()
+    assert torch.get_num_threads() == 2
+    again = make_compute("cpu")  # what was busy then is not taken for the size of the machine
+    assert (again.threads, torch.get_num_threads()) == (3, 3)
