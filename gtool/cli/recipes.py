@@ -35,7 +35,8 @@ def ls(as_json: Json = False) -> None:
         return console.result_json({"recipes": entries})
     for entry in entries:
         console.result(f"{entry['name']:<26}{entry['resolution']:>4} px  {entry['summary']}")
-        console.result(f"{'':<26}{entry['hardware']}; {entry['time']}")
+        weights = f"; weights: {entry['weights']}" if entry["weights"] else ""
+        console.result(f"{'':<26}{entry['hardware']}; {entry['time']}{weights}")
     console.notice("next: gtool recipes show NAME, gtool recipes cp NAME, gtool train MODEL --recipe NAME")
 
 
@@ -100,4 +101,5 @@ def _describe(name: str) -> dict[str, Any]:
         "hardware": facts.get("hardware", "any machine"),
         "time": facts.get("time", "time unknown"),
         "result": facts.get("result", "unknown"),
+        "weights": facts.get("weights"),
     }

@@ -35,6 +35,10 @@ def check(options: ExportOptions) -> Files:
         GToolError: no such weights, missing packages.
     """
     file_format = _format(options)
+    if options.half and (file_format != "safetensors" or options.source is not None):
+        raise RecipeError(
+            "--half stores weights of gtool as safetensors; it goes with no other format and no --from"
+        )
     if options.source is not None:
         source = _foreign_file(options.target, options.source)
         return Files(options, source, _in_folder(options.out, f"{source.stem}.safetensors"), file_format)

@@ -37,6 +37,7 @@ class ExportOptions:
         "--format",
     )
     out: Path | None = option(OUTPUT, "File to write, or a folder for it.", "--out", "-o")
+    half: bool = option(OUTPUT, "Store numbers of 16 bits: half the size (safetensors).", default=False)
     source: str | None = option(
         "Source", "TARGET is an original checkpoint of this model, or of `taming`.", "--from"
     )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from torch import Tensor
+
 from gtool import console
-from gtool.errors import GToolError
+from gtool.errors import CheckpointError, GToolError
 from gtool.export.checks import Files
 from gtool.export.files import CHECKED_BATCHES, write_and_check
 from gtool.export.parts import Exportable
@@ -14,7 +16,7 @@ from gtool.io.files import atomic_write
 from gtool.io.weights import save_weights
 from gtool.models import registry
 from gtool.models.released_files import check_finite, read_released
-from gtool.models.trained import open_trained
+from gtool.models.trained import Trained, open_trained
 
 
 def run(files: Files) -> None:
@@ -27,7 +29,7 @@ def run(files: Files) -> None:
     if options.source is not None:
         facts = import_released(files.source, options.source, files.out)
     elif files.file_format == "safetensors":
-        copy_weights(files.source, files.out)
+        copy_weights(files.source, files.out, half=options.half)
     else:
         paths, error = export_parts(files.source, files.out, files.file_format)
         facts = {"max_error": error}
@@ -43,14 +45,34 @@ def run(files: Files) -> None:
     console.result_json({**where, "format": files.file_format, "bytes": size, **facts})
 
 
-def copy_weights(weights: Path, out: Path) -> None:
-    """Copy weights that have proved to fit their network."""
+def copy_weights(weights: Path, out: Path, *, half: bool = False) -> None:
+    """Copy weights that have proved to fit their network, with `half` in fp16.
+
+    Raises:
+        CheckpointError: they do not fit, or are too large for fp16.
+    """
     trained = open_trained(weights)
     trained.network()
-    with atomic_write(out) as temporary:
-        shutil.copyfile(weights, temporary)
+    if half:
+        save_weights(out, _halved(trained), trained.meta)
+    else:
+        with atomic_write(out) as temporary:
+            shutil.copyfile(weights, temporary)
     use = registry.find_model(trained.model).next_command.format(path=out)
-    console.notice(f"copied; `{use}` needs nothing else")
+    console.notice(f"{'stored in fp16' if half else 'copied'}; `{use}` needs nothing else")
+
+
+def _halved(trained: Trained) -> dict[str, Tensor]:
+    """Return the tensors with floating-point numbers in fp16."""
+    halved = {
+        name: value.half() if value.is_floating_point() else value for name, value in trained.tensors.items()
+    }
+    for name, value in halved.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise CheckpointError(
+                f"{trained.path}: tensor `{name}` is too large for fp16; export without --half"
+            )
+    return halved
 
 
 def export_parts(weights: Path, out: Path, file_format: str) -> tuple[dict[str, Path], float]:

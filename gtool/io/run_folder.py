@@ -198,7 +198,9 @@ def runs_of(model: str | None = None, *, with_weights: bool = True) -> list[RunF
 
 
 def find_weights(spec: str | None) -> Path:
-    """Return the weights file meant by a run folder, a file, a hub id, or None for the newest run.
+    """Return the weights file meant by a run folder, a file, a model with weights in the package, or a hub id.
+
+    None stands for the newest run.
 
     Raises:
         CheckpointError: nothing there, or something else; says what would be right.
@@ -207,7 +209,8 @@ def find_weights(spec: str | None) -> Path:
         run = newest_run()
         if run is None:
             raise CheckpointError(
-                "no trained run in ./runs; start with `gtool train transgan`, or name a run or weights"
+                "no trained run in ./runs; start with `gtool train transgan`, name a run or weights, or use those "
+                "that come with gtool: `transgan` or `prior`"
             )
         return run.weights()[-1]
     path, named = Path(spec).expanduser(), RUNS / spec
@@ -228,6 +231,8 @@ def find_weights(spec: str | None) -> Path:
             raise CheckpointError(
                 f"{folder}: holds no weights-*.safetensors; is it a run folder that has saved once?"
             )
+    if (shipped := shipped_weights(spec)) is not None:
+        return shipped
     if path.suffix == "" and _HUB_ID.fullmatch(spec) and not spec.startswith("runs/"):
         return hub.download(spec, "model.safetensors")
     known = [entry.name for entry in RUNS.glob("*") if entry.is_dir()]

@@ -14,6 +14,7 @@ EXAMPLES = "\n\n".join(
         "`gtool sample --num 64` : a grid of the newest run",
         "`gtool sample runs/transgan-cifar10-000 --seeds 0,1,4-6 -o chosen.png`",
         "`gtool sample --seeds 0,3,8 --interpolate 24 --animate loop.webp` : from image to image and back",
+        "`gtool sample transgan` : weights that come with gtool; also prior",
         "`gtool sample weights.safetensors --num 5000 -o samples/` : separate PNG files",
         "Latents (gansformer):",
         "`gtool sample --psi 0.7 --seeds 0-15` : less variety, fewer failures; `--psi-sweep 0,0.3,0.5,0.7,1` compares",
@@ -40,7 +41,10 @@ CODES = "Conditions (of priors, which sample codes)"
 class SampleOptions:
     """Sample images: a grid, separate files, an interpolation; from latents, classes, maps or part of an image."""
 
-    target: str | None = argument("A run, a weights file or a hub id; default: the newest run.")
+    target: str | None = argument(
+        "A run, a weights file, a hub id, or `transgan` or `prior` for the weights that come with gtool; default: the "
+        "newest run."
+    )
     num: int | None = option(
         WHAT,
         "Number of images. Default: 64; 16 for a prior; 4 or 8 for --interpolate, --attention and the like.",

@@ -31,6 +31,26 @@ def latents(batch: int) -> torch.Tensor:
     return hashed_normal(7, torch.arange(batch), 8, "test")
 
 
+# To share.
+
+
+def test_half_stores_the_same_weights_in_half_the_room(tiny_weights):
+    assert export(tiny_weights, "--half", "-o", "half.safetensors") == 0
+    assert os.path.getsize("half.safetensors") < 0.7 * os.path.getsize(
+        tiny_weights
+    )  # the description stays as long
+    whole, half = (
+        load_model(path, "cpu", "fp32").sample(4).astype(int) for path in (tiny_weights, "half.safetensors")
+    )
+    assert np.abs(whole - half).max() <= 2
+
+
+@pytest.mark.parametrize("other", [["--format", "onnx"], ["--from", "transgan"]])
+def test_half_goes_with_no_other_format(tiny_weights, other, capsys):
+    assert export(tiny_weights, "--half", *other) == 2
+    assert capsys.readouterr().err.startswith("error: --half stores weights of gtool as safetensors")
+
+
 # For other programs.
 
 
