@@ -50,6 +50,7 @@ def _version(wanted: bool) -> None:
 
 # Typer carries its own copy of click in newer versions; this is its exception type in all of them.
 _UsageError = typer.BadParameter.__mro__[1]
+_ANYWHERE = {"--quiet", "-q", "--debug"}  # flags of all verbs, which may stand behind the verb as well
 _TOGETHER = {"train", "eval"}  # the verbs that all processes of a launcher work on
 # What the user can put right: a full or read-only disk, a quota, permissions, a file too large.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
@@ -94,11 +95,19 @@ app.command(cls=Command)(doctor.doctor)
 app.add_typer(recipes.app, name="recipes")
 
 
+def _general_first(arguments: list[str]) -> list[str]:
+    """Move the flags of all verbs before the verb; what comes after `--` is no flag."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    ahead, rest = arguments[:end], arguments[end:]
+    general = [word for word in ahead if word in _ANYWHERE]
+    return general + [word for word in ahead if word not in _ANYWHERE] + rest
+
+
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit status; every error becomes one line on stderr."""
     try:
         os.getcwd()  # raises where it is gone, which MKL would end the process for
-        status = app(arguments, standalone_mode=False, prog_name="gtool") or 0
+        status = app(_general_first(arguments), standalone_mode=False, prog_name="gtool") or 0
         if status == 130:
             console.error("interrupted")
         return int(status)

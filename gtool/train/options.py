@@ -62,7 +62,9 @@ class TrainOptions:
     precision: str | None = option(DEVICE, "`auto`, `bf16` or `fp32`.")
     num_processes: int | None = option(DEVICE, "Number of processes to train on.", min=1)
     timeout: float = flags.timeout()
-    out: Path | None = option(OUTPUT, "Run folder to make; default `runs/<model>-<dataset>-NNN`.")
+    out: Path | None = option(
+        OUTPUT, "Run folder to make; default `runs/<model>-<dataset>-NNN`.", "--out", "-o"
+    )
     tracker: str | None = option(OUTPUT, "Also log to `tensorboard`.")
     dry_run: bool = option(OUTPUT, "Print what would run, and stop.", default=False)
     as_json: bool = flags.as_json()

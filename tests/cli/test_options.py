@@ -151,6 +151,7 @@ ACTS: dict[str, dict[str, tuple[str, str] | str]] = {
     "export": {
         "--format": ("tiny.safetensors --format onnxx", "did you mean `onnx`?"),
         "--out": ("tiny.safetensors --format onnx -o a.pt2", "ends in .onnx"),
+        "--half": ("none.safetensors --half --format onnx", "--half stores weights of gtool as safetensors"),
         "--from": ("none.pth --from transgan --format onnx", "makes a .safetensors file"),
         "--json": "export/test_export.py",
     },
