@@ -83,7 +83,7 @@ def test_a_regression_against_the_stored_baseline_is_refused(pipeline, capsys):
     shown = capsys.readouterr()
     assert "rfd at most 20% worse than the baseline" in shown.out
     (case,) = read_junit(Path("worse.xml")).values()
-    assert float(case["properties"]["delta"]) > 200
+    assert float(case["said"]["delta"]) > 200
 
 
 def test_a_baseline_of_another_protocol_is_refused_and_both_are_named(pipeline, capsys):

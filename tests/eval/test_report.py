@@ -101,8 +101,8 @@ def test_one_scoring_writes_every_kind_of_file_into_new_folders(folders, capsys)
     cases = read_junit(files[2])
     assert list(cases) == ["rfd at most 1e+06", "rfd at most 1"]
     assert cases["rfd at most 1"]["failure"] is None
-    assert "warning: rfd" in cases["rfd at most 1"]["out"]
-    assert cases["rfd at most 1"]["properties"]["protocol"] == "rfd-v1/n12/ref-real-n12"
+    assert cases["rfd at most 1"]["said"]["warning"].startswith("rfd")
+    assert cases["rfd at most 1"]["said"]["protocol"] == "rfd-v1/n12/ref-real-n12"
 
     table = files[3].read_text()
     assert "| rfd | `rfd-v1/n12/ref-real-n12` |" in table
@@ -192,7 +192,7 @@ def test_names_of_folders_are_text_in_every_file(folders, tmp_path):
     (tmp_path / "real").rename(tmp_path / strange)
     assert score("fake", strange, "--rfd", "-o", "r.md", "-o", "r.html", "-o", "r.xml") == 0
     assert f"ref-{strange}-n12" in " ".join(Page(Path("r.html").read_text()).words)
-    assert read_junit(Path("r.xml"))["rfd"]["properties"]["protocol"] == f"rfd-v1/n12/ref-{strange}-n12"
+    assert read_junit(Path("r.xml"))["rfd"]["said"]["protocol"] == f"rfd-v1/n12/ref-{strange}-n12"
     assert "\\|&lt;b>" in Path("r.md").read_text()
 
 
@@ -241,7 +241,7 @@ def test_numbers_of_a_look_are_gated_and_its_sheet_is_on_the_page():
     assert score("run", "--num", 8, *gates, *outputs) == 4
     cases = read_junit(Path("result.xml"))
     assert [case["failure"] is None for case in cases.values()] == [True, False]
-    protocol = cases["reconstruction.psnr at least 99"]["properties"]["protocol"]
+    protocol = cases["reconstruction.psnr at least 99"]["said"]["protocol"]
     assert protocol.startswith("reconstruction-v1/scenes-held-out-n")
     assert "| psnr |" in Path("result.md").read_text()
     page = Page(Path("result.html").read_text())

@@ -1,6 +1,7 @@
 """Gates as a JUnit file, the form in which pipelines show results of tests.
 
-The elements, attributes and their order follow the schema of the Jenkins JUnit plug-in, which GitLab and others read.
+What it holds is what both schemas of Jenkins allow, that of its JUnit plug-in (jenkins-junit.xsd) and that of its xUnit
+plug-in (junit-10.xsd); GitLab and others read the same.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ def junit(record: Mapping[str, Any]) -> bytes:
     gates = record.get("gates") or []
     cases = [_gate_case(record, gate) for gate in gates] or _score_cases(record)
     failed = sum(not gate["passed"] and gate["level"] == "error" for gate in gates)
-    counts = {"tests": str(len(cases)), "failures": str(failed), "errors": "0", "skipped": "0"}
+    counts = {"tests": str(len(cases)), "failures": str(failed), "errors": "0"}
     common = {"name": SUITE, **counts, "time": f"{record.get('seconds', 0):.3f}"}
     root = ET.Element("testsuites", common)
     stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    suite = ET.SubElement(root, "testsuite", {**common, "timestamp": stamp, "hostname": "localhost"})
+    own = {"skipped": "0", "timestamp": stamp, "hostname": "localhost"}
+    suite = ET.SubElement(root, "testsuite", common | own)
     protocols = {f"protocol.{name}": one["protocol"] for name, one in record.get("metrics", {}).items()}
     _add_properties(suite, facts(record) | protocols)
     suite.extend(cases)
@@ -51,19 +53,25 @@ def _gate_case(record: Mapping[str, Any], gate: Mapping[str, Any]) -> ET.Element
     said = {"protocol": entry.get("protocol", ""), "value": number(gate["value"]), "limit": limit(gate)}
     if gate.get("delta") is not None:
         said["delta"] = number(gate["delta"])
-    case = _case(gate_name(gate), said)
     if not gate["passed"] and gate["level"] == "warn":
-        ET.SubElement(case, "system-out").text = f"warning: {_clean(missed(gate))}"
-    elif not gate["passed"]:
-        failure = ET.SubElement(case, "failure", {"message": _clean(missed(gate)), "type": "gate"})
-        failure.text = _clean("\n".join(f"{name}: {text}" for name, text in said.items()))
+        said = {"warning": missed(gate)} | said
+    case = _case(gate_name(gate), said)
+    if not gate["passed"] and gate["level"] != "warn":
+        failure = ET.Element("failure", {"message": _clean(missed(gate)), "type": "gate"})
+        failure.text = _lines(said)
+        case.insert(0, failure)  # one schema wants it before the output
     return case
 
 
-def _case(name: str, properties: Mapping[str, str]) -> ET.Element:
+def _case(name: str, said: Mapping[str, str]) -> ET.Element:
+    """Return a test case; what it says is its output, as a case has no properties in one of the schemas."""
     case = ET.Element("testcase", {"classname": SUITE, "name": _clean(name), "time": "0"})
-    _add_properties(case, properties)
+    ET.SubElement(case, "system-out").text = _lines(said)
     return case
+
+
+def _lines(said: Mapping[str, str]) -> str:
+    return _clean("\n".join(f"{name}: {text}" for name, text in said.items()))
 
 
 def _add_properties(parent: ET.Element, properties: Mapping[str, str]) -> None:
