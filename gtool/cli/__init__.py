@@ -20,6 +20,7 @@ import typer
 
 from gtool import __version__, console
 from gtool.cli import doctor, recipes
+from gtool.cli.completion import VALUES
 from gtool.cli.options import Command, Group, command
 from gtool.errors import GToolError, InterruptedRunError
 from gtool.eval import options as evaluate
@@ -89,7 +90,7 @@ def _carry_out(check: str, run: str, options: Any) -> None:
 
 
 for verb, (options, examples, check, carry_out) in VERBS.items():
-    made = command(options, partial(_carry_out, check, carry_out))
+    made = command(options, partial(_carry_out, check, carry_out), VALUES[verb])
     app.command(verb, cls=Command, epilog=examples)(made)
 app.command(cls=Command)(doctor.doctor)
 app.add_typer(recipes.app, name="recipes")

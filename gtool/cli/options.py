@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from typer.core import TyperCommand, TyperGroup
 
+from gtool.cli.completion import Values, complete
 from gtool.flags import as_json
 
 
-def command(options: type, carry_out: Callable[[Any], None]) -> Callable[..., None]:
-    """Return a function that Typer makes a command of: a keyword for each option of a class; see gtool/flags.py."""
+def command(
+    options: type, carry_out: Callable[[Any], None], values: Mapping[str, Values]
+) -> Callable[..., None]:
+    """Return a function that Typer makes a command of: a keyword for each option of a class; see gtool/flags.py.
+
+    values: what a shell offers for the fields that have a few.
+    """
     parameters, hints = list[inspect.Parameter](), get_type_hints(options)
     each: dict[str, tuple[str, str]] = {}  # keyword -> the field that holds its name, and this name
     for field in fields(options):
@@ -22,6 +28,8 @@ def command(options: type, carry_out: Callable[[Any], None]) -> Callable[..., No
             each[f"{field.name}_{name}"] = field.name, name
             parameters.append(_parameter(f"{field.name}_{name}", bool, info, default=False))
         if info := field.metadata.get("typer"):
+            if field.name in values:
+                info.autocompletion = complete(values[field.name])
             parameters.append(_parameter(field.name, hints[field.name], info, field.default))
 
     def call(**typed: Any) -> None:
