@@ -9,6 +9,7 @@ from gtool.metrics.registry import METRICS
 from gtool.models.registry import MODELS
 from gtool.runtime import PRECISIONS
 from gtool.strokes.settings import BRUSHES, METHODS, SELECTIONS
+from gtool.train.options import TRACKERS
 
 Values = Iterable[str] | Callable[[], Iterable[str]]
 
@@ -37,7 +38,7 @@ VALUES: dict[str, dict[str, Values]] = {
         "resume": lambda: ["auto", *_runs()],
         "weights": _runs,
         "tokenizer": _runs,
-        "tracker": ("tensorboard",),
+        "tracker": TRACKERS,
         **DEVICE,
     },
     "eval": {"target": _trained, "maximum": GATES, "minimum": GATES, "max_regress": GATES, **DEVICE},

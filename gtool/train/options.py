@@ -27,6 +27,7 @@ EXAMPLES = """Examples:
 `gtool train transgan --dataset cifar10 --recipe cifar10 --dry-run`"""
 
 DATA, RUN = "Data", "Run"
+TRACKERS = ("tensorboard", "trackio", "wandb")
 # Values of a recipe that have a flag of the same name.
 RECIPE_KEYS = (
     *("data.dataset", "train.weights", "prior.tokenizer", "train.kimg", "train.minutes"),
@@ -65,7 +66,9 @@ class TrainOptions:
     out: Path | None = option(
         OUTPUT, "Run folder to make; default `runs/<model>-<dataset>-NNN`.", "--out", "-o"
     )
-    tracker: str | None = option(OUTPUT, "Also log to `tensorboard`.")
+    tracker: str | None = option(
+        OUTPUT, "Also log to `tensorboard` (in the run folder), `trackio` or `wandb`."
+    )
     dry_run: bool = option(OUTPUT, "Print what would run, and stop.", default=False)
     as_json: bool = flags.as_json()
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from PIL import Image
 from pydantic import ConfigDict, TypeAdapter
 
 from gtool import console
-from gtool.errors import CheckpointError
+from gtool.config.schema import Recipe
+from gtool.errors import CheckpointError, GToolError
 from gtool.io.files import atomic_write
 from gtool.io.pictures import grid, save_png
 from gtool.io.run_folder import RunFolder
@@ -51,6 +53,33 @@ def add_record(run: RunFolder, record: Mapping[str, Any]) -> None:
     """Append a line to log.jsonl, flushed at once."""
     with run.log.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(record) + "\n")
+
+
+def open_tracker(name: str, run: RunFolder, recipe: Recipe) -> Any:
+    """Start one of `TRACKERS` for a run: events in the run folder, or a run of the project "gtool" with its recipe.
+
+    Raises:
+        GToolError: the tracker cannot start: no account, no network.
+    """
+    from accelerate import tracking
+
+    try:
+        if name == "tensorboard":
+            tracker: Any = tracking.TensorBoardTracker(name, logging_dir=str(run.path))
+            tracker.start()
+            return tracker
+        named = {"name": run.path.name}
+        if name == "trackio":
+            tracker = tracking.TrackioTracker("gtool", **named)
+        else:
+            tracker = tracking.WandBTracker("gtool", dir=str(run.path), **named)
+        with redirect_stdout(sys.stderr):
+            tracker.start()
+            tracker.store_init_configuration(recipe.model_dump(mode="json", by_alias=True))
+    except Exception as failed:  # of the library, whatever it raises
+        reason = (str(failed).strip() or type(failed).__name__).splitlines()[0]
+        raise GToolError(f"--tracker {name}: {reason}") from None
+    return tracker
 
 
 def read_log(run: RunFolder) -> list[dict[str, Any]]:

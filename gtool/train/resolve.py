@@ -30,7 +30,7 @@ from gtool.models import registry
 from gtool.models.description import read_description
 from gtool.runtime.processes import has_gpu
 from gtool.train.augment.policies import parse_policy
-from gtool.train.options import TrainOptions
+from gtool.train.options import TRACKERS, TrainOptions
 from gtool.train.prior_tokenizer import find_tokenizer
 
 FINETUNE = "finetune"  # the recipe of models that can be fine-tuned
@@ -114,10 +114,11 @@ def _read_recipe(path: Path, model: str) -> dict[str, Any]:
 def _check_options(options: TrainOptions) -> None:
     """Refuse what means nothing, whatever the recipe says."""
     model = options.model
-    if options.tracker not in (None, "tensorboard"):
-        raise RecipeError(f"--tracker {options.tracker}: only tensorboard is known")
-    if options.tracker and find_spec("tensorboard") is None:
-        raise GToolError("--tracker tensorboard: not installed; run `pip install 'gtool[tensorboard]'`")
+    if options.tracker not in (None, *TRACKERS):
+        raise RecipeError(f"--tracker {options.tracker}: unknown; use {', '.join(TRACKERS)}")
+    if options.tracker and find_spec(options.tracker) is None:
+        extra = f"pip install 'gtool[{options.tracker}]'"
+        raise GToolError(f"--tracker {options.tracker}: not installed; run `{extra}`")
     if options.finetune is not None and not registry.find_model(model).finetunes:
         models = ", ".join(registry.models_that(finetunes=True))
         raise RecipeError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -226,12 +226,7 @@ class RunWriter:
     ) -> None:
         self.folder, self.trainer, self.best = folder, trainer, best
         self.recipe, self.state = trainer.recipe, trainer.state
-        self._tracker: Any = None
-        if tracker:
-            from accelerate.tracking import TensorBoardTracker
-
-            self._tracker = TensorBoardTracker("tensorboard", logging_dir=str(folder.path))
-            self._tracker.start()
+        self._tracker = reports.open_tracker(tracker, folder, self.recipe) if tracker else None
 
     def begin(self, recipe_name: str, *, removes_weights: bool) -> None:
         """Say in two lines what runs, show what is learned from, measure what an untrained model gets."""
@@ -287,7 +282,8 @@ class RunWriter:
         record = reports.tick_record(self.state, tick, scores)
         reports.add_record(self.folder, record)
         if self._tracker:
-            self._tracker.log(record, step=self.state.nimg)
+            with redirect_stdout(sys.stderr):
+                self._tracker.log(record, step=self.state.nimg)
 
     def snapshot(self, tick: Tick) -> dict[str, float]:
         """Log the tick, save weights and state; where the snapshot is due, save a preview and return the scores.
@@ -325,7 +321,8 @@ class RunWriter:
         animation = reports.save_animation_of_run(folder, self.recipe.sample.fps)
         curves = reports.save_curves_of_run(folder)
         if self._tracker:
-            self._tracker.finish()
+            with redirect_stdout(sys.stderr):  # results alone stand there
+                self._tracker.finish()
         grids, weights = sorted(folder.samples.glob("[0-9]*.png")), folder.weights()
         if as_json:
             record = {

@@ -19,7 +19,7 @@ LINES = {
     "gtool train transgan --dataset sc": ["scenes"],
     "gtool train transgan --resume runs/": ["runs/one"],
     "gtool train transgan --precision b": ["bf16"],
-    "gtool train transgan --tracker t": ["tensorboard"],
+    "gtool train transgan --tracker t": ["tensorboard", "trackio"],
     "gtool eval --max rf": ["rfd="],
     "gtool paint photo.jpg --brush r": ["round"],
     "gtool export --format o": ["onnx"],

@@ -45,7 +45,7 @@ ACTS: dict[str, dict[str, tuple[str, str] | str]] = {
         "--num-processes": ("transgan --num-processes 0", "--num-processes"),
         "--timeout": "hosts/test_processes.py",
         "--out": "train/test_train.py",
-        "--tracker": ("transgan --tracker wandb", "only tensorboard is known"),
+        "--tracker": ("transgan --tracker mlflow", "use tensorboard, trackio, wandb"),
         "--dry-run": "train/test_train.py",
         "--json": "train/test_train.py",
     },

@@ -374,7 +374,7 @@ def test_a_full_disk_is_one_line_and_the_last_state_stays(monkeypatch, capsys):
         ),
         (["train", "transgan", "--set", "train.kimg=inf"], 2, "finite"),
         (["train", "transgan", "--set", "optim.betas=[0.5, 2.0]"], 2, "less than 1"),
-        (["train", "transgan", "--tracker", "wandb"], 2, "tensorboard"),
+        (["train", "transgan", "--tracker", "mlflow"], 2, "use tensorboard, trackio, wandb"),
         (["train", "transgan", "--kimg", "-1"], 2, "greater than 0"),
         (["train", "transgan", "--dataset", "./nothing"], 1, "./nothing"),
         (["train", "transgan", "--resume", "nothing"], 1, "no such run folder"),
