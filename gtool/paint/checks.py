@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from gtool.io.run_folder import find_weights, shipped_weights
 from gtool.models import registry
 from gtool.models.description import read_description
 from gtool.paint.options import PaintOptions
+from gtool.reading import read_bytes, reading
 from gtool.strokes.settings import BRUSHES, METHODS, SELECTIONS
 
 (MODEL,) = registry.models_that(paints=True)
@@ -51,7 +53,8 @@ _KINDS = {
     "--animate": ("animation", ANIMATION_SUFFIXES),
 }
 # Fields that say how a photo is painted, which strokes of a file already are.
-_OF_PAINTING = ("method", "select", "weights", "detail", "keep_all", "seed")
+_OF_PAINTING = ("method", "select", "weights", "detail", "keep_all", "seed", "colors", "palette")
+MOST_COLORS = 256  # of a palette
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class PaintInputs:
     files: list[PaintingFiles]  # those with a problem first
     method: str = "strokes"
     weights: Path | None = None  # of the stroke predictor; None for the methods without one
+    palette: tuple[RGB, ...] | None = None  # the only colours to paint with
 
 
 def check(options: PaintOptions) -> PaintInputs:
@@ -99,12 +103,17 @@ def check(options: PaintOptions) -> PaintInputs:
     _check_outputs(options.outputs)
     find_brush_mark(options.brush or BRUSHES[0])
     parse_color(options.canvas_color or "auto")
+    palette = None if options.palette is None else read_palette(options.palette.expanduser())
     files = _name_files(_find_sources(options), options)
     inputs = (
         PaintInputs(options, files)
         if options.from_strokes
-        else PaintInputs(options, files, *_find_method(options))
+        else PaintInputs(options, files, *_find_method(options), palette)
     )
+    if (options.colors or palette) and any(files.is_video for files in inputs.files):
+        raise RecipeError(
+            "--colors and --palette are for photos; frames of a video would each have their own"
+        )
     if options.precision != "auto" and inputs.weights is None:
         console.notice("--precision has no effect: no network paints")
     return inputs
@@ -132,6 +141,10 @@ def _check_combinations(options: PaintOptions) -> None:
         for flag, given in (("--weights", options.weights), ("--select", options.select)):
             if given is not None:
                 raise RecipeError(f"{flag} is for --method predictor; {options.method} needs no network")
+    if options.colors is not None and options.palette is not None:
+        raise RecipeError(
+            "--colors and --palette exclude each other: one chooses colours, the other names them"
+        )
     if options.animate is None:
         names = [name for name in (options.out, *(options.photos or ())) if name]
         if options.frames is not None:
@@ -169,14 +182,26 @@ def _check_outputs(outputs: dict[str, str]) -> None:
             require_av(Path(text))
 
 
-def parse_color(text: str) -> RGB | None:
+def read_palette(path: Path) -> tuple[RGB, ...]:
+    """Return the colours of a TOML file; DataError for anything else."""
+    with reading(path, "palette", DataError):
+        named = tomllib.loads(read_bytes(path).decode()).get("colors")
+        if not isinstance(named, list) or not 1 <= len(named) <= MOST_COLORS:
+            raise ValueError(f'it lists no colours, at most {MOST_COLORS}: colors = ["#8a3b2c", "linen"]')
+        colors = [parse_color(str(name), f"{path}: colour") for name in named]
+        if None in colors:
+            raise ValueError("`auto` is no colour")
+    return tuple(color for color in colors if color is not None)
+
+
+def parse_color(text: str, what: str = "--canvas-color") -> RGB | None:
     """Return the colour of a name or of #rrggbb, None for `auto`; raises RecipeError for anything else."""
     if text == "auto":
         return None
     found = re.fullmatch(r"#([0-9a-f]{6}|[0-9a-f]{3})", CANVAS_COLORS.get(text.lower(), text.lower()))
     if found is None:
         hint = did_you_mean(text.lower(), ["auto", *CANVAS_COLORS])
-        raise RecipeError(f"--canvas-color `{text}`: is no colour; write #rrggbb or a name{hint}")
+        raise RecipeError(f"{what} `{text}`: is no colour; write #rrggbb or a name{hint}")
     digits = found[1] if len(found[1]) == 6 else "".join(2 * digit for digit in found[1])
     red, green, blue = (value / 255 for value in bytes.fromhex(digits))
     return red, green, blue

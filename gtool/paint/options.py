@@ -19,6 +19,8 @@ EXAMPLES = """Examples:
 
 `gtool paint photo.jpg -o portrait.webp --brush dry --canvas-color linen --detail 0.7`
 
+`gtool paint photo.jpg --colors 12` : few flat paints; `--palette paints.toml` : these and no others
+
 `gtool paint photo.jpg --animate timelapse.webp --svg photo.svg --strokes photo.json`
 
 `gtool paint holiday.mp4 -o painted.mp4` : every frame, with its sound; strokes stay where nothing moves
@@ -58,6 +60,14 @@ class PaintOptions:
     )
     keep_all: bool = option(STROKES, "Also keep strokes that do not reduce the error.", default=False)
     seed: int | None = option(STROKES, "Random seed; default 0.")
+    colors: int | None = option(
+        STROKES, "Paint a photo with so many colours, chosen for it.", "--colors", min=2, max=256
+    )
+    palette: Path | None = option(
+        STROKES,
+        'Paint a photo with the colours of a TOML file: colors = ["#8a3b2c", "linen"].',
+        metavar="FILE",
+    )
     opacity: float | None = option(CANVAS, "Opacity of the paint; default 1.", min=0.05, max=1)
     canvas_color: str | None = option(
         CANVAS,

@@ -28,6 +28,7 @@ from gtool.runtime.device import make_compute
 from gtool.strokes.brush import HALF_HEIGHT, HALF_WIDTH, Brush, from_ink, load_brush, make_brush
 from gtool.strokes.canvas import Painting
 from gtool.strokes.painting import deepest_level, paint
+from gtool.strokes.palette import choose_palette, nearest_in_palette
 from gtool.strokes.proposals import Predictor
 from gtool.strokes.settings import Method, PaintSettings
 
@@ -69,6 +70,9 @@ class Painter:
     detail: float  # in [0, 1]
     brush: Brush  # on the device that paints
     predictor: Predictor | None  # None for the methods without a network
+    palette: Tensor | int | None = (
+        None  # the only colours (K, 3) to paint with, or how many to choose for a photo
+    )
 
     def paint(
         self, photo: Photo, progress: Callable[[int, int], None] = lambda done, total: None
@@ -79,6 +83,11 @@ class Painter:
         settings = replace(self.settings_for(height, width), ground=ground)
         target = self.target(photo.over(ground), settings.levels)
         painting = paint(target, settings, self.brush, self.predictor, progress=progress)
+        if self.palette is not None:
+            palette = self.palette
+            if isinstance(palette, int):
+                palette = choose_palette(photo.over(ground), palette)
+            painting = replace(painting, colors=nearest_in_palette(painting.colors, palette))
         return replace(painting, aspect=width / height)
 
     def settings_for(self, height: int, width: int) -> PaintSettings:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from gtool import console
 from gtool.data.synthetic.scenes import draw_scenes
@@ -111,7 +112,8 @@ def _open_painter(inputs: PaintInputs) -> Painter:
     is_untrained = options.method is None and inputs.method == "greedy"
     remark = "; no trained weights come with this gtool yet" if is_untrained else ""
     console.notice(f"{inputs.method},{network} {brush.name} brush; {compute.describe()}{remark}")
-    return Painter(settings, detail, brush.to(compute.device), predictor)
+    palette = options.colors if inputs.palette is None else torch.tensor(inputs.palette)
+    return Painter(settings, detail, brush.to(compute.device), predictor, palette)
 
 
 def _read(files: PaintingFiles, options: PaintOptions) -> Photo:

@@ -61,18 +61,18 @@ def open_tracker(name: str, run: RunFolder, recipe: Recipe) -> Any:
     Raises:
         GToolError: the tracker cannot start: no account, no network.
     """
-    from accelerate import tracking
+    from accelerate.tracking import TensorBoardTracker, TrackioTracker, WandBTracker
 
     try:
         if name == "tensorboard":
-            tracker: Any = tracking.TensorBoardTracker(name, logging_dir=str(run.path))
+            tracker: Any = TensorBoardTracker(name, logging_dir=str(run.path))
             tracker.start()
             return tracker
         named = {"name": run.path.name}
         if name == "trackio":
-            tracker = tracking.TrackioTracker("gtool", **named)
+            tracker = TrackioTracker("gtool", **named)
         else:
-            tracker = tracking.WandBTracker("gtool", dir=str(run.path), **named)
+            tracker = WandBTracker("gtool", dir=str(run.path), **named)
         with redirect_stdout(sys.stderr):
             tracker.start()
             tracker.store_init_configuration(recipe.model_dump(mode="json", by_alias=True))

@@ -133,6 +133,8 @@ ACTS: dict[str, dict[str, tuple[str, str] | str]] = {
         "--weights": ("photo.png --method greedy --weights a", "--weights is for --method predictor"),
         "--keep-all": ("--from-strokes a.json --keep-all", "--keep-all is for painting a photo"),
         "--seed": ("--from-strokes a.json --seed 0", "--seed is for painting a photo"),
+        "--colors": "paint/test_paint_palette.py",
+        "--palette": (f"{PHOTO} --palette none.toml", "none.toml: no such file"),
         "--opacity": "paint/test_paint.py",
         "--canvas-color": ("--from-strokes a.json --canvas-color auto", "auto needs a photo"),
         "--max-side": (f"{PHOTO} --max-side 99", "photo.png: 48x48 is not enlarged; --max-side is a maximum"),
