@@ -53,7 +53,7 @@ _KINDS = {
     "--animate": ("animation", ANIMATION_SUFFIXES),
 }
 # Fields that say how a photo is painted, which strokes of a file already are.
-_OF_PAINTING = ("method", "select", "weights", "detail", "keep_all", "seed", "colors", "palette")
+_OF_PAINTING = ("method", "select", "weights", "detail", "keep_all", "seed", "colors", "palette", "scale")
 MOST_COLORS = 256  # of a palette
 
 

@@ -19,6 +19,8 @@ EXAMPLES = """Examples:
 
 `gtool paint photo.jpg -o portrait.webp --brush dry --canvas-color linen --detail 0.7`
 
+`gtool paint photo.jpg --scale 4` : a large print of a small photo
+
 `gtool paint photo.jpg --colors 12` : few flat paints; `--palette paints.toml` : these and no others
 
 `gtool paint photo.jpg --animate timelapse.webp --svg photo.svg --strokes photo.json`
@@ -80,6 +82,9 @@ class PaintOptions:
         "files exact; default 2048.",
         min=1,
         max=32768,
+    )
+    scale: int | None = option(
+        CANVAS, "Make the painting so many times as large as the photo that is painted.", min=1, max=16
     )
     animate: str | None = option(
         VIDEO, "Also write a timelapse of the painting: FILE.webp, .gif or .mp4, or FOLDER/."

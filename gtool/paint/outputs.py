@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from gtool import __version__, console
@@ -48,6 +49,8 @@ def write_files(
     pixels: Pixels = painting.render(height, width).cpu().numpy()
     said = {"Software": f"gtool {__version__}", "strokes": str(len(painting)), "brush": painting.brush.name}
     alpha, icc = (None, None) if photo is None else (photo.alpha, photo.icc)
+    if alpha is not None and alpha.shape != size:
+        alpha = np.asarray(Image.fromarray(alpha).resize((width, height), Image.Resampling.BICUBIC))
     save_photo(made["out"], pixels, alpha=alpha, icc=icc, text=said | dict(text or {}))
     if path := made.get("stroke_file"):
         save_strokes(path, painting)
@@ -108,8 +111,13 @@ def frame_counts(painting: Painting, frames: int) -> list[int]:
 
 
 def measure(painting: Painting, photo: Photo, pixels: Pixels) -> dict[str, float]:
-    """Compare a painting with its photo over the same ground: l1 in [0, 1]; uncovered, the share of bare canvas."""
+    """Compare a painting with its photo over the same ground: l1 in [0, 1]; uncovered, the share of bare canvas.
+
+    pixels: of the painting, which is rendered anew where they have another size than the photo.
+    """
     target = photo.over(painting.ground)
+    if pixels.shape != target.shape:
+        pixels = painting.render(*photo.size).cpu().numpy()
     rows = range(0, len(pixels), 256)  # at a time: a large picture in 16 bits would need twice its memory
     sums = [np.abs(pixels[row : row + 256].astype(np.int16) - target[row : row + 256]).sum() for row in rows]
     difference = sum(map(int, sums)) / pixels.size / 255

@@ -29,6 +29,7 @@ from gtool.strokes.settings import METHODS, SELECTIONS, PaintSettings
 from gtool.strokes.stroke_file import load_strokes
 
 SCENE_SIDE, SCENE_NUMBER = 1024, 3
+LARGEST_PAINTING = 32768  # pixels of the longer side
 Record = dict[str, Any]
 
 
@@ -124,7 +125,13 @@ def _read(files: PaintingFiles, options: PaintOptions) -> Photo:
         photo = Photo(shrink(_scene().pixels, side), full_size=(SCENE_SIDE, SCENE_SIDE))
     for note in photo.notes:
         console.notice(f"{files.source}: {note}")
-    check_size(files.picture, *reversed(photo.size))
+    scale = options.scale or 1
+    longest = scale * max(photo.size)
+    if longest > LARGEST_PAINTING:
+        raise GToolError(
+            f"{files.source}: --scale {scale} makes {longest} px of {max(photo.size)}; at most {LARGEST_PAINTING} px"
+        )
+    check_size(files.picture, *(scale * side for side in reversed(photo.size)))
     _tell_size(files.source, photo.full_size or photo.size, photo.size, options.max_side)
     return photo
 
@@ -132,7 +139,9 @@ def _read(files: PaintingFiles, options: PaintOptions) -> Photo:
 def _tell_size(source: Path, full: tuple[int, int], size: tuple[int, int], asked: int | None) -> None:
     """Say where a photo or video is smaller than --max-side, or is painted smaller without it."""
     if asked is not None and max(full) < asked:
-        console.notice(f"{source}: {full[1]}x{full[0]} is not enlarged; --max-side is a maximum")
+        console.notice(
+            f"{source}: {full[1]}x{full[0]} is not enlarged; --max-side is a maximum, --scale N enlarges"
+        )
     elif asked is None and full != size:
         more = f"--max-side {min(max(full), LARGEST_PHOTO)} paints it larger"
         console.notice(f"{source}: {full[1]}x{full[0]} is painted at {size[1]}x{size[0]}; {more}")
@@ -169,10 +178,10 @@ def _paint_one(
     with console.progress("painting") as update:
         painting = painter.paint(content, lambda done, total: update(done, total, label))
     text = {"method": painter.settings.method, "seed": str(painter.settings.seed)}
-    pixels = write_files(files.made, painting, content.size, options.timing, photo=content, text=text)
+    height, width = (side * (options.scale or 1) for side in content.size)
+    pixels = write_files(files.made, painting, (height, width), options.timing, photo=content, text=text)
     if not options.photos and not files.source.exists():
         save_photo(files.source, _scene().pixels)  # beside its painting, to be compared
-    height, width = content.size
     record: Record = {"strokes": len(painting), "width": width, "height": height}
     return record | measure(painting, content, pixels) if options.as_json else record
 

@@ -138,6 +138,7 @@ ACTS: dict[str, dict[str, tuple[str, str] | str]] = {
         "--opacity": "paint/test_paint.py",
         "--canvas-color": ("--from-strokes a.json --canvas-color auto", "auto needs a photo"),
         "--max-side": (f"{PHOTO} --max-side 99", "photo.png: 48x48 is not enlarged; --max-side is a maximum"),
+        "--scale": ("--from-strokes a.json --scale 2", "--scale is for painting a photo"),
         "--animate": ("clip.mp4 --animate a.webp", "--animate is for pictures, not for videos"),
         "--fps": ("photo.png --fps 9", "--fps is for --animate FILE, or for a video"),
         "--frames": ("photo.png --frames 9", "--frames is for --animate FILE"),

@@ -329,3 +329,29 @@ def test_an_interruption_leaves_nothing_half_written(monkeypatch, capsys):
     assert paint("photo.png") == 130
     assert capsys.readouterr().err.splitlines()[-1] == "error: interrupted"
     assert files() == ["photo.png"]
+
+
+# Larger than the photo.
+
+
+def test_a_small_photo_becomes_a_large_print_of_the_same_strokes(capsys):
+    photo = Image.open(draw_photo("photo.png"))
+    photo.putalpha(Image.fromarray(np.uint8(np.indices((SIDE, SIDE))[0] > SIDE // 2) * 255))
+    photo.save("cut-out.png")
+    assert paint("cut-out.png", "--scale", "3", "-o", "large.png", "--json") == 0
+    (record,) = json.loads(capsys.readouterr().out)["pictures"]
+    assert paint("cut-out.png", "-o", "small.png", "--json") == 0
+    (small,) = json.loads(capsys.readouterr().out)["pictures"]
+    assert (record["width"], record["height"]) == (3 * SIDE, 3 * SIDE)
+    assert (record["strokes"], record["l1"]) == (small["strokes"], small["l1"])
+    with Image.open("large.png") as large, Image.open("small.png") as once:
+        assert (large.mode, large.size) == ("RGBA", (3 * SIDE, 3 * SIDE))
+        reduced = np.asarray(large.resize(once.size, Image.Resampling.BOX)).astype(int)
+        assert np.abs(reduced - np.asarray(once).astype(int))[SIDE // 2 + 2 :].mean() < 4
+
+
+def test_a_print_that_nothing_could_open_is_refused(capsys, monkeypatch):
+    monkeypatch.setattr(painting_run, "LARGEST_PAINTING", 100)
+    draw_photo("photo.png")
+    assert paint("photo.png", "--scale", "3") == 1
+    assert refusal(capsys) == "error: photo.png: --scale 3 makes 144 px of 48; at most 100 px"
