@@ -83,6 +83,9 @@ class Member:
     def gather(self, value):
         return self.group.swap(self.rank, value)
 
+    def follow_load(self):
+        """One of several processes keeps its threads."""
+
 
 class Counted:
     """An extractor that counts the images it is given, or makes other features of them."""
