@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from gtool.export.options import FORMATS
 from gtool.io.run_folder import RUNS, shipped_weights
 from gtool.metrics.registry import METRICS
 from gtool.models.registry import MODELS
@@ -46,7 +47,7 @@ VALUES: dict[str, dict[str, Values]] = {
     "paint": {"brush": BRUSHES, "method": METHODS, "select": SELECTIONS, "weights": _runs, **DEVICE},
     "export": {
         "target": _trained,
-        "file_format": ("safetensors", "onnx", "pt2"),
+        "file_format": FORMATS,
         "source": (*MODELS, "taming"),
     },
 }

@@ -7,13 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from gtool.errors import CheckpointError, GToolError, RecipeError, did_you_mean
-from gtool.export.options import ExportOptions
+from gtool.export.options import FORMATS, ExportOptions
 from gtool.io.outputs import require_utf8
 from gtool.io.run_folder import find_weights
 from gtool.models import registry
 from gtool.reading import file_problem
 
-FORMATS = ("safetensors", "onnx", "pt2")  # as their files end
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from gtool import flags
 from gtool.flags import OUTPUT, argument, option
 
+FORMATS = ("safetensors", "onnx", "pt2")  # as their files end
 EXAMPLES = """Examples:
 
 `gtool export --format onnx` : the newest run; z to images, any batch, checked with onnxruntime

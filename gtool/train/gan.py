@@ -170,10 +170,10 @@ def _mean_real_logit(state: GANState, real: Tensor, view: View, parts: list[slic
         return None
 
     @torch.no_grad()
-    def mean_of(part: slice) -> Tensor:
+    def logit_of(part: slice) -> Tensor:
         return augment_and_discriminate(state, take(real, part, parts), view.of(part)).mean()
 
-    return state.compute.mean(torch.stack(state.compute.map(mean_of, parts)).mean())
+    return state.compute.mean(torch.stack(state.compute.map(logit_of, parts)).mean())
 
 
 def _generator_step(state: GANState, reused: list[Reused] | None) -> dict[str, Tensor]:

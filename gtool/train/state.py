@@ -25,7 +25,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from threading import Lock
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
@@ -232,10 +232,15 @@ class TrainingState:
                     parameter.grad += gradient
         return [result for _, result in done]
 
+    @cached_property
+    def _drops(self) -> bool:
+        """Whether any network has dropout; asked in every share of every step."""
+        return any(map(_has_dropout, self.networks.values()))
+
     @contextmanager
     def dropout_of(self, purpose: str, part: slice) -> Iterator[None]:
         """Make dropout a function of seed, step and share: a run with it can be resumed, but not cut up otherwise."""
-        if not any(map(_has_dropout, self.networks.values())):
+        if not self._drops:
             yield
             return
         devices = [self.compute.device] if self.compute.device.type == "cuda" else []
