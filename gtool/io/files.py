@@ -86,6 +86,12 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
 def sampled_digest(path: Path) -> str:
     """Return a hash of the size of a file and of its first and last megabyte, the same on every machine that has it."""
     size = path.stat().st_size

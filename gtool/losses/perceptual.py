@@ -1,4 +1,9 @@
-"""LPIPS: the distance of two images in features of VGG16, weighted by how people judge it.
+"""Distances of images in features of networks: of EfficientNet-Lite0, which comes with gtool, and LPIPS.
+
+`perceptual_distance` compares features of EfficientNet-Lite0 as they are; nothing in it was fitted to what people
+judge, and no number of it is an LPIPS.
+
+LPIPS: the distance of two images in features of VGG16, weighted by how people judge it.
 
 The Unreasonable Effectiveness of Deep Features as a Perceptual Metric (Zhang et al. 2018), version 0.1 with VGG16;
 compared with CompVis/taming-transformers, taming/modules/losses/lpips.py.
@@ -18,7 +23,7 @@ Axis letters: N images, C channels, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -26,11 +31,31 @@ from torch import Tensor, nn
 
 from gtool.errors import CheckpointError
 from gtool.io.safe_pickle import load_pickled
+from gtool.losses.efficientnet import efficientnet_lite0
 
 # Convolutions of VGG16, in stages that end where a feature is taken and a maximum of 2 x 2 follows.
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of images in [-1, 1]
 LENGTH_EPS = 1e-10
+
+
+def perceptual_features(images: Tensor) -> list[Tensor]:
+    """Return what `features_apart` compares: features of EfficientNet-Lite0 at five scales, of length 1 at each place.
+
+    images: (N, 3, H, W) or (N, 1, H, W) in [-1, 1].
+    """
+    return [_unit(x) for x in efficientnet_lite0(images.device)(images)]
+
+
+def features_apart(some: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
+    """Return (N,) distances in [0, 4] of perceptual features: squared, averaged over places, then over scales."""
+    scales = [(a - b).square().sum(dim=1).mean(dim=(1, 2)) for a, b in zip(some, others, strict=True)]
+    return torch.stack(scales).mean(dim=0)
+
+
+def perceptual_distance(images: Tensor, references: Tensor) -> Tensor:
+    """Return (N,) distances in [0, 4] of images and references in [-1, 1], of one size, whatever it is."""
+    return features_apart(perceptual_features(images), perceptual_features(references))
 
 
 class LPIPS(nn.Module):

@@ -17,12 +17,12 @@ import torch
 
 from gtool import console
 from gtool.errors import DataError, NetworkError, RecipeError
-from gtool.io.files import atomic_write, cache_dir
+from gtool.io.files import atomic_write, cache_dir, digest_of
 from gtool.io.image import read_array
 from gtool.metrics.features.collector import Features
 from gtool.metrics.features.inception_network import SIZE
 from gtool.metrics.features.published import MODES, PREFIX, PUBLISHED
-from gtool.metrics.features.weights import digest_of, download
+from gtool.metrics.features.weights import download
 from gtool.metrics.frechet import Moments
 from gtool.reading import reading
 

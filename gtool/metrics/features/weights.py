@@ -7,7 +7,6 @@ protocol string, so that a score with other weights can never pass for a publish
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import shutil
@@ -22,7 +21,7 @@ from cleanfid.downloads_helper import inception_url
 from gtool import console
 from gtool.errors import CheckpointError, NetworkError
 from gtool.io import hub
-from gtool.io.files import atomic_write, cache_dir
+from gtool.io.files import atomic_write, cache_dir, digest_of
 from gtool.io.locks import one_at_a_time
 
 TIMEOUT_SECONDS = 30.0  # between two packets of a download
@@ -193,12 +192,6 @@ def download(url: str, target: Path, is_good: Callable[[Path], bool]) -> Path:
             if not is_good(temporary):
                 raise NetworkError(f"{url} did not give the published file")
     return target
-
-
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _folders() -> list[Path]:
