@@ -20,6 +20,7 @@ from gtool.metrics.registry import METRICS, metrics_of
 from gtool.models.description import read_description
 
 WITHOUT_WEIGHTS = ("rfd", "swd")
+DINOV2_SIZES = ("vit-s-14", "vit-b-14", "vit-l-14")
 
 
 def find_target(target: str | None) -> tuple[Path | None, str | None]:
@@ -50,7 +51,9 @@ def check(options: EvalOptions) -> EvalOptions:
         raise RecipeError("a second folder and --reference both say what to compare with; give one")
     if options.mode not in MODES:
         raise RecipeError(f"--mode {options.mode}: unknown{did_you_mean(options.mode, MODES)}")
-    for name in ("weights", "clip_weights"):
+    if options.dinov2 not in DINOV2_SIZES:
+        raise RecipeError(f"--dinov2 {options.dinov2}: unknown{did_you_mean(options.dinov2, DINOV2_SIZES)}")
+    for name in ("weights", "clip_weights", "clip_large_weights", "dinov2_weights"):
         if (path := getattr(options, name)) is not None and not path.is_file():
             raise CheckpointError(f"{path}: no such file ({_flag(name)})")
     wanted = [gate.metric for gate in options.gates]
@@ -135,7 +138,8 @@ def _check_together(options: EvalOptions) -> None:
 def _check_used(options: EvalOptions, has_model: bool) -> None:
     """Refuse options that nothing asked for has a use for, so that nobody believes they had an effect."""
     inception = options.only_reference or _uses(options, "inception", "logits")
-    networks = inception or _uses(options, "clip")
+    clip, clip_large, dinov2 = (_uses(options, name) for name in ("clip", "clip_large", "dinov2"))
+    networks = inception or clip or clip_large or dinov2
     compares = (bool(options.metrics) and options.needs_reference) or "reconstruction" in options.diagnostics
     compares = compares or options.only_reference
     named = (compares and options.reference is not None) and not options.against_statistics
@@ -146,8 +150,11 @@ def _check_used(options: EvalOptions, has_model: bool) -> None:
         "seed": (not options.paired, "nothing is drawn where pairs are compared"),
         "mode": (inception, "no score that is asked for takes Inception"),
         "weights": (inception, "no score that is asked for takes Inception"),
-        "clip_weights": (_uses(options, "clip"), "no score that is asked for takes CLIP"),
-        "preview": (networks and not options.export_reference, "only scores of Inception and CLIP have one"),
+        "clip_weights": (clip, "only --clip-fid takes CLIP ViT-B/32"),
+        "clip_large_weights": (clip_large, "only --cmmd takes CLIP ViT-L/14"),
+        "dinov2": (dinov2, "no score that is asked for takes DINOv2"),
+        "dinov2_weights": (dinov2, "no score that is asked for takes DINOv2"),
+        "preview": (networks and not options.export_reference, "only scores of downloaded networks have one"),
         "reference": (compares, "nothing that is asked for is compared with real images"),
         "split": (compares and not options.paired, "no data set is compared with"),
         "resolution": (has_folder or compares, "no image is resized"),

@@ -21,6 +21,8 @@ EXAMPLES = """Examples:
 
 `gtool eval samples/ photos/ --kid --json` : two folders
 
+`gtool eval RUN --fd-dinov2 --mind` : what agrees best with people, and what takes few images
+
 `gtool eval --attention` : a table of scores beside four baselines, and a sheet of images
 
 `gtool eval runs/vqgan-scenes-000 --reconstruction` : a tokenizer, or that of a prior, on held-out images
@@ -77,6 +79,13 @@ class EvalOptions:
     )
     weights: Path | None = option(REFERENCE, "File with the Inception weights.")
     clip_weights: Path | None = option(REFERENCE, "File with the CLIP ViT-B/32 weights.")
+    clip_large_weights: Path | None = option(REFERENCE, "File with the CLIP ViT-L/14 (336 px) weights.")
+    dinov2: str = option(
+        REFERENCE,
+        "DINOv2's network: `vit-s-14`, `vit-b-14` or `vit-l-14`, of which published numbers are.",
+        default="vit-b-14",
+    )
+    dinov2_weights: Path | None = option(REFERENCE, "File with the weights of that network.")
     export_reference: Path | None = option(
         REFERENCE,
         "Also write mean and covariance of the reference's Inception features to this .npz; with "

@@ -194,8 +194,14 @@ def _score(
 def _open_networks(
     options: EvalOptions, metrics: Sequence[str], compute: Compute
 ) -> dict[str, FeatureNetwork]:
-    files = {"inception": options.weights, "clip": options.clip_weights}
-    return open_networks(metrics, compute.device, mode=options.mode, files=files, bf16=options.preview)
+    files = {
+        "inception": options.weights,
+        "clip": options.clip_weights,
+        "clip_large": options.clip_large_weights,
+        "dinov2": options.dinov2_weights,
+    }
+    which: dict[str, Any] = {"mode": options.mode, "dinov2": options.dinov2}
+    return open_networks(metrics, compute.device, **which, files=files, bf16=options.preview)
 
 
 def _warn(metrics: dict[str, dict[str, Any]], networks: dict[str, FeatureNetwork]) -> None:

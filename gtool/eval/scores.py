@@ -20,9 +20,18 @@ from gtool.errors import CheckpointError, DataError, GToolError, RecipeError
 from gtool.eval.image_sets import ImageSet, StoredImages, one_size
 from gtool.metrics.features.clip import ClipExtractor, load_clip
 from gtool.metrics.features.collector import FeatureCollector, Features
+from gtool.metrics.features.dinov2 import Dinov2Extractor, load_dinov2
 from gtool.metrics.features.inception import Dtype, InceptionExtractor, load_inception, logits_of
 from gtool.metrics.features.published import PREFIX
-from gtool.metrics.features.weights import CLIP, INCEPTION, WeightsFile, are_same_weights, find_weights
+from gtool.metrics.features.weights import (
+    CLIP,
+    CLIP_LARGE,
+    DINOV2,
+    INCEPTION,
+    WeightsFile,
+    are_same_weights,
+    find_weights,
+)
 from gtool.metrics.reference import reference_features
 from gtool.metrics.registry import METRIC_OF, METRICS, SCORES, Metric
 from gtool.metrics.statistics import Statistics
@@ -39,7 +48,7 @@ class FeatureNetwork:
     """A network that looks at images; `head` (classes, size) is the last layer of Inception, where it is needed."""
 
     weights: WeightsFile
-    extractor: InceptionExtractor | ClipExtractor
+    extractor: InceptionExtractor | ClipExtractor | Dinov2Extractor
     head: Tensor | None = None
 
 
@@ -48,11 +57,13 @@ def open_networks(
     device: torch.device,
     *,
     mode: str = "clean",
+    dinov2: str = "vit-b-14",
     files: Mapping[str, Path | None] = {},
     bf16: bool = False,
 ) -> dict[str, FeatureNetwork]:
     """Load the networks that metrics need, by what the registry calls their features: `inception`, `clip`.
 
+    mode, dinov2: Inception's resizing, and which of DINOv2's networks.
     files: weights that the user names, by network.
 
     Raises:
@@ -73,6 +84,14 @@ def open_networks(
     if "clip" in inputs:
         weights = find_weights(CLIP, files.get("clip"))
         networks["clip"] = FeatureNetwork(weights, ClipExtractor(load_clip(weights.path, device), dtype))
+    if "clip_large" in inputs:
+        weights = find_weights(CLIP_LARGE, files.get("clip_large"))
+        large = load_clip(weights.path, device, large=True)
+        networks["clip_large"] = FeatureNetwork(weights, ClipExtractor(large, dtype))
+    if "dinov2" in inputs:
+        weights = find_weights(DINOV2[dinov2], files.get("dinov2"))
+        vit = load_dinov2(weights.path, dinov2, device)
+        networks["dinov2"] = FeatureNetwork(weights, Dinov2Extractor(vit, dtype))
     if bf16 and networks and not has_fast_bf16(device):
         console.warning(
             "--preview: bf16 is not fast on this device; without it scores come sooner, and count"

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from gtool.errors import DataError
 
-Inputs = Literal["inception", "logits", "clip", "random", "patches", "pairs"]
+Inputs = Literal["inception", "logits", "clip", "clip_large", "dinov2", "random", "patches", "pairs"]
 Kept = Literal["moments", "rows"]
 
 
@@ -47,8 +47,8 @@ class Metric:
 
     name: of the flag (`--fid-infinity`) and in `gtool.score`.
     help: one line of `gtool eval --help`.
-    inputs: what it compares: features of a network (`inception`, `clip`; `logits` of Inception's last layer; `random`
-        convolutions), `patches` of a pyramid, or `pairs` of pictures.
+    inputs: what it compares: features of a network (`inception`, `clip`, `clip_large`, `dinov2`; `logits` of
+        Inception's last layer; `random` convolutions), `patches` of a pyramid, or `pairs` of pictures.
     function: "module:function".
     fake, real: what of each side is needed: the mean and covariance of all rows, or the rows; real is None for a
         metric without a reference.
@@ -158,6 +158,30 @@ _TABLE = (
         "fid:clip_fid",
         (Score("clip_fid"),),
         **_FRECHET,
+    ),
+    Metric(
+        "fd_dinov2",
+        "Frechet distance of DINOv2 features, which agrees best with people",
+        "dinov2",
+        "fid:fd_dinov2",
+        (Score("fd_dinov2"),),
+        **_FRECHET,
+    ),
+    Metric(
+        "cmmd",
+        "Kernel distance of CLIP ViT-L/14 features, for few images",
+        "clip_large",
+        "cmmd:cmmd",
+        (Score("cmmd", "cmmd-biased", low=-math.inf),),
+        num_images=5000,
+    ),
+    Metric(
+        "mind",
+        "Sliced Wasserstein distance of Inception features, for few images",
+        "inception",
+        "mind:mind",
+        (Score("mind", "mind-m1000"),),
+        num_images=5000,
     ),
     Metric(
         "rfd",

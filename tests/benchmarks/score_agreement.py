@@ -15,6 +15,10 @@ Networks of Inception's and CLIP's shapes with random weights take their place. 
                        fid                 pytorch-fid (images of one size only)
     clip               clip_fid            clean-fid
                        clip_fid            torch-fidelity (--side 224 only: it resizes otherwise)
+    dinov2             fd_dinov2           dgm-eval's formulas, with its --clean_resize (ViT-S/14)
+                       fd_dinov2           torch-fidelity (--side 224 only)
+    cmmd               cmmd                the formula of its authors' code (ViT-L/14, 336 px)
+    legacy_tensorflow  mind                the formula of torch-fidelity's master, on its own features
 
 A library that is not installed is left out and named. clean-fid's and pytorch-fid's distances need SciPy < 1.18 and
 take a minute each.
@@ -42,11 +46,16 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.helpers import clip_standin, inception_standin, pictures
-from tests.helpers.clip_standin import VIT_B_32
+from tests.helpers import clip_standin, dinov2_standin, inception_standin, pictures
+from tests.helpers.clip_standin import VIT_B_32, VIT_L_14
 
 BAR = 1e-4
-MODES = ("clean", "legacy_tensorflow", "legacy_pytorch", "clip")
+MODES = ("clean", "legacy_tensorflow", "legacy_pytorch", "clip", "dinov2", "cmmd")
+FLAGS = {
+    "clip": ("--clip-fid", "--clip-weights"),
+    "dinov2": ("--fd-dinov2", "--dinov2", "vit-s-14", "--dinov2-weights"),
+    "cmmd": ("--cmmd", "--clip-large-weights"),
+}
 Scores = dict[str, float]
 
 
@@ -59,13 +68,11 @@ def save_folder(folder: Path, images: np.ndarray) -> Path:
 
 def by_gtool(folders: list[Path], weights: Path, mode: str) -> Scores:
     command = [sys.executable, "-m", "gtool", "eval", *map(str, folders)]
-    if mode == "clip":
-        command += ["--clip-fid", "--clip-weights", str(weights)]
-    else:
-        command += ["--mode", mode, "--fid", "--kid", "--is", "--pr", "--density", "--weights", str(weights)]
+    inception = ("--mode", mode, "--fid", "--kid", "--is", "--pr", "--density", "--mind", "--weights")
+    command += [*FLAGS.get(mode, inception), str(weights)]
     done = subprocess.run([*command, "--device", "cpu", "--json"], stdout=subprocess.PIPE, check=True)
     metrics = json.loads(done.stdout)["metrics"]
-    if mode == "clip":
+    if mode in FLAGS:
         return {name: found["value"] for name, found in metrics.items()}
     return {name: found["value"] for name, found in metrics.items()} | {
         "is_deviation": metrics["is"]["deviation"]
@@ -176,6 +183,81 @@ def clip_by_torch_fidelity(folders: list[Path], weights: Path) -> Scores:
     return {"clip_fid": float(found["frechet_inception_distance"])}
 
 
+def by_mind_formula(features: list[np.ndarray]) -> Scores:
+    """torch-fidelity's metric_mind.py of 2026-05, which no release has: its draws, in fp64."""
+    fake, real = (torch.from_numpy(rows).double() for rows in features)
+    random, count = torch.Generator().manual_seed(2020), min(len(fake), len(real))
+    rows = [
+        x if len(x) == count else x[torch.randperm(len(x), generator=random)[:count]] for x in (fake, real)
+    ]
+    directions = torch.randn(1000, fake.shape[1], generator=random).double()
+    directions /= directions.norm(dim=1, keepdim=True)
+    x, y = ((one @ directions.T).sort(dim=0).values for one in rows)
+    return {"mind": float(3 * fake.shape[1] * (x - y).square().mean())}
+
+
+def pixels_of(folder: Path) -> list[np.ndarray]:
+    return [np.asarray(Image.open(path).convert("RGB"), np.float32) for path in sorted(folder.iterdir())]
+
+
+def dinov2_by_dgm_eval(folders: list[Path], network: torch.nn.Module) -> Scores:
+    """Resize each channel as a float image, clip, normalise; mean, covariance and scipy's square root."""
+    from scipy.linalg import sqrtm
+
+    moments = []
+    for folder in folders:
+        resized = [
+            [
+                np.asarray(Image.fromarray(one[..., c]).resize((224, 224), Image.BICUBIC)).clip(0, 255)
+                for c in range(3)
+            ]
+            for one in pixels_of(folder)
+        ]
+        pixels = torch.from_numpy(np.array(resized)) / 255
+        mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+        rows = network((pixels - mean.view(3, 1, 1)) / deviation.view(3, 1, 1)).double().numpy()
+        moments.append((rows.mean(0), np.cov(rows, rowvar=False)))
+    (mean_1, sigma_1), (mean_2, sigma_2) = moments
+    trace = np.trace(sigma_1 + sigma_2 - 2 * sqrtm(sigma_1 @ sigma_2).real)
+    return {"fd_dinov2": float(((mean_1 - mean_2) ** 2).sum() + trace)}
+
+
+def dinov2_by_torch_fidelity(folders: list[Path], network: torch.nn.Module) -> Scores:
+    from torch_fidelity import calculate_metrics
+
+    torch.hub.load = lambda *_, **__: network  # it loads the authors' repository and weights
+    paths: dict[str, Any] = {"input1": str(folders[0]), "input2": str(folders[1])}
+    settings: dict[str, Any] = {"cuda": False, "cache": False, "verbose": False, "samples_find_ext": "png"}
+    found = calculate_metrics(**paths, fid=True, feature_extractor="dinov2-vit-s-14", **settings)
+    return {"fd_dinov2": float(found["frechet_inception_distance"])}
+
+
+def cmmd_by_formula(folders: list[Path], network: torch.nn.Module) -> Scores:
+    """Embeddings of unit length; the mean of a Gaussian kernel over all pairs, those of equal places too."""
+    rows = []
+    for folder in folders:
+        images = [Image.fromarray(one.astype(np.uint8)) for one in pixels_of(folder)]
+        pixels = np.stack([np.asarray(image.resize((336, 336), Image.BICUBIC)) for image in images])
+        mean, deviation = (np.array(values) for values in (clip_standin.MEAN, clip_standin.DEVIATION))
+        inputs = torch.from_numpy((pixels / 255 - mean) / deviation).float().permute(0, 3, 1, 2)
+        with torch.no_grad():
+            found = torch.cat([network(part) for part in inputs.split(8)]).double()
+        rows.append(found / found.norm(dim=1, keepdim=True))
+    x, y = rows
+    kernel = [torch.exp(-torch.cdist(a, b).square() / 200).mean() for a, b in ((x, x), (y, y), (x, y))]
+    return {"cmmd": float(1000 * (kernel[0] + kernel[1] - 2 * kernel[2]))}
+
+
+def dinov2_comparisons(
+    folders: list[Path], network: torch.nn.Module
+) -> Iterator[tuple[str, Callable[[], Scores]]]:
+    """Yield who else scores by DINOv2's features, and how."""
+    with Image.open(next(folders[0].iterdir())) as first:
+        if first.size == (224, 224):
+            yield "torch-fidelity", lambda: dinov2_by_torch_fidelity(folders, network)
+    yield "dgm-eval's formulas", lambda: dinov2_by_dgm_eval(folders, network)
+
+
 def clip_comparisons(folders: list[Path], weights: Path) -> Iterator[tuple[str, Callable[[], Scores]]]:
     """Yield who else scores by CLIP's features, and how."""
     with Image.open(next(folders[0].iterdir())) as first:
@@ -194,6 +276,7 @@ def comparisons(
         yield "prdc", lambda: by_prdc(features)
     if mode == "legacy_tensorflow":
         yield "torch-fidelity", lambda: by_torch_fidelity(folders, plain)
+        yield "torch-fidelity's formula", lambda: by_mind_formula(features)
     if mode == "legacy_pytorch":
         yield "pytorch-fid", lambda: by_pytorch_fid(folders, plain)
     yield "clean-fid", lambda: by_clean_fid(features)
@@ -217,16 +300,24 @@ def main() -> None:
         encoder = clip_standin.build(VIT_B_32)
         clip = clip_standin.save_script(clip_standin.openai_state(encoder), Path(temporary) / "ViT-B-32.pt")
         clip_of_hub = clip_standin.save_all(encoder, Path(temporary))["pickled"]
+        dinov2, large = dinov2_standin.build(), clip_standin.build(VIT_L_14)
+        dinov2_file = dinov2_standin.save(dinov2, Path(temporary) / "dinov2.safetensors")
+        (Path(temporary) / "large").mkdir()
+        large_file = clip_standin.save_all(large, Path(temporary) / "large")["safetensors"]
         noisy = pictures.noisy(pictures.draw(options.num, 1, options.side), 4)
         folders = options.folders or [
             save_folder(Path(temporary) / "fake", noisy),
             save_folder(Path(temporary) / "real", pictures.draw(options.num + 9, 2, options.side)),
         ]
         for mode in options.modes:
-            weights = {"clip": clip_of_hub, "legacy_pytorch": plain}.get(mode, script)
-            ours = by_gtool(folders, weights, mode)
+            places = {"clip": clip_of_hub, "legacy_pytorch": plain, "dinov2": dinov2_file, "cmmd": large_file}
+            ours = by_gtool(folders, places.get(mode, script), mode)
             if mode == "clip":
                 others = clip_comparisons(folders, clip)
+            elif mode == "dinov2":
+                others = dinov2_comparisons(folders, dinov2)
+            elif mode == "cmmd":
+                others = iter([("its authors' formula", lambda: cmmd_by_formula(folders, large))])
             else:
                 others = comparisons(mode, folders, plain, script)
             for library, score in others:

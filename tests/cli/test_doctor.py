@@ -11,6 +11,8 @@ from gtool import __version__
 from gtool.cli import doctor, run
 from gtool.io import hub
 
+NETWORKS = ("inception", "clip", "clip-l", "dinov2-s", "dinov2-b", "dinov2-l")
+
 
 def answer(capsys) -> dict:
     assert run(["doctor", "--json"]) == 0
@@ -40,7 +42,7 @@ def test_the_page_has_a_line_for_every_question(capsys):
         "device",
         "processor",
     ]
-    assert names == [*expected, "cache", "GTOOL_DATA", "inception", "clip", "statistics", "hub"]
+    assert names == [*expected, "cache", "GTOOL_DATA", *NETWORKS, "statistics", "hub"]
 
 
 def test_the_cache_is_measured(capsys, tmp_path):

@@ -42,6 +42,9 @@ class Shape:
 
 
 VIT_B_32 = Shape()
+VIT_L_14 = Shape(side=336, patch=14, width=1024, layers=24, heads=16, size=768)
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 TINY = Shape(side=64, patch=16, width=128, layers=3, heads=2, size=24)
 
 

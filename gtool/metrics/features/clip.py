@@ -1,15 +1,15 @@
-"""Features of CLIP's image encoder ViT-B/32, whose Frechet distance is CLIP-FID; needs the extra `gtool[features]`.
+"""Features of CLIP's image encoders, of ViT-B/32 for CLIP-FID, of ViT-L/14 at 336 px for CMMD: extra `gtool[features]`.
 
-Radford et al. 2021 (Learning Transferable Visual Models From Natural Language Supervision); the network is that of
-transformers, 87.8 M parameters. Images are prepared, and the 512 features left at their length, as in clean-fid 0.1.35
-(clip_features.py), which calls torchvision's Resize and CenterCrop on uint8 pictures: Pillow's bicubic, rounded.
+Radford et al. 2021 (Learning Transferable Visual Models From Natural Language Supervision); the networks are those of
+transformers, 87.8 M and 304 M parameters. Images are prepared, and features left at their length, as in clean-fid
+0.1.35 (clip_features.py), which calls torchvision's Resize and CenterCrop on uint8 pictures: Pillow's bicubic, rounded.
 
 N images, H W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,11 @@ from gtool.runtime.precision import full_fp32
 SIZE = 512
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of pixels in [0, 1], as the network was trained
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+LARGE: dict[str, Any] = {
+    **{"image_size": 336, "patch_size": 14, "hidden_size": 1024, "intermediate_size": 4096},
+    **{"num_hidden_layers": 24, "num_attention_heads": 16, "projection_dim": 768},
+}
+EXTRA = "transformers: pip install 'gtool[features]'"
 
 
 class ClipExtractor:
@@ -40,7 +45,7 @@ class ClipExtractor:
     @torch.no_grad()
     @full_fp32()
     def __call__(self, images: Tensor | Sequence[Tensor]) -> Tensor:
-        """Return (N, 512) fp32 features on the CPU.
+        """Return (N, D) fp32 features on the CPU.
 
         images: uint8 (N, 3, H, W), or N images (3, H, W) of any sizes.
         """
@@ -65,10 +70,12 @@ def to_square(image: Tensor, side: int = 224) -> Tensor:
     )
 
 
-def load_clip(path: Path, device: torch.device | str = "cpu", config: Any = None) -> Any:
+def load_clip(
+    path: Path, device: torch.device | str = "cpu", config: Any = None, *, large: bool = False
+) -> Any:
     """Read the image encoder of a file with Hugging Face's names (pytorch_model.bin, .safetensors).
 
-    config: a CLIPVisionConfig; that of ViT-B/32 when left out.
+    config: a CLIPVisionConfig; that of ViT-B/32, or of ViT-L/14 at 336 px, when left out.
 
     Raises:
         GToolError: transformers is not installed.
@@ -77,15 +84,25 @@ def load_clip(path: Path, device: torch.device | str = "cpu", config: Any = None
     try:
         from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
     except ImportError:
-        raise GToolError("CLIP-FID needs transformers: pip install 'gtool[features]'") from None
-    tensors = read_tensors(path)
+        raise GToolError(f"{'CMMD' if large else 'CLIP-FID'} needs {EXTRA}") from None
+    config = config or (CLIPVisionConfig(**LARGE) if large else CLIPVisionConfig(projection_dim=SIZE))
+    title = "CLIP's ViT-L/14 of 336 px" if large else "CLIP's ViT-B/32"
+    return load_encoder(path, title, lambda: CLIPVisionModelWithProjection(config)).to(device)
+
+
+def load_encoder(path: Path, title: str, build: Callable[[], Any], change: Callable[..., Any] = dict) -> Any:
+    """Return the network of transformers that `build` makes with the tensors of a file, which need to fit by name.
+
+    change: of the tensors that were read, before they are compared.
+    """
+    tensors = change(read_tensors(path))
     with torch.random.fork_rng(devices=[]):
-        network = CLIPVisionModelWithProjection(config or CLIPVisionConfig(projection_dim=SIZE))
+        network = build()
     for name, own in network.state_dict().items():
         given = tensors.get(name)
         if not isinstance(given, Tensor) or given.shape != own.shape or not bool(given.isfinite().all()):
             raise CheckpointError(
-                f"{path}: not CLIP's ViT-B/32 in Hugging Face's layout: `{name}` is missing or wrong"
+                f"{path}: not {title} in Hugging Face's layout: `{name}` is missing or wrong"
             )
         own.copy_(given.detach())
-    return network.train(False).requires_grad_(False).to(device)
+    return network.train(False).requires_grad_(False)

@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 import torch
 import torch.nn.functional as F
-from cleanfid.resize import build_resizer
+from cleanfid.resize import build_resizer, make_resizer
 from torch import Tensor
 
 from gtool.runtime.precision import full_fp32
@@ -31,17 +31,23 @@ def to_input(images: Tensor, mode: str) -> Tensor:
     """
     if mode == "legacy_tensorflow":
         return _resize_as_tensorflow(images.float()).sub_(128).div_(128)
-    arrays = images.permute(0, 2, 3, 1).cpu().numpy()
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # Pillow works without Python's lock
-        resized = np.stack(list(pool.map(_resizer(mode), arrays)))
-    pixels = torch.from_numpy(resized).permute(0, 3, 1, 2).to(images.device)
+    pixels = resize(images, mode)
     return pixels.div(127.5).sub_(1) if mode == "legacy_pytorch" else pixels.sub(128).div_(128)
 
 
+def resize(images: Tensor, mode: str = "clean", side: int = SIDE) -> Tensor:
+    """Return uint8 (N, 3, H, W) as grey levels 0..255, fp32 (N, 3, side, side); sides but Inception's are `clean`."""
+    arrays = images.permute(0, 2, 3, 1).cpu().numpy()
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # Pillow works without Python's lock
+        resized = np.stack(list(pool.map(_resizer(mode, side), arrays)))
+    return torch.from_numpy(resized).permute(0, 3, 1, 2).to(images.device)
+
+
 @cache
-def _resizer(mode: str) -> Callable[[np.ndarray], np.ndarray]:
+def _resizer(mode: str, side: int) -> Callable[[np.ndarray], np.ndarray]:
     with warnings.catch_warnings():  # clean-fid switches all warnings off
-        found: Callable[[np.ndarray], np.ndarray] = build_resizer(mode)
+        inception, clean = build_resizer(mode), make_resizer("PIL", False, "bicubic", (side, side))
+    found: Callable[[np.ndarray], np.ndarray] = inception if side == SIDE else clean
     return found
 
 

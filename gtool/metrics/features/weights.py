@@ -84,6 +84,33 @@ CLIP = Network(
     files={"pytorch_model.bin": "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f"},
     source="openai/clip-vit-base-patch32",
 )
+CLIP_LARGE = Network(
+    "CLIP-L",
+    "clip-vit-l-14-336",
+    "--clip-large-weights",
+    "GTOOL_CLIP_LARGE_WEIGHTS",
+    needed_by="CMMD needs",
+    instead="score by --kid, or without any weights: --rfd, --swd",
+    files={"pytorch_model.bin": "c6032c2e0caae3dc2d4fba35535fa6307dbb49df59c7e182b1bc4b3329b81801"},
+    source="openai/clip-vit-large-patch14-336",
+)
+DINOV2 = {
+    size: Network(
+        f"DINOv2-{size[4].upper()}",
+        f"dinov2-{size}",
+        "--dinov2-weights",
+        "GTOOL_DINOV2_WEIGHTS",
+        needed_by="FD-DINOv2 needs",
+        instead="score by --fid, or without any weights: --rfd, --swd",
+        files={"model.safetensors": digest},
+        source=f"facebook/dinov2-{name}",
+    )
+    for size, name, digest in (
+        ("vit-s-14", "small", "ae1e99fcefd534ed978cdeb8326f08030c96e28b7a81ffcbc98a857c84d14be1"),
+        ("vit-b-14", "base", "d73036b56966966d07975d696bde331762f37297e2f095de8cea0040c3aa0841"),
+        ("vit-l-14", "large", "399fba97a95f22c36834418bc69373364a99af3a1153da1c0fb31db567c92e23"),
+    )
+}
 VGG16 = Network(
     "VGG16",
     "vgg16",
@@ -94,7 +121,7 @@ VGG16 = Network(
     files={"vgg16-397923af.pth": "397923af"},
     source="https://download.pytorch.org/models/vgg16-397923af.pth",
 )
-NETWORKS = (INCEPTION, CLIP)
+NETWORKS = (INCEPTION, CLIP, CLIP_LARGE, *DINOV2.values())
 
 
 @dataclass(frozen=True)
