@@ -29,9 +29,9 @@ _quiet = False
 
 
 class Update(Protocol):
-    """Moves a progress bar: how much is done of how much, and what to say beside it."""
+    """Moves a progress bar: how much is done of how much, None where nobody knows, and what to say beside it."""
 
-    def __call__(self, done: float, total: float, note: str = "") -> None: ...
+    def __call__(self, done: float, total: float | None, note: str = "") -> None: ...
 
 
 def _console(stderr: bool) -> Console:
@@ -147,7 +147,7 @@ def progress(title: str, unit: str = "images") -> Iterator[Update]:
 
 
 @contextmanager
-def _shown(title: str) -> Iterator[Callable[[float, float, str], None]]:
+def _shown(title: str) -> Iterator[Callable[[float, float | None, str], None]]:
     if _quiet or not sys.stderr.isatty():
         yield _plain_lines(title)
         return
@@ -163,15 +163,15 @@ def _shown(title: str) -> Iterator[Callable[[float, float, str], None]]:
         yield lambda done, total, note: bar.update(task, completed=done, total=total, note=printable(note))
 
 
-def _plain_lines(title: str) -> Callable[[float, float, str], None]:
+def _plain_lines(title: str) -> Callable[[float, float | None, str], None]:
     last = time.monotonic()
 
-    def update(done: float, total: float, note: str) -> None:
+    def update(done: float, total: float | None, note: str) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= PLAIN_SECONDS:
             last = now
-            share = 100 * done / total if total else 100
-            notice(f"{title} {share:3.0f}% {note}".rstrip())
+            share = "" if total is None else f" {100 * done / total if total else 100:3.0f}%"
+            notice(f"{title}{share} {note}".rstrip())
 
     return update

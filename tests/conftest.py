@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.helpers.hub_server import HubServer, hub_server
 
 # Before any library reads them: tests never reach for the network, and two workers share two cores.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -66,3 +69,36 @@ def tiny_run(_untrained_weights: Path, tmp_path: Path) -> Path:
     (folder / "recipe.toml").write_text(to_toml(tiny_recipe()), encoding="utf-8")
     shutil.copy(_untrained_weights, folder / "weights-000012.safetensors")
     return folder
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A server that the libraries take for the Hugging Face hub, with their caches in the test's own folder.
+
+    The libraries read the environment once, when they are imported.
+    """
+    import datasets
+    from huggingface_hub import constants
+
+    with hub_server() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.address)
+        monkeypatch.delenv("HF_HUB_OFFLINE")
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        for place, name, value in (
+            (constants, "ENDPOINT", server.address),
+            (
+                constants,
+                "HUGGINGFACE_CO_URL_TEMPLATE",
+                server.address + "/{repo_id}/resolve/{revision}/{filename}",
+            ),
+            (constants, "HF_HUB_OFFLINE", False),
+            (constants, "HF_HUB_DISABLE_XET", True),
+            (constants, "HF_HUB_CACHE", str(tmp_path / "hub")),
+            (constants, "HF_TOKEN_PATH", str(tmp_path / "token")),
+            (datasets.config, "HF_ENDPOINT", server.address),
+            (datasets.config, "HF_HUB_OFFLINE", False),
+            (datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets"),
+        ):
+            monkeypatch.setattr(place, name, value)
+        monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)  # between tries
+        yield server

@@ -46,7 +46,8 @@ def read_tables(place: Place) -> tuple[Tables, str | None]:
             return _load_local(place), None
         if not hub.is_offline() and hub.is_reachable():
             _require_repository(name)
-            return _read(name, lambda: datasets.load_dataset(name, place.config), is_remote=True), None
+            with hub.shown(name, "dataset"):
+                return _read(name, lambda: datasets.load_dataset(name, place.config), is_remote=True), None
         why = "offline" if hub.is_offline() else f"{hub.endpoint()} cannot be reached"
         missing = (
             f"data set `{name}`: no such folder, not in the local cache, and {why}; give a folder of images, "
@@ -183,7 +184,8 @@ def _require_repository(repository: str) -> None:
     # Whatever the client raises in this one call, with its HTTP library of the day: no connection.
     except Exception as bad:
         if not (why := hub.refusal(bad)):
-            raise NetworkError(f"{repository}: {hub.endpoint()} does not answer: {_reason(bad)}") from None
+            said = hub.rate_limit(bad) or f"{hub.endpoint()} does not answer: {_reason(bad)}"
+            raise NetworkError(f"{repository}: {said}") from None
         known = [SCENES, *SHORT_NAMES, *(name.partition(":")[0] for name in SHORT_NAMES.values())]
         is_named_so = type(bad) is RepositoryNotFoundError and repository not in known
         hint = did_you_mean(repository, known) if is_named_so else ""

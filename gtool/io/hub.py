@@ -6,16 +6,25 @@ The hub's own client takes 23 seconds and six tries to say that the network is d
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+from gtool import console
 from gtool.errors import CheckpointError, NetworkError
 from gtool.reading import reason
 
 PROBE_SECONDS = 2.5
+WATCH_SECONDS = 0.5  # between two looks at what has come
+GOES_ON = "goes on with what is missing"  # the client keeps files that are whole
 
 
 def is_offline() -> bool:
@@ -63,31 +72,169 @@ def cached(repository: str, filename: str) -> Path | None:
 
 
 def download(repository: str, filename: str) -> Path:
-    """Return a file of a hub repository, from the local cache or the network.
+    """Return a file of a hub repository as it is there now; out of reach, as the local cache has it.
 
     Raises:
         NetworkError: not cached, and the hub cannot be reached or the download broke off.
         CheckpointError: the repository or the file does not exist, or not for this user.
     """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError
 
-    if found := cached(repository, filename):
-        return found
     if not is_reachable():
+        if found := cached(repository, filename):
+            if not is_offline():
+                console.notice(
+                    f"{repository}: the hub cannot be reached; its copy in the local cache is used"
+                )
+            return found
         raise NetworkError(
             f"{repository}: no such file here, and the hub cannot be reached; name a run folder or a .safetensors file"
         )
     try:
-        return Path(hf_hub_download(repository, filename, endpoint=endpoint()))
+        try:  # asked once, because the client would ask six times whether it may
+            size = get_hf_file_metadata(hf_hub_url(repository, filename, endpoint=endpoint())).size
+        except HfHubHTTPError as bad:
+            if bad.response.status_code < 500:
+                raise
+            size = None
+        with shown(repository, "model", size):
+            return Path(hf_hub_download(repository, filename, endpoint=endpoint()))
     except Exception as bad:  # of the client, or of its HTTP library of the day
-        # What the client says when it could not ask: the cause is what matters.
-        cause = (bad.__cause__ or bad) if isinstance(bad, LocalEntryNotFoundError) else bad
-        if isinstance(bad, EntryNotFoundError) and cause is bad:
-            raise CheckpointError(f"{repository}: the repository holds no {filename}") from None
-        if why := refusal(cause):
-            raise CheckpointError(f"{repository}: no such file here, and {why}") from None
-        raise NetworkError(f"{repository}: {broken_off(cause)}") from None
+        raise _failed(bad, repository, filename) from None
+
+
+def _failed(bad: Exception, repository: str, filename: str) -> CheckpointError | NetworkError:
+    """Say what kept a file from coming."""
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    # What the client says when it could not ask: the cause is what matters.
+    cause = (bad.__cause__ or bad) if isinstance(bad, LocalEntryNotFoundError) else bad
+    if isinstance(bad, EntryNotFoundError) and cause is bad:
+        return CheckpointError(f"{repository}: the repository holds no {filename}{_others(repository)}")
+    if why := refusal(cause):
+        return CheckpointError(f"{repository}: no such file here, and {why}")
+    return NetworkError(f"{repository}: {broken_off(cause)}")
+
+
+def _others(repository: str) -> str:
+    """Name the weights that a repository has, for one who asked for others."""
+    from huggingface_hub import HfApi
+
+    try:
+        files = HfApi(endpoint=endpoint()).model_info(repository, timeout=PROBE_SECONDS).siblings or []
+    except Exception:  # only more to say would come of it
+        return ""
+    weights = [file.rfilename for file in files if file.rfilename.endswith(".safetensors")]
+    return (
+        f"; name one of its files: {', '.join(f'{repository}:{name}' for name in weights[:5])}"
+        if weights
+        else ""
+    )
+
+
+@contextmanager
+def shown(repository: str, kind: str, total: int | None = None) -> Iterator[None]:
+    """Show how much of a repository has come while the block downloads it.
+
+    The client's own bar says nothing in a log, so the files that grow in its cache are looked at.
+
+    Args:
+        kind: "model" or "dataset", as the hub tells repositories apart.
+        total: bytes that are to come, where that is known.
+    """
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE) / f"{kind}s--{repository.replace('/', '--')}" / "blobs"
+    before = _size(folder)
+
+    def is_coming() -> bool:
+        return any(folder.glob("*.incomplete"))
+
+    def look() -> tuple[float, str]:
+        come, of = _size(folder) - before, f" of {total / 1e6:.1f}" if total else ""
+        after = "" if is_coming() else ", being read"  # a data set is unpacked when it is there
+        return come, f"{come / 1e6:.1f}{of} MB{after}"
+
+    with _watched(f"downloading {repository}", is_coming, look, total):
+        yield
+
+
+@contextmanager
+def _watched(
+    title: str, has_begun: Callable[[], bool], look: Callable[[], tuple[float, str]], total: float | None
+) -> Iterator[None]:
+    """Show from a thread what the block does, once that has begun; the client's own bars and lines are kept away."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    over, had_bars, before = threading.Event(), not are_progress_bars_disabled(), logging.root.manager.disable
+
+    def watch() -> None:
+        while not has_begun():
+            if over.wait(WATCH_SECONDS):
+                return
+        console.notice(f"{title}; should that break off, the same command {GOES_ON}")
+        with console.progress(title) as update:
+            while not over.wait(WATCH_SECONDS):
+                done, note = look()
+                update(done, total, note)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    disable_progress_bars()
+    logging.disable(logging.CRITICAL)
+    watcher.start()
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        over.set()
+        watcher.join()
+        logging.disable(before)
+        if had_bars:
+            enable_progress_bars()
+
+
+def upload(folder: Path, repository: str, *, private: bool) -> str:
+    """Send a folder to a repository of the hub, which is made if there is none; return its address.
+
+    Raises:
+        NetworkError: the hub cannot be reached, or the upload broke off.
+        CheckpointError: it does not know this user, or does not let them write there.
+    """
+    from huggingface_hub import HfApi
+
+    if not is_reachable():
+        raise NetworkError(f"{repository}: the hub cannot be reached; --dry-run writes the folder alone")
+    api, start, size = HfApi(endpoint=endpoint()), time.monotonic(), _size(folder) / 1e6
+
+    def look() -> tuple[float, str]:
+        return 0, f"{size:.1f} MB, for {console.duration(time.monotonic() - start)} so far"
+
+    try:
+        with _watched(f"sending to {repository}", lambda: True, look, None):
+            api.create_repo(repository, private=private or None, exist_ok=True)
+            sent = api.upload_folder(
+                repo_id=repository, folder_path=folder, commit_message="Send a model of gtool"
+            )
+    except Exception as bad:  # of the client, or of its HTTP library of the day
+        cause = bad.__cause__ or bad  # of a file that could not be sent
+        status = getattr(getattr(cause, "response", None), "status_code", 0)
+        if status in (401, 403):
+            known = "does not know you" if status == 401 else "does not let you write there"
+            raise CheckpointError(
+                f"{repository}: the hub {known}; run `hf auth login` with a token that may write"
+            ) from None
+        raise NetworkError(f"{repository}: {broken_off(cause, 'upload')}") from None
+    return str(sent.commit_url).partition("/commit/")[0]
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes of the files in a folder, some of which may be renamed meanwhile."""
+    size = 0
+    for path in folder.glob("*"):
+        with suppress(OSError):
+            size += path.stat().st_size
+    return size
 
 
 def refusal(bad: BaseException) -> str:
@@ -102,10 +249,21 @@ def refusal(bad: BaseException) -> str:
     if isinstance(bad, RepositoryNotFoundError):
         private = ", or a private one, which takes `hf auth login`" if status == 401 else ""
         return f"none of this name on the hub{private}"
+    if status == 401:
+        return "the hub does not know your token; run `hf auth login`"
     return ""
 
 
-def broken_off(bad: BaseException) -> str:
+def broken_off(bad: BaseException, what: str = "download") -> str:
     """Say that a download has ended before its time, and why."""
-    why = reason(bad)
-    return f"the download broke off: {why}; the same command again goes on where it ended"
+    return rate_limit(bad) or f"the {what} broke off: {reason(bad)}; the same command again {GOES_ON}"
+
+
+def rate_limit(bad: BaseException) -> str:
+    """Say how long to wait where the hub answers that it is asked too often; empty where it does not."""
+    response: Any = getattr(bad, "response", None)
+    if response is None or response.status_code != 429:
+        return ""
+    wait = response.headers.get("Retry-After", "")
+    when = f"{wait} s" if wait.isdigit() else "some minutes"
+    return f"the hub limits how often it is asked (429); wait {when}, then the same command again"

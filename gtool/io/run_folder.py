@@ -47,7 +47,8 @@ RUNS = Path("runs")
 SHIPPED_FOLDER = Path(__file__).parents[1] / "weights"
 SHIPPED = "shipped"  # the name of the weights that come with the package
 PICKLES = {".pt", ".pth", ".ckpt", ".pkl", ".bin", ".model"}
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+MODEL_FILE = "model.safetensors"  # of a hub repository whose file is not named
+_HUB_FILE = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?::([\w.-][\w./-]*))?")  # owner/name:file
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ def runs_of(model: str | None = None, *, with_weights: bool = True) -> list[RunF
 def find_weights(spec: str | None) -> Path:
     """Return the weights file meant by a run folder, a file, a model with weights in the package, or a hub id.
 
-    None stands for the newest run.
+    A hub id is `owner/name`, for its model.safetensors, or `owner/name:file`. None stands for the newest run.
 
     Raises:
         CheckpointError: nothing there, or something else; says what would be right.
@@ -215,15 +216,7 @@ def find_weights(spec: str | None) -> Path:
         return run.weights()[-1]
     path, named = Path(spec).expanduser(), RUNS / spec
     if path.is_file():
-        if path.suffix.lower() in PICKLES:
-            raise CheckpointError(
-                f"{path}: a torch pickle; convert it once with `gtool export {path} --from MODEL`"
-            )
-        if (found := looks_like(path)) and "safetensors" not in found:
-            raise CheckpointError(
-                f"{path}: {found}; weights are .safetensors files, and images folders, zips or parquet files"
-            )
-        return path
+        return _require_weights(path)
     for folder in (path, named):
         if folder.is_dir():
             if weights := RunFolder(folder).weights():
@@ -233,10 +226,25 @@ def find_weights(spec: str | None) -> Path:
             )
     if (shipped := shipped_weights(spec)) is not None:
         return shipped
-    if path.suffix == "" and _HUB_ID.fullmatch(spec) and not spec.startswith("runs/"):
-        return hub.download(spec, "model.safetensors")
+    if (named_on_hub := _HUB_FILE.fullmatch(spec)) and not spec.startswith("runs/"):
+        repository, file = named_on_hub.groups()
+        if file or not re.match(r"\.[A-Za-z]", path.suffix):  # not for a file that was here once
+            return _require_weights(hub.download(repository, file or MODEL_FILE))
     known = [entry.name for entry in RUNS.glob("*") if entry.is_dir()]
     raise CheckpointError(f"{spec}: no such run or file{did_you_mean(path.name, known) if known else ''}")
+
+
+def _require_weights(path: Path) -> Path:
+    """Return a file that can be one of weights; CheckpointError for a pickle, a picture, and the like."""
+    if path.suffix.lower() in PICKLES:
+        raise CheckpointError(
+            f"{path}: a torch pickle; convert it once with `gtool export {path} --from MODEL`"
+        )
+    if (found := looks_like(path)) and "safetensors" not in found:
+        raise CheckpointError(
+            f"{path}: {found}; weights are .safetensors files, and images folders, zips or parquet files"
+        )
+    return path
 
 
 def find_start(spec: str, model: str) -> Path:
