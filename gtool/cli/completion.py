@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from gtool.export.options import FORMATS
+from gtool.export.options import FORMATS, HUB
 from gtool.io.run_folder import RUNS, shipped_weights
 from gtool.metrics.registry import METRICS
 from gtool.models.registry import MODELS
@@ -47,7 +47,7 @@ VALUES: dict[str, dict[str, Values]] = {
     "paint": {"brush": BRUSHES, "method": METHODS, "select": SELECTIONS, "weights": _runs, **DEVICE},
     "export": {
         "target": _trained,
-        "file_format": FORMATS,
+        "file_format": (*FORMATS, HUB),
         "source": (*MODELS, "taming"),
     },
 }

@@ -55,7 +55,7 @@ def validate(
     try:
         return section(**values)
     except ValidationError as invalid:
-        key = prefix + ".".join(map(str, invalid.errors()[0]["loc"]))
+        key = (prefix + ".".join(map(str, invalid.errors()[0]["loc"]))).rstrip(".")
         # A key of its own, a table above it, or, where values do not fit together, one below it.
         near = [
             name for name in typed if f"{key}.".startswith(f"{name}.") or f"{name}.".startswith(f"{key}.")
@@ -255,11 +255,15 @@ def to_toml(recipe: Recipe, comment: str = "", leave_out: Collection[str] = ()) 
         leave_out: sections and keys that mean nothing for the recipe's model.
     """
     lines = [f"# {line}".rstrip() for line in comment.splitlines()]
-    values = recipe.model_dump(by_alias=True, exclude_none=True)
+    return "\n".join([*lines, table_to_toml(recipe.model_dump(by_alias=True, exclude_none=True), leave_out)])
+
+
+def table_to_toml(values: dict[str, Any], leave_out: Collection[str] = ()) -> str:
+    """Write the values of a recipe as TOML, without some of its sections and keys, which `values` loses."""
     for place in leave_out:
         section, _, key = place.partition(".")
         if key:
             values.get(section, {}).pop(key, None)
         else:
             values.pop(section, None)
-    return "\n".join([*lines, tomli_w.dumps(values)])
+    return tomli_w.dumps(values)

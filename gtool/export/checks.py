@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from gtool.errors import CheckpointError, GToolError, RecipeError, did_you_mean
-from gtool.export.options import FORMATS, ExportOptions
-from gtool.io.outputs import require_utf8
+from gtool.export.options import FORMATS, HUB, ExportOptions
+from gtool.io.outputs import check_folder, require_utf8
 from gtool.io.run_folder import find_weights
 from gtool.models import registry
 from gtool.reading import file_problem
 
+_REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*", re.ASCII)
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -22,7 +24,7 @@ class Files:
 
     options: ExportOptions
     source: Path
-    out: Path
+    out: Path | None  # None: a folder that is sent and removed
     file_format: str
 
 
@@ -34,10 +36,14 @@ def check(options: ExportOptions) -> Files:
         GToolError: no such weights, missing packages.
     """
     file_format = _format(options)
-    if options.half and (file_format != "safetensors" or options.source is not None):
+    if options.half and (file_format not in ("safetensors", HUB) or options.source is not None):
         raise RecipeError(
             "--half stores weights of gtool as safetensors; it goes with no other format and no --from"
         )
+    if file_format == HUB:
+        return _for_hub(options)
+    if named := next((flag for flag in ("repo", "private", "dry_run") if getattr(options, flag)), None):
+        raise RecipeError(f"--{named.replace('_', '-')} is of --format hub")
     if options.source is not None:
         source = _foreign_file(options.target, options.source)
         return Files(options, source, _in_folder(options.out, f"{source.stem}.safetensors"), file_format)
@@ -57,13 +63,27 @@ def check(options: ExportOptions) -> Files:
     return Files(options, weights, out, file_format)
 
 
+def _for_hub(options: ExportOptions) -> Files:
+    """Return what goes to the hub; `out` is the folder for it, a temporary one unless somebody is to see it."""
+    if options.repo is None or not _REPOSITORY.fullmatch(options.repo):
+        given = "" if options.repo is None else f" {options.repo}"
+        raise RecipeError(f"--repo{given}: --format hub needs the repository, as --repo me/my-model")
+    if options.out is None and not options.dry_run:
+        return Files(options, find_weights(options.target), None, HUB)
+    out = (options.out or Path(options.repo.partition("/")[2])).expanduser()
+    check_folder(out, overwrite=False)
+    return Files(options, find_weights(options.target), out, HUB)
+
+
 def _format(options: ExportOptions) -> str:
     """Return what --format or the suffix of -o names."""
     suffix = options.out.suffix.lower().removeprefix(".") if options.out else ""
     file_format = options.file_format or (suffix if suffix in FORMATS else "safetensors")
-    if file_format not in FORMATS:
-        raise RecipeError(f"--format {file_format}: does not exist{did_you_mean(file_format, FORMATS)}")
-    if options.out and not options.out.is_dir() and suffix != file_format:
+    if file_format not in (*FORMATS, HUB):
+        raise RecipeError(
+            f"--format {file_format}: does not exist{did_you_mean(file_format, (*FORMATS, HUB))}"
+        )
+    if file_format != HUB and options.out and not options.out.is_dir() and suffix != file_format:
         raise RecipeError(f"-o {options.out}: a file of the format {file_format} ends in .{file_format}")
     if options.source and file_format != "safetensors":
         raise RecipeError(

@@ -9,6 +9,7 @@ from gtool import flags
 from gtool.flags import OUTPUT, argument, option
 
 FORMATS = ("safetensors", "onnx", "pt2")  # as their files end
+HUB = "hub"  # a folder of the Hugging Face hub: weights, model card, picture
 EXAMPLES = """Examples:
 
 `gtool export --format onnx` : the newest run; z to images, any batch, checked with onnxruntime
@@ -22,6 +23,9 @@ EXAMPLES = """Examples:
 `gtool export runs/vqgan-scenes-000 --format onnx` : two files, images to codes and codes to images; a prior makes
 three
 
+`gtool export runs/transgan-cifar10-000 --format hub --repo me/my-model` : to the Hugging Face hub, with a model card;
+with `--dry-run` a folder to look at, and nothing is sent
+
 `gtool export released.pth --from transgan -o transgan.safetensors` : a checkpoint of the original code
 
 `gtool export network.pkl --from gansformer` : a pickle of the original code, read without executing it"""
@@ -29,17 +33,20 @@ three
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """Write a trained network as one file for other programs, and check the file by running it."""
+    """Write a trained network as one file for other programs, checked by running it, or send it to the hub."""
 
     target: str | None = argument("A run, weights, or a hub id; the newest run when left out.")
     file_format: str | None = option(
         OUTPUT,
-        "`safetensors`, `onnx` or `pt2`. Default: by the suffix of --out, else safetensors.",
+        "`safetensors`, `onnx`, `pt2` or `hub`. Default: by the suffix of --out, else safetensors.",
         "--format",
     )
     out: Path | None = option(OUTPUT, "File to write, or a folder for it.", "--out", "-o")
-    half: bool = option(OUTPUT, "Store numbers of 16 bits: half the size (safetensors).", default=False)
+    half: bool = option(OUTPUT, "Store numbers of 16 bits: half the size (safetensors, hub).", default=False)
     source: str | None = option(
         "Source", "TARGET is an original checkpoint of this model, or of `taming`.", "--from"
     )
     as_json: bool = flags.as_json()
+    repo: str | None = option("Hub", "The repository; made if there is none.", metavar="OWNER/NAME")
+    private: bool = option("Hub", "For you alone, where it is made.", default=False)
+    dry_run: bool = option("Hub", "Write the folder and send nothing.", default=False)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-
-from torch import Tensor
+from tempfile import TemporaryDirectory
 
 from gtool import console
-from gtool.errors import CheckpointError, GToolError
+from gtool.errors import GToolError
 from gtool.export.checks import Files
 from gtool.export.files import CHECKED_BATCHES, write_and_check
+from gtool.export.hub import write_folder
+from gtool.export.options import HUB
 from gtool.export.parts import Exportable
+from gtool.io import hub
 from gtool.io.files import atomic_write
 from gtool.io.weights import save_weights
 from gtool.models import registry
 from gtool.models.released_files import check_finite, read_released
-from gtool.models.trained import Trained, open_trained
+from gtool.models.trained import open_trained
 
 
 def run(files: Files) -> None:
@@ -25,7 +27,10 @@ def run(files: Files) -> None:
     Raises:
         GToolError: weights that cannot be used, an exported file that proves wrong.
     """
-    options, paths, facts = files.options, {"": files.out}, {}
+    options, facts = files.options, dict[str, object]()
+    if files.out is None or files.file_format == HUB:
+        return _to_hub(files)
+    paths = {"": files.out}
     if options.source is not None:
         facts = import_released(files.source, options.source, files.out)
     elif files.file_format == "safetensors":
@@ -45,6 +50,22 @@ def run(files: Files) -> None:
     console.result_json({**where, "format": files.file_format, "bytes": size, **facts})
 
 
+def _to_hub(files: Files) -> None:
+    """Write the folder, and send it unless that is not wanted."""
+    options, repository = files.options, str(files.options.repo)
+    with TemporaryDirectory(prefix="gtool-") as temporary:
+        folder = files.out or Path(temporary)
+        write_folder(files.source, folder, repository, half=options.half)
+        if options.dry_run:
+            console.notice(f"{folder}: look at it; without --dry-run it is sent to {repository}")
+        place = str(folder) if options.dry_run else hub.upload(folder, repository, private=options.private)
+        size = sum(path.stat().st_size for path in folder.iterdir())
+    if not options.as_json:
+        return console.result(place)
+    key = "path" if options.dry_run else "url"
+    console.result_json({key: place, "repository": repository, "format": HUB, "bytes": size})
+
+
 def copy_weights(weights: Path, out: Path, *, half: bool = False) -> None:
     """Copy weights that have proved to fit their network, with `half` in fp16.
 
@@ -54,25 +75,12 @@ def copy_weights(weights: Path, out: Path, *, half: bool = False) -> None:
     trained = open_trained(weights)
     trained.network()
     if half:
-        save_weights(out, _halved(trained), trained.meta)
+        save_weights(out, trained.halved(), trained.meta)
     else:
         with atomic_write(out) as temporary:
             shutil.copyfile(weights, temporary)
     use = registry.find_model(trained.model).next_command.format(path=out)
     console.notice(f"{'stored in fp16' if half else 'copied'}; `{use}` needs nothing else")
-
-
-def _halved(trained: Trained) -> dict[str, Tensor]:
-    """Return the tensors with floating-point numbers in fp16."""
-    halved = {
-        name: value.half() if value.is_floating_point() else value for name, value in trained.tensors.items()
-    }
-    for name, value in halved.items():
-        if value.is_floating_point() and not bool(value.isfinite().all()):
-            raise CheckpointError(
-                f"{trained.path}: tensor `{name}` is too large for fp16; export without --half"
-            )
-    return halved
 
 
 def export_parts(weights: Path, out: Path, file_format: str) -> tuple[dict[str, Path], float]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gtool.errors import CheckpointError
 from gtool.io.weights import read_safetensors, require_fit
 from gtool.models import registry
 from gtool.models.description import read_description
@@ -41,6 +42,18 @@ class Trained:
         }
         network.load_state_dict(own, assign=True)
         return network
+
+    def halved(self) -> dict[str, Tensor]:
+        """Return the tensors with floating-point numbers in fp16; CheckpointError where one is too large for that."""
+        halved = {
+            name: value.half() if value.is_floating_point() else value for name, value in self.tensors.items()
+        }
+        for name, value in halved.items():
+            if value.is_floating_point() and not bool(value.isfinite().all()):
+                raise CheckpointError(
+                    f"{self.path}: tensor `{name}` is too large for fp16; export without --half"
+                )
+        return halved
 
 
 def open_trained(path: Path) -> Trained:
