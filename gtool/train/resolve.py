@@ -77,27 +77,28 @@ def resolve(options: TrainOptions) -> Training:
         # is killed and resumed ends with the same bits.
         table["train"].pop("minutes", None)
     recipe = make_recipe(table, options.settings, where=str(path), flags=flags)
-    check_keys(recipe, str(path), as_typed(options.settings, flags))
+    typed = as_typed(options.settings, flags)
+    check_keys(recipe, str(path), typed)
     if run is not None:
         _check_same_data(original, recipe, run)
     find_dataset(recipe.data.dataset)  # raises when the name leads nowhere
     require_utf8(recipe.data.dataset)
     require_utf8(options.out or "")
     if recipe.train.weights is not None and run is None:
-        table["model"] = _network_of_weights(recipe)
+        table["model"] = _network_of_weights(recipe, typed.get("train.weights", "train.weights"))
         recipe = make_recipe(table, options.settings, where=str(path), flags=flags)
         if recipe.model != table["model"]:
             other = next(key for key in recipe.model if recipe.model[key] != table["model"].get(key))
             raise RecipeError(f"model.{other}: the network is that of {recipe.train.weights}; leave it out")
     if row.learns_from is not None:
         overlay(recipe.model, ["prior", "condition"], recipe.data.condition)
-    config = _configure(recipe, original.data.resolution, path, as_typed(options.settings, flags))
+    config = _configure(recipe, original.data.resolution, path, typed)
     resolved = recipe.model_copy(update={"model": config.model_dump(mode="json", exclude_none=True)})
     _check_batches(resolved, options.num_processes or 1)
     try:
         parse_policy(resolved.augment.policy)
     except ValueError as bad:
-        raise RecipeError(f"augment.policy: {bad}") from None
+        raise RecipeError(f"{typed.get('augment.policy', 'augment.policy')}: {bad}") from None
     if run:
         _check_same_networks(original, resolved, run)
     return Training(options, resolved, config, name, run)
@@ -214,12 +215,15 @@ def _asked(options: TrainOptions, flags: Mapping[str, Any], key: str) -> str | N
     return next((str(value) for value in found if value is not None), None)
 
 
-def _network_of_weights(recipe: Recipe) -> dict[str, Any]:
-    """Return the `[model]` table of the weights that training begins with, which replaces the recipe's."""
+def _network_of_weights(recipe: Recipe, words: str) -> dict[str, Any]:
+    """Return the `[model]` table of the weights that training begins with, which replaces the recipe's.
+
+    words: that name the weights, for an error.
+    """
     model = recipe.model_name
     if not registry.find_model(model).finetunes:
         raise RecipeError(
-            f"--weights: {model} cannot begin with weights, which hold one of its networks alone; "
+            f"{words}: {model} cannot begin with weights, which hold one of its networks alone; "
             "go on with a whole run by --resume"
         )
     path = find_start(str(recipe.train.weights), model)
@@ -240,7 +244,8 @@ def _configure(recipe: Recipe, made_for: int, path: Path, typed: Mapping[str, st
     try:
         return config.at_resolution(recipe.data.resolution)
     except ValueError as bad:
-        raise RecipeError(f"data.resolution = {recipe.data.resolution}: {first_reason(bad)}") from None
+        words = typed.get("data.resolution", f"data.resolution = {recipe.data.resolution}")
+        raise RecipeError(f"{words}: {first_reason(bad)}") from None
 
 
 def _check_batches(recipe: Recipe, processes: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gtool.cli import run
 from gtool.config.recipe import make_recipe, read_table, recipes_folder, to_toml
 from gtool.config.schema import NEEDS, LossRecipe, Recipe, Section
 from gtool.errors import RecipeError
@@ -121,3 +122,18 @@ def test_what_needs_another_key_is_said_to_have_no_effect(capsys):
     check_keys(recipe, "r.toml", {"loss.path_length_interval": "--set x=1"})
     assert capsys.readouterr().err == ""
     assert set(NEEDS) | {key for keys in NEEDS.values() for key in keys} <= set(KEYS)
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ("model.resolution=48", "resolution 48 cannot be made"),
+        ("data.resolution=36", "resolution 36 cannot be made"),
+        ("train.weights=none", "transgan cannot begin with weights"),
+        ("augment.policy=foo", "unknown augmentation `foo`"),
+        ("train.batch_size=0", "`train.batch_size` = 0"),
+    ],
+)
+def test_what_a_setting_spoils_is_said_of_the_setting(setting, reason, capsys):
+    assert run(["train", "transgan", "--set", setting, "--dry-run"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: --set {setting}: {reason}")
