@@ -184,6 +184,9 @@ class PriorRecipe(Section):
     token_keep_prob: Annotated[float, Field(gt=0, le=1)] = 1.0  # else an input code is random (pkeep)
     encode_flipped: bool = False  # also learn the codes of the horizontally flipped images
     condition_dropout: Share = 0.0  # probability, per image, that its condition is dropped
+    # With model.prior.orders = any: probability, per image, that it is learned in a random order. It falls from 1 at
+    # the start of the run to this at its end; the other images are learned row by row.
+    random_orders: Share = 0.5
     preview_top_k: Count | None = None  # top-k sampling of the previews
 
 

@@ -138,25 +138,37 @@ def of_tokenizer(
 
 
 def of_prior(pipeline: Any, meta: Mapping[str, Any]) -> dict[str, Exportable]:
-    """Return `prior`, `encoder` and `decoder` to export."""
+    """Return `prior`, `encoder` and `decoder` to export; a prior of any order takes the order as an input."""
     config = pipeline.prior.config
-    (h, w), tokens, size = config.grid, config.condition_length, config.codebook_size
+    (h, w), tokens, size, any_order = (
+        config.grid,
+        config.condition_ids,
+        config.codebook_size,
+        config.orders == "any",
+    )
 
     def example(batch: int) -> Tensors:
         condition = _integers(batch, tokens, config.condition_size, "condition")
-        return condition, _integers(batch, h * w, size, "codes").view(batch, h, w)
+        codes = _integers(batch, h * w, size, "codes").view(batch, h, w)
+        order = torch.from_numpy(hashed_uniform(batch, torch.arange(batch).numpy(), h * w, "order")).argsort(
+            dim=1
+        )
+        return (condition, codes, order)[: 2 + any_order]
 
     prior = Exportable(
-        Function(pipeline.prior, lambda network, condition, codes: network(condition, codes)).eval(),
-        inputs=("condition", "codes"),
+        Function(pipeline.prior, lambda network, *inputs: network(*inputs)).eval(),
+        inputs=("condition", "codes", "order")[: 2 + any_order],
         outputs=("logits",),
         example=example,
         description=describe(
             meta,
             input=f"condition (N, {tokens}) int64: {config.condition}, 0 to {config.condition_size - 1}; "
-            f"codes (N, {h}, {w}) int64: 0 to {size - 1}",
-            output=f"logits (N, {h * w}, {size}) float32: of every code, in the order `{config.order}`, given the "
-            "condition and the codes before it",
+            f"codes (N, {h}, {w}) int64: 0 to {size - 1}"
+            + any_order
+            * f"; order (N, {h * w}) int64: the cells i * {w} + j as they are predicted",
+            output=f"logits (N, {h * w}, {size}) float32: of every code, in "
+            + ("that order" if any_order else f"the order `{config.order}`")
+            + ", given the condition and the codes before it",
         ),
     )
     return {"prior": prior} | of_tokenizer(pipeline.tokenizer, meta, pipeline.config.resolution)

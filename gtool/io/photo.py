@@ -115,15 +115,53 @@ def read_cropped(path: Path, size: tuple[int, int]) -> Pixels:
     Raises:
         DataError: one line: no such file, no photo.
     """
+    return _cropped(_read_whole(path), size, Image.Resampling.LANCZOS)
+
+
+def read_mask(path: Path, photo: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return which pixels of a photo, as `read_cropped` returns it, are white in a mask of the photo's size: (H, W).
+
+    A pixel that the mask covers in part counts as covered.
+
+    Raises:
+        DataError: one line: no such file, no mask, of another size, all or nothing covered.
+    """
+    mask, expected = _read_whole(path), _read_whole(photo).size
+    if mask.size != expected:
+        (width, height), (own_width, own_height) = expected, mask.size
+        raise DataError(
+            f"{path}: {own_width}x{own_height} pixels; a mask has the size of its photo, {width}x{height}"
+        )
+    values = np.asarray(mask)
+    if (values != values[..., :1]).any():
+        raise DataError(
+            f"{path}: has colours; a mask is white where the photo is sampled, black where it is kept"
+        )
+    covered = (
+        _cropped(
+            Image.fromarray(np.where(values > 127, 255, 0).astype(np.uint8)), size, Image.Resampling.BOX
+        )[0]
+        > 0
+    )
+    if covered.all() or not covered.any():
+        what = "is all white, so nothing is kept" if covered.all() else "has no white, so nothing is sampled"
+        raise DataError(f"{path}: {what}; a mask is white where the photo is sampled, black where it is kept")
+    return covered
+
+
+def _read_whole(path: Path) -> Image.Image:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     with quiet_pillow():
-        photo = read_rgb(path, str(path))
+        return read_rgb(path, str(path))
+
+
+def _cropped(photo: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Pixels:
     (height, width), scale = size, min(photo.height / size[0], photo.width / size[1])
     left, top = (photo.width - scale * width) / 2, (photo.height - scale * height) / 2
     box = (left, top, left + scale * width, top + scale * height)
     if photo.size != (width, height):
-        photo = photo.resize((width, height), Image.Resampling.LANCZOS, box=box)
+        photo = photo.resize((width, height), resample, box=box)
     return np.ascontiguousarray(np.asarray(photo).transpose(2, 0, 1))
 
 

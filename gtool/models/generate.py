@@ -90,7 +90,8 @@ class TrainedModel:
             psi: truncation of w, 1 for none; of generators with a mapping network.
             condition: of a prior: a class for all images, or a function from image numbers (b,) to the ids of these
                 images, (b, 1) or (b, h, w). None where it has no condition or was trained to do without.
-            params: how a prior samples codes; None for temperature 1 and the 100 most likely codes.
+            params: how a prior samples codes; None for temperature 1 and the 100 most likely codes. Guidance needs a
+                prior that was trained without its condition at times.
             batch_size: images per forward, in place of the model's.
 
         Raises:
@@ -104,6 +105,10 @@ class TrainedModel:
             return self._from_latents(indices, seed, psi, batch_size)
         if psi != 1:
             raise RecipeError(f"{self.meta['model']} samples from codes: no psi")
+        if params is not None and params.guidance != 1 and not drops_conditions(self.meta):
+            raise RecipeError(
+                f"{self.path}: guidance needs a prior that was trained without its condition at times"
+            )
         ids_of = condition if callable(condition) else self.no_condition
         if isinstance(condition, int):
             ids_of = partial(torch.full_like, fill_value=condition)

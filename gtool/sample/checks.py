@@ -19,7 +19,13 @@ from gtool.io.outputs import check_animation, check_folder, is_folder
 from gtool.io.run_folder import find_weights, newest_run
 from gtool.models import registry
 from gtool.models.description import read_description
-from gtool.models.prior.config import DEFAULT_TOP_K, PriorPipelineConfig, SamplingParams, drops_conditions
+from gtool.models.prior.config import (
+    DEFAULT_TOP_K,
+    ONE_ORDER,
+    PriorPipelineConfig,
+    SamplingParams,
+    drops_conditions,
+)
 from gtool.sample.options import CODES, LATENTS, SampleOptions
 
 DEFAULT_NUM = {"sample": 64, "interpolation": 8, "psi": 8, "noise": 4, "attention": 4}
@@ -135,9 +141,12 @@ class Sampling(SampleOptions):
             "temperature": self.temperature,
             "top_k": self.top_k,
             "top_p": self.top_p,
+            "guidance": self.guidance,
+            "steps": self.steps,
             "class": self.of_class,
             "of": next((p.stem for p in (self.segmentation, self.depth, self.complete) if p), None),
             "keep": self.keep,
+            "mask": None if self.mask is None else self.mask.stem,
             "size": self.size,
         }
         how = "".join(f"-{key}{_in_name(str(value))}" for key, value in parts.items() if value is not None)
@@ -181,7 +190,9 @@ class Sampling(SampleOptions):
         """How codes are sampled."""
         codes = self.config.prior.codebook_size
         top_k = min(DEFAULT_TOP_K, codes) if self.top_k is None else self.top_k
-        return SamplingParams(1.0 if self.temperature is None else self.temperature, top_k, self.top_p)
+        temperature = 1.0 if self.temperature is None else self.temperature
+        guidance = 1.0 if self.guidance is None else self.guidance
+        return SamplingParams(temperature, top_k, self.top_p, guidance, self.steps)
 
     @property
     def image_size(self) -> Size | None:
@@ -331,6 +342,8 @@ def _check_values(o: Sampling) -> None:
         (o.fps and not o.animate, "--fps is of an animation; add --animate FILE.webp"),
         (o.keep is not None and not o.complete, "--keep is a share of an image; add --complete photo.png"),
         (not 0 <= o.kept_share <= 1, f"--keep {o.keep}: a share of the height from 0 to 1"),
+        (o.mask is not None and not o.complete, "--mask is of an image; add --complete photo.png"),
+        (o.mask is not None and o.keep is not None, "--mask and --keep exclude each other"),
     )
 
 
@@ -381,7 +394,7 @@ def _check_combinations(o: Sampling) -> None:
 def _check_codes(o: Sampling) -> None:
     """Refuse what this prior cannot do."""
     try:
-        o.params.check(o.config.prior.codebook_size)
+        o.params.check(o.config.prior)
     except RecipeError as bad:
         raise RecipeError(f"--{bad}") from None
     needs, right = CONDITIONS[o.condition]
@@ -391,6 +404,21 @@ def _check_codes(o: Sampling) -> None:
             raise RecipeError(f"--{kind}: {where}" + (f"; use {right}" if right else ""))
     if right and o.given_condition is None and not o.without_condition:
         _refuse((o.complete, f"--complete: {where}; add {right}"), (o.size, f"--size: {where}; add {right}"))
+    _refuse(
+        (
+            o.mask is not None and o.config.prior.orders == "one",
+            f"--mask: {o.weights}: {ONE_ORDER} fills any region",
+        ),
+        (
+            o.guidance is not None and not drops_conditions(o.meta),
+            f"--guidance: {o.weights}: was never trained without its condition; one trained with "
+            "`--set prior.condition_dropout=0.1` can be guided",
+        ),
+        (
+            o.guidance is not None and o.without_condition,
+            f"--guidance: there is no condition to follow; add {right}",
+        ),
+    )
     if o.image_size is not None:
         check_size(o.image_size, o.config, f"--size {o.size}")
 

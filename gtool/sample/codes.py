@@ -6,9 +6,11 @@ Images are uint8 (3, P, Q), pictures uint8 (H, W, 3); codes are int64 (N, h, w).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gtool import console
@@ -37,19 +39,69 @@ MOST_FRAMES = 96
 HOLD_SECONDS = 1.5  # that the finished images stay
 FRAME_WIDTH = 512  # pixels that a frame comes near to
 GREY = 128  # of what is not sampled yet
+RELAXATIONS = 8  # of each size of a smooth filling
 
 
-def start_codes(model: TrainedModel, size: tuple[int, int], photo: Pixels | None, share: float) -> Tensor:
-    """Return the codes (1, h, w) that images of a size in pixels begin with.
+@dataclass(frozen=True)
+class Completion:
+    """A photo of which a part is sampled.
 
-    All are UNKNOWN but for the upper rows of a photo (3, *size), where there is one: this share of them.
+    photo: uint8 (3, P, Q). hole: bool (P, Q), what is sampled. is_pasted: whether the photo itself stays outside of the
+    hole, else what the tokenizer makes of it.
     """
+
+    photo: Pixels
+    hole: np.ndarray
+    is_pasted: bool
+
+    @property
+    def picture(self) -> Pixels:
+        """The photo with a grey hole, uint8 (3, P, Q)."""
+        return np.where(self.hole, np.uint8(GREY), self.photo)
+
+
+def start_codes(model: TrainedModel, size: tuple[int, int], completion: Completion | None) -> Tensor:
+    """Return the codes (1, h, w) that images of a size in pixels begin with: UNKNOWN, or of cells outside of a hole."""
     down = model.network.tokenizer.down
-    codes = torch.full((1, size[0] // down, size[1] // down), UNKNOWN)
-    if photo is not None:
-        rows = round(share * codes.shape[1])
-        codes[:, :rows] = encode_images(model.network, torch.from_numpy(photo)[None], model.compute)[:, :rows]
-    return codes
+    h, w = size[0] // down, size[1] // down
+    if completion is None:
+        return torch.full((1, h, w), UNKNOWN)
+    sampled = torch.from_numpy(completion.hole.reshape(h, down, w, down).any(axis=(1, 3)))
+    codes = encode_images(model.network, torch.from_numpy(completion.photo)[None], model.compute)
+    return codes.masked_fill(sampled, UNKNOWN)
+
+
+def images_of(model: TrainedModel, codes: Tensor, completion: Completion | None = None) -> Pixels:
+    """Return images uint8 (n, 3, P, Q) of codes (n, h, w), inside of a photo where it is pasted."""
+    images: Pixels = decode(model.network, codes, model.compute).numpy()
+    if completion is None or not completion.is_pasted:
+        return images
+    kept = torch.from_numpy(~completion.hole)
+    # The difference of colours at the edge of the hole is spread over it, or the edge would be seen.
+    shift = fill_smoothly(torch.from_numpy(completion.photo.astype(np.float32) - images), kept).numpy()
+    return np.where(
+        completion.hole, np.rint((images + shift).clip(0, 255)).astype(np.uint8), completion.photo
+    )
+
+
+def fill_smoothly(values: Tensor, known: Tensor) -> Tensor:
+    """Return values fp32 (n, c, P, Q) with smooth ones where they are not known; known: bool (P, Q), some of it.
+
+    Coarse values first, each a mean of those known in 2 x 2, then finer ones, each the mean of its four neighbours
+    after some rounds (the membrane of Perez et al. 2003, "Poisson Image Editing", by one pass of multigrid).
+    """
+    if known.all():
+        return values
+    share = F.avg_pool2d(known.float()[None, None], 2, ceil_mode=True)
+    means = F.avg_pool2d(values * known, 2, ceil_mode=True) / share.clamp(min=1e-6)
+    coarse = fill_smoothly(means, share[0, 0] > 0)
+    filled = torch.where(known, values, F.interpolate(coarse, size=known.shape, mode="bilinear"))
+    for _ in range(RELAXATIONS):
+        near = F.pad(filled, (1, 1, 1, 1), mode="replicate")
+        rows, columns = near[..., 1:-1], near[..., 1:-1, :]
+        around = rows[..., 2:, :] + rows[..., :-2, :] + columns[..., 2:] + columns[..., :-2]
+        filled = torch.where(known, values, around / 4)
+    return filled
 
 
 def sample_numbers(
@@ -128,21 +180,24 @@ def frames(
     *,
     shared: Sequence[Pixels] = (),
     maps: Pixels | None = None,
+    completion: Completion | None = None,
     columns: int | None = None,
     scale: int | None = None,
 ) -> Iterator[Pixels]:
     """Yield pictures of how images were sampled, code by code: what is not sampled yet is grey.
 
     codes: of the finished images (n, h, w). steps: which there were after every step, bool (h, w) each. shared:
-    images (3, P, Q) that come first. maps: an image for each, which it stands beside.
+    images (3, P, Q) that come first. maps: an image for each, which it stands beside. completion: what is completed.
     """
     first, total, down = int(steps[0].sum()), steps[-1].numel(), model.network.tokenizer.down
     wanted = set(np.linspace(first, total, min(MOST_FRAMES, total - first + 1)).round().astype(int).tolist())
     chosen = [step for step in steps if int(step.sum()) in wanted]
     with console.progress("animating", "frames") as update:
         for done, step in enumerate(chosen, start=1):
-            images = decode(model.network, torch.where(step, codes, 0), model.compute).numpy()
+            images = images_of(model, torch.where(step, codes, 0), completion)
             seen = step.repeat_interleave(down, 0).repeat_interleave(down, 1).numpy()
+            if completion is not None and completion.is_pasted:
+                seen |= ~completion.hole
             images = np.where(seen, images, np.uint8(GREY))
             tiles = np.stack([*shared, *images])
             across = columns or default_columns(len(tiles))

@@ -27,6 +27,9 @@ EXAMPLES = "\n\n".join(
         "`gtool sample --num 16 --temperature 1 --top-k 100 --top-p 0.95` : conditioned as its own data set",
         "`gtool sample --segmentation map.png --num 8` : several images of one map; `--class 3`, `--depth depth.png`",
         "`gtool sample --complete half.png --keep 0.5` : the upper half is kept, the rest is sampled",
+        "`gtool sample prior --complete photo.png --mask hole.png` : what is white in the mask is sampled",
+        "`gtool sample prior --segmentation map.png --guidance 2` : follows the map more closely",
+        "`gtool sample prior --steps 16` : several codes at once",
         "`gtool sample --segmentation wide.png --size 512x256` : larger than trained",
         "`gtool sample --num 9 --animate codes.webp` : code by code",
     ]
@@ -89,11 +92,23 @@ class SampleOptions:
         CODES, "Label map: grey or palette values, or the data set's colours.", metavar="MAP.png"
     )
     depth: Path | None = option(CODES, "Depth map.", metavar="MAP.png")
-    complete: Path | None = option(
-        CODES, "Keep the upper part of this image, sample the rest.", metavar="IMAGE"
+    complete: Path | None = option(CODES, "Keep a part of this image, sample the rest.", metavar="IMAGE")
+    mask: Path | None = option(
+        CODES,
+        "What of it is sampled: white in a black and white picture of its size. Needs a prior of any order.",
+        metavar="MASK.png",
     )
     keep: float | None = option(
-        CODES, "Share of its height that is kept, 0 to 1; default 0.5.", metavar="SHARE"
+        CODES, "Without --mask: share of its height that is kept, 0 to 1; default 0.5.", metavar="SHARE"
+    )
+    guidance: float | None = option(
+        CODES,
+        "Follow class or map more closely (above 1) or less (below); default 1. Takes twice the time.",
+        metavar="SCALE",
+    )
+    steps: int | None = option(
+        CODES,
+        "Sample all codes in so many steps, several at once. Default: one by one. Needs a prior of any order.",
     )
     size: str | None = option(
         CODES,

@@ -9,23 +9,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from gtool import __version__, console
 from gtool.config.schema import Recipe
 from gtool.data.held_out import open_images
 from gtool.data.label_colours import colours_of
 from gtool.errors import GToolError, RecipeError
-from gtool.io.photo import read_cropped
+from gtool.io.photo import read_cropped, read_mask
 from gtool.io.pictures import Pixels, grid, open_folder, save_png
 from gtool.io.video import save_animation
 from gtool.models.generate import TrainedModel, latents, load_model
-from gtool.models.prior.pipeline import decode
 from gtool.runtime.device import make_compute
 from gtool.sample import codes, pictures
 from gtool.sample.checks import (
     DEFAULT_FPS,
     Sampling,
+    Size,
     parse_components,
     parse_layers,
     parse_mix,
@@ -198,29 +197,31 @@ def _mix(options: Sampling, model: TrainedModel, text: dict[str, str]) -> Pixels
 def _from_codes(options: Sampling) -> dict[str, Path]:
     o, compute = options, make_compute(options.device, options.precision)
     conditions = open_conditions(o, compute)
+    if o.steps is not None and set(conditions.size) != {o.config.resolution}:
+        raise RecipeError(f"--steps {o.steps}: larger images are sampled code by code; leave --steps out")
     pictures.check_pixels(len(o.numbers) if o.folder is None else 1, *conditions.size, o.scale)
-    photo = None if o.complete is None else read_cropped(o.complete.expanduser(), conditions.size)
+    completion = _completion(o, conditions.size)
     model = load_model(o.weights, compute=compute, batch_size=o.batch_size)
     _introduce(model, f"from {conditions.text}; ")
-    start = codes.start_codes(model, conditions.size, photo, o.kept_share)
+    start = codes.start_codes(model, conditions.size, completion)
     shared = [] if conditions.picture is None else [conditions.picture]
-    if photo is not None:
-        rows = int((start[0, :, 0] >= 0).sum())
-        console.notice(f"--keep {o.kept_share:g}: {rows} of {start.shape[1]} rows of codes are kept")
-        photo = photo.copy()
-        photo[:, rows * model.network.tokenizer.down :] = codes.GREY
-        shared.append(photo)
+    if completion is not None:
+        flag = f"--keep {o.kept_share:g}" if o.mask is None else f"--mask {o.mask}"
+        console.notice(f"{flag}: {int((start >= 0).sum())} of {start.numel()} codes are kept")
+        shared.append(completion.picture)
     if o.folder is not None:
-        return _write_folder(o, o.folder, _draw_codes(o, model, conditions, start))
+        return _write_folder(o, o.folder, _draw_codes(o, model, conditions, completion))
     given = conditions.of(o.numbers, model)
     sampled, steps = codes.sample_numbers(model, o.numbers, given.ids, start, o.seed, o.params)
     look = {"columns": o.columns, "scale": o.scale}
     written = {"grid": o.picture}
     if o.animate is not None:
         written["animation"] = o.animate.expanduser()
-        frames = codes.frames(model, sampled, steps, shared=shared, maps=given.maps, **look)
+        frames = codes.frames(
+            model, sampled, steps, shared=shared, maps=given.maps, completion=completion, **look
+        )
         save_animation(written["animation"], frames, o.fps or DEFAULT_FPS, codes.HOLD_SECONDS)
-    images = decode(model.network, sampled, compute).numpy()
+    images = codes.images_of(model, sampled, completion)
     picture = codes.lay_out(images, o.numbers, given, shared, conditions.text, **look)
     labels = conditions.labels if given.photos is None else given.labels
     if labels is not None:
@@ -230,16 +231,30 @@ def _from_codes(options: Sampling) -> dict[str, Path]:
     return written
 
 
+def _completion(options: Sampling, size: Size) -> codes.Completion | None:
+    """Read the photo that is completed, brought to a size in pixels."""
+    if options.complete is None:
+        return None
+    path, down = options.complete.expanduser(), options.config.tokenizer.down
+    photo = read_cropped(path, size)
+    if options.mask is not None:
+        return codes.Completion(photo, read_mask(options.mask.expanduser(), path, size), is_pasted=True)
+    hole = np.zeros(size, bool)
+    hole[down * round(options.kept_share * (size[0] // down)) :] = True
+    return codes.Completion(photo, hole, is_pasted=False)
+
+
 def _draw_codes(
-    options: Sampling, model: TrainedModel, conditions: Conditions, start: Tensor
+    options: Sampling, model: TrainedModel, conditions: Conditions, completion: codes.Completion | None
 ) -> Iterator[Drawn]:
     o, numbers = options, sorted(set(options.numbers))
+    start = codes.start_codes(model, conditions.size, completion)
     for first in range(0, len(numbers), FOLDER_BLOCK):
         block = numbers[first : first + FOLDER_BLOCK]
         given = conditions.of(block, model)
         sampled, _ = codes.sample_numbers(model, block, given.ids, start, o.seed, o.params)
         texts = [_code_text(o, conditions, text) for text in given.texts]
-        yield block, decode(model.network, sampled, model.compute).numpy(), texts
+        yield block, codes.images_of(model, sampled, completion), texts
 
 
 def _code_text(options: Sampling, conditions: Conditions, condition: str) -> dict[str, str]:
@@ -248,8 +263,13 @@ def _code_text(options: Sampling, conditions: Conditions, condition: str) -> dic
     text = {"temperature": f"{params.temperature:g}", "top_k": str(params.top_k)}
     text |= {"top_p": f"{1 if params.top_p is None else params.top_p:g}", "condition": condition}
     text |= {"size": f"{width}x{height}"}
+    if options.guidance is not None:
+        text["guidance"] = f"{options.guidance:g}"
+    if options.steps is not None:
+        text["steps"] = str(options.steps)
     if options.complete:
-        text |= {"complete": options.complete.name, "keep": f"{options.kept_share:g}"}
+        part = {"keep": f"{options.kept_share:g}"} if options.mask is None else {"mask": options.mask.name}
+        text |= {"complete": options.complete.name, **part}
     return text
 
 

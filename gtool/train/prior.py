@@ -82,13 +82,15 @@ def step(state: PriorState) -> dict[str, Tensor]:
     codes, conditions = state.batches.next(recipe.train.batch_size)
     drawn = codes, _replace_codes(state, codes, first), _drop_conditions(state, conditions, first)
     codes, read, conditions = (send(x, compute.device) for x in drawn)
+    orders = _draw_orders(state, len(codes), first)
     state.optimizer.zero_grad(set_to_none=True)
     parts = state.micro_batches(recipe.train.batch_size)
 
     def loss_of(part: slice) -> tuple[Tensor, Tensor]:
+        order = None if orders is None else take(orders, part, parts)
         with compute.autocast():
-            logits = state.prior(take(conditions, part, parts), take(read, part, parts))
-        loss = cross_entropy(state, logits, take(codes, part, parts))
+            logits = state.prior(take(conditions, part, parts), take(read, part, parts), order)
+        loss = cross_entropy(state, logits, take(codes, part, parts), order)
         return loss, loss.detach()
 
     losses = state.backward("prior", parts, loss_of)
@@ -99,9 +101,9 @@ def step(state: PriorState) -> dict[str, Tensor]:
     return {"nll": torch.stack(losses).mean(), "grad_norm": norm}
 
 
-def cross_entropy(state: PriorState, logits: Tensor, codes: Tensor) -> Tensor:
-    """Return the mean of -log p in nats of codes (n, h, w), of logits (n, L, K) in the prior's order."""
-    wanted = state.ema.prior.in_order(codes)  # (n, L)
+def cross_entropy(state: PriorState, logits: Tensor, codes: Tensor, order: Tensor | None = None) -> Tensor:
+    """Return the mean of -log p in nats of codes (n, h, w), of logits (n, L, K) in the prior's order or another."""
+    wanted = state.ema.prior.in_order(codes, order)  # (n, L)
     return F.cross_entropy(logits.float().flatten(0, 1), wanted.flatten())
 
 
@@ -131,6 +133,22 @@ def _drop_conditions(state: PriorState, conditions: Tensor, first: int) -> Tenso
     return conditions.masked_fill(is_dropped, size - 1)
 
 
+def _draw_orders(state: PriorState, count: int, first: int) -> Tensor | None:
+    """Return orders of cells (n, L) on the device: random for some images, the prior's own for others.
+
+    None where the prior knows its own alone. Chosen as in `_replace_codes`; the share of random ones falls from 1 at
+    the start of the run to `random_orders` at its end (RAR's annealing, which goes on to 0).
+    """
+    cells = state.ema.prior.cells
+    if state.ema.prior.config.orders == "one":
+        return None
+    hashed = hashed_uniform(state.recipe.train.seed, np.arange(first, first + count), 1 + len(cells), "order")
+    random = torch.from_numpy(hashed)
+    share = 1 + (state.recipe.prior.random_orders - 1) * state.progress
+    drawn = send(random[:, 1:].argsort(dim=1), cells.device)
+    return torch.where(send(random[:, :1] < share, cells.device), drawn, cells)
+
+
 @dataclass(frozen=True)
 class HeldOut:
     """Sequences that training never sees."""
@@ -145,11 +163,15 @@ class HeldOut:
 def measure(state: PriorState, held_out: HeldOut) -> dict[str, float]:
     """Return the mean negative log-likelihood of held-out codes, in nats per code.
 
-    nll: of the prior. nll_shuffled: with the conditions of other images, where conditions differ. unigram: the entropy
-    of the codes by themselves, which a prior that ignores all context has.
+    nll: of the prior, in its own order. nll_random: in random orders, where it knows any. nll_shuffled: with the
+    conditions of other images, where conditions differ. unigram: the entropy of the codes by themselves, which a prior
+    that ignores all context has.
     """
     codes, conditions = held_out.codes, held_out.conditions
     found = {"nll": _mean_nll(state, codes, conditions)}
+    if state.ema.prior.config.orders == "any":
+        random = hashed_uniform(0, np.arange(len(codes)), codes[0].numel(), "order")
+        found["nll_random"] = _mean_nll(state, codes, conditions, torch.from_numpy(random).argsort(dim=1))
     if len(torch.unique(conditions, dim=0)) > 1:
         found["nll_shuffled"] = _mean_nll(state, codes, conditions.roll(1, dims=0))
     counts = torch.bincount(codes.flatten(), minlength=state.ema.tokenizer.codebook_size).double()
@@ -158,14 +180,14 @@ def measure(state: PriorState, held_out: HeldOut) -> dict[str, float]:
     return found
 
 
-def _mean_nll(state: PriorState, codes: Tensor, conditions: Tensor) -> float:
+def _mean_nll(state: PriorState, codes: Tensor, conditions: Tensor, orders: Tensor | None = None) -> float:
     total, device = 0.0, state.compute.device
     for start in range(0, len(codes), CHUNK):
         part = slice(start, start + CHUNK)
-        own = codes[part].to(device)
+        own, order = codes[part].to(device), None if orders is None else orders[part].to(device)
         with state.compute.autocast():
-            logits = state.ema.prior(conditions[part].to(device), own)
-        total += float(cross_entropy(state, logits, own)) * len(own)
+            logits = state.ema.prior(conditions[part].to(device), own, order)
+        total += float(cross_entropy(state, logits, own, order)) * len(own)
     return total / len(codes)
 
 

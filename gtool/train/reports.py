@@ -38,7 +38,7 @@ PANELS = {
     "error left": ["left", "left_*"],
     "swd": ["swd_*"],
     "PSNR of reconstructions (dB)": ["psnr"],
-    "negative log-likelihood (nats per code)": ["nll", "nll_shuffled", "unigram"],
+    "negative log-likelihood (nats per code)": ["nll", "nll_*", "unigram"],
 }
 
 

@@ -44,9 +44,9 @@ def compare(module: object, settings: dict[str, int], side: int) -> str:
         expected = network(tokens)[0][:, config.condition_length - 1 :]
         full = prior(condition, codes)
         cache, logits = prior.start(condition)
-        cached = [logits]
+        cached = [logits[:, 0]]
         for place in range(min(config.length - 1, 32)):
-            cached.append(prior.extend(cache, codes[:, place]))
+            cached.append(prior.extend(cache, codes[:, place : place + 1])[:, 0])
     scale = expected.abs().max()
     error = (full - expected).abs().max() / scale
     step = (torch.stack(cached, 1) - expected[:, : len(cached)]).abs().max() / scale

@@ -105,3 +105,16 @@ def test_no_part_is_left_when_another_proves_wrong(tokenizer, monkeypatch, capsy
     assert export("vq.safetensors", "--format", "pt2") == 1
     assert "vq-decoder.pt2: not written: the exported file differs" in capsys.readouterr().err
     assert list(Path().glob("*.pt2")) == []
+
+
+@pytest.mark.parametrize("condition", ["segmentation", "none"])
+def test_a_prior_of_any_order_is_given_the_order(tmp_path, condition):
+    size = {"condition": condition, "condition_size": 9} if condition != "none" else {}
+    path = save_prior(tmp_path / "any.safetensors", orders="any", **size)
+    assert export(path, "-o", "any.pt2") == 0
+    own = load_model(path, "cpu", "fp32").network.prior
+    ids = own.config.condition_ids
+    condition, codes = torch.zeros(2, ids, dtype=torch.int64), torch.randint(32, (2, 8, 8))
+    order = torch.rand(2, 64).argsort(dim=1)
+    logits = torch.export.load("any-prior.pt2").module()(condition, codes, order)
+    assert torch.allclose(logits, own(condition, codes, order), atol=1e-4)

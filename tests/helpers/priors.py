@@ -25,7 +25,7 @@ def inputs(prior: Prior, count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
     """Return conditions and codes of some images."""
     config = prior.config
     generator = torch.Generator().manual_seed(1)
-    condition = torch.randint(config.condition_size, (count, config.condition_length), generator=generator)
+    condition = torch.randint(config.condition_size, (count, config.condition_ids), generator=generator)
     codes = torch.randint(config.codebook_size, (count, *config.grid), generator=generator)
     return condition, codes
 

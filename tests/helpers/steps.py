@@ -40,7 +40,7 @@ class DrawnCodes:
         self.position += count
         random = torch.Generator().manual_seed(self.position)
         codes = torch.randint(self.config.codebook_size, (count, *self.config.grid), generator=random)
-        ids = (count, self.config.condition_length)
+        ids = (count, self.config.condition_ids)
         return codes, torch.randint(self.config.condition_size, ids, generator=random)
 
 

@@ -41,7 +41,7 @@ def test_the_cache_is_taken_once_and_never_copied():
     places = cache.keys.data_ptr(), cache.values.data_ptr()
     assert cache.keys.shape == (2, 2, 2, 12, 8)  # layers, images, heads, all tokens, width of a head
     for _ in range(11):
-        prior.extend(cache, torch.zeros(2, dtype=torch.int64))
+        prior.extend(cache, torch.zeros(2, 1, dtype=torch.int64))
     assert (cache.keys.data_ptr(), cache.values.data_ptr()) == places
 
 

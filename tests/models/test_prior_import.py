@@ -74,9 +74,9 @@ def test_logits_are_the_released_ones(case):
     expected = released_priors.logits(tensors, tokens, HEADS)[:, length - 1 :]
     torch.testing.assert_close(prior(condition, codes), expected, rtol=1e-4, atol=1e-5)
     cache, first = prior.start(condition, prior.in_order(codes)[:, :3])
-    torch.testing.assert_close(first, expected[:, 3], rtol=1e-4, atol=1e-5)
-    second = prior.extend(cache, prior.in_order(codes)[:, 3])
-    torch.testing.assert_close(second, expected[:, 4], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(first[:, 0], expected[:, 3], rtol=1e-4, atol=1e-5)
+    second = prior.extend(cache, prior.in_order(codes)[:, 3:4])
+    torch.testing.assert_close(second[:, 0], expected[:, 4], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.usefixtures("tokenizers")

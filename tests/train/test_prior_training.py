@@ -25,11 +25,11 @@ from tests.helpers.tiny import save_tokenizer, tiny_prior, tiny_tokenizer
 TOKENIZER = "runs/vqgan-scenes-000/weights-000001.safetensors"
 
 
-def make_state(*settings, codes=None, conditions=None):
+def make_state(*settings, codes=None, conditions=None, **prior):
     """A state over 32 images whose codes are, if nothing else is said, the ids of their maps' cells."""
     recipe = tiny_prior("train.kimg=1.0", *settings)
     values = {**recipe.model, "resolution": 16, "tokenizer": tiny_tokenizer().model}
-    values["prior"] = {**values["prior"], "condition": "segmentation", "condition_size": 9}
+    values["prior"] = {**values["prior"], "condition": "segmentation", "condition_size": 9, **prior}
     config = registry.config_class("prior").model_validate(values)
     (composer,) = registry.networks("prior").build(config)
     state = engine.init_state(recipe, config, composer.tokenizer.state_dict(), make_compute("cpu", "fp32"))
@@ -97,6 +97,21 @@ def test_some_conditions_are_not_told():
     assert not told[~silent].any()
     assert torch.equal(engine._drop_conditions(state, conditions[:100], first=100), told[100:])
     assert engine._drop_conditions(make_state()[0], conditions, first=0) is conditions
+
+
+def test_orders_are_random_at_first_and_some_stay_so():
+    state, held_out = make_state("prior.random_orders=0.25", orders="any")
+    raster = torch.arange(64)
+    for progress, least, most in ((0.0, 1.0, 1.0), (0.5, 0.5, 0.75), (1.0, 0.15, 0.35)):
+        state.progress = progress
+        orders = engine._draw_orders(state, 200, first=0)
+        assert (orders.sort(dim=1).values == raster).all()
+        assert least <= (orders != raster).any(dim=1).float().mean() <= most
+        assert torch.equal(engine._draw_orders(state, 100, first=100), orders[100:])
+    assert engine._draw_orders(make_state()[0], 4, first=0) is None
+    state.progress = 0.5
+    engine.step(state)
+    assert engine.measure(state, held_out).keys() == {"nll", "nll_random", "nll_shuffled", "unigram"}
 
 
 def test_micro_batches_give_the_same_step():

@@ -26,6 +26,8 @@ Order = Literal["raster", "subsample", "z-curve", "spiral-out", "spiral-in", "al
 Condition = Literal["none", "class", "segmentation", "depth"]
 
 DEFAULT_TOP_K = 100  # most likely codes that are sampled from, unless the user says otherwise
+# Why a prior cannot do what it is asked for, and which one can.
+ONE_ORDER = "this prior knows one order of codes; one trained with `--set model.prior.orders=any`"
 SPATIAL = ("segmentation", "depth")  # one token for each cell of the grid
 MLP_RATIO = 4
 
@@ -47,6 +49,9 @@ class PriorConfig(Section):
     condition: Condition = "none"
     condition_size: Vocabulary = 1  # ids of their own, 0 to condition_size - 1; 1 for none
     order: Order = "raster"
+    # `any`: learned in random orders beside row by row, each token being told the cell that comes next (RAR). Such a
+    # prior fills any region and can predict several codes at once.
+    orders: Literal["one", "any"] = "one"
     # Released weights: conditions are rows of the table of codes, so that class 207 is code 207.
     shared_embedding: bool = False
     unmasked_prefix: Annotated[int, Field(ge=0)] = 0  # first tokens that see each other in both directions
@@ -67,6 +72,10 @@ class PriorConfig(Section):
                 f"shared_embedding needs a codebook of at least condition_size = {self.condition_size}, "
                 f"not {self.codebook_size}"
             )
+        if self.orders == "any" and (self.order != "raster" or self.shared_embedding):
+            raise ValueError(
+                'orders = "any" is of priors in the order `raster` whose conditions have ids of their own'
+            )
         if self.positions is not None and self.positions < self.tokens:
             raise ValueError(
                 f"positions = {self.positions} is fewer than the {self.tokens} tokens of an image"
@@ -84,9 +93,14 @@ class PriorConfig(Section):
         return self.grid[0] * self.grid[1]
 
     @property
+    def condition_ids(self) -> int:
+        """Ids that the condition of an image has."""
+        return self.length if self.condition in SPATIAL else 1
+
+    @property
     def condition_length(self) -> int:
         """M, condition tokens before the codes."""
-        return self.length if self.condition in SPATIAL else 1
+        return self.condition_ids if self.orders == "one" else 1
 
     @property
     def tokens(self) -> int:
@@ -153,20 +167,26 @@ class PriorPipelineConfig(Section):
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How a code is sampled from logits.
+    """How codes are sampled.
 
     temperature: logits are divided by it; 0 takes the most likely code, so that images of one condition are equal.
     top_k: only the k most likely codes can be sampled.
     top_p: nucleus sampling (Holtzman et al. 2020): only the fewest most likely codes whose probabilities, after
         top_k, sum to p or more.
+    guidance: logits move from those without a condition to those with it by this factor (classifier-free guidance, Ho
+        and Salimans 2022); 1 takes those with it as they are.
+    steps: forward passes in which all codes are sampled, several at once; None samples them one by one.
     """
 
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    guidance: float = 1.0
+    steps: int | None = None
 
-    def check(self, codebook_size: int) -> None:
-        """Raise RecipeError for values outside of their range, or a top_k above `codebook_size`."""
+    def check(self, config: PriorConfig) -> None:
+        """Raise RecipeError for values outside of their range, or that a prior cannot follow."""
+        codebook_size = config.codebook_size
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
             raise RecipeError(f"temperature {self.temperature:g}: must be 0 (the most likely code) or more")
         if self.top_k is not None and not 1 <= self.top_k <= codebook_size:
@@ -175,6 +195,16 @@ class SamplingParams:
             )
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise RecipeError(f"top-p {self.top_p:g}: must be above 0 and at most 1")
+        if not (math.isfinite(self.guidance) and self.guidance >= 0):
+            raise RecipeError(f"guidance {self.guidance:g}: must be 0 (no condition) or more; 1 is off")
+        if self.guidance != 1 and config.condition == "none":
+            raise RecipeError(f"guidance {self.guidance:g}: this prior has no condition to follow")
+        if self.steps is not None and not 1 <= self.steps <= config.length:
+            raise RecipeError(
+                f"steps {self.steps}: an image has {config.length} codes; use 1 to {config.length}"
+            )
+        if self.steps is not None and config.orders == "one":
+            raise RecipeError(f"steps {self.steps}: {ONE_ORDER} predicts several codes at once")
 
 
 def drops_conditions(meta: Mapping[str, Any]) -> bool:

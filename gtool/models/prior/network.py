@@ -5,6 +5,11 @@ CompVis/taming-transformers, taming/modules/transformer/mingpt.py and taming/mod
 image-GPT (Chen et al., ICML 2020), compared with openai/image-gpt, src/model.py. 304,932,864 parameters with 24 layers,
 16 heads, width 1024, 1024 codes and 512 positions (counted in the release).
 
+With `orders = any` a prior predicts codes in any order, after RAR (Yu et al. 2024, "Randomized Autoregressive Visual
+Generation", compared with bytedance/1d-tokenizer, modeling/rar.py): a token has the position of its own cell, and is
+told the cell that comes next. Unlike there, a condition of every cell is no prefix, which would double the tokens: a
+token is told what surrounds the next cell in it, and what stands before the codes is the mean of the condition.
+
 Deviations: conditions have ids and rows of their own (`shared_embedding` brings the released table back); logits are of
 codes alone; query, key and value are one matrix; the position table has as many rows as can be used.
 
@@ -24,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gtool.models.prior.config import PriorConfig
+from gtool.models.prior.config import SPATIAL, PriorConfig
 from gtool.nn.attention import MLP, plain_attention
 from gtool.runtime.precision import has_amx
 
@@ -33,19 +38,24 @@ from gtool.runtime.precision import has_amx
 FEW_TOKENS = 256
 NORM_EPS = 1e-5
 INIT_STD = 0.02
+AROUND = 7  # cells a side that a prior of any order is told of a map, around the next one
+WAVES = 0.1  # amplitude of positions at the start, of a prior of any order
 POSITION_STD = 0.01  # of image-GPT; those of the released prior start at zero
 
 
 class Cache:
     """Keys and values of all layers, in memory that is taken once.
 
-    keys, values: (layers, N, K, S, d); `length` tokens of them are filled, the rest is zero.
+    keys, values: (layers, N, K, S, d); `length` tokens of them are filled, the rest has no influence.
+    order, aims: of a prior of any order, as of `Prior.forward` and `Prior._aims`.
     """
 
     def __init__(self, shape: tuple[int, int, int, int, int], like: Tensor) -> None:
         self.keys = torch.zeros(shape, dtype=like.dtype, device=like.device)
         self.values = torch.zeros_like(self.keys)
         self.length = 0
+        self.order: Tensor | None = None
+        self.aims: Tensor | None = None
 
     @property
     def room(self) -> int:
@@ -64,10 +74,11 @@ class CausalAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias)
         self.out = nn.Linear(width, width, bias)
 
-    def forward(self, x: Tensor, cache: Cache | None = None, layer: int = 0) -> Tensor:
+    def forward(self, x: Tensor, cache: Cache | None = None, layer: int = 0, wanted: int = 1) -> Tensor:
         """(N, T, D) -> (N, T, D).
 
-        cache: what earlier tokens left, to which these T are added; all T at once are the first ones, or T is 1.
+        cache: what earlier tokens left, to which these T are added. wanted: so many last tokens, which are not seen by
+        each other.
         """
         n, tokens, width = x.shape
         qkv = self.qkv(x).view(n, tokens, 3, self.heads, width // self.heads)
@@ -81,6 +92,12 @@ class CausalAttention(nn.Module):
             cache.values[layer, :, :, start:end] = v
         if cache is not None and tokens == 1:
             seen = look_back(q, cache.keys[layer], cache.values[layer], end)
+        elif cache is not None and (start or wanted > 1):
+            mask = F.pad(
+                visible(tokens, 0 if start else self.unmasked, q.device, wanted), (start, 0), value=True
+            )
+            k, v = cache.keys[layer, :, :, :end], cache.values[layer, :, :, :end]
+            seen = F.scaled_dot_product_attention(q, k, v, mask)
         else:
             seen = self._attend(q, k, v)  # (N, K, T, d)
         out: Tensor = self.out(seen.transpose(1, 2).reshape(n, tokens, width))
@@ -103,10 +120,11 @@ class CausalAttention(nn.Module):
         return F.scaled_dot_product_attention(q, k, v, None, dropout, is_causal=True).to(dtype)
 
 
-def visible(tokens: int, unmasked: int, device: torch.device) -> Tensor:
-    """Return bool (T, T): row i is what token i sees."""
+def visible(tokens: int, unmasked: int, device: torch.device, apart: int = 1) -> Tensor:
+    """Return bool (T, T): row i is what token i sees; the last ones, `apart` of them, do not see each other."""
     mask = torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril()
     mask[:unmasked, :unmasked] = True
+    mask[-apart:, -apart:] = torch.eye(apart, dtype=torch.bool, device=device)
     return mask
 
 
@@ -138,10 +156,10 @@ class CausalBlock(nn.Module):
         self.mlp = MLP(width, 4 * width, "gelu" if plain else "gelu-sigmoid", plain)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, cache: Cache | None = None, layer: int = 0) -> Tensor:
-        """(N, T, D) -> (N, T, D); cache and layer as of `CausalAttention`."""
+    def forward(self, x: Tensor, cache: Cache | None = None, layer: int = 0, wanted: int = 1) -> Tensor:
+        """(N, T, D) -> (N, T, D); arguments as of `CausalAttention`."""
         dtype = self.attention.out.weight.dtype
-        x = x + self.dropout(self.attention(self.norm1(x).to(dtype), cache, layer))
+        x = x + self.dropout(self.attention(self.norm1(x).to(dtype), cache, layer, wanted))
         out: Tensor = x + self.dropout(self.mlp(self.norm2(x).to(dtype)))
         return out
 
@@ -163,7 +181,11 @@ class Prior(nn.Module):
         self.codes = nn.Embedding(config.codebook_size, width)
         own = not config.shared_embedding
         self.conditions = nn.Embedding(config.condition_size, width) if own else None
-        self.positions = nn.Parameter(torch.zeros(config.positions or config.tokens, width))
+        any_order = config.orders == "any"  # in which every code may be read
+        self.positions = nn.Parameter(torch.zeros(config.positions or config.tokens + any_order, width))
+        self.targets = nn.Parameter(torch.zeros(config.length, width)) if any_order else None
+        is_map = any_order and config.condition in SPATIAL
+        self.around = nn.Conv2d(width, width, AROUND, padding="same", groups=width) if is_map else None
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(
             CausalBlock(
@@ -178,7 +200,10 @@ class Prior(nn.Module):
         self._initialize()
 
     def _initialize(self) -> None:
-        """N(0, 0.02), zero biases, as released; image-GPT scales its attention by width and depth."""
+        """N(0, 0.02), zero biases, as released; image-GPT scales its attention by width and depth.
+
+        Of a prior of any order, positions begin as waves.
+        """
         image_gpt, width = self.config.kind == "image-gpt", self.config.width
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
@@ -192,23 +217,37 @@ class Prior(nn.Module):
                 assert isinstance(block, CausalBlock)
                 nn.init.normal_(block.attention.qkv.weight, std=width**-0.5)
                 nn.init.normal_(block.attention.out.weight, std=(width * self.config.layers) ** -0.5)
+        if self.targets is not None:
+            # Alike for a cell that is read and one that comes, so that attention finds neighbours from the start.
+            waves = WAVES * grid_waves(*self.config.grid, width)
+            nn.init.zeros_(self.positions)
+            with torch.no_grad():
+                self.targets.copy_(waves)
+                self.positions[self.config.condition_length :][: len(waves)] = waves
 
-    def in_order(self, codes: Tensor) -> Tensor:
-        """Return codes (N, h, w) as the sequence (N, L) in which they are predicted; one of these as it is."""
-        return codes if codes.ndim == 2 else codes.flatten(1)[:, self.cells]
+    def in_order(self, codes: Tensor, order: Tensor | None = None) -> Tensor:
+        """Return codes (N, h, w) as the sequence (N, L) in which they are predicted; one of these as it is.
 
-    def forward(self, condition: Tensor, codes: Tensor) -> Tensor:
+        order: as of `forward`.
+        """
+        if codes.ndim == 2:
+            return codes
+        codes = codes.flatten(1)
+        return codes[:, self.cells] if order is None else codes.gather(1, order.expand_as(codes))
+
+    def forward(self, condition: Tensor, codes: Tensor, order: Tensor | None = None) -> Tensor:
         """Return the logits of every code given the condition and the codes before it.
 
         Args:
             condition: int64 (N, M) ids from 0 to condition_size - 1; zeros for none. A map may come as (N, h, w).
             codes: int64 (N, h, w), or (N, L) in order; the last in order is not read.
+            order: int64 (N, L), or (1, L) for all, of a prior of any order: the cells, i w + j, in order. None for
+                `config.order`.
 
         Returns:
             fp32 (N, L, K) in order.
         """
-        sequence = self.in_order(codes)[:, :-1]
-        x = self.dropout(self._embed(condition, sequence))
+        x = self.dropout(self._read(condition, self.in_order(codes, order)[:, :-1], order))
         for block in self.blocks:
             x = block(x)
         return self._logits(x[:, self.config.condition_length - 1 :])
@@ -216,63 +255,110 @@ class Prior(nn.Module):
     def example_inputs(self) -> tuple[Tensor, Tensor]:
         """Return the condition and the codes of one image."""
         config, device = self.config, self.positions.device
-        condition = torch.zeros(1, config.condition_length, dtype=torch.int64, device=device)
+        condition = torch.zeros(1, config.condition_ids, dtype=torch.int64, device=device)
         return condition, torch.zeros(1, *config.grid, dtype=torch.int64, device=device)
 
-    def predict(self, condition: Tensor, known: Tensor, places: Tensor) -> Tensor:
+    def predict(
+        self, condition: Tensor, known: Tensor, places: Tensor, order: Tensor | None = None
+    ) -> Tensor:
         """Return the logits of one code of every sequence; what stands at its place and after it has no influence.
 
         Args:
             condition: as of `forward`.
             known: int64 (N, t) the first codes in order, t < L.
             places: int64 (N,) in order, from 0 to t.
+            order: as of `forward`.
 
         Returns:
             fp32 (N, K).
         """
-        x = self._embed(condition, known)
+        x = self._read(condition, known, order)
         for block in self.blocks:
             x = block(x)
         lanes = torch.arange(len(x), device=x.device)
         return self._logits(x[lanes, self.config.condition_length - 1 + places])
 
     def start(
-        self, condition: Tensor, known: Tensor | None = None, steps: int | None = None
+        self,
+        condition: Tensor,
+        known: Tensor | None = None,
+        steps: int | None = None,
+        order: Tensor | None = None,
+        wanted: int = 1,
     ) -> tuple[Cache, Tensor]:
         """Read the condition and the first codes in one pass.
 
         Args:
             condition: as of `forward`.
             known: int64 (N, t) the first codes in order, t < L; None for none.
-            steps: how often `extend` can be called; None until the last code.
+            steps: how many codes `extend` can add; None until the last code.
+            order: as of `forward`.
+            wanted: how many codes are predicted at once, without each other; 1 where there is one order.
 
         Returns:
-            What `extend` goes on with, and fp32 logits (N, K) of the next code.
+            What `extend` goes on with, and fp32 logits (N, wanted, K) of the next codes.
         """
-        x = self._embed(condition, condition.new_empty(len(condition), 0) if known is None else known)
+        known = condition.new_empty(len(condition), 0) if known is None else known
+        x = self._embed(condition, known, order)
         first = self.blocks[0]
         assert isinstance(first, CausalBlock)
         heads, width = self.config.heads, self.config.width
         room = self.config.tokens if steps is None else x.shape[1] + steps
-        shape = (self.config.layers, len(x), heads, room, width // heads)
-        cache = Cache(shape, first.attention.qkv.weight)
-        return cache, self._run(cache, x)
+        cache = Cache((len(self.blocks), len(x), heads, room, width // heads), first.attention.qkv.weight)
+        cache.order, cache.aims = order, self._aims(condition, order)
+        return cache, self._run(cache, x, wanted)
 
-    def extend(self, cache: Cache, codes: Tensor) -> Tensor:
-        """Add the next code of every image, int64 (N,), to the cache; return fp32 logits (N, K) of the one after."""
-        x = self.codes(codes) + self.positions[cache.length]  # (N, D)
-        return self._run(cache, x.unsqueeze(1))
+    def extend(self, cache: Cache, codes: Tensor, wanted: int = 1) -> Tensor:
+        """Add the next codes of every image, int64 (N, n), to the cache; n is what was wanted before.
 
-    def _run(self, cache: Cache, x: Tensor) -> Tensor:
+        Returns fp32 logits (N, wanted, K) of those after them.
+        """
+        places = slice(cache.length, cache.length + codes.shape[1])
+        return self._run(cache, self.codes(codes) + self._positions(cache.order)[..., places, :], wanted)
+
+    def _run(self, cache: Cache, x: Tensor, wanted: int) -> Tensor:
+        tokens = x.shape[1]
+        if cache.aims is not None:
+            # The last token once for each wanted cell; the cache keeps the one that is told the first of them.
+            x = torch.cat([x, x[:, -1:].expand(-1, wanted - 1, -1)], dim=1)
+            x = x + cache.aims[:, cache.length : cache.length + x.shape[1]]
         for layer, block in enumerate(self.blocks):
-            x = block(x, cache, layer)
-        cache.length += x.shape[1]
-        return self._logits(x[:, -1])
+            x = block(x, cache, layer, wanted)
+        cache.length += tokens
+        return self._logits(x[:, -wanted:])
 
-    def _embed(self, condition: Tensor, sequence: Tensor) -> Tensor:
+    def _read(self, condition: Tensor, sequence: Tensor, order: Tensor | None = None) -> Tensor:
+        """Return what the blocks read, (N, T, D): the tokens of a sequence, with what comes next."""
+        x, aims = self._embed(condition, sequence, order), self._aims(condition, order)
+        return x if aims is None else x + aims[:, : x.shape[1]]
+
+    def _embed(self, condition: Tensor, sequence: Tensor, order: Tensor | None) -> Tensor:
         table = self.codes if self.conditions is None else self.conditions
-        read = torch.cat([table(condition.flatten(1)), self.codes(sequence)], dim=1)  # (N, T, D)
-        return read + self.positions[: read.shape[1]]
+        before = table(condition.flatten(1))
+        before = before if self.around is None else before.mean(dim=1, keepdim=True)
+        read = torch.cat([before, self.codes(sequence)], dim=1)  # (N, T, D)
+        return read + self._positions(order)[..., : read.shape[1], :]
+
+    def _positions(self, order: Tensor | None) -> Tensor:
+        """Return the positions of a sequence, (T, D), or (N, T, D) of orders (N, L)."""
+        if order is None:
+            return self.positions
+        before = torch.arange(self.config.condition_length, device=order.device)
+        rows = torch.cat([before.expand(order.shape[0], -1), self.config.condition_length + order], dim=1)
+        return F.embedding(rows, self.positions)
+
+    def _aims(self, condition: Tensor, order: Tensor | None) -> Tensor | None:
+        """Return what is added to the tokens of a sequence for the cell that comes next, (N or 1, L, D)."""
+        if self.targets is None:
+            return None
+        order = self.cells[None] if order is None else order
+        aims = F.embedding(order, self.targets)
+        if self.around is not None and self.conditions is not None:
+            maps = self.conditions(condition.view(-1, *self.config.grid))  # (N, h, w, D)
+            maps = maps + self.around(maps.movedim(-1, 1)).movedim(1, -1)
+            maps = maps.flatten(1, 2)
+            aims = aims + maps.gather(1, order[..., None].expand_as(maps))
+        return aims
 
     def _logits(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.norm(x))
@@ -304,6 +390,19 @@ def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]
         {"params": [p for p in parameters if id(p) in linear], "weight_decay": weight_decay},
         {"params": [p for p in parameters if id(p) not in linear], "weight_decay": 0.0},
     ]
+
+
+def grid_waves(height: int, width: int, dim: int) -> Tensor:
+    """Return (height width, dim): sines and cosines of rows, then of columns; their periods are 2 cells to 4 sides."""
+    axes = []
+    for side in (height, width):
+        periods = 2.0 * (2 * side) ** torch.linspace(0, 1, dim // 4, device="cpu")
+        phase = 2 * math.pi * (torch.arange(side, device="cpu") + 0.25)[:, None] / periods  # (side, dim / 4)
+        axes.append(torch.cat([phase.sin(), phase.cos()], dim=1))
+    rows = axes[0][:, None].expand(-1, width, -1)
+    columns = axes[1][None].expand(height, -1, -1)
+    waves = torch.cat([rows, columns], dim=-1).flatten(0, 1)
+    return F.pad(waves, (0, dim - waves.shape[1]))
 
 
 def cells_in_order(order: str, height: int, width: int) -> list[int]:

@@ -4,7 +4,8 @@ A code is picked by inverting the cumulative distribution at a uniform number, w
 image's number and the cell (`uniform_numbers`). So image i of a seed depends on (seed, i), its condition and the
 sampling parameters alone.
 
-Images of the prior's own grid are sampled cell by cell with a cache of keys and values. Larger ones follow the sliding
+Images of the prior's own grid are sampled with a cache of keys and values: cell by cell, or, by a prior of any order,
+several cells a step, each without the others of that step. Larger ones follow the sliding
 window of taming-transformers, scripts/make_samples.py: a cell is predicted in the window of the trained size that has
 it in its middle, or as near to it as the border allows. The release visits one cell after the other. But a cell waits
 only for those that its window shows: when the row above is w cells ahead, cells of all rows are predicted in one
@@ -15,6 +16,7 @@ Axis letters: N images, b of them in a batch, h w grid of the prior, H W grid of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -55,10 +57,11 @@ def sample_codes(
     Args:
         prior: in eval mode; `for_sampling` makes one that computes in bf16.
         condition: int64 (N, 1) ids, or (N, H, W) for label maps and depth.
-        codes: int64 (N, H, W), UNKNOWN where a code is wanted: the same cells in every image. Known codes that come
-            later in the prior's order than a cell have no influence on it.
+        codes: int64 (N, H, W), UNKNOWN where a code is wanted: the same cells in every image. A prior of one order
+            does not see known codes that come later than a cell; one of any order sees all, those of its window at
+            least.
         uniform: fp32 (N, H, W) in (0, 1], as `uniform_numbers` returns them.
-        params: how a code is sampled from logits.
+        params: how codes are sampled; guidance needs a prior that was trained without conditions at times.
         batch_size: images, or windows of larger images, at once. The last batch is filled up: matrix kernels of
             other sizes round differently, and an image would depend on how many are sampled with it.
         callback: called after every cell, or every wave of cells of larger images.
@@ -69,10 +72,11 @@ def sample_codes(
     Raises:
         RecipeError: conditions, codes or parameters that do not fit the prior; before anything is sampled.
     """
-    params.check(prior.config.codebook_size)
+    params.check(prior.config)
+    device, is_large = prior.positions.device, tuple(codes.shape[1:]) != tuple(prior.config.grid)
     _check(prior.config, condition, codes)
-    device, size = prior.positions.device, tuple(codes.shape[1:])
-    is_large = size != tuple(prior.config.grid)
+    if is_large and params.steps is not None:
+        raise RecipeError(f"steps {params.steps}: larger images are sampled code by code; leave steps out")
     sampled, cells = codes.clone(), codes[0].numel()
     for start in range(0, len(codes), batch_size):
         rows = torch.arange(start, min(start + batch_size, len(codes)))
@@ -119,21 +123,89 @@ def _check(config: PriorConfig, condition: Tensor, codes: Tensor) -> None:
 def _sample_grid(
     prior: Prior, condition: Tensor, board: Tensor, uniform: Tensor, params: SamplingParams
 ) -> Iterator[list[tuple[int, int]]]:
-    """Fill the cells of `board` (b, h, w) in the prior's order, with one cache; yield each."""
-    cells = [divmod(cell, prior.config.grid[1]) for cell in prior.cells.tolist()]
-    waiting = [n for n, (i, j) in enumerate(cells) if board[0, i, j] < 0]
-    if not waiting:
+    """Fill the cells of `board` (b, h, w) with one cache; yield those of each step."""
+    unknown = (board[0] < 0).flatten().cpu()
+    cells = _plan(prior, unknown, params.steps)
+    waiting = unknown[cells].nonzero().flatten()
+    if not len(waiting):
         return
-    first, last = waiting[0], waiting[-1]
-    cache, logits = prior.start(condition.flatten(1), prior.in_order(board)[:, :first], last - first)
-    unknown = set(waiting)
-    for n in range(first, last + 1):
-        i, j = cells[n]
-        if n in unknown:
-            board[:, i, j] = draw(logits, uniform[:, i, j], params)
-            yield [(i, j)]
-        if n < last:
-            logits = prior.extend(cache, board[:, i, j])
+    first, end = int(waiting[0]), int(waiting[-1]) + 1
+    sizes = [1] * (end - first) if params.steps is None else step_sizes(end - first, params.steps)
+    given, order = condition.flatten(1), cells[None].to(board.device) if prior.targets is not None else None
+    if params.guidance != 1:
+        given = torch.cat([given, dropped(prior, given)])
+    codes, chance = board.flatten(1), uniform.flatten(1)
+
+    def read(start: int, stop: int) -> Tensor:
+        return codes[:, cells[start:stop]].repeat(len(given) // len(codes), 1)
+
+    cache, logits = prior.start(given, read(0, first), end - 1 - first, order, sizes[0])
+    for size, wanted in zip(sizes, [*sizes[1:], 0], strict=True):
+        if params.guidance != 1:
+            with_condition, without = logits.chunk(2)
+            logits = torch.lerp(without, with_condition, params.guidance)
+        group = cells[first : first + size]
+        drawn = draw(logits.flatten(0, 1), chance[:, group].flatten(), params).view(-1, size)
+        codes[:, group] = torch.where(codes[:, group] < 0, drawn, codes[:, group])
+        if unknown[group].any():
+            yield [divmod(cell, board.shape[2]) for cell in group[unknown[group]].tolist()]
+        first += size
+        if wanted:
+            logits = prior.extend(cache, read(first - size, first), wanted)
+
+
+def dropped(prior: Prior, condition: Tensor) -> Tensor:
+    """Return what stands for no condition, in the shape of some."""
+    return torch.full_like(condition, prior.config.condition_size - 1)
+
+
+def _plan(prior: Prior, unknown: Tensor, steps: int | None) -> Tensor:
+    """Return the cells int64 (h w,) in the order in which they are read or predicted.
+
+    unknown: bool (h w,). A prior of any order reads all known ones first.
+    """
+    cells = prior.cells.cpu()
+    if prior.targets is None:
+        return cells
+    coming = cells if steps is None else torch.tensor(spread(*prior.config.grid))
+    return torch.cat([cells[~unknown], coming[unknown[coming]]])
+
+
+def step_sizes(count: int, steps: int) -> list[int]:
+    """Return how many codes of `count` each step samples: few at first, more as more are known (MaskGIT's cosine)."""
+    steps = min(steps, count)
+    ends = [round(count * (1 - math.cos(math.pi / 2 * n / steps))) for n in range(1, steps + 1)]
+    sizes, done = [], 0
+    for n, end in enumerate(ends, 1):
+        # At least one code a step, those to come included.
+        done, before = min(max(end, done + 1), count - (steps - n)), done
+        sizes.append(done - before)
+    return sizes
+
+
+def spread(height: int, width: int) -> list[int]:
+    """Return the h w cells, i w + j, so that those near each other in the order lie apart in the grid.
+
+    A Halton sequence of bases 2 and 3 (Besnier et al. 2025, "Halton Scheduler for Masked Generative Image
+    Transformer"): what is sampled at once depends least on each other.
+    """
+    cells: dict[int, None] = {}
+    number = 1
+    while len(cells) < height * width:
+        i, j = int(_radical_inverse(number, 2) * height), int(_radical_inverse(number, 3) * width)
+        cells[i * width + j] = None
+        number += 1
+    return list(cells)
+
+
+def _radical_inverse(number: int, base: int) -> float:
+    """Return the digits of a number mirrored at the point, in [0, 1)."""
+    value, share = 0.0, 1.0
+    while number:
+        number, digit = divmod(number, base)
+        share /= base
+        value += digit * share
+    return value
 
 
 def _sample_windows(
@@ -148,7 +220,11 @@ def _sample_windows(
         depths = [i - window_start(i, height, h) for i, _ in waiting]
         for depth in sorted(set(depths)):
             cells = [cell for cell, own in zip(waiting, depths, strict=True) if own == depth]
-            logits = _window_logits(prior, condition, board, torch.tensor(cells), depth, lanes)  # (b, n, K)
+            place = torch.tensor(cells), depth, lanes
+            logits = _window_logits(prior, condition, board, *place)  # (b, n, K)
+            if params.guidance != 1:
+                without = _window_logits(prior, dropped(prior, condition), board, *place)
+                logits = torch.lerp(without, logits, params.guidance)
             for n, (i, j) in enumerate(cells):
                 board[:, i, j] = draw(logits[:, n], uniform[:, i, j], params)
         if waiting:
@@ -180,13 +256,23 @@ def _window_logits(
         return grid[:, rows[:, :, None], columns[:, None, :]].flatten(2).flatten(0, 1)
 
     images, count = len(board), len(cells)
-    seen = windows(board.clamp(min=0))[:, : min((depth + 1) * w, h * w - 1)]
+    codes, places, order = windows(board), places.repeat(images), None
+    if prior.targets is None:
+        codes = codes[:, : min((depth + 1) * w, h * w - 1)]
+    else:
+        rank = torch.where(codes >= 0, 0, 2).scatter(
+            1, places[:, None], 1
+        )  # what is known, then what is wanted
+        order, places = rank.argsort(dim=1, stable=True), (rank == 0).sum(dim=1)
+        codes = codes.gather(1, order)[:, :-1]
+    seen = codes.clamp(min=0)
     given = windows(condition) if condition.ndim == 3 else condition.repeat_interleave(count, dim=0)
-    places = places.repeat(images)
     found = []
     for start in range(0, images * count, lanes):
         lane = torch.arange(start, start + lanes, device=seen.device).clamp(max=images * count - 1)
-        found.append(prior.predict(given[lane], seen[lane], places[lane]))
+        found.append(
+            prior.predict(given[lane], seen[lane], places[lane], None if order is None else order[lane])
+        )
     return torch.cat(found)[: images * count].view(images, count, -1)
 
 
