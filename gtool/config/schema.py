@@ -15,6 +15,8 @@ Count = Annotated[int, Field(ge=1, lt=2**31)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Labels = Annotated[int, Field(ge=1, le=65534)]
+# Of classes, by their numbers: what a conditional GAN was trained on.
+ClassNames = Annotated[tuple[str, ...], Field(strict=False, max_length=65534)]
 Schedule = Annotated[tuple[Annotated[tuple[float, int], Field(strict=False)], ...], Field(strict=False)]
 Metrics = Annotated[tuple[Literal["rfd", "swd"], ...], Field(strict=False)]
 
@@ -194,6 +196,8 @@ class TrainRecipe(Section):
     """Length, batches, averaging, snapshots. One kimg is a thousand real images shown to the network."""
 
     weights: str | None = None  # initial weights: a run, a weights file, a hub id, or `shipped`
+    # Of a GAN that begins with weights beside which there is no discriminator: kimg in which that learns alone.
+    discriminator_kimg: NonNegative = 2.0
     kimg: Positive = 1000.0  # length of the run
     minutes: Positive | None = None  # limit of its time; schedules follow whichever is nearer its end
     batch_size: Count = 64  # images per optimizer step, over all processes
@@ -291,5 +295,6 @@ NEEDS = {
     "reconstruction.adversarial_ramp": ("reconstruction.adversarial",),
     "reconstruction.adaptive_weight": ("reconstruction.adversarial",),
     "reconstruction.adaptive_weight_max": ("reconstruction.adaptive_weight",),
+    "train.discriminator_kimg": ("train.weights",),
     "train.penalty_precision": (*_PENALTIES, "loss.path_length"),
 }

@@ -1,6 +1,7 @@
 """What is exported of each model: functions of tensors (N, ...), with examples and a description of both sides.
 
-generator: latents to images in [-1, 1], clamped as `gtool sample` does; noise inputs are left out, which is their mean.
+generator: latents, and classes of a conditional one, to images in [-1, 1], clamped as `gtool sample` does; noise inputs
+are left out, which is their mean.
 stroke predictor: patches of photo and canvas to strokes with their logits.
 tokenizer: images to codes and codes to images, at the size of the training.
 prior: the logits of a whole sequence at once, each given the codes before it; sampling calls it once a code.
@@ -60,14 +61,23 @@ def of_generator(generator: Any, meta: Mapping[str, Any]) -> dict[str, Exportabl
     """
     resolution = meta["config"]["resolution"]
     z_shape = ", ".join(str(size) for size in generator.z_shape)
+    given = f"z (N, {z_shape}) float32: independent normal numbers of mean 0 and variance 1"
+    names = meta["config"].get("classes") or ()
+    if names:
+        given += f"; classes (N,) int64: {', '.join(f'{number} {name}' for number, name in enumerate(names))}"
+
+    def example(batch: int) -> Tensors:
+        z = latents(generator, batch, torch.arange(batch), "export")
+        return (z, _integers(batch, 1, len(names), "classes")[:, 0]) if names else (z,)
+
     exportable = Exportable(
-        Function(generator, lambda network, z: network(z).clamp(-1, 1)).eval(),
-        inputs=("z",),
+        Function(generator, lambda network, z, *classes: network(z, None, *classes).clamp(-1, 1)).eval(),
+        inputs=("z", "classes") if names else ("z",),
         outputs=("images",),
-        example=lambda batch: (latents(generator, batch, torch.arange(batch), "export"),),
+        example=example,
         description=describe(
             meta,
-            input=f"z (N, {z_shape}) float32: independent normal numbers of mean 0 and variance 1",
+            input=given,
             output=f"images (N, 3, {resolution}, {resolution}) float32: RGB in [-1, 1]",
             pixels=PIXELS,
         ),

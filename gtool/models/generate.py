@@ -44,6 +44,7 @@ class TrainedModel:
     network: a generator of latents, or a `PriorPipeline`.
     meta: of the weights file: model, config, recipe, nimg.
     batch_size: images per forward; None for what suits the model.
+    chosen: classes that the images of a conditional generator take in turn, by their numbers; () for all.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class TrainedModel:
     meta: dict[str, Any]
     compute: Compute
     batch_size: int | None = None
+    chosen: tuple[int, ...] = ()
 
     @property
     def resolution(self) -> int:
@@ -88,8 +90,9 @@ class TrainedModel:
             indices: int64 (N,) image numbers.
             seed: with its number, all that an image depends on.
             psi: truncation of w, 1 for none; of generators with a mapping network.
-            condition: of a prior: a class for all images, or a function from image numbers (b,) to the ids of these
-                images, (b, 1) or (b, h, w). None where it has no condition or was trained to do without.
+            condition: a class for all images, or a function from image numbers (b,) to the ids of these images:
+                classes (b,) of a conditional generator, which without it takes all in turn; (b, 1) or (b, h, w) of a
+                prior, None where it has no condition or was trained to do without.
             params: how a prior samples codes; None for temperature 1 and the 100 most likely codes. Guidance needs a
                 prior that was trained without its condition at times.
             batch_size: images per forward, in place of the model's.
@@ -100,9 +103,18 @@ class TrainedModel:
         """
         batch_size = batch_size or self.images_at_once()
         if self.samples_from == "latents":
-            if condition is not None or params is not None:
-                raise RecipeError(f"{self.meta['model']} samples from latents: no condition, no params")
-            return self._from_latents(indices, seed, psi, batch_size)
+            count = self.network.num_classes
+            if params is not None or (condition is not None and not count):
+                what = (
+                    "no params" if params is not None else "no condition, as it was trained without classes"
+                )
+                raise RecipeError(f"{self.meta['model']} samples from latents: {what}")
+            if isinstance(condition, int):
+                if not 0 <= condition < count:
+                    raise RecipeError(f"condition {condition}: there are classes from 0 to {count - 1}")
+                condition = partial(torch.full_like, fill_value=condition)
+            classes = self.classes_of(indices) if condition is None else condition(indices)
+            return self._from_latents(indices, seed, psi, batch_size, classes)
         if psi != 1:
             raise RecipeError(f"{self.meta['model']} samples from codes: no psi")
         if params is not None and params.guidance != 1 and not drops_conditions(self.meta):
@@ -114,10 +126,19 @@ class TrainedModel:
             ids_of = partial(torch.full_like, fill_value=condition)
         return self._from_codes(indices, seed, ids_of, params or self.default_params, batch_size)
 
-    def _from_latents(self, indices: Tensor, seed: int, psi: float, batch_size: int) -> Iterator[Tensor]:
-        ws = None if psi == 1 else self.ws(indices, seed, psi)
+    def classes_of(self, numbers: Tensor) -> Tensor | None:
+        """Return the classes of image numbers (N,), int64, those chosen in turn; None where there are no classes."""
+        return classes_in_turn(self.network, numbers, self.chosen)
+
+    def _from_latents(
+        self, indices: Tensor, seed: int, psi: float, batch_size: int, classes: Tensor | None
+    ) -> Iterator[Tensor]:
+        ws = None if psi == 1 else self.ws(indices, seed, psi, classes)
+        made = batches(
+            self.network, seed, indices, self.compute, batch_size=batch_size, given=ws, classes=classes
+        )
         done = 0
-        for images, _ in batches(self.network, seed, indices, self.compute, batch_size=batch_size, ws=ws):
+        for images, _ in made:
             if not torch.isfinite(images).all():
                 first, last = int(indices[done]), int(indices[done + len(images) - 1])
                 raise CheckpointError(
@@ -173,30 +194,47 @@ class TrainedModel:
     @cached_property
     @torch.no_grad()
     def mean_w(self) -> Tensor:
-        """The mean w (K, d) of always the same latents, to which truncation pulls: it depends on the weights alone."""
-        total = torch.zeros(self.network.z_shape, dtype=torch.float64)
-        for numbers in torch.arange(MEAN_LATENTS).view(-1, MEAN_CHUNK):
-            z = latents(self.network, 0, numbers, "mean-w").to(self.compute.device)
-            total += self.network.mapping(z).cpu().double().sum(0)
-        return (total / MEAN_LATENTS).float().to(self.compute.device)
+        """The mean w (K, d) of always the same latents, to which truncation pulls: it depends on the weights alone.
 
-    def w(self, z: Tensor, psi: float | Tensor = 1.0) -> Tensor:
-        """z (N, K, d) -> w (N, K, d) on the device, each component pulled to its own mean.
+        Of a conditional generator one for each class, (C, K, d), of an eighth of the latents.
+        """
+        if not self.network.num_classes:
+            return self._mean_w(MEAN_LATENTS, None)
+        means = [self._mean_w(MEAN_CHUNK, torch.tensor([one])) for one in range(self.network.num_classes)]
+        return torch.stack(means)
+
+    def _mean_w(self, count: int, one: Tensor | None) -> Tensor:
+        total, device = torch.zeros(self.network.z_shape, dtype=torch.float64), self.compute.device
+        classes = () if one is None else (one.expand(MEAN_CHUNK).to(device),)
+        for numbers in torch.arange(count).view(-1, MEAN_CHUNK):
+            z = latents(self.network, 0, numbers, "mean-w").to(device)
+            total += self.network.mapping(z, *classes).cpu().double().sum(0)
+        return (total / count).float().to(device)
+
+    def w(self, z: Tensor, psi: float | Tensor = 1.0, classes: Tensor | None = None) -> Tensor:
+        """z (N, K, d) -> w (N, K, d) on the device, each component pulled to its own mean, that of its class.
 
         psi: truncation, a number or one for each image (N,); 1 leaves w as the mapping makes it.
+        classes: int64 (N,) or (1,), of a conditional generator.
         """
-        w: Tensor = self.network.mapping(z.to(self.compute.device))
+        own = () if classes is None else (classes.expand(len(z)).to(self.compute.device),)
+        w: Tensor = self.network.mapping(z.to(self.compute.device), *own)
         if not isinstance(psi, Tensor) and psi == 1:
             return w
         share = torch.as_tensor(psi, dtype=w.dtype, device=w.device).view(-1, 1, 1)
-        return torch.lerp(self.mean_w.expand_as(w), w, share)  # exactly w at 1
+        mean = self.mean_w[own[0]] if own else self.mean_w
+        return torch.lerp(mean.expand_as(w), w, share)  # exactly w at 1
 
-    def ws(self, indices: Tensor, seed: int, psi: float | Tensor = 1.0) -> WsOfRows:
-        """Return what makes the truncated ws of image numbers (N,), batch after batch."""
+    def ws(
+        self, indices: Tensor, seed: int, psi: float | Tensor = 1.0, classes: Tensor | None = None
+    ) -> WsOfRows:
+        """Return what makes the truncated ws of image numbers (N,), batch after batch; their own classes by default."""
+        classes = self.classes_of(indices) if classes is None else classes
 
         def ws(rows: Tensor) -> Tensor:
             own = psi[rows] if isinstance(psi, Tensor) else psi
-            made: Tensor = self.network.broadcast(self.w(latents(self.network, seed, indices[rows]), own))
+            z, of = latents(self.network, seed, indices[rows]), None if classes is None else classes[rows]
+            made: Tensor = self.network.broadcast(self.w(z, own, of))
             return made
 
         return ws
@@ -250,16 +288,30 @@ def weights_meta(recipe: Recipe, config: Any, nimg: int) -> dict[str, Any]:
     }
 
 
+def classes_in_turn(generator: Any, numbers: Tensor, chosen: Sequence[int] = ()) -> Tensor | None:
+    """Return classes int64 (N,) of image numbers, those chosen, or all, in turn; None of a generator without any."""
+    if not generator.num_classes:
+        return None
+    among = torch.tensor(chosen or range(generator.num_classes))
+    return among[numbers % len(among)]
+
+
 def latents(generator: Any, seed: int, indices: Tensor, stream: str = "z") -> Tensor:
     """Return z (n, *z_shape) for image numbers; row i depends on (seed, stream, indices[i]) alone."""
     return _normal(seed, indices, generator.z_shape, stream)
 
 
 def generate(
-    generator: Any, seed: int, indices: Tensor, compute: Compute, *, batch_size: int = 64
+    generator: Any,
+    seed: int,
+    indices: Tensor,
+    compute: Compute,
+    *,
+    batch_size: int = 64,
+    classes: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """Yield uint8 (b, 3, R, R) on the CPU for the image numbers in `indices`; arguments as of `batches`."""
-    for images, _ in batches(generator, seed, indices, compute, batch_size=batch_size):
+    for images, _ in batches(generator, seed, indices, compute, batch_size=batch_size, classes=classes):
         yield to_uint8(images).cpu()
 
 
@@ -271,8 +323,8 @@ def batches(
     compute: Compute,
     *,
     batch_size: int = 64,
-    z: Tensor | None = None,
-    ws: WsOfRows | None = None,
+    given: Tensor | WsOfRows | None = None,
+    classes: Tensor | None = None,
     with_maps: bool = False,
 ) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
     """Yield images (b, 3, R, R) as the generator makes them, on the device, and their attention.
@@ -282,8 +334,9 @@ def batches(
         seed: with the image number, all that an image depends on.
         indices: int64 (n,); they also choose the noise inputs.
         batch_size: images per forward.
-        z: (n, *z_shape) latents to use in place of the seeded ones.
-        ws: from rows (b,) of `indices` to the ws (b, L, K, d) of these images, in place of any latents.
+        given: in place of the seeded latents others (n, *z_shape), or what makes ws (b, L, K, d) from rows (b,) of
+            `indices`.
+        classes: int64 (n,), of a conditional generator; ws have theirs in them.
         with_maps: also yield a tensor (b, heads, k, h, w) for each of the generator's attention layers, else ().
     """
     for start in range(0, len(indices), batch_size):
@@ -299,11 +352,12 @@ def batches(
         ]
         noise = drawn or None
         with compute.autocast():
-            if ws is not None:
-                images, maps = generator.synthesis(ws(rows), noise, with_maps=with_maps)
+            if callable(given) and not isinstance(given, Tensor):
+                images, maps = generator.synthesis(given(rows), noise, with_maps=with_maps)
             else:
-                chunk = latents(generator, seed, chosen) if z is None else z[rows]
-                images, maps = generator(chunk.to(compute.device), noise), ()
+                chunk = latents(generator, seed, chosen) if given is None else given[rows]
+                own = () if classes is None else (classes[rows].to(compute.device),)
+                images, maps = generator(chunk.to(compute.device), noise, *own), ()
         yield images[:count], tuple(layer[:count] for layer in maps)
 
 

@@ -30,6 +30,9 @@ class Model:
     samples_from: Literal["latents", "codes"] | None = None  # None: makes no images by itself
     learns_from: str | None = None  # the model whose weights it is trained on
     finetunes: bool = False  # goes on from trained weights with pictures of the user
+    adversarial: bool = (
+        False  # a GAN: weights hold its generator, and a discriminator can be learned beside it
+    )
     reconstructs: bool = False  # holds a tokenizer: images to codes to images
     paints: bool = False  # proposes strokes for `gtool paint`
     attention_maps: bool = False  # its generator can return what its layers attend to
@@ -40,11 +43,12 @@ class Model:
 SQUARES = ("data.resolution", "data.flip")
 DISCRIMINATOR = ("optim.discriminator_learning_rate",)
 PARTS = ("train.micro_batch",)
+CLASSES = ("data.condition", "data.num_labels", "data.label_column")
 GAN = (
-    *("augment", "loss", *SQUARES, *DISCRIMINATOR, *PARTS),
+    *("augment", "loss", *SQUARES, *DISCRIMINATOR, *PARTS, *CLASSES),
     *("optim.lazy_rescale", "optim.generator_reg_interval"),
     *("train.generator_batch_size", "train.n_critic", "train.share_fakes"),
-    *("train.metrics", "train.penalty_precision"),
+    *("train.metrics", "train.penalty_precision", "train.discriminator_kimg"),
 )
 
 MODELS = {
@@ -58,6 +62,7 @@ MODELS = {
         exports="gtool.export.parts:of_generator",
         next_command="gtool sample {path}",
         samples_from="latents",
+        adversarial=True,
     ),
     "gansformer": Model(
         config="gtool.models.gansformer.config:GANsformerConfig",
@@ -72,6 +77,7 @@ MODELS = {
         exports="gtool.export.parts:of_generator",
         next_command="gtool sample {path}",
         samples_from="latents",
+        adversarial=True,
         attention_maps=True,
         truncation=True,
     ),
@@ -103,10 +109,7 @@ MODELS = {
         network="gtool.models.prior.pipeline:PriorPipeline",
         networks=("prior",),
         trainer="gtool.train.prior:PriorTrainer",
-        keys=(
-            *("prior", *SQUARES, *PARTS, "data.condition", "data.num_labels"),
-            *("data.label_column", "data.segmentation_column", "data.depth_column"),
-        ),
+        keys=(*("prior", *SQUARES, *PARTS, *CLASSES, "data.segmentation_column", "data.depth_column"),),
         released="gtool.models.prior.released",
         exports="gtool.export.parts:of_prior",
         next_command="gtool sample {path}",

@@ -19,7 +19,7 @@ from gtool.data.held_out import held_out_of, open_images
 from gtool.data.label_colours import colour_maps, colours_of
 from gtool.data.label_maps import read_depth_file, read_label_map_file
 from gtool.data.loader import ids_of_depth, ids_of_maps, read_conditions, read_images
-from gtool.errors import GToolError, RecipeError, did_you_mean
+from gtool.errors import GToolError, RecipeError
 from gtool.io.pictures import Pixels
 from gtool.models.generate import TrainedModel
 from gtool.models.prior.config import PriorPipelineConfig
@@ -27,6 +27,7 @@ from gtool.models.prior.pipeline import encode_condition
 from gtool.runtime.device import Compute
 from gtool.runtime.random import derive_seed, permutation
 from gtool.sample.checks import CONDITIONS, Sampling, Size, check_size
+from gtool.sample.classes import find_class
 
 
 @dataclass(frozen=True)
@@ -177,19 +178,7 @@ def class_of(text: str, count: int, recipe: Recipe | None) -> tuple[int, str]:
         names = open_images(recipe).class_names if recipe else None
     except GToolError:  # not here
         names = None
-    if names and text in names:
-        number = names.index(text)
-    elif names and all(name.isdecimal() for name in names) and text.strip().isdecimal():
-        shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-        raise RecipeError(f"--class {text}: no such class; the classes are called {shown}")
-    elif text.strip().isdecimal():  # not ², which is a digit and no number
-        number = int(text)
-    elif names is None:
-        raise RecipeError(f"--class {text}: this set names no classes; give a number from 0 to {count - 1}")
-    else:
-        raise RecipeError(f"--class {text}: no such class{did_you_mean(text, names)}")
-    if number >= count:
-        raise RecipeError(f"--class {text}: no such class; there are 0 to {count - 1}")
+    number = find_class(text, names, count)
     return number, _class_name(number, names)
 
 

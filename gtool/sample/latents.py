@@ -68,13 +68,15 @@ def interpolated_ws(
         space: `z` (spherical) or `w` (linear).
     """
     z = latents(model.network, seed, numbers)
-    first = model.w(z[:1], psi)
-    path = interpolate(model.w(z, psi), steps, linear=True) if space == "w" else interpolate(z, steps)
+    # All of them are of the class of the first image.
+    one = model.classes_of(numbers[:1])
+    first = model.w(z[:1], psi, one)
+    path = interpolate(model.w(z, psi, one), steps, linear=True) if space == "w" else interpolate(z, steps)
     components = range(first.shape[1])
     is_moving = torch.tensor([moving is None or one in moving for one in components], device=first.device)
 
     def ws(rows: Tensor) -> Tensor:
-        w = path[rows.to(path.device)] if space == "w" else model.w(path[rows], psi)
+        w = path[rows.to(path.device)] if space == "w" else model.w(path[rows], psi, one)
         # Components attend to each other in the mapping: one that moves in z alone would move the others in w.
         made: Tensor = model.network.broadcast(torch.where(is_moving[:, None], w, first))
         return made
@@ -113,8 +115,10 @@ def noise_variation(
         torch.arange(draws),
         model.compute,
         batch_size=min(batch_size, draws),
-        z=latents(model.network, seed, same[:1]).expand(draws, *model.network.z_shape),
-        ws=None if psi == 1 else model.ws(same, seed, psi),
+        classes=model.classes_of(same),
+        given=latents(model.network, seed, same[:1]).expand(draws, *model.network.z_shape)
+        if psi == 1
+        else model.ws(same, seed, psi),
     )
     for images, _ in made:
         levels = images.cpu().double().clamp(-1, 1).add(1).mul(127.5)

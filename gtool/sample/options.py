@@ -16,6 +16,7 @@ EXAMPLES = "\n\n".join(
         "`gtool sample --seeds 0,3,8 --interpolate 24 --animate loop.webp` : from image to image and back",
         "`gtool sample transgan` : weights that come with gtool; also prior",
         "`gtool sample weights.safetensors --num 5000 -o samples/` : separate PNG files",
+        "`gtool sample transgan/cifar10 --class frog,ship` : of some classes, of weights that know them",
         "Latents (gansformer):",
         "`gtool sample --psi 0.7 --seeds 0-15` : less variety, fewer failures; `--psi-sweep 0,0.3,0.5,0.7,1` compares",
         "`gtool sample --attention` : what each component attends to, at every layer and head",
@@ -58,6 +59,13 @@ class SampleOptions:
     )
     seeds: str | None = option(WHAT, "Numbers of the images, in place of --num.", metavar="0,1,4-6")
     seed: int = option(WHAT, "Random seed; an image depends on it and on its number.", default=0)
+    of_class: str | None = option(
+        WHAT,
+        "Class of the images, a name or a number; of a conditional GAN also several, which they take in turn. Default: "
+        "all of them.",
+        "--class",
+        metavar="CLASS",
+    )
     interpolate: int | None = option(
         WHAT, "Interpolate from each image to the next in so many steps.", metavar="STEPS", min=1
     )
@@ -87,7 +95,6 @@ class SampleOptions:
     )
     space: str | None = option(LATENTS, "Latent space of --interpolate: `z` or `w`; default z.")
     noise_variation: bool = option(LATENTS, "Show how the images vary with the noise inputs.", default=False)
-    of_class: str | None = option(CODES, "Class: a number or a name.", "--class", metavar="CLASS")
     segmentation: Path | None = option(
         CODES, "Label map: grey or palette values, or the data set's colours.", metavar="MAP.png"
     )

@@ -40,20 +40,30 @@ def check_pixels(count: int, height: int, width: int, scale: int | None = None) 
         )
 
 
+def by_class(numbers: Sequence[int], classes: int) -> tuple[Sequence[int], int | None]:
+    """Order the images of a grid so that each of so many classes has a row; return them and the columns of the grid.
+
+    Where there is one class or none, or not as many images of each, they stay as they are, without columns.
+    """
+    columns, rest = divmod(len(numbers), max(1, classes))
+    if classes < 2 or rest:
+        return numbers, None
+    return [numbers[row + classes * column] for row in range(classes) for column in range(columns)], columns
+
+
 def draw(
     model: TrainedModel,
     numbers: Sequence[int] | Tensor,
     seed: int,
     *,
     psi: float = 1.0,
-    z: Tensor | None = None,
-    ws: WsOfRows | None = None,
+    given: Tensor | WsOfRows | None = None,
     most: int = DRAW_BATCH,
 ) -> Iterator[Pixels]:
-    """Yield images (b, 3, R, R), `most` at once, with progress; z and ws as of `gtool.models.generate.batches`."""
+    """Yield images (b, 3, R, R), `most` at once, with progress; given as of `gtool.models.generate.batches`."""
     indices, size = torch.as_tensor(numbers), model.images_at_once(most)
-    ws = model.ws(indices, seed, psi) if psi != 1 else ws
-    made = batches(model.network, seed, indices, model.compute, batch_size=size, z=z, ws=ws)
+    given, classes = model.ws(indices, seed, psi) if psi != 1 else given, model.classes_of(indices)
+    made = batches(model.network, seed, indices, model.compute, batch_size=size, given=given, classes=classes)
     done, total = 0, len(indices)
     with console.progress("sampling") as update:
         for batch, _ in made:
@@ -83,7 +93,7 @@ def psi_sheet(
     indices = torch.tensor(numbers).repeat_interleave(columns)
     ws = model.ws(indices, seed, torch.tensor(psis).repeat(len(numbers)))
     cell = image_cell(model.resolution, columns, scale)
-    cells = [fit(image, cell) for image in _draw_all(model, indices, seed, scale, ws=ws)]
+    cells = [fit(image, cell) for image in _draw_all(model, indices, seed, scale, given=ws)]
     rows = [Row(f"image {number}", cells[i * columns :][:columns]) for i, number in enumerate(numbers)]
     return sheet(rows, [Column(f"psi {psi:g}") for psi in psis], cell, "truncation")
 
@@ -127,7 +137,7 @@ def swap_sheet(
     taken = torch.stack([torch.zeros_like(masks[0]), *masks]).repeat(2, 1, 1)
     targets = torch.tensor([first] * width + [second] * width)
     ws = mixed_ws(model, targets, first + second - targets, taken, seed, psi)
-    rows = np.split(np.stack(_draw_all(model, targets, seed, scale, ws=ws)), 2)
+    rows = np.split(np.stack(_draw_all(model, targets, seed, scale, given=ws)), 2)
     changes = [np.abs(images.astype(np.float32) - images[:1]).mean(axis=1) for images in rows]
     # The global component changes everything: on its scale nobody would see what the others do.
     local = slice(1, -1) if model.network.z_shape[0] > 1 else slice(1, None)
@@ -160,7 +170,7 @@ def mix_table(
     taken = swap.mask(model.network).expand(len(taking), -1, -1)
     ws = mixed_ws(model, taking, giving, taken, seed, psi)
     cell = image_cell(model.resolution, width + 1, scale)
-    cells = [fit(image, cell) for image in _draw_all(model, taking, seed, scale, ws=ws)]
+    cells = [fit(image, cell) for image in _draw_all(model, taking, seed, scale, given=ws)]
     givers, takers, mixed = cells[: len(rows)], cells[len(rows) :][:width], cells[len(rows) + width :]
     shown = [Row("", [None, *takers])]
     for i, number in enumerate(sources):
@@ -202,7 +212,7 @@ def attention_sheets(
     """Yield for each image a sheet of every component's attention at each layer and head."""
     network, indices, done = model.network, torch.tensor(numbers), 0
     size, ws = model.images_at_once(SHEET_BATCH), model.ws(indices, seed, psi)
-    made = batches(network, seed, indices, model.compute, batch_size=size, ws=ws, with_maps=True)
+    made = batches(network, seed, indices, model.compute, batch_size=size, given=ws, with_maps=True)
     with console.progress("drawing attention") as update:
         for images, maps in made:
             layers = dict(

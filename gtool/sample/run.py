@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +90,15 @@ def _png_text(options: Sampling, index: str | int, more: dict[str, str]) -> dict
 
 def _from_latents(options: Sampling) -> dict[str, Path]:
     o, seed, numbers = options, options.seed, options.numbers
-    model = load_model(o.weights, o.device, o.precision, batch_size=o.batch_size)
+    model = replace(
+        load_model(o.weights, o.device, o.precision, batch_size=o.batch_size), chosen=options.chosen
+    )
     network, resolution = model.network, model.resolution
     _check_network(o, network)
     _introduce(model)
     text = {"psi": f"{o.psi:g}"} if hasattr(network, "mapping") else {}
+    if o.of_class is not None:
+        text["class"] = ", ".join(o.classes[number] for number in o.chosen)
     if o.folder is not None:
         return _write_folder(o, o.folder, _draw_latents(o, model, text))
     written = {o.kind if o.kind in ("mix", "attention") else "grid": o.picture}
@@ -114,8 +119,9 @@ def _from_latents(options: Sampling) -> dict[str, Path]:
         picture = np.concatenate(list(pictures.attention_sheets(model, numbers, seed, o.psi)))
     else:
         pictures.check_pixels(len(numbers), resolution, resolution, o.scale)
+        numbers, columns = pictures.by_class(numbers, len(o.chosen)) if o.seeds is None else (numbers, None)
         images = np.concatenate(list(pictures.draw(model, numbers, seed, psi=o.psi)))
-        picture = grid(images, columns=o.columns, scale=o.scale)
+        picture = grid(images, columns=o.columns or columns, scale=o.scale)
     save_png(o.picture, picture, _png_text(o, o.numbers_as_text, text))
     return written
 
@@ -149,7 +155,12 @@ def _draw_latents(options: Sampling, model: TrainedModel, text: dict[str, str]) 
         sheets = pictures.attention_sheets(model, numbers, o.seed, o.psi)
         images = (sheet.transpose(2, 0, 1)[None] for sheet in sheets)
     for batch in images:
-        yield numbers[done : done + len(batch)], batch, [text] * len(batch)
+        shown = numbers[done : done + len(batch)]
+        own = model.classes_of(torch.tensor(shown))
+        named = (
+            [{}] * len(shown) if own is None else [{"class": o.classes[number]} for number in own.tolist()]
+        )
+        yield shown, batch, [text | one for one in named]
         done += len(batch)
 
 
@@ -157,16 +168,17 @@ def _interpolate(options: Sampling, model: TrainedModel, text: dict[str, str]) -
     """Return the sheet, a row from each image to the next; write the animation where one is asked for."""
     o, keys, steps = options, torch.tensor(options.numbers), options.interpolate or INTERPOLATION_STEPS
     space = o.space or "z"
-    z = ws = moving = None
+    given: Any = None
+    moving = None
     if o.components is not None:
         moving = parse_components(o.components, model.network.z_shape[0] - 1)
         text["components"] = o.components
     if o.psi == 1 and moving is None and space == "z":
-        z = interpolate(latents(model.network, o.seed, keys), steps)
+        given = interpolate(latents(model.network, o.seed, keys), steps)
     else:
-        ws = interpolated_ws(model, keys, steps, o.seed, psi=o.psi, moving=moving, space=space)
+        given = interpolated_ws(model, keys, steps, o.seed, psi=o.psi, moving=moving, space=space)
     # The noise inputs stay those of the first image, since they would flicker.
-    drawn = pictures.draw(model, keys[:1].expand(len(keys) * steps), o.seed, z=z, ws=ws)
+    drawn = pictures.draw(model, keys[:1].expand(len(keys) * steps), o.seed, given=given)
     path = None if o.animate is None else o.animate.expanduser()
     images = pictures.animate(drawn, steps, path, o.fps or DEFAULT_FPS, o.scale)
     text |= {"interpolate": str(steps), "space": space}

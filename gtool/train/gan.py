@@ -22,13 +22,13 @@ from torch import Tensor, nn
 
 from gtool.config.schema import Recipe
 from gtool.data.loader import Batches
+from gtool.errors import DataError, RecipeError
 from gtool.losses import adversarial as losses
 from gtool.losses import penalties
 from gtool.metrics.weight_free import WeightFreeScorer
 from gtool.models.generate import generate as generate_images
-from gtool.nn.ranges import to_pm1
-from gtool.runtime.device import send
 from gtool.runtime.random import derive_seed
+from gtool.runtime.torch_random import make_generator
 from gtool.train.augment.augment import augment
 from gtool.train.gan_state import (
     GANState,
@@ -37,16 +37,19 @@ from gtool.train.gan_state import (
     augment_and_discriminate,
     check_networks,
     discriminate,
+    draw_classes,
     generate,
     init_state,
     micro_batches,
+    next_real,
     random_of,
 )
-from gtool.train.state import mean_of, take
+from gtool.train.state import mean_of, take, take_or_none
 from gtool.train.trainer import Trainer
 
 ADAPT_STEPS = 4  # between two changes of the probability of augmentation
-Reused = tuple[Tensor, Tensor]  # images (n, 3, R, R) with their graph, and detached logits (n,) of the reals
+# Images (n, 3, R, R) with their graph, detached logits (n,) of the reals, the classes (n,) of both or None.
+Reused = tuple[Tensor, Tensor, Tensor | None]
 
 
 def step(state: GANState) -> dict[str, Tensor]:
@@ -57,13 +60,15 @@ def step(state: GANState) -> dict[str, Tensor]:
         widths = (width for until, width in recipe.train.locality if state.nimg < 1000 * until)
         state.bare("generator").set_locality(next(widths, None))
     stats: dict[str, Tensor] = {}
+    generator_learns = state.nimg >= state.generator_from
     reused = None
     for critic in range(recipe.train.n_critic):
         reused, new = _discriminator_step(state, critic)
         stats |= new
         state.nimg += recipe.train.batch_size
-    stats |= _generator_step(state, reused)
-    state.update_average()
+    if generator_learns:
+        stats |= _generator_step(state, reused)
+        state.update_average()
     state.steps += 1
     if recipe.augment.target is not None:
         stats["augment_p"] = torch.tensor(state.augment_p)
@@ -75,25 +80,29 @@ def _discriminator_step(state: GANState, critic: int) -> tuple[list[Reused] | No
     """Update the discriminator; returns what the generator step reuses with `train.share_fakes`, and statistics."""
     recipe = state.recipe
     batch = recipe.train.batch_size
-    real = to_pm1(send(state.batches.next(batch), state.compute.device))
+    real, classes = next_real(
+        state, batch
+    )  # generated images have the classes of those they are compared with
     latents = Latents.draw(state, batch, f"discriminator-{critic}")
     purposes = ["real", "fake", *(["mix"] if recipe.loss.gradient_penalty else [])]
     views = [View.draw(state, batch, purpose, critic) for purpose in purposes]
     parts = micro_batches(state, batch)
-    mean_logit = _mean_real_logit(state, real, views[0], parts)
+    mean_logit = _mean_real_logit(state, real, classes, views[0], parts)
     state.bare("discriminator").requires_grad_(True)
     state.discriminator_optimizer.zero_grad(set_to_none=True)
 
     def loss_of(part: slice) -> tuple[Tensor, tuple[Reused, dict[str, Tensor]]]:
         own_views = [view.of(part) for view in views]
-        chunk, fake = take(real, part, parts), _fakes(state, latents, part)
-        loss, logits, stats = _discriminator_loss(state, chunk, fake.detach(), own_views[:2], mean_logit)
+        chunk, own = take(real, part, parts), take_or_none(classes, part, parts)
+        fake = _fakes(state, latents, part, own)
+        pair = chunk, fake.detach()
+        loss, logits, stats = _discriminator_loss(state, pair, own, own_views[:2], mean_logit)
         if recipe.loss.gradient_penalty and state.steps % recipe.loss.penalty_interval == 0:
-            penalty = _gradient_penalty(state, chunk, fake.detach(), own_views[2], part, critic)
+            penalty = _gradient_penalty(state, pair, own, own_views[2], part, critic)
             stats["penalty"] = stats["penalty"] + penalty if "penalty" in stats else penalty
         if "penalty" in stats:
             loss = loss + recipe.loss.penalty_interval * stats["penalty"]
-        return loss, ((fake, logits.detach()), stats)
+        return loss, ((fake, logits.detach(), own), stats)
 
     done = state.backward("discriminator", parts, loss_of)
     sums = mean_of([stats for _, stats in done])
@@ -104,21 +113,28 @@ def _discriminator_step(state: GANState, critic: int) -> tuple[list[Reused] | No
 
 
 def _discriminator_loss(
-    state: GANState, real: Tensor, fake: Tensor, views: list[View], mean_logit: Tensor | None
+    state: GANState,
+    pair: tuple[Tensor, Tensor],
+    classes: Tensor | None,
+    views: list[View],
+    mean_logit: Tensor | None,
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Return the adversarial loss with drift, the logits of the reals (n,), and statistics with R1 + R2 (`penalty`)."""
+    """Return the adversarial loss with drift, the logits of the reals (n,), and statistics with R1 + R2 (`penalty`).
+
+    pair: real and generated images (n, 3, R, R), of the same classes (n,), where there are any.
+    """
     recipe = state.recipe
     gammas = _gammas(state)
     penalized = [place for place, gamma in enumerate(gammas) if gamma]
-    inputs = [x.detach().requires_grad_(gamma > 0) for x, gamma in zip((real, fake), gammas, strict=True)]
+    inputs = [x.detach().requires_grad_(gamma > 0) for x, gamma in zip(pair, gammas, strict=True)]
     images = [augment(x, view.draws) for x, view in zip(inputs, views, strict=True)]
     with state.compute.autocast(enabled=not penalized or recipe.train.penalty_precision != "fp32"):
         if len(penalized) == 1:
             # A second derivative is half the work of all: what needs none goes by itself.
             alone = zip(images, views, strict=True)
-            logits = tuple(discriminate(state.discriminator, [x], [view])[0] for x, view in alone)
+            logits = tuple(discriminate(state.discriminator, [x], [view], classes)[0] for x, view in alone)
         else:
-            logits = discriminate(state.discriminator, images, views)
+            logits = discriminate(state.discriminator, images, views, classes)
     loss = losses.discriminator_loss(recipe.loss.kind, logits[0], logits[1])
     stats = {"discriminator_loss": loss, "real_logit": logits[0].mean(), "fake_logit": logits[1].mean()}
     if recipe.augment.target is not None:
@@ -146,22 +162,29 @@ def _gammas(state: GANState) -> tuple[float, float]:
 
 
 def _gradient_penalty(
-    state: GANState, real: Tensor, fake: Tensor, view: View, part: slice, critic: int
+    state: GANState,
+    pair: tuple[Tensor, Tensor],
+    classes: Tensor | None,
+    view: View,
+    part: slice,
+    critic: int,
 ) -> Tensor:
     """WGAN-GP with its weight, with respect to the images before augmentation."""
     loss = state.recipe.loss
 
     def discriminator(images: Tensor) -> Tensor:
         with state.compute.autocast(enabled=state.recipe.train.penalty_precision != "fp32"):
-            return discriminate(state.discriminator, [augment(images, view.draws)], [view])[0]
+            return discriminate(state.discriminator, [augment(images, view.draws)], [view], classes)[0]
 
     random = random_of(state, "interpolate", critic)
     alpha = torch.rand(state.recipe.train.batch_size, 1, 1, 1, generator=random, device=random.device)
-    penalty = penalties.gradient_penalty(discriminator, real, fake, alpha[part].to(real))
+    penalty = penalties.gradient_penalty(discriminator, *pair, alpha[part].to(pair[0]))
     return loss.gradient_penalty * penalty
 
 
-def _mean_real_logit(state: GANState, real: Tensor, view: View, parts: list[slice]) -> Tensor | None:
+def _mean_real_logit(
+    state: GANState, real: Tensor, classes: Tensor | None, view: View, parts: list[slice]
+) -> Tensor | None:
     """Return the mean of D(real) over the global batch, which the drift term of every share needs.
 
     None when it is unused, or when the one share is the whole batch and its own mean will do.
@@ -171,7 +194,8 @@ def _mean_real_logit(state: GANState, real: Tensor, view: View, parts: list[slic
 
     @torch.no_grad()
     def logit_of(part: slice) -> Tensor:
-        return augment_and_discriminate(state, take(real, part, parts), view.of(part)).mean()
+        own = take_or_none(classes, part, parts)
+        return augment_and_discriminate(state, take(real, part, parts), view.of(part), own).mean()
 
     return state.compute.mean(torch.stack(state.compute.map(logit_of, parts)).mean())
 
@@ -187,20 +211,23 @@ def _generator_step(state: GANState, reused: list[Reused] | None) -> dict[str, T
     view = View.draw(state, batch, "generated")
     real = None  # for losses that look at reals; they are not counted in nimg
     if reused is None and (compares or recipe.loss.super_resolution):
-        real = to_pm1(send(state.batches.next(batch), state.compute.device))
+        real, classes = next_real(state, batch)
+    elif reused is None:
+        classes = draw_classes(state, batch, "generator")
     parts = micro_batches(state, batch)
 
     def loss_of(part: slice) -> tuple[Tensor, dict[str, Tensor]]:
         own_view = view.of(part)
         if reused is not None:
-            fake, real_logits = reused[parts.index(part)]
+            fake, real_logits, own = reused[parts.index(part)]
         else:
-            fake, real_logits = _fakes(state, latents, part, with_graph=True), None
+            own, real_logits = take_or_none(classes, part, parts), None
+            fake = _fakes(state, latents, part, own, with_graph=True)
         chunk = None if real is None else take(real, part, parts)
         if chunk is not None and compares:
             with torch.no_grad():
-                real_logits = augment_and_discriminate(state, chunk, own_view)
-        logits = augment_and_discriminate(state, fake, own_view)
+                real_logits = augment_and_discriminate(state, chunk, own_view, own)
+        logits = augment_and_discriminate(state, fake, own_view, own)
         loss = losses.generator_loss(recipe.loss.kind, logits, real_logits)
         stats = {"generator_loss": loss, "fake_std": fake.detach().std(dim=0).mean()}
         if chunk is not None and recipe.loss.super_resolution:
@@ -237,11 +264,12 @@ def add_path_length(state: GANState, batch: int) -> dict[str, Tensor]:
     resolution = state.recipe.data.resolution
     random = random_of(state, "direction-path-length")
     direction = torch.randn(batch, 3, resolution, resolution, generator=random, device=random.device)
-    parts = micro_batches(state, batch)
+    parts, classes = micro_batches(state, batch), draw_classes(state, batch, "path-length")
 
     def loss_of(part: slice) -> tuple[Tensor, dict[str, Tensor]]:
+        own = take_or_none(classes, part, parts)
         with state.compute.autocast(enabled=state.recipe.train.penalty_precision != "fp32"):
-            images, ws = generate(state, latents, part, with_ws=True)
+            images, ws = generate(state, latents, part, own, with_ws=True)
         lengths = penalties.path_lengths(images, ws, direction[part].to(images.device))
         term = loss.path_length * (lengths - state.path_length).square().mean()
         return loss.path_length_interval * term, {"path_length": lengths.mean(), "path_penalty": term}
@@ -253,11 +281,13 @@ def add_path_length(state: GANState, batch: int) -> dict[str, Tensor]:
     return sums
 
 
-def _fakes(state: GANState, latents: Latents, part: slice, with_graph: bool = False) -> Tensor:
+def _fakes(
+    state: GANState, latents: Latents, part: slice, classes: Tensor | None, with_graph: bool = False
+) -> Tensor:
     """Generate a slice of the batch in fp32; the graph is kept only where it will be used."""
     keep = with_graph or state.recipe.train.share_fakes
     with nullcontext() if keep else torch.no_grad(), state.compute.autocast():
-        images: Tensor = generate(state, latents, part)
+        images: Tensor = generate(state, latents, part, classes)
     return images.float()
 
 
@@ -309,13 +339,45 @@ class GANTrainer(Trainer):
         batches = Batches(
             self.images, seed=train.seed, flip=flip, rank=compute.rank, world_size=compute.world_size
         )
-        self.state = init_state(recipe, self.config, batches, compute)
+        labels = self._classes() if recipe.data.condition == "class" else None
+        self.state = init_state(self.recipe, self.config, batches, compute, labels)
+
+    def _classes(self) -> Tensor:
+        """Return the class of each image, int64 (N,); the names go into the config, and grids have a row a class."""
+        images, count = self.images, self.images.num_labels or 0
+        names = (*(images.label_names or ())[:count], *map(str, range(len(images.label_names or ()), count)))
+        if self.config.classes not in ((), names):
+            raise RecipeError(
+                f"data: {count} classes, {', '.join(names[:3])}, ...; model.classes says otherwise"
+            )
+        labels = torch.from_numpy(np.array(images.labels))
+        if unknown := int((labels < 0).sum()):
+            raise DataError(f"{unknown:,} images have no class; data.condition = 'class' needs one for each")
+        self.config = self.config.model_copy(update={"classes": names})
+        model = self.config.model_dump(mode="json", exclude_none=True)
+        self.recipe = self.recipe.model_copy(update={"model": model})
+        num = self.recipe.sample.num
+        self.preview_columns = self.real_columns = max(1, num // min(count, max(1, num // 4)))
+        return labels
+
+    def _in_rows(self, num: int) -> Tensor:
+        """Return the classes of a grid of images, int64 (n,): a row a class, of as many as there is room for."""
+        columns = self.preview_columns or 1
+        return torch.arange(min(len(self.config.classes), max(1, num // columns))).repeat_interleave(columns)
 
     def real_images(self) -> np.ndarray:
-        return np.asarray(self.images.images[np.arange(min(self.recipe.sample.num, len(self.images)))])
+        num = self.recipe.sample.num
+        chosen = np.arange(min(num, len(self.images)))
+        if self.state.labels is not None:
+            labels, row = self.state.labels.numpy(), np.arange(self.real_columns or 1)
+            of_class = [np.flatnonzero(labels == one) for one in dict.fromkeys(self._in_rows(num).tolist())]
+            chosen = np.concatenate([found[row % len(found)] for found in of_class if len(found)])
+        return np.asarray(self.images.images[chosen])
 
     def preview(self) -> np.ndarray:
-        return self._generate(self.recipe.sample.num, self.recipe.train.seed)
+        num, seed = self.recipe.sample.num, self.recipe.train.seed
+        classes = None if self.state.labels is None else self._in_rows(num)
+        return self._generate(num if classes is None else len(classes), seed, classes)
 
     def measure(self) -> dict[str, float]:
         train = self.recipe.train
@@ -325,10 +387,13 @@ class GANTrainer(Trainer):
             self.scorer = WeightFreeScorer.build(
                 self.images.images, num=train.metric_images, device=self.compute.device
             )
-        scores = self.scorer.score(self._generate(train.metric_images, derive_seed("metrics", train.seed)))
+        labels, count, seed = self.state.labels, train.metric_images, derive_seed("metrics", train.seed)
+        if labels is not None:  # as often as the data have them
+            labels = labels[torch.randint(len(labels), (count,), generator=make_generator(seed, "classes"))]
+        scores = self.scorer.score(self._generate(count, seed, labels))
         wanted = tuple(train.metrics)
         return {name: value for name, value in scores.items() if name.startswith(wanted) or name == "rfd"}
 
-    def _generate(self, count: int, seed: int) -> np.ndarray:
-        chunks = generate_images(self.state.ema, seed, torch.arange(count), self.compute)
+    def _generate(self, count: int, seed: int, classes: Tensor | None = None) -> np.ndarray:
+        chunks = generate_images(self.state.ema, seed, torch.arange(count), self.compute, classes=classes)
         return torch.cat(list(chunks)).numpy()

@@ -18,10 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from gtool.config.schema import Recipe
+from gtool.data.loader import read_images
 from gtool.errors import RecipeError
+from gtool.io.weights import read_safetensors, restore
 from gtool.models import registry
 from gtool.models.outline import outline
-from gtool.runtime.device import Compute
+from gtool.models.trained import Trained
+from gtool.nn.ranges import to_pm1
+from gtool.runtime.device import Compute, send
 from gtool.runtime.torch_random import make_generator
 from gtool.train.augment.augment import Draws, augment, draw
 from gtool.train.augment.policies import parse_policy
@@ -44,6 +48,10 @@ class GANState(TrainingState):
     augment_p: float  # probability of augmentation
     real_sign: Tensor  # E[sign D(real)], summed since augment_p was last adjusted
     path_length: Tensor  # running mean
+    generator_from: int = 0  # images until which the discriminator learns alone
+    labels: Tensor | None = (
+        None  # int64, the class of each image of the data, where the networks are conditional
+    )
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -52,6 +60,7 @@ class GANState(TrainingState):
             "augment_p": self.augment_p,
             "real_sign": float(self.real_sign),
             "path_length": float(self.path_length),
+            "generator_from": float(self.generator_from),
         }
 
     @numbers.setter
@@ -62,12 +71,30 @@ class GANState(TrainingState):
             self.augment_p = known["augment_p"]
         self.real_sign = self.real_sign.new_tensor(known["real_sign"])
         self.path_length = self.path_length.new_tensor(known["path_length"])
+        self.generator_from = int(known["generator_from"])
+
+    def start_from(self, weights: Trained) -> None:
+        """Begin with a trained generator, and the discriminator beside it, where the run that it is of still has one.
+
+        Without, the discriminator learns alone at first, so that a new one does not spoil the generator.
+        """
+        for network in (self.bare("generator"), self.ema):
+            restore(network, weights.tensors, weights.path)
+        state = weights.path.with_name(weights.path.stem.replace("weights-", "state-"))
+        path = state / "discriminator.safetensors"
+        if path.is_file():
+            restore(self.bare("discriminator"), read_safetensors(path), path)
+        else:
+            self.generator_from = round(1000 * self.recipe.train.discriminator_kimg)
 
 
-def init_state(recipe: Recipe, config: Any, batches: Any, compute: Compute) -> GANState:
+def init_state(
+    recipe: Recipe, config: Any, batches: Any, compute: Compute, labels: Tensor | None = None
+) -> GANState:
     """Build networks, average and optimizers at step 0.
 
     batches: see `gtool.data.loader.Batches`; each process draws its share of uint8 (N, 3, R, R).
+    labels: int64, the class of each of their images, where the networks are conditional.
 
     Raises:
         RecipeError: the recipe asks for what these networks cannot do.
@@ -85,6 +112,7 @@ def init_state(recipe: Recipe, config: Any, batches: Any, compute: Compute) -> G
         augment_p=recipe.augment.p if recipe.augment.target is None else 0.0,
         real_sign=torch.zeros((), device=compute.device),
         path_length=torch.zeros((), device=compute.device),
+        labels=labels,
     )
 
 
@@ -94,6 +122,11 @@ def check_networks(recipe: Recipe, config: Any, processes: int) -> None:
     Raises:
         RecipeError: they cannot.
     """
+    condition = recipe.data.condition
+    if condition not in ("none", "class"):
+        raise RecipeError(f"data.condition = '{condition}': {recipe.model_name} knows none but 'class'")
+    if config.classes and condition == "none":
+        raise RecipeError("model.classes: add data.condition = 'class'; classes are then those of the data")
     with outline():
         generator, discriminator = registry.networks(recipe.model_name).build(config)
     _require_fit(recipe, generator, discriminator, processes)
@@ -160,17 +193,22 @@ class View:
         return View(self.draws[part.start : part.stop], [values[part] for values in self.noise])
 
 
-def discriminate(network: nn.Module, images: list[Tensor], views: list[View]) -> tuple[Tensor, ...]:
-    """Return the fp32 logits (n,) of every chunk of augmented images, from one call."""
+def discriminate(
+    network: nn.Module, images: list[Tensor], views: list[View], classes: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """Return the fp32 logits (n,) of every chunk of augmented images, from one call; all are of the same classes."""
     noise = [torch.cat(values) for values in zip(*(view.noise for view in views), strict=True)]
-    logits: Tensor = network(torch.cat(images), noise or None).float()
+    own = () if classes is None else (classes.repeat(len(images)),)
+    logits: Tensor = network(torch.cat(images), noise or None, *own).float()
     return torch.split(logits, [len(chunk) for chunk in images])
 
 
-def augment_and_discriminate(state: GANState, images: Tensor, view: View) -> Tensor:
+def augment_and_discriminate(
+    state: GANState, images: Tensor, view: View, classes: Tensor | None = None
+) -> Tensor:
     """Return the fp32 logits (n,) of images that are augmented here, by the network that is not wrapped."""
     with state.compute.autocast():
-        return discriminate(state.bare("discriminator"), [augment(images, view.draws)], [view])[0]
+        return discriminate(state.bare("discriminator"), [augment(images, view.draws)], [view], classes)[0]
 
 
 @dataclass(frozen=True)
@@ -192,12 +230,38 @@ class Latents:
         return cls(z, _noise(network, batch, random), purpose, _mixing(state, batch, purpose))
 
 
-def generate(state: GANState, latents: Latents, part: slice, **options: Any) -> Any:
-    """Return what the generator makes of a slice of the latents."""
+def generate(
+    state: GANState, latents: Latents, part: slice, classes: Tensor | None = None, **options: Any
+) -> Any:
+    """Return what the generator makes of a slice of the latents; classes: int64 (n,) of the slice."""
     device = state.compute.device
     noise = [values[part].to(device) for values in latents.noise]
     mixing = {name: values[part].to(device) for name, values in latents.mixing.items()}
-    return state.generator(latents.z[part].to(device), noise or None, **mixing, **options)
+    own = () if classes is None else (classes,)
+    return state.generator(latents.z[part].to(device), noise or None, *own, **mixing, **options)
+
+
+def draw_classes(state: GANState, batch: int, purpose: str) -> Tensor | None:
+    """Draw the classes of a global batch, as often as the data have them; None where there are none.
+
+    Returns int64 (n,), this process's share.
+    """
+    if state.labels is None:
+        return None
+    random = make_generator(state.recipe.train.seed, f"classes-{purpose}", state.steps)
+    drawn = torch.randint(len(state.labels), (batch,), generator=random)
+    share = batch // state.compute.world_size
+    return state.labels[drawn[state.compute.rank * share :][:share]].to(state.compute.device)
+
+
+def next_real(state: GANState, batch: int) -> tuple[Tensor, Tensor | None]:
+    """Return this process's share of the next real images (n, 3, R, R), in [-1, 1], and their classes (n,) or None."""
+    device = state.compute.device
+    if state.labels is None:
+        return to_pm1(send(state.batches.next(batch), device)), None
+    drawn = state.batches.draw(batch)
+    real = to_pm1(send(read_images(state.batches.image_set, *drawn), device))
+    return real, state.labels[torch.from_numpy(drawn[0])].to(device)
 
 
 def _noise(network: Any, batch: int, random: torch.Generator) -> list[Tensor]:

@@ -38,6 +38,7 @@ from gtool.config.schema import Recipe
 from gtool.errors import CheckpointError
 from gtool.io.weights import restore
 from gtool.models import registry
+from gtool.models.trained import Trained
 from gtool.reading import reading
 from gtool.runtime.device import Compute
 from gtool.runtime.random import derive_seed
@@ -324,10 +325,24 @@ class TrainingState:
         self.numbers = counters.numbers
         return counters.best
 
+    def start_from(self, weights: Trained) -> None:
+        """Begin with trained weights: here all networks are of their kind.
+
+        Raises:
+            CheckpointError: they do not fit.
+        """
+        for network in self.networks.values():
+            restore(network, weights.tensors, weights.path)
+
 
 def take(local: Tensor, part: slice, parts: list[slice]) -> Tensor:
     """Take a slice of the global batch out of this process's share."""
     return local[part.start - parts[0].start : part.stop - parts[0].start]
+
+
+def take_or_none(local: Tensor | None, part: slice, parts: list[slice]) -> Tensor | None:
+    """Take a slice as `take` does, of what there may not be."""
+    return None if local is None else take(local, part, parts)
 
 
 def mean_of(stats: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

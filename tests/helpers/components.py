@@ -44,6 +44,7 @@ class Generator(nn.Module):
     z_shape = (COMPONENTS, WIDTH)
     noise_shapes = ((1, RESOLUTION, RESOLUTION),)
     num_ws = LAYERS
+    num_classes = 0
 
     def __init__(self, _config=None):
         super().__init__()

@@ -227,7 +227,7 @@ def test_noise_variation_is_the_spread_over_noise_alone(weights, compute):
     assert found.shape == (16, 16)
     assert found.min() > 0
     torch.testing.assert_close(found, again, rtol=1e-3, atol=1e-2)
-    made = batches(generator, 99, torch.arange(12), compute, z=z)
+    made = batches(generator, 99, torch.arange(12), compute, given=z)
     images = torch.cat([to_uint8(images) for images, _ in made]).float()
     assert found.mean() == pytest.approx(images.std(0).mean().item(), rel=0.3)
     for name, values in generator.named_parameters():
@@ -250,14 +250,14 @@ def test_noise_variation_is_a_picture(weights):
 def test_maps_belong_to_the_images_of_their_numbers(model, generator, compute):
     numbers = torch.tensor([2, 9, 4])
     ws = model.ws(numbers, 0)
-    made = list(batches(generator, 0, numbers, compute, batch_size=2, ws=ws, with_maps=True))
+    made = list(batches(generator, 0, numbers, compute, batch_size=2, given=ws, with_maps=True))
     assert [len(images) for images, _ in made] == [2, 1]
     maps = [torch.cat(layer) for layer in zip(*(own for _, own in made), strict=True)]
     assert [tuple(layer.shape) for layer in maps] == [(3, 2, K, side, side) for side in (4, 8, 8, 16, 16)]
     for layer in maps:
         torch.testing.assert_close(layer.sum(2), torch.ones_like(layer.sum(2)))
     ws = model.ws(numbers[1:2], 0)
-    _, alone = next(batches(generator, 0, numbers[1:2], compute, batch_size=2, ws=ws, with_maps=True))
+    _, alone = next(batches(generator, 0, numbers[1:2], compute, batch_size=2, given=ws, with_maps=True))
     torch.testing.assert_close(alone[-1][0], maps[-1][1], rtol=1e-3, atol=1e-4)
 
 

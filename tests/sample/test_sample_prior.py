@@ -342,9 +342,9 @@ def test_larger_pictures_in_another_order_are_refused_before_anything_is_loaded(
 
 def test_classes_that_do_not_exist_are_refused(by_class, capsys):
     for wanted, message in (
-        ("2", "there are 0 to 1"),
+        ("2", "the classes are cats, dogs"),
         ("²", "no such class"),
-        ("dog", "did you mean `dogs`?"),
+        ("dog", "no such class"),
     ):
         assert sample(by_class, "--class", wanted) == 2
         assert message in capsys.readouterr().err
@@ -353,8 +353,6 @@ def test_classes_that_do_not_exist_are_refused(by_class, capsys):
 def test_flags_of_priors_mean_nothing_to_generators(tiny_weights, capsys):
     assert sample(tiny_weights, "--temperature", 1) == 2
     assert "--temperature: " in capsys.readouterr().err
-    assert sample(tiny_weights, "--class", 1) == 2
-    assert "transgan samples from latents" in capsys.readouterr().err
 
 
 def test_a_tokenizer_is_answered_with_what_is_needed(by_map, capsys):

@@ -12,10 +12,12 @@ from gtool.models import registry
 from gtool.runtime.device import make_compute
 from tests.helpers import components, in_processes
 from tests.helpers.forked import Process, places
+from tests.helpers.pictures import class_folders
 from tests.helpers.tiny import save_tokenizer, tiny_prior, tiny_recipe, tiny_strokes, tiny_tokenizer
 
 RECIPES = {
     "transgan": tiny_recipe("train.micro_batch=2", "optim.eps=1e-3"),
+    "classes": tiny_recipe("train.micro_batch=2", "optim.eps=1e-3", "data.condition=class"),
     "vqgan": tiny_tokenizer(
         "reconstruction.discriminator_start=0.0", "reconstruction.adversarial_start=0.2", "optim.eps=1e-3"
     ),
@@ -34,6 +36,9 @@ def folder(tmp_path_factory):
         if name == "prior":
             prior = recipe.prior.model_copy(update={"tokenizer": str(tokenizer)})
             recipe = recipe.model_copy(update={"prior": prior})
+        if name == "classes":
+            data = recipe.data.model_copy(update={"dataset": str(class_folders(folder / "pets"))})
+            recipe = recipe.model_copy(update={"data": data})
         (folder / f"{name}.toml").write_text(to_toml(recipe), encoding="utf-8")
     with socket.create_server(("localhost", 0)) as server:
         port = server.getsockname()[1]
@@ -52,7 +57,7 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("name", "rtol", "atol"),
-    [("transgan", 1e-4, 2e-5), ("vqgan", 1e-3, 1e-4), ("prior", 1e-3, 1e-4)],
+    [("transgan", 1e-4, 2e-5), ("classes", 1e-4, 2e-5), ("vqgan", 1e-3, 1e-4), ("prior", 1e-3, 1e-4)],
 )
 def test_two_processes_train_as_one(folder, name, rtol, atol):
     # Adam makes full steps of gradients that are zero but for rounding, as those of biases before a norm.

@@ -17,7 +17,7 @@ from gtool.metrics.partitions import grid_cells, kmeans_cells
 from gtool.metrics.segmenter import PROTOCOL as SEGMENTER
 from gtool.metrics.segmenter import find_objects, require_scenes
 from gtool.models import registry
-from gtool.models.generate import batches, latents, load_model
+from gtool.models.generate import batches, classes_in_turn, latents, load_model
 from gtool.nn.ranges import to_uint8
 from gtool.runtime.device import Compute
 from gtool.runtime.torch_random import make_generator
@@ -103,13 +103,15 @@ def attend(
         z = latents(generator, seed, indices[rows])
         if other_locals:
             z = torch.cat([latents(generator, seed, indices[rows], OTHER)[:, :-1], z[:, -1:]], dim=1)
-        made: Tensor = generator.broadcast(generator.mapping(z.to(compute.device)))
+        classes = classes_in_turn(generator, indices[rows])
+        own = () if classes is None else (classes.to(compute.device),)
+        made: Tensor = generator.broadcast(generator.mapping(z.to(compute.device), *own))
         return made
 
     images: list[Tensor] = []
     kept: dict[str, Tensor] = {}
     done = 0
-    made = batches(generator, seed, indices, compute, batch_size=batch_size, ws=ws, with_maps=True)
+    made = batches(generator, seed, indices, compute, batch_size=batch_size, given=ws, with_maps=True)
     with console.progress("attention") as update:
         for batch, maps in made:
             images.append(to_uint8(batch).cpu())

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gtool.config.schema import Section
+from gtool.config.schema import ClassNames, Section
 
 Count = Annotated[int, Field(ge=1, le=2**16)]
 Width = Annotated[int, Field(ge=1, le=4096)]
@@ -86,6 +86,7 @@ class GANsformerConfig(Section):
     attention: Literal["duplex", "simplex", "centroid", "none"] = "duplex"  # none: StyleGAN2
     components: Annotated[int, Field(ge=1, le=256)] = 16  # local ones; a global one comes after them
     component_dim: Width = 32  # of each, as of the global one; without attention, of all of them together
+    classes: ClassNames = ()  # names by number, of the data; none: images are of no class
     mapping: MappingConfig = MappingConfig()
     synthesis: SynthesisConfig = SynthesisConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()

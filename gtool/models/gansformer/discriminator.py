@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gtool.models.gansformer.config import SMALLEST, GANsformerConfig
+from gtool.nn import classes as by_class
 from gtool.nn.precision import without_autocast
 from gtool.nn.ranges import ramp
 from gtool.nn.stylegan2 import Convolution, EqualizedLinear, activate
@@ -58,12 +60,16 @@ class Discriminator(nn.Module):
         self.conv = Convolution(last + self.group_channels, last, 3, active=True)
         self.hidden = EqualizedLinear(last * SMALLEST**2, last)
         self.logit = EqualizedLinear(last, 1)
+        self.classes = by_class.embedding(config.classes, last, zero=True)
 
-    def forward(self, images: Tensor, _noise: Sequence[Tensor] | None = None) -> Tensor:
+    def forward(
+        self, images: Tensor, _noise: Sequence[Tensor] | None = None, classes: Tensor | None = None
+    ) -> Tensor:
         """Judge images.
 
         Args:
             images: (N, 3, R, R) in [-1, 1], augmented already; N a multiple of `group_size`, or below it.
+            classes: int64 (N,), of a conditional discriminator.
 
         Returns:
             (N,) float32 logits.
@@ -82,12 +88,15 @@ class Discriminator(nn.Module):
         x = self.conv(x)
         # The head in float32: a loss of the difference of two logits near 20 would be blind in half precision.
         with without_autocast(x):
-            logits: Tensor = self.logit(activate(self.hidden(x.float().flatten(1))))
+            features = activate(self.hidden(x.float().flatten(1)))
+            logits = self.logit(features)
+            logits = by_class.add_projection(logits, features, self.classes, classes, self.logit.gain)
         return logits.squeeze(-1)
 
-    def example_inputs(self) -> tuple[Tensor]:
-        """Return one image."""
-        return (ramp(self.logit.weight, 3, self.resolution, self.resolution),)
+    def example_inputs(self) -> tuple[Any, ...]:
+        """Return one image, and its class where it has one."""
+        image = ramp(self.logit.weight, 3, self.resolution, self.resolution)
+        return (image, *by_class.example(self.classes))
 
 
 def _spread(x: Tensor, group: int, channels: int) -> Tensor:

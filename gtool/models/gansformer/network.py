@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 from gtool.models.gansformer.attention import BipartiteAttention
 from gtool.models.gansformer.config import SMALLEST, GANsformerConfig, MappingConfig, SynthesisConfig
 from gtool.models.gansformer.discriminator import Discriminator
+from gtool.nn import classes as by_class
 from gtool.nn.positions import GridEncoding
 from gtool.nn.precision import without_autocast
 from gtool.nn.ranges import ramp
@@ -103,16 +105,22 @@ class Mapping(nn.Module):
         self.normalize_global = config.mapping.normalize_global or not count
         self.shared = MappingMLP(config, count, attend=True) if count else None
         self.unique = MappingMLP(config, 1, attend=False) if is_read else None
+        self.classes = by_class.embedding(config.classes, math.prod(config.z_shape))
 
-    def forward(self, z: Tensor, positions: Tensor | None) -> Tensor:
-        """(N, K, d) -> (N, K, d), in float32 whatever autocast says."""
+    def forward(self, z: Tensor, positions: Tensor | None, classes: Tensor | None) -> Tensor:
+        """(N, K, d), with a class each (N,) or without -> (N, K, d), in float32 whatever autocast says."""
         with without_autocast(z):
             z = z.float()
             last = normalize(z[:, -1:]) if self.normalize_global else z[:, -1:]
+            local = normalize(z[:, :-1]) if self.shared is not None else None
+            vectors = by_class.vectors_of(self.classes, classes)
+            if vectors is not None:  # each component has a part of them
+                vectors = vectors.view_as(z)
+                last, local = last + vectors[:, -1:], None if local is None else local + vectors[:, :-1]
             last = last if self.unique is None else self.unique(last)
             if self.shared is None:
                 return last
-            return torch.cat([self.shared(normalize(z[:, :-1]), positions), last], dim=1)
+            return torch.cat([self.shared(local, positions), last], dim=1)
 
 
 # Synthesis.
@@ -307,6 +315,7 @@ class Generator(nn.Module):
         self.config = config
         self.z_shape = config.z_shape
         self.num_ws = config.num_ws
+        self.num_classes = len(config.classes)
         self.dropout = 0.0 if config.attention == "none" else config.synthesis.dropout
         width = config.z_shape[1]
         is_read = config.mapping.self_attention or config.attention != "centroid"
@@ -330,6 +339,7 @@ class Generator(nn.Module):
         self,
         z: Tensor,
         noise: Sequence[Tensor] | None = None,
+        classes: Tensor | None = None,
         *,
         second: Tensor | None = None,
         from_layer: Tensor | None = None,
@@ -341,7 +351,8 @@ class Generator(nn.Module):
         Args:
             z: (N, K, d), N(0, 1).
             noise: one (N, 1, H, W) of N(0, 1) for every shape in `noise_shapes`; None adds none.
-            second: (N, K, d) other latents to mix in.
+            classes: int64 (N,), of a conditional generator.
+            second: (N, K, d) other latents to mix in, of the same classes.
             from_layer: (N,) int64, the layers of each image from this one on take the second latents.
             from_component: (N,) int64, so do the components from this one on.
             with_ws: also return ws.
@@ -349,9 +360,9 @@ class Generator(nn.Module):
         Returns:
             (N, 3, R, R), meant for [-1, 1]; with `with_ws` also (N, L, K, d).
         """
-        ws = self.broadcast(self.mapping(z))
+        ws = self.broadcast(self.mapping(z, classes))
         if second is not None:
-            others = self.broadcast(self.mapping(second))
+            others = self.broadcast(self.mapping(second, classes))
             taken = torch.zeros(ws.shape[:3], dtype=torch.bool, device=ws.device)
             for axis, start in ((1, from_layer), (2, from_component)):
                 if start is not None:
@@ -362,13 +373,14 @@ class Generator(nn.Module):
         images, _ = self.synthesis(ws, noise)
         return (images, ws) if with_ws else images
 
-    def example_inputs(self) -> tuple[Tensor]:
-        """Return z of one image."""
-        return (ramp(next(self.parameters()), *self.z_shape),)
+    def example_inputs(self) -> tuple[Any, ...]:
+        """Return z of one image, and its class where it has one."""
+        z = ramp(next(self.parameters()), *self.z_shape)
+        return (z, *by_class.example(self.mapping_network.classes))
 
-    def mapping(self, z: Tensor) -> Tensor:
-        """z (N, K, d) -> w (N, K, d)."""
-        w: Tensor = self.mapping_network(z, self.component_positions)
+    def mapping(self, z: Tensor, classes: Tensor | None = None) -> Tensor:
+        """z (N, K, d), of classes (N,) where there are any -> w (N, K, d)."""
+        w: Tensor = self.mapping_network(z, self.component_positions, classes)
         return w
 
     def broadcast(self, w: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from gtool.config.schema import Section
+from gtool.config.schema import ClassNames, Section
 
 Count = Annotated[int, Field(ge=1, le=2**16)]
 Norm = Literal["ln", "layer", "pn", "none"]
@@ -182,6 +182,7 @@ class TransGANConfig(Section):
 
     resolution: Annotated[int, Field(ge=8, le=1024)] = 32
     z_dim: Count = 256
+    classes: ClassNames = ()  # names by number, of the data; none: images are of no class
     generator: GeneratorConfig = GeneratorConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
 

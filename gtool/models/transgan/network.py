@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import repeat
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,7 @@ from gtool.models.transgan.resampling import (
     to_tokens,
     upsample,
 )
+from gtool.nn import classes as by_class
 from gtool.nn.attention import MLP, CrossAttention, SelfAttention
 from gtool.nn.normalization import Normalization
 from gtool.nn.positions import INIT_STD, from_tiles, neighbourhood_mask, to_tiles
@@ -151,6 +152,8 @@ class Generator(nn.Module):
         first, last = generator.stages[0], generator.stages[-1]
         self.config = generator
         self.z_shape = (config.z_dim,)
+        self.num_classes = len(config.classes)
+        self.classes = by_class.embedding(config.classes, config.z_dim)
         self.input = nn.Linear(config.z_dim, first.side**2 * first.channels)
         with_context = generator.modulation == "cross-attention"
         self.context = nn.Linear(config.z_dim, first.side**2 * first.channels) if with_context else None
@@ -164,23 +167,28 @@ class Generator(nn.Module):
         shapes = [(stage.side**2, 1) for stage in generator.stages for _ in range(stage.depth)]
         self.noise_shapes = tuple(shapes) if generator.noise else ()
 
-    def forward(self, z: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
+    def forward(
+        self, z: Tensor, noise: Sequence[Tensor] | None = None, classes: Tensor | None = None
+    ) -> Tensor:
         """Make images.
 
         Args:
             z: (N, z_dim), N(0, 1).
             noise: one (N, L, 1) of N(0, 1) for every (L, 1) in `noise_shapes`; None adds none.
+            classes: int64 (N,), of a conditional generator.
 
         Returns:
             (N, 3, R, R), meant for [-1, 1].
         """
+        vectors = by_class.vectors_of(self.classes, classes)
+        z = z if vectors is None else z + vectors
         first = self.config.stages[0]
         tokens = self.input(z).view(-1, first.side**2, first.channels)
         return self._paint(tokens, z, noise)
 
-    def example_inputs(self) -> tuple[Tensor]:
-        """Return z of one image."""
-        return (ramp(self.to_rgb.weight, *self.z_shape),)
+    def example_inputs(self) -> tuple[Any, ...]:
+        """Return z of one image, and its class where it has one."""
+        return (ramp(self.to_rgb.weight, *self.z_shape), *by_class.example(self.classes))
 
     def super_resolve(self, images: Tensor) -> Tensor:
         """Make images out of their own means over the first stage's map: the auxiliary task of version 1.
@@ -265,7 +273,8 @@ class Discriminator(nn.Module):
             DiscriminatorStage(config, index) for index in range(len(discriminator.stages))
         )
         last = discriminator.stages[-1]
-        self.head = (ClassHead if discriminator.head == "cls" else PooledHead)(discriminator, last.channels)
+        head = TokenHead if discriminator.head == "cls" else PooledHead
+        self.head = head(discriminator, last.channels, config.classes)
         shapes = [(stage.side**2, 1) for stage in discriminator.stages for _ in range(stage.depth)]
         if discriminator.head == "cls":
             shapes += [(last.side**2 + 1, 1)] * discriminator.head_depth
@@ -275,12 +284,15 @@ class Discriminator(nn.Module):
         if discriminator.init == "truncated-normal":
             self.apply(_init_linear)
 
-    def forward(self, images: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
+    def forward(
+        self, images: Tensor, noise: Sequence[Tensor] | None = None, classes: Tensor | None = None
+    ) -> Tensor:
         """Judge images.
 
         Args:
             images: (N, 3, R, R) in [-1, 1], augmented already.
             noise: one (N, L, 1) of N(0, 1) for every (L, 1) in `noise_shapes`; None adds none.
+            classes: int64 (N,), of a conditional discriminator.
 
         Returns:
             (N,) float32 logits.
@@ -290,18 +302,19 @@ class Discriminator(nn.Module):
         given, x = _noise_or_none(noise, self.noise_shapes), None
         for stage in self.stages:
             x = stage(x, images, given, twice)
-        logits: Tensor = self.head(x, given, twice)
+        logits: Tensor = self.head(x, given, twice, classes)
         return logits.float()
 
-    def example_inputs(self) -> tuple[Tensor]:
-        """Return one image."""
-        return (ramp(self.head.logit.weight, 3, self.resolution, self.resolution),)
+    def example_inputs(self) -> tuple[Any, ...]:
+        """Return one image, and its class where it has one."""
+        image = ramp(self.head.logit.weight, 3, self.resolution, self.resolution)
+        return (image, *by_class.example(self.head.classes))
 
 
-class ClassHead(nn.Module):
-    """A class token, without position, reads the others in blocks without relative positions."""
+class TokenHead(nn.Module):
+    """A token of its own, without position, reads the others in blocks without relative positions."""
 
-    def __init__(self, discriminator: DiscriminatorConfig, channels: int) -> None:
+    def __init__(self, discriminator: DiscriminatorConfig, channels: int, classes: Sequence[str]) -> None:
         super().__init__()
         self.token = nn.Parameter(_small_normal(1, channels))
         self.blocks = nn.ModuleList(
@@ -309,8 +322,11 @@ class ClassHead(nn.Module):
         )
         self.norm = Normalization(discriminator.norm, channels)
         self.logit = nn.Linear(channels, 1)
+        self.classes = by_class.embedding(classes, channels, zero=True)
 
-    def forward(self, x: Tensor, noise: Iterator[Tensor | None], twice: bool) -> Tensor:
+    def forward(
+        self, x: Tensor, noise: Iterator[Tensor | None], twice: bool, classes: Tensor | None
+    ) -> Tensor:
         """(N, L, C) -> (N,)."""
         x = torch.cat([self.token.expand(x.shape[0], -1, -1).to(x.dtype), x], dim=1)  # (N, 1 + L, C)
         # Nothing looks at the other tokens after the last block.
@@ -320,27 +336,32 @@ class ClassHead(nn.Module):
         x = cast(Block, last).read(x, next(noise), twice)
         # In the precision of the weights, as in `PooledHead`.
         with without_autocast(x):
-            logits: Tensor = self.logit(self.norm(x)[:, 0].to(self.logit.weight.dtype))
+            features = self.norm(x)[:, 0].to(self.logit.weight.dtype)
+            logits = by_class.add_projection(self.logit(features), features, self.classes, classes)
         return logits.squeeze(-1)
 
 
 class PooledHead(nn.Module):
     """Tokens averaged to a small map, all of it read by an MLP: fast, and blind to no place."""
 
-    def __init__(self, discriminator: DiscriminatorConfig, channels: int) -> None:
+    def __init__(self, discriminator: DiscriminatorConfig, channels: int, classes: Sequence[str]) -> None:
         super().__init__()
         self.side = discriminator.head_side
         self.hidden = nn.Linear(self.side**2 * channels, channels)
         self.logit = nn.Linear(channels, 1)
+        self.classes = by_class.embedding(classes, channels, zero=True)
 
-    def forward(self, x: Tensor, _noise: Iterator[Tensor | None], _twice: bool) -> Tensor:
+    def forward(
+        self, x: Tensor, _noise: Iterator[Tensor | None], _twice: bool, classes: Tensor | None
+    ) -> Tensor:
         """(N, L, C) -> (N,)."""
         side = round(x.shape[1] ** 0.5)
         pooled = pool(x, side // self.side).flatten(1).to(self.logit.weight.dtype)
         # In the precision of the weights, a hundredth of the work: a finite difference, and a relativistic
         # loss of two logits near 20, would otherwise be differences of bf16 numbers that lie 0.125 apart.
         with without_autocast(x):
-            logits: Tensor = self.logit(F.leaky_relu(self.hidden(pooled), 0.2))
+            features = F.leaky_relu(self.hidden(pooled), 0.2)
+            logits = by_class.add_projection(self.logit(features), features, self.classes, classes)
         return logits.squeeze(-1)
 
 

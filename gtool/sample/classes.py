@@ -1,0 +1,36 @@
+"""Classes as they are typed: by their names, or as numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gtool.errors import RecipeError
+
+MOST_SHOWN = 20
+
+
+def find_class(text: str, names: Sequence[str] | None, count: int) -> int:
+    """Return the number of a class; names go first.
+
+    names: of the classes from the first, None where they have none. count: how many classes there are.
+
+    Raises:
+        RecipeError: no such class; says which there are.
+    """
+    if names and text in names:
+        return names.index(text)
+    are_numbers = bool(names) and all(name.isdecimal() for name in names or ())
+    # Not ², which is a digit and no number.
+    if text.strip().isdecimal() and not are_numbers and int(text) < count:
+        return int(text)
+    if not names:
+        there = f"this set names no classes; give a number from 0 to {count - 1}"
+    else:
+        there = "the classes are " + ", ".join(names[:MOST_SHOWN]) + (", ..." if count > MOST_SHOWN else "")
+    raise RecipeError(f"--class {text}: no such class; {there}")
+
+
+def find_classes(text: str, names: Sequence[str]) -> tuple[int, ...]:
+    """Return the numbers of one class or of several, written with commas between them; RecipeError as `find_class`."""
+    parts = [text] if text in names else [part.strip() for part in text.split(",")]
+    return tuple(find_class(part, names, len(names)) for part in parts)
