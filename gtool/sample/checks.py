@@ -26,11 +26,10 @@ from gtool.models.prior.config import (
     SamplingParams,
     drops_conditions,
 )
-from gtool.sample.classes import find_classes
+from gtool.sample.classes import find_classes, num_in_rows
 from gtool.sample.options import CODES, LATENTS, SampleOptions
 
 DEFAULT_NUM = {"sample": 64, "interpolation": 8, "psi": 8, "noise": 4, "attention": 4}
-ROW, MOST_ROWS = 8, 16  # images of a class in a grid of several, and how many classes one shows
 DEFAULT_NUM_CODES = 16  # codes are sampled one after the other
 DEFAULT_NUM_LARGE = 1  # of a --size, which takes as much longer as it is larger
 DEFAULT_KEEP = 0.5
@@ -117,8 +116,7 @@ class Sampling(SampleOptions):
         if self.seeds is not None:
             return parse_numbers(self.seeds)
         default = DEFAULT_NUM_CODES if self.samples_from == "codes" else DEFAULT_NUM[self.kind]
-        if self.kind == "sample" and 1 < len(self.chosen) <= MOST_ROWS:  # a row of a grid for each class
-            default = ROW * len(self.chosen)
+        default = (self.kind == "sample" and num_in_rows(len(self.chosen))) or default
         return range(self.num or (default if self.size is None else DEFAULT_NUM_LARGE))
 
     @property
@@ -133,9 +131,7 @@ class Sampling(SampleOptions):
     @cached_property
     def chosen(self) -> tuple[int, ...]:
         """The numbers of the classes that images of a conditional generator take in turn."""
-        if self.of_class is None or not self.classes:
-            return tuple(range(len(self.classes)))
-        return find_classes(self.of_class, self.classes)
+        return find_classes(self.of_class, self.classes) if self.classes else ()
 
     # Where results go.
 
@@ -379,8 +375,7 @@ def _check_family(o: Sampling) -> None:
         if name in OF_MAPPING and getattr(o, name) != "z" and not row.truncation:
             raise RecipeError(f"{flag}: {where} has no latent components and no mapping network")
     if o.of_class is not None and source == "latents":
-        learn = f"`gtool train {model} --set data.condition=class` learns them"
-        _refuse((not o.classes, f"--class {o.of_class}: {where} was trained without classes; {learn}"))
+        _refuse((not o.classes, f"--class: {where} was trained without classes (data.condition = 'class')"))
         find_classes(o.of_class, o.classes)
     if o.attention and not row.attention_maps:
         raise RecipeError(f"--attention: {where} has no attention to latent components")

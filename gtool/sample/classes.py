@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from gtool.errors import RecipeError
 
 MOST_SHOWN = 20
+ROW, MOST_ROWS = 8, 16  # images of a class in a grid of several classes, and of how many
 
 
 def find_class(text: str, names: Sequence[str] | None, count: int) -> int:
@@ -30,7 +31,14 @@ def find_class(text: str, names: Sequence[str] | None, count: int) -> int:
     raise RecipeError(f"--class {text}: no such class; {there}")
 
 
-def find_classes(text: str, names: Sequence[str]) -> tuple[int, ...]:
-    """Return the numbers of one class or of several, written with commas between them; RecipeError as `find_class`."""
+def num_in_rows(classes: int) -> int | None:
+    """Return how many images a grid has that shows so many classes, a row for each; None where it does not."""
+    return ROW * classes if 1 < classes <= MOST_ROWS else None
+
+
+def find_classes(text: str | None, names: Sequence[str]) -> tuple[int, ...]:
+    """Return the numbers of classes written with commas between them, of all for None; RecipeError as `find_class`."""
+    if text is None:
+        return tuple(range(len(names)))
     parts = [text] if text in names else [part.strip() for part in text.split(",")]
     return tuple(find_class(part, names, len(names)) for part in parts)

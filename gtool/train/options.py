@@ -22,6 +22,10 @@ EXAMPLES = """Examples:
 
 `gtool train transgan --resume auto` : resume the newest run
 
+`gtool train transgan --weights transgan --dataset ./my-photos --minutes 5` : go on from weights that come with gtool
+
+`gtool train transgan --dataset cifar10 --set data.condition=class` : class-conditional; gansformer too
+
 `gtool train paint-transformer --finetune ./my-photos` : fine-tune the shipped weights on your photos
 
 `gtool train transgan --dataset cifar10 --recipe cifar10 --dry-run`"""
@@ -45,7 +49,9 @@ class TrainOptions:
         DATA, "Fine-tune trained weights on this data set (paint-transformer).", metavar="DATASET"
     )
     weights: str | None = option(
-        DATA, "Initial weights: a run, file or hub id; default with --finetune: those shipped."
+        DATA,
+        "Initial weights, of transgan, gansformer or paint-transformer: a run, file, hub id, or the name of those that "
+        "come with gtool; default with --finetune: those shipped.",
     )
     tokenizer: str | None = option(
         DATA, "Tokenizer of a prior: a run, file or hub id; default: the newest trained on this data."

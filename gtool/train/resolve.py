@@ -85,11 +85,7 @@ def resolve(options: TrainOptions) -> Training:
     require_utf8(recipe.data.dataset)
     require_utf8(options.out or "")
     if recipe.train.weights is not None and run is None:
-        table["model"] = _network_of_weights(recipe, typed.get("train.weights", "train.weights"))
-        recipe = make_recipe(table, options.settings, where=str(path), flags=flags)
-        if recipe.model != table["model"]:
-            other = next(key for key in recipe.model if recipe.model[key] != table["model"].get(key))
-            raise RecipeError(f"model.{other}: the network is that of {recipe.train.weights}; leave it out")
+        recipe = _with_network_of_weights(recipe, table, options.settings, flags, str(path))
     if row.learns_from is not None:
         overlay(recipe.model, ["prior", "condition"], recipe.data.condition)
     config = _configure(recipe, original.data.resolution, path, typed)
@@ -215,13 +211,39 @@ def _asked(options: TrainOptions, flags: Mapping[str, Any], key: str) -> str | N
     return next((str(value) for value in found if value is not None), None)
 
 
+def _with_network_of_weights(
+    recipe: Recipe, table: dict[str, Any], settings: tuple[str, ...], flags: Mapping[str, Any], where: str
+) -> Recipe:
+    """Put the network of the weights that training begins with into a recipe and its table; refuse another."""
+    name, words = recipe.train.weights, as_typed(settings, flags).get("train.weights", "train.weights")
+    table["model"] = _network_of_weights(recipe, words)
+    is_square = "data.resolution" in registry.find_model(recipe.model_name).keys
+    if is_square:
+        overlay(table, ["data", "resolution"], table["model"]["resolution"])
+    recipe = make_recipe(table, settings, where=where, flags=flags)
+    if recipe.model != table["model"]:
+        other = next(key for key in recipe.model if recipe.model[key] != table["model"].get(key))
+        raise RecipeError(f"model.{other}: the network is that of {name}; leave it out")
+    if is_square and recipe.data.resolution != table["model"]["resolution"]:
+        raise RecipeError(
+            f"{words} {name}: of {table['model']['resolution']} px, and a network keeps its size; "
+            f"data.resolution = {recipe.data.resolution} needs others"
+        )
+    has_classes, wants = bool(table["model"].get("classes")), recipe.data.condition == "class"
+    if is_square and has_classes != wants:
+        do = "add --set data.condition=class" if has_classes else "leave data.condition out"
+        raise RecipeError(f"{words} {name}: {'of' if has_classes else 'without'} classes; {do}")
+    return recipe
+
+
 def _network_of_weights(recipe: Recipe, words: str) -> dict[str, Any]:
     """Return the `[model]` table of the weights that training begins with, which replaces the recipe's.
 
     words: that name the weights, for an error.
     """
     model = recipe.model_name
-    if not registry.find_model(model).finetunes:
+    row = registry.find_model(model)
+    if not (row.finetunes or row.adversarial):
         raise RecipeError(
             f"{words}: {model} cannot begin with weights, which hold one of its networks alone; "
             "go on with a whole run by --resume"

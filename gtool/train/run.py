@@ -21,7 +21,7 @@ from gtool.data.read_tables import require_on_hub
 from gtool.errors import CheckpointError, DivergedError, GToolError, InterruptedRunError
 from gtool.io.files import atomic_write, sampled_digest
 from gtool.io.run_folder import RunFolder, create_run, find_start, is_state
-from gtool.io.weights import load_state, restore, save_state, save_weights
+from gtool.io.weights import load_state, save_state, save_weights
 from gtool.models import registry
 from gtool.models.flops import forward_flops
 from gtool.models.generate import weights_meta
@@ -191,10 +191,8 @@ def _restore(trainer: Trainer, folder: RunFolder, resume: str | None) -> dict[st
                 raise CheckpointError(f"{damaged}; an older state: --resume {older}") from None
             if trainer.compute.is_main:
                 console.warning(f"{damaged}; goes on from {older.name}")
-    if recipe.train.weights is not None:  # all networks of a state are of the weights' kind
-        trained = open_trained(find_start(recipe.train.weights, recipe.model_name))
-        for network in trainer.state.networks.values():
-            restore(network, trained.tensors, trained.path)
+    if recipe.train.weights is not None:
+        trainer.state.start_from(open_trained(find_start(recipe.train.weights, recipe.model_name)))
     return {}
 
 

@@ -346,7 +346,18 @@ def test_a_full_disk_is_one_line_and_the_last_state_stays(monkeypatch, capsys):
             "does not divide the generator's batch",
         ),
         (["train", "transgan", "--finetune", "."], 2, "is for paint-transformer; transgan learns"),
-        (["train", "transgan", "--weights", "x"], 2, "cannot begin with weights"),
+        (["train", "vqgan", "--weights", "x"], 2, "cannot begin with weights"),
+        (["train", "gansformer", "--weights", "transgan"], 1, "weights of transgan, not of gansformer"),
+        (
+            ["train", "transgan", "--weights", "transgan", "--set", "data.resolution=64"],
+            2,
+            "of 32 px, and a network keeps its size; data.resolution = 64 needs others",
+        ),
+        (
+            ["train", "transgan", "--weights", "transgan", "--set", "data.condition=class"],
+            2,
+            "without classes; leave data.condition out",
+        ),
         (["train", "transgan", "--set", "augment.policy=colour"], 2, "color"),
         (["train", "transgan", "--precision", "fp8"], 2, "--precision: `train.precision` = 'fp8'"),
         (
@@ -355,16 +366,8 @@ def test_a_full_disk_is_one_line_and_the_last_state_stays(monkeypatch, capsys):
             "--tokenizer: means nothing for transgan, only for prior",
         ),
         (["train", "vqgan", "--set", "loss.kind=hinge"], 2, "--set loss.kind=hinge: means nothing for vqgan"),
-        (
-            ["train", "transgan", "--set", "data.condition=class"],
-            2,
-            "class: means nothing for transgan, only for prior",
-        ),
-        (
-            ["train", "gansformer", "--set", "data.condition=depth"],
-            2,
-            "depth: means nothing for gansformer, only for prior",
-        ),
+        (["train", "transgan", "--set", "data.condition=class"], 1, "scenes: no class labels"),
+        (["train", "gansformer", "--set", "data.condition=depth"], 2, "gansformer knows none but 'class'"),
         (["train", "transgan", "--set", "train.kimgs=1"], 2, "error: --set train.kimgs=1: unknown key"),
         (["train", "transgan", "--set", "model.z_dims=1"], 2, "error: --set model.z_dims=1: unknown key"),
         (
