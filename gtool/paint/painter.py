@@ -30,6 +30,7 @@ from gtool.strokes.canvas import Painting
 from gtool.strokes.painting import deepest_level, paint
 from gtool.strokes.palette import choose_palette, nearest_in_palette
 from gtool.strokes.proposals import Predictor
+from gtool.strokes.saliency import saliency
 from gtool.strokes.settings import Method, PaintSettings
 
 DEFAULT_DETAIL = 0.5
@@ -82,7 +83,9 @@ class Painter:
         ground = self.settings.ground or photo.mean_color()
         settings = replace(self.settings_for(height, width), ground=ground)
         target = self.target(photo.over(ground), settings.levels)
-        painting = paint(target, settings, self.brush, self.predictor, progress=progress)
+        painting = paint(
+            target, settings, self.brush, self.predictor, progress=progress, interest=saliency(target)
+        )
         if self.palette is not None:
             palette = self.palette
             if isinstance(palette, int):

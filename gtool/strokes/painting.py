@@ -28,11 +28,16 @@ from gtool.strokes.brush import Brush
 from gtool.strokes.canvas import Painting, draw_on, overlaps, sample_under, to_pixels
 from gtool.strokes.proposals import Predictor, propose
 from gtool.strokes.renderer import Touched, composite, touch_in_layers
+from gtool.strokes.saliency import STRONGEST
 from gtool.strokes.settings import PATCH_SIZE, PaintSettings
 
 MIN_GAIN = 1 / 255  # mean lowering of the error under a stroke, below which it is not painted
 MIN_REPAINTED = 1 / 32  # share of a patch that is to be repainted, below which finer patches see to it
 MIN_INSIDE = 0.6  # share of a new stroke's ink that has to lie where the painting is to be repainted
+# Shares of the patches, those with most error left where the eye goes, that are painted once more: shifted by half a
+# patch, and with strokes of half the size.
+SHIFTED, TELLING = 0.7, 0.2
+SHARE = 0.6  # of the strokes left that one pass may take
 
 
 @dataclass(frozen=True)
@@ -64,14 +69,24 @@ class PyramidLevel:
         """Strokes (n, 5) in pixels of the image -> pixels of the level."""
         return to_pixels(_moved(geometry, -self.left, -self.top), self.patch_size / self.side)
 
-    def resample(self, image: Tensor) -> Tensor:
-        """(C, H, W) -> (C, h, w), its edges repeated where patches reach beyond the image."""
+    def resample(self, image: Tensor, most: float = 1.0) -> Tensor:
+        """(C, H, W) in [0, most] -> (C, h, w), its edges repeated where patches reach beyond the image."""
         _, height, width = image.shape
         right = self.left + self.columns * self.side - width
         bottom = self.top + self.rows * self.side - height
         padded = F.pad(image[None], (-self.left, right, -self.top, bottom), mode="replicate")
         size = (self.rows * self.patch_size, self.columns * self.patch_size)
-        return resample(padded, size, antialias=True)[0].clamp(0, 1)
+        return resample(padded, size, antialias=True)[0].clamp(0, most)
+
+    def to_image_size(self, picture: Tensor, size: torch.Size) -> Tensor:
+        """(C, h, w) -> (C, H, W), roughly."""
+        height, width = size
+        scale = self.patch_size / self.side
+        top, left, bottom, right = (
+            round(scale * edge) for edge in (-self.top, -self.left, height - self.top, width - self.left)
+        )
+        inside = picture[:, top : max(bottom, top + 1), left : max(right, left + 1)]
+        return F.interpolate(inside[None], (height, width), mode="bilinear")[0]
 
     def patches(self, image: Tensor) -> Tensor:
         """(C, h, w) -> (N, C, R, R), row by row."""
@@ -93,13 +108,20 @@ def deepest_level(height: int, width: int, patch_size: int = PATCH_SIZE) -> int:
 def passes(height: int, width: int, levels: int, patch_size: int = PATCH_SIZE) -> Iterator[PyramidLevel]:
     """Yield the levels 0 to `levels`, and the last one shifted by half a patch."""
     for number in range(levels + 1):
-        side = max(1, math.ceil(max(height, width) / 2**number))
-        columns, rows = math.ceil(width / side), math.ceil(height / side)
-        left, top = (width - columns * side) // 2, (height - rows * side) // 2
-        yield PyramidLevel(number, side, left, top, columns, rows, patch_size)
+        yield _level(height, width, number, number, patch_size)
     if levels:
-        half = side // 2
-        yield PyramidLevel(levels + 1, side, left - half, top - half, columns + 1, rows + 1, patch_size)
+        last = _level(height, width, levels, levels + 1, patch_size)
+        half = last.side // 2
+        yield replace(
+            last, left=last.left - half, top=last.top - half, columns=last.columns + 1, rows=last.rows + 1
+        )
+
+
+def _level(height: int, width: int, halvings: int, number: int, patch_size: int) -> PyramidLevel:
+    side = max(1, math.ceil(max(height, width) / 2**halvings))
+    columns, rows = math.ceil(width / side), math.ceil(height / side)
+    left, top = (width - columns * side) // 2, (height - rows * side) // 2
+    return PyramidLevel(number, side, left, top, columns, rows, patch_size)
 
 
 @dataclass(frozen=True)
@@ -116,6 +138,18 @@ class _Strokes:
         return _Strokes(*map(torch.cat, pairs))
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """What one pass is told: `room`, how many more strokes may come; the maps are as large as the level's pixels."""
+
+    level: PyramidLevel
+    room: int | None
+    repaint: Tensor | None  # (1, h, w) in [0, 1], where strokes are wanted
+    interest: Tensor | None  # (1, h, w), how much places draw the eye
+    canvas: Tensor | None  # (3, h, w), as it is so far; None draws the strokes
+    share: float  # of the patches, those that want most of it, that are looked at
+
+
 def paint(
     image: Tensor,
     settings: PaintSettings,
@@ -124,11 +158,13 @@ def paint(
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
     kept: Kept | None = None,
+    interest: Tensor | None = None,
 ) -> Painting:
     """Paint an image (3, H, W) in [0, 1] with a brush on its device.
 
     predictor: unused by the methods without a network; progress: is told how many passes of how many are done;
-    kept: strokes to begin with, None starts from the bare ground.
+    kept: strokes to begin with, None starts from the bare ground; interest: of `gtool.strokes.saliency`, spends the
+    strokes where the eye goes, with one pass more; None paints everything alike.
     """
     _, height, width = image.shape
     longer = max(height, width)
@@ -138,62 +174,98 @@ def paint(
     strokes = _Strokes(empty.view(0, 5), empty.view(0, 3), empty.long())
     if kept is None:
         strokes = strokes.add(*_underpainting(image, settings.seed), 0)
-    levels = list(passes(height, width, settings.levels, settings.patch_size))
+    levels, canvas = list(passes(height, width, settings.levels, settings.patch_size)), image
+    if interest is not None:
+        interest = F.interpolate(interest[None], (height, width), mode="bilinear")[0]
+        levels.append(_level(height, width, settings.levels + 1, settings.levels + 2, settings.patch_size))
     for number, level in enumerate(levels):
         progress(number, len(levels))
         later = 0
         if kept is not None:
-            mine = kept.strokes.levels == number
+            mine = kept.strokes.levels == level.number
             strokes = strokes.add(
-                to_pixels(kept.strokes.shape_params[mine], longer), kept.strokes.colors[mine], number
+                to_pixels(kept.strokes.shape_params[mine], longer), kept.strokes.colors[mine], level.number
             )
-            later = int((kept.strokes.levels > number).sum())
-        room = None if settings.max_strokes is None else settings.max_strokes - len(strokes.colors) - later
+            later = int((kept.strokes.levels > level.number).sum())
+        is_last = interest is None or number + 1 == len(levels)
+        room = _room(settings.max_strokes, len(strokes.colors) + later, 1.0 if is_last else SHARE)
         if room is None or room > 0:
-            repaint = None if kept is None else level.resample(kept.repaint)
-            found = _paint_level(image, settings, brush, predictor, level, strokes, room, repaint)
-            strokes = strokes.add(*found, number)
+            finish = canvas if interest is not None and number > settings.levels else None
+            now = _told(level, room, kept, interest, finish, TELLING if is_last else SHIFTED)
+            *found, canvas = _paint_pass(image, settings, brush, predictor, now, strokes)
+            strokes = strokes.add(*found, level.number)
     progress(len(levels), len(levels))
+    shape_params = to_pixels(strokes.geometry, 1 / longer)
     painting = Painting(
-        aspect=width / height,
-        shape_params=to_pixels(strokes.geometry, 1 / longer),
-        colors=strokes.colors,
-        levels=strokes.levels,
-        ground=(red, green, blue),
-        brush=brush,
-        opacity=settings.opacity,
+        width / height,
+        shape_params,
+        strokes.colors,
+        strokes.levels,
+        (red, green, blue),
+        brush,
+        settings.opacity,
     )
     return painting if settings.max_strokes is None else painting[: settings.max_strokes]
 
 
-def _paint_level(
+def _told(
+    level: PyramidLevel,
+    room: int | None,
+    kept: Kept | None,
+    interest: Tensor | None,
+    canvas: Tensor | None,
+    share: float,
+) -> _Pass:
+    """Resample maps and canvas, as large as the image, for one pass."""
+    return _Pass(
+        level,
+        room,
+        None if kept is None else level.resample(kept.repaint),
+        None if interest is None else level.resample(interest, most=STRONGEST),
+        None if canvas is None else level.resample(canvas),
+        share,
+    )
+
+
+def _room(most: int | None, taken: int, share: float) -> int | None:
+    """Return how many strokes of a budget one pass may paint; None for any number."""
+    return None if most is None else math.ceil(share * (most - taken))
+
+
+def _paint_pass(
     image: Tensor,
     settings: PaintSettings,
     brush: Brush,
     predictor: Predictor | None,
-    level: PyramidLevel,
+    now: _Pass,
     strokes: _Strokes,
-    room: int | None,
-    repaint: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """Find the strokes of one pass: geometry (n, 5) in pixels of the image and colours (n, 3).
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Find the strokes of one pass, after those of the passes before.
 
-    strokes: of the passes before; room: how many more may come; repaint: (1, h, w) in [0, 1], where they are wanted.
+    Returns:
+        geometry (n, 5) in pixels of the image, colours (n, 3), and the canvas with them, (3, H, W).
     """
+    level, repaint = now.level, now.repaint
     target = level.resample(image)
-    canvas = image.new_tensor(settings.ground).expand(*target.shape[1:], 3).contiguous()
     geometry, colors = level.from_image(strokes.geometry), strokes.colors
     numbers = torch.arange(level.rows * level.columns, device=image.device)
     if repaint is not None:
         wanted = (level.patches(repaint).mean(dim=(1, 2, 3)) > MIN_REPAINTED).float()
         numbers = wanted.nonzero().squeeze(1)
         if not len(numbers):
-            return geometry[:0], colors[:0]
+            return geometry[:0], colors[:0], image
         # Strokes of a patch reach into those beside it.
         cells = F.max_pool2d(wanted.view(1, 1, level.rows, level.columns), 3, 1, 1)[0, 0] > 0
         near = overlaps(geometry, cells, level.patch_size)
         geometry, colors = geometry[near], colors[near]
-    draw_on(canvas, geometry, colors, brush, settings.opacity)
+    if now.canvas is None:
+        canvas = image.new_tensor(settings.ground).expand(*target.shape[1:], 3).contiguous()
+        draw_on(canvas, geometry, colors, brush, settings.opacity)
+    else:
+        canvas = now.canvas.permute(1, 2, 0).contiguous()
+        wanting = (target - now.canvas).abs().mean(0, keepdim=True) * now.interest
+        error = level.patches(wanting).mean(dim=(1, 2, 3))
+        numbers = error.topk(math.ceil(now.share * len(error))).indices.sort().values
     if repaint is not None:
         # What stays is as it should be: a stroke that covers it has that against it.
         target = torch.lerp(canvas.permute(2, 0, 1), target, repaint)
@@ -209,10 +281,14 @@ def _paint_level(
     if repaint is not None:
         inside = sample_under(proposed, repaint)[0].mean(-1) >= MIN_INSIDE
         proposed, gain = proposed[inside], gain[inside]
-    if room is not None and len(proposed) > room:
-        proposed = proposed[gain.topk(room).indices.sort().values]
+    if now.interest is not None:
+        gain = gain * sample_under(proposed, now.interest)[0].mean(-1)
+    if now.room is not None and len(proposed) > now.room:
+        best = gain.topk(now.room).indices.sort().values
+        proposed = proposed[best]
     stayed, tints = _try(settings, brush, proposed, target, canvas)
-    return level.to_image(proposed[stayed]), tints[stayed]
+    seen = level.to_image_size(canvas.permute(2, 0, 1), image.shape[1:])
+    return level.to_image(proposed[stayed]), tints[stayed], seen
 
 
 def underpainting_cells(height: int, width: int) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from gtool.errors import printable
 from gtool.io import run_folder
 from gtool.io.run_folder import METADATA_KEY
 from gtool.io.weights import save_weights
+from gtool.losses.efficientnet import efficientnet_lite0
 from gtool.models.paint_transformer.network import build_predictor
 from gtool.models.registry import config_class
 from gtool.paint.checks import CANVAS_COLORS
@@ -311,6 +312,7 @@ def test_a_run_folder_gives_its_weights():
 
 
 def test_weights_of_the_package_are_the_default(monkeypatch, capsys):
+    efficientnet_lite0(torch.device("cpu"))  # read before the package has no weights
     draw_photo("photo.png")
     predictor("paint-transformer.safetensors")
     monkeypatch.setattr(run_folder, "SHIPPED_FOLDER", Path())
@@ -319,6 +321,7 @@ def test_weights_of_the_package_are_the_default(monkeypatch, capsys):
 
 
 def test_without_weights_greedy_paints_and_says_so(monkeypatch, capsys):
+    efficientnet_lite0(torch.device("cpu"))  # read before the package has no weights
     draw_photo("photo.png")
     monkeypatch.setattr(run_folder, "SHIPPED_FOLDER", Path("nowhere"))
     assert paint("photo.png", method=None) == 0

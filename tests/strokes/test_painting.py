@@ -13,6 +13,7 @@ from gtool.models.paint_transformer.network import Proposals
 from gtool.strokes.brush import load_brush
 from gtool.strokes.canvas import uncovered
 from gtool.strokes.painting import deepest_level, paint, passes
+from gtool.strokes.saliency import saliency
 from gtool.strokes.settings import PaintSettings
 
 BRUSH = load_brush("flat")
@@ -170,3 +171,23 @@ def test_a_predictor_that_sees_the_photo_gets_its_patches():
 
     paint(scene(128, 128), PaintSettings(levels=2), BRUSH, predict)
     assert seen == [1, 4, 16, 25]
+
+
+def test_strokes_go_where_the_eye_goes():
+    photo = torch.rand(3, 128, 128, generator=torch.Generator().manual_seed(0))
+    interest = torch.tensor([[[2.0, 0.0]]])  # to the left
+    plain, told = (
+        paint(photo, replace(GREEDY, max_strokes=150), BRUSH, interest=where) for where in (None, interest)
+    )
+    left = [float((painting.shape_params[:, 0] < 0.5).float().mean()) for painting in (plain, told)]
+    assert left[1] > left[0] + 0.1
+    assert set(told.levels.tolist()) == {0, 1, 2, 3, 4}  # a pass more, of finer strokes
+    assert len(told) <= 150
+
+
+def test_a_subject_draws_the_eye_more_than_what_is_around_it():
+    photo = torch.full((3, 96, 192), 0.6)
+    photo[:, 32:64, 128:160] = scene()[:, :32, :32]
+    found = saliency(photo)[0]
+    assert found[:, 4:].mean() > found[:, :4].mean()
+    assert float(found.mean()) == pytest.approx(1, abs=0.3)
