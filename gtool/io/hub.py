@@ -153,10 +153,10 @@ def shown(repository: str, kind: str, total: int | None = None) -> Iterator[None
 
     def look() -> tuple[float, str]:
         come, of = _size(folder) - before, f" of {total / 1e6:.1f}" if total else ""
-        after = "" if is_coming() else ", being read"  # a data set is unpacked when it is there
-        return come, f"{come / 1e6:.1f}{of} MB{after}"
+        return come, f"{come / 1e6:.1f}{of} MB"
 
-    with _watched(f"downloading {repository}", is_coming, look, total):
+    # The word is right for a data set, too, which is unpacked when all of it has come.
+    with _watched(f"fetching {repository}", is_coming, look, total):
         yield
 
 

@@ -105,10 +105,9 @@ def test_a_slow_download_says_how_far_it_is(model, capsys, monkeypatch):
     assert run(SAMPLE) == 0
     lines = capsys.readouterr().err.splitlines()
     assert (
-        lines[0]
-        == f"downloading {MODEL}; should that break off, the same command goes on with what is missing"
+        lines[0] == f"fetching {MODEL}; should that break off, the same command goes on with what is missing"
     )
-    shown = [line for line in lines[1:] if line.startswith(f"downloading {MODEL}  ")]
+    shown = [line for line in lines[1:] if line.startswith(f"fetching {MODEL}  ")]
     assert len(shown) >= 2
     assert "% 0." in shown[0]
     assert shown[0].endswith(" MB")
