@@ -30,7 +30,9 @@ from gtool.io.outputs import check_folder
 Pixels = NDArray[np.uint8]
 
 COMFORTABLE_WIDTH = 768  # pixels that an enlarged grid comes near to
-BACKGROUND = 255
+BACKGROUND, BESIDE_WHITE = 255, 192  # greys
+WHITE = 247  # of a pixel that is not told from white
+
 # Grids.
 
 
@@ -40,7 +42,7 @@ def grid(images: Any, columns: int | None = None, *, pad: int = 2, scale: int | 
     Args:
         images: uint8 (N, 3, H, W), N >= 1.
         columns: images a row; None makes the layout square.
-        pad: white pixels around every image, not enlarged.
+        pad: pixels around every image, not enlarged: white, or grey where the images end in white themselves.
         scale: whole number that every pixel is enlarged by; None brings the grid near COMFORTABLE_WIDTH.
 
     Returns:
@@ -53,7 +55,9 @@ def grid(images: Any, columns: int | None = None, *, pad: int = 2, scale: int | 
     rows = -(-count // columns)
     # Each cell carries its own left and top margin; the picture adds the right and bottom one.
     cell = (height * factor + pad, width * factor + pad)
-    picture = np.full((rows * cell[0] + pad, columns * cell[1] + pad, channels), BACKGROUND, np.uint8)
+    edges = np.concatenate([images[:, :, [0, -1]].ravel(), images[..., [0, -1]].ravel()])
+    around = BESIDE_WHITE if (edges > WHITE).mean() > 0.5 else BACKGROUND
+    picture = np.full((rows * cell[0] + pad, columns * cell[1] + pad, channels), around, np.uint8)
     for number, image in enumerate(images):
         top, left = number // columns * cell[0] + pad, number % columns * cell[1] + pad
         picture[top : top + height * factor, left : left + width * factor] = enlarge(image, factor)

@@ -5,7 +5,7 @@ Images are uint8 (3, P, Q), pictures uint8 (H, W, 3); codes are int64 (N, h, w).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,15 +137,17 @@ def lay_out(
     images: Pixels,
     numbers: Sequence[int],
     given: ConditionBatch,
-    shared: Sequence[Pixels],
+    shared: Mapping[str, Pixels],
     title: str,
     *,
     columns: int | None = None,
     scale: int | None = None,
 ) -> Pixels:
-    """Return a grid of images after what all are conditioned on, or beside the map and the photo of each."""
+    """Return a grid of images, after what all are conditioned on, by its name, or beside the map and photo of each."""
+    if given.photos is None and (not shared or images.shape[-1] != images.shape[-2]):
+        return grid(np.stack([*shared.values(), *images]), columns=columns, scale=scale)
     if given.photos is None:
-        return grid(np.stack([*shared, *images]), columns=columns, scale=scale)
+        return _beside(images, numbers, shared, title, columns, scale)
     kinds = [("map", given.maps), ("sample", images), ("photo", given.photos)]
     shown = [(head, pictures) for head, pictures in kinds if pictures is not None]
     groups = columns or max(1, round((len(images) / len(shown)) ** 0.5))
@@ -160,6 +162,28 @@ def lay_out(
         rows.append(Row("\n".join(names[place] for place in places), cells))
     heads = [Column(head) for head, _ in shown] * groups
     return sheet(rows, heads, cell, "" if groups * len(shown) < 4 else f"from the {title}")
+
+
+def _beside(
+    images: Pixels,
+    numbers: Sequence[int],
+    shared: Mapping[str, Pixels],
+    title: str,
+    columns: int | None,
+    scale: int | None,
+) -> Pixels:
+    """Return a sheet of images in rows, at the right of what they have in common."""
+    columns = columns or min(len(images), default_columns(len(images)))
+    cell = image_cell(images.shape[-1], len(shared) + columns, scale)
+    common: list[Pixels | None] = [fit(picture, cell) for picture in shared.values()]
+    rows = []
+    for start in range(0, len(images), columns):
+        cells = [fit(image, cell) for image in images[start : start + columns]]
+        last = numbers[start + len(cells) - 1]
+        name = f"image {numbers[start]}" if len(cells) == 1 else f"images\n{numbers[start]} to {last}"
+        rows.append(Row(name, [*(common if start == 0 else [None] * len(common)), *cells]))
+    heads = [*shared, "sample" if columns == 1 else "samples", *[""] * (columns - 1)]
+    return sheet(rows, [Column(head) for head in heads], cell, title)
 
 
 def with_legend(picture: Pixels, labels: np.ndarray, colours: Pixels, names: Sequence[str] | None) -> Pixels:

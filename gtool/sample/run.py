@@ -216,11 +216,11 @@ def _from_codes(options: Sampling) -> dict[str, Path]:
     model = load_model(o.weights, compute=compute, batch_size=o.batch_size)
     _introduce(model, f"from {conditions.text}; ")
     start = codes.start_codes(model, conditions.size, completion)
-    shared = [] if conditions.picture is None else [conditions.picture]
+    shared = {} if conditions.picture is None else {"map": conditions.picture}
     if completion is not None:
         flag = f"--keep {o.kept_share:g}" if o.mask is None else f"--mask {o.mask}"
         console.notice(f"{flag}: {int((start >= 0).sum())} of {start.numel()} codes are kept")
-        shared.append(completion.picture)
+        shared["kept"] = completion.picture
     if o.folder is not None:
         return _write_folder(o, o.folder, _draw_codes(o, model, conditions, completion))
     given = conditions.of(o.numbers, model)
@@ -230,7 +230,13 @@ def _from_codes(options: Sampling) -> dict[str, Path]:
     if o.animate is not None:
         written["animation"] = o.animate.expanduser()
         frames = codes.frames(
-            model, sampled, steps, shared=shared, maps=given.maps, completion=completion, **look
+            model,
+            sampled,
+            steps,
+            shared=list(shared.values()),
+            maps=given.maps,
+            completion=completion,
+            **look,
         )
         save_animation(written["animation"], frames, o.fps or DEFAULT_FPS, codes.HOLD_SECONDS)
     images = codes.images_of(model, sampled, completion)

@@ -15,6 +15,7 @@ from gtool.models.flops import forward_flops
 from gtool.models.outline import outline
 from gtool.runtime.device import Compute
 
+BESIDE = ", scoring before and after not counted"  # what an estimate, and --minutes, leave out
 # Shares of the measured matrix-product rate that whole steps reached on two cores and are assumed elsewhere.
 UTILISATION = {"fp32": 0.35, "bf16": 0.10}
 
@@ -52,7 +53,8 @@ def dry_run(recipe: Recipe, config: Any, name: str, compute: Compute, as_json: b
         f"{name}: {sizes} parameters",
         f"forward {forwards} GFLOP an image, {step_gflop:.1f} GFLOP for each image trained on",
         f"weights, gradients, averages and optimizer state {state_gib:.2f} GiB, activations on top",
-        f"about {console.duration(seconds)} on {compute.describe()} in {compute.precision}; nothing was written",
+        f"about {console.duration(seconds)} on {compute.describe()} in {compute.precision}{BESIDE}",
+        "nothing was written",
     ):
         console.notice(line)
 

@@ -98,7 +98,7 @@ def step(state: PriorState) -> dict[str, Tensor]:
     state.nimg += recipe.train.batch_size
     state.update_average()
     state.steps += 1
-    return {"nll": torch.stack(losses).mean(), "grad_norm": norm}
+    return {"train_nll": torch.stack(losses).mean(), "grad_norm": norm}
 
 
 def cross_entropy(state: PriorState, logits: Tensor, codes: Tensor, order: Tensor | None = None) -> Tensor:

@@ -29,17 +29,23 @@ Line = tuple[Sequence[float], Sequence[float]]  # xs and ys
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 RECORD = TypeAdapter(dict[str, int | float], config=ConfigDict(strict=True))  # a line of the log
 ANIMATION_FRAMES = 100  # at most: a long run is thinned out
-# Titles of the panels of curves.png, and the records that each shows; * stands for anything.
+FEW_POINTS = 30  # so many are drawn as points too: a line of two says little
+# Titles of the panels of curves.png, and the records that each shows, scores first; * stands for anything.
 PANELS = {
-    "losses": ["discriminator_loss", "generator_loss", "reward", "known_decision", "gain_decision"],
-    "logits": ["real_logit", "fake_logit"],
-    "augmentation": ["augment_p"],
     "rfd": ["rfd", "rfd_floor"],
-    "error left": ["left", "left_*"],
     "swd": ["swd_*"],
-    "PSNR of reconstructions (dB)": ["psnr"],
-    "negative log-likelihood (nats per code)": ["nll", "nll_*", "unigram"],
+    "negative log-likelihood (nats per code)": ["nll", "nll_*", "unigram", "train_nll"],
+    "PSNR of held-out images (dB)": ["psnr"],
+    "codes in use": ["codes_used"],
+    "error left": ["left", "left_*"],
+    "losses of reconstruction": ["l1", "lpips", "gradients", "features", "quantizer_loss", "palette_error"],
+    "losses": ["discriminator_loss", "generator_loss", "reward", "known_*", "gain_decision"],
+    "logits": ["real_logit", "fake_logit"],
+    "penalties": ["penalty", "path_penalty"],
+    "gradient norms": ["*grad_norm"],
+    "augmentation": ["augment_p"],
 }
+LOGARITHMIC = ("rfd", "swd", "losses of reconstruction", "penalties", "gradient norms")  # panels
 
 
 def cut_log(run: RunFolder, nimg: int) -> None:
@@ -171,18 +177,23 @@ def _is_whole(path: Path) -> bool:
 
 
 def save_curves_of_run(run: RunFolder) -> Path | None:
-    """Write curves.png: losses, logits and scores, as far as the run has any; None when nothing has been logged."""
-    records = read_log(run)
+    """Write curves.png: scores, losses and the like, as far as the run has any; None when nothing has been logged."""
+    panels = panels_of(read_log(run))
+    if not panels:
+        return None
+    save_curves(run.path / "curves.png", panels, log=LOGARITHMIC)
+    return run.path / "curves.png"
+
+
+def panels_of(records: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Line]]:
+    """Return the panels that a log fills, each with its lines over kimg by their names."""
     known = dict.fromkeys(name for record in records for name in record)
     panels: dict[str, dict[str, Line]] = {}
     for title, patterns in PANELS.items():
         for name in (name for pattern in patterns for name in known if fnmatchcase(name, pattern)):
             values = [(record["kimg"], record[name]) for record in records if name in record]
             panels.setdefault(title, {})[name] = [x for x, _ in values], [y for _, y in values]
-    if not panels:
-        return None
-    save_curves(run.path / "curves.png", panels, log=("rfd", "swd"))
-    return run.path / "curves.png"
+    return panels
 
 
 def save_curves(path: Path, panels: Mapping[str, Mapping[str, Line]], log: Collection[str] = ()) -> None:
@@ -199,6 +210,7 @@ def save_curves(path: Path, panels: Mapping[str, Mapping[str, Line]], log: Colle
     # Takes half a second to import, and most of a run needs none.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
 
     height = 2.5 * len(panels) + 0.3  # inches
     figure = Figure(figsize=(9.6, height), dpi=100)
@@ -210,9 +222,11 @@ def save_curves(path: Path, panels: Mapping[str, Mapping[str, Line]], log: Colle
         axes.set_title(title, loc="left", fontsize="medium", fontweight="bold")
         axes.set_prop_cycle(color=COLOURS)
         for name, (xs, ys) in series.items():
-            axes.plot(xs, ys, label=name, marker="." if len(xs) == 1 else "")
+            axes.plot(xs, ys, label=name, marker="." if len(xs) <= FEW_POINTS else "")
         if title in log:
             axes.set_yscale("log", nonpositive="mask")
+            axes.yaxis.set_major_formatter("{x:g}")  # no powers of ten
+            axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(

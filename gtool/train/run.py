@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from itertools import zip_longest
@@ -29,7 +30,7 @@ from gtool.models.trained import open_trained
 from gtool.runtime.device import Compute, make_compute
 from gtool.runtime.processes import is_distributed, launch, launched_processes
 from gtool.train import reports
-from gtool.train.dry_run import dry_run, estimate_seconds
+from gtool.train.dry_run import BESIDE, dry_run, estimate_seconds
 from gtool.train.loop import Tick, progress, run_training
 from gtool.train.resolve import Training
 from gtool.train.trainer import Trainer
@@ -73,11 +74,11 @@ def run(training: Training) -> None:
         go_on = f"gtool train {options.model} --resume {folder.path}"
         compute.advise(f"; the last snapshot is kept: `{go_on}`")
         stop_signal = stack.enter_context(stop_signals())
-        writer = RunWriter(folder, trainer, best, options.tracker) if compute.is_main else None
+        update = stack.enter_context(console.progress("training"))
+        writer = RunWriter(folder, trainer, best, options.tracker, update) if compute.is_main else None
         if writer:
             writer.begin(recipe_name, removes_weights=is_state(options.resume))
         compute.meet()
-        update = stack.enter_context(console.progress("training"))
         scores: dict[str, float] = {}
         for tick in run_training(trainer.step, state, stop_signal):
             if writer:
@@ -220,9 +221,15 @@ class RunWriter:
     """Writes the run folder in the main process: log, previews, scores, snapshots, and the closing pictures."""
 
     def __init__(
-        self, folder: RunFolder, trainer: Trainer, best: dict[str, float], tracker: str | None
+        self,
+        folder: RunFolder,
+        trainer: Trainer,
+        best: dict[str, float],
+        tracker: str | None,
+        update: console.Update,
     ) -> None:
-        self.folder, self.trainer, self.best = folder, trainer, best
+        self.folder, self.trainer, self.best, self._update = folder, trainer, best, update
+        self._seconds_before = 0.0  # spent on previews and scores before the first step
         self.recipe, self.state = trainer.recipe, trainer.state
         self._tracker = reports.open_tracker(tracker, folder, self.recipe) if tracker else None
 
@@ -247,8 +254,11 @@ class RunWriter:
         text_of_grid = {"dataset": recipe.data.dataset}
         reports.save_grid(folder, "real", trainer.real_images(), columns, text_of_grid)
         if state.nimg == 0:
+            start = time.monotonic()
+            self._update(0.0, 1.0, "scoring the untrained network")
             self._save_preview()
             scores = trainer.measure()
+            self._seconds_before = time.monotonic() - start
             reports.add_record(folder, {"nimg": 0, "kimg": 0.0, "steps": 0, "seconds": 0.0, **scores})
 
     def _say_what_runs(self, recipe_name: str) -> None:
@@ -272,7 +282,7 @@ class RunWriter:
             remaining = min(remaining, 60 * recipe.train.minutes - state.seconds)
         console.notice(
             f"{recipe.model_name} {recipe_name}: {parameters}, "
-            f"{compute.describe()}, {compute.precision}, about {console.duration(remaining)}"
+            f"{compute.describe()}, {compute.precision}, about {console.duration(remaining)}{BESIDE}"
         )
 
     def log(self, tick: Tick, scores: Mapping[str, float]) -> None:
@@ -293,8 +303,10 @@ class RunWriter:
         _require_finite(state)
         scores: dict[str, float] = {}
         if tick.is_snapshot:
+            self._update(state.progress, 1.0, f"{state.nimg / 1000:.1f} kimg  scoring")
             self._save_preview()
             scores = self.trainer.measure()
+        self._update(state.progress, 1.0, f"{state.nimg / 1000:.1f} kimg  saving")
         rank = self.trainer.ranked_by
         if rank in scores and scores[rank] <= self.best.get(rank, float("inf")):
             self.best = {"nimg": state.nimg, rank: scores[rank]}
@@ -316,6 +328,7 @@ class RunWriter:
     def finish(self, scores: Mapping[str, float], as_json: bool) -> None:
         """Draw the pictures of the whole run and say where everything is and what to do next."""
         folder, state = self.folder, self.state
+        self._update(1.0, 1.0, "drawing the animation and the curves")
         animation = reports.save_animation_of_run(folder, self.recipe.sample.fps)
         curves = reports.save_curves_of_run(folder)
         if self._tracker:
@@ -335,7 +348,12 @@ class RunWriter:
             return console.result_json(record)
         if scores:
             console.notice(reports.score_note(scores))
-        console.notice(f"{state.nimg / 1000:g} kimg in {console.duration(state.seconds)}")
+        before = (
+            f", after {console.duration(self._seconds_before)} of scoring"
+            if self._seconds_before >= 1
+            else ""
+        )
+        console.notice(f"{state.nimg / 1000:g} kimg in {console.duration(state.seconds)}{before}")
         paths = {"samples": grids[-1] if grids else None, "animation": animation, "curves": curves}
         for name, path in paths.items():
             if path:

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gtool.config.schema import Recipe
@@ -172,7 +171,7 @@ def _draft(state: TokenizerState, real: Tensor, part: slice) -> Draft:
             logits = state.bare("discriminator")(leaf)
         stats["generator_loss"] = adversarial_losses.generator_loss("hinge", logits.flatten())
         (of_adversarial,) = torch.autograd.grad(stats["generator_loss"], leaf)
-    stats |= {"quantizer_loss": output.quantizer_loss, "mse": F.mse_loss(leaf, real)}
+    stats["quantizer_loss"] = output.quantizer_loss
     return Draft(output, of_fidelity, of_adversarial, stats)
 
 

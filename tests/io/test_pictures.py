@@ -36,6 +36,15 @@ def test_a_grid_separates_images_by_white():
     assert (laid[6:8] == 255).all()
 
 
+def test_white_pictures_have_cells_that_can_be_seen():
+    white = np.full((4, 3, 8, 8), 255, np.uint8)
+    white[:, :, 3:5, 3:5] = 0
+    laid = pictures.grid(white, pad=1, scale=1)
+    assert (laid[0] < 220).all()
+    assert (laid[:, 9] < 220).all()
+    assert (laid[1:9, 1:9] == white[0].transpose(1, 2, 0)).all()
+
+
 @pytest.mark.parametrize(("count", "columns"), [(1, 1), (4, 2), (5, 3), (64, 8)])
 def test_a_grid_is_as_square_as_can_be(count, columns):
     assert pictures.default_columns(count) == columns

@@ -140,11 +140,11 @@ def test_a_painted_map_means_the_same_as_its_ids(by_map, maps):
     assert text("map/000001.png")["condition"] == "map.png"
 
 
-def test_a_grid_of_one_map_begins_with_it(by_map, maps):
+def test_a_sheet_of_one_map_begins_with_it(by_map, maps):
     assert sample("--segmentation", "small.png", "-n", 3, "--scale", 1, "-o", "grid.png") == 0
     grid, ids = pixels("grid.png"), np.asarray(Image.open("small.png"))
-    assert (grid[2:18, 2:18] == np.array(CLASS_COLOURS)[ids]).all()
-    assert grid.shape[0] > 2 * 18 + 2  # the legend
+    assert (grid[54:102:3, 89:137:3] == np.array(CLASS_COLOURS)[ids]).all()
+    assert grid.shape[0] > 54 + 2 * 51  # the legend
 
 
 def test_other_maps_give_other_pictures(by_map, maps):
@@ -173,7 +173,7 @@ def test_a_depth_map_is_scaled_by_its_own_range(tmp_path, maps):
     assert (
         sample(path, "--depth", "depth.png", "--size", "16x16", "-n", 2, "--scale", 1, "-o", "grid.png") == 0
     )
-    lead = pixels("grid.png")[2:18, 2:18]
+    lead = pixels("grid.png")[54:102, 89:137]
     assert (lead[0, 0] < 16).all()
     assert (lead[0, -1] > 240).all()
 
@@ -212,9 +212,12 @@ def test_a_completion_keeps_the_upper_part(tmp_path, maps):
     assert (first[4:] != second[4:]).any()
     assert text("half/000000.png")["keep"] == "0.25"
     assert sample(path, *arguments, "--scale", 1, "-o", "grid.png") == 0
-    lead = pixels("grid.png")[2:18, 2:18]
-    assert (lead[4:] == 128).all()
-    assert lead[:4].std() > 5
+    sheet = pixels("grid.png")
+    lead, head, label = sheet[54:102, 89:137], sheet[30:54, 89:137], sheet[54:102, :86]
+    assert (lead[12:] == 128).all()
+    assert lead[:12].std() > 5
+    assert head.min() < 160  # words
+    assert label.min() < 160
 
 
 def test_everything_kept_is_a_reconstruction(plain, maps):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from gtool.train.reports import COLOURS, save_curves
+from gtool.train.reports import COLOURS, panels_of, save_curves
 
 
 def drawn(path, colour: str) -> np.ndarray:
@@ -39,3 +40,30 @@ def test_a_line_is_interrupted_where_values_are_not_finite(tmp_path):
 def test_a_single_point_can_be_drawn(tmp_path):
     save_curves(tmp_path / "c.png", {"one": {"a": ([3.0], [0.5])}})
     assert drawn(tmp_path / "c.png", COLOURS[0])[60:].sum() > 10
+
+
+@pytest.mark.parametrize(
+    ("logged", "titles"),
+    [
+        (
+            "rfd rfd_floor swd_32 discriminator_loss real_logit penalty generator_grad_norm",
+            "rfd swd losses logits",
+        ),
+        ("l1 gradients quantizer_loss grad_norm psnr codes_used", "PSNR codes reconstruction norms"),
+        ("train_nll grad_norm nll unigram", "likelihood norms"),
+        ("left left_gain reward known_sides grad_norm", "left losses norms"),
+    ],
+)
+def test_what_a_family_logs_is_shown(logged, titles):
+    panels = panels_of([{"kimg": 0.1, "nimg": 100, "seconds": 1.0} | dict.fromkeys(logged.split(), 1.0)])
+    assert sorted(name for lines in panels.values() for name in lines) == sorted(logged.split())
+    assert all(any(title in whole for whole in panels) for title in titles.split())
+
+
+def test_a_short_run_draws_points(tmp_path):
+    save_curves(tmp_path / "line.png", {"one": {"a": (range(99), [1.0] * 99)}})
+    save_curves(tmp_path / "points.png", {"one": {"a": (range(3), [1.0] * 3)}})
+    heights = [
+        drawn(tmp_path / name, COLOURS[0])[60:].any(axis=1).sum() for name in ("line.png", "points.png")
+    ]
+    assert heights[1] > heights[0]
