@@ -336,7 +336,8 @@ def tokenizer_tensors(path: Path, config: Any) -> tuple[dict[str, Tensor], str]:
     Raises:
         CheckpointError: damaged.
     """
-    tensors = load_weights(path).tensors
+    # In fp32, as a run keeps it, so that the digest does not change when the file stores half of that.
+    tensors = {name: tensor.float() for name, tensor in load_weights(path).tensors.items()}
     if any(name.startswith(PREFIX) for name in tensors):
         tensors = {n.removeprefix(PREFIX): t for n, t in tensors.items() if n.startswith(PREFIX)}
     digest = hashlib.blake2b(config.model_dump_json().encode(), digest_size=16)

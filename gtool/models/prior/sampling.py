@@ -5,11 +5,11 @@ image's number and the cell (`uniform_numbers`). So image i of a seed depends on
 sampling parameters alone.
 
 Images of the prior's own grid are sampled with a cache of keys and values: cell by cell, or, by a prior of any order,
-several cells a step, each without the others of that step. Larger ones follow the sliding
-window of taming-transformers, scripts/make_samples.py: a cell is predicted in the window of the trained size that has
-it in its middle, or as near to it as the border allows. The release visits one cell after the other. But a cell waits
-only for those that its window shows: when the row above is w cells ahead, cells of all rows are predicted in one
-batch, which keeps it full even for a single image.
+several cells a step, each without the others of that step. Larger ones follow the sliding window of
+taming-transformers, scripts/make_samples.py: a cell is predicted in the window of the trained size that has it in its
+middle, or as near to it as the border allows. The release visits one cell after the other. But a cell waits only for
+those that its window shows: when the row above is w cells ahead, cells of all rows are predicted in one batch, which
+keeps it full even for a single image.
 
 Axis letters: N images, b of them in a batch, h w grid of the prior, H W grid of the image in codes, K codebook size.
 """
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from gtool.errors import RecipeError
 from gtool.models.prior.config import SPATIAL, PriorConfig, SamplingParams
-from gtool.models.prior.network import Prior
+from gtool.models.prior.network import Prior, cells_in_order
 from gtool.runtime.random import hashed_uniform
 
 UNKNOWN = -1  # a cell whose code is to be sampled
@@ -167,7 +167,8 @@ def _plan(prior: Prior, unknown: Tensor, steps: int | None) -> Tensor:
     cells = prior.cells.cpu()
     if prior.targets is None:
         return cells
-    coming = cells if steps is None else torch.tensor(spread(*prior.config.grid))
+    # What is sampled at once lies apart, and so depends least on each other.
+    coming = cells if steps is None else torch.tensor(cells_in_order("subsample", *prior.config.grid))
     return torch.cat([cells[~unknown], coming[unknown[coming]]])
 
 
@@ -181,31 +182,6 @@ def step_sizes(count: int, steps: int) -> list[int]:
         done, before = min(max(end, done + 1), count - (steps - n)), done
         sizes.append(done - before)
     return sizes
-
-
-def spread(height: int, width: int) -> list[int]:
-    """Return the h w cells, i w + j, so that those near each other in the order lie apart in the grid.
-
-    A Halton sequence of bases 2 and 3 (Besnier et al. 2025, "Halton Scheduler for Masked Generative Image
-    Transformer"): what is sampled at once depends least on each other.
-    """
-    cells: dict[int, None] = {}
-    number = 1
-    while len(cells) < height * width:
-        i, j = int(_radical_inverse(number, 2) * height), int(_radical_inverse(number, 3) * width)
-        cells[i * width + j] = None
-        number += 1
-    return list(cells)
-
-
-def _radical_inverse(number: int, base: int) -> float:
-    """Return the digits of a number mirrored at the point, in [0, 1)."""
-    value, share = 0.0, 1.0
-    while number:
-        number, digit = divmod(number, base)
-        share /= base
-        value += digit * share
-    return value
 
 
 def _sample_windows(
