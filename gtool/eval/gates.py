@@ -1,6 +1,7 @@
 """Gates of `gtool eval`: what a score must reach, or by how much it may fall behind a baseline.
 
-A name is a score (`fid`), a number beside its value (`rfd.ratio`), or one of a diagnostic (`reconstruction.psnr`).
+A name is a score (`fid`), a number beside its value (`rfd.ratio`, `fid.high`), or one of a diagnostic
+(`reconstruction.psnr`).
 Gates are parsed before anything is scored; verdicts.py judges them. Nothing heavy is imported here.
 """
 
@@ -20,6 +21,7 @@ DIAGNOSTICS = {
     "attention": "How well attention segments the objects of the built-in scenes",
     "reconstruction": "Reconstructions of a tokenizer against the originals, and the use of its codes",
     "map_agreement": "Agreement of a prior's images of scenes with their label maps",
+    "copies": "Whether images repeat training images, and which",
 }
 RECONSTRUCTION = ("psnr", "ssim", "l1", "rfd", "rfd_ratio", "codes_used", "perplexity")
 # Numbers of diagnostics, besides those of scores, of which more is better: shares of objects, pixels and codes.
@@ -92,7 +94,7 @@ def _require_known(metric: str, flag: str) -> None:
             raise RecipeError(f"{flag}: {head} has many numbers; name one: `{head}.NAME=...`")
         known: tuple[str, ...] = RECONSTRUCTION if head == "reconstruction" else (tail,)
     elif head in SCORES:
-        known = ("value", *SCORES[head].beside)
+        known = ("value", *SCORES[head].numbers)
     else:
         levels = [name for name in SCORES if name.startswith(f"{head}_")]
         hint = f"; name one of {', '.join(levels)}" if len(levels) > 1 else ""
@@ -104,6 +106,8 @@ def _require_known(metric: str, flag: str) -> None:
 
 def is_better_higher(name: str) -> bool:
     """Say whether more is better of a score (`fid`), or of a number in a diagnostic (`reconstruction.psnr`)."""
-    _, dot, tail = name.removesuffix(".value").rpartition(".")
+    for end in (".value", ".low", ".high"):
+        name = name.removesuffix(end)
+    _, dot, tail = name.rpartition(".")
     score = SCORES.get(tail)
     return (score is not None and score.higher_is_better) or bool(dot and tail in HIGHER_IN_DIAGNOSTICS)

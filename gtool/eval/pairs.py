@@ -14,6 +14,7 @@ from gtool import console
 from gtool.errors import DataError, printable
 from gtool.eval.image_sets import ImageSpec, StoredImages, open_stored
 from gtool.eval.sheets import save_differences
+from gtool.metrics.intervals import with_interval
 from gtool.metrics.registry import METRICS, SCORES
 from gtool.runtime.device import Compute
 
@@ -41,10 +42,11 @@ def score_pairs(
     tail = f"{size}/n{count}/ref-{printable(Path(name).name)}"
     common = {"num_fake": count, "num_real": count, "dtype": "fp32", "reference": content, "weights": None}
     common["seed"] = seed
-    scores = {
-        name: {"value": float(np.mean(found)), "protocol": f"{SCORES[name].protocol or name}{tail}", **common}
-        for name, found in values.items()
-    }
+    scores = {}
+    for name, found in values.items():
+        value, low, high = with_interval(name, float(np.mean(found)), np.array(found)).values()
+        protocol = f"{SCORES[name].protocol or name}{tail}"
+        scores[name] = {"value": value, "low": low, "high": high, "protocol": protocol, **common}
     picture = _write_sheet(pairs, values)
     console.notice(f"the pairs farthest apart: {picture}")
     return {

@@ -127,9 +127,8 @@ def score(
     entries = [METRICS[name] for name in metrics]
     for entry in entries:
         entry.require_images(fake.count)
-    rows = {entry.inputs for entry in entries if entry.fake == "rows"}
     collectors: dict[str, FeatureCollector] = {
-        entry.inputs: FeatureCollector(keep_rows=entry.inputs in rows) for entry in entries
+        entry.inputs: FeatureCollector(keep_rows=True) for entry in entries
     }
     scorer: WeightFreeScorer | None = None
     if any(entry.has_floor for entry in entries):
@@ -144,18 +143,20 @@ def score(
                 real, network, compute, need_rows=need_rows, batch_size=batch_size
             )
     _collect(fake, collectors, networks, compute, batch_size, "scoring", scorer)
+    if not compute.is_main:
+        return {}
+    features = {name: one.features() for name, one in collectors.items()}
+    floors = scorer.score_features(features, intervals=True) if scorer else {}
     records: dict[str, Record] = {}
-    if compute.is_main:
-        features: dict[str, Features] = {name: one.features() for name, one in collectors.items()}
-        floors = scorer.score_features(features) if scorer else {}
-        for entry in entries:
-            if entry.has_floor:
-                records |= _floor_records(entry, floors, real)
-            else:
-                network = networks["inception" if entry.inputs == "logits" else entry.inputs]
-                sides = features[entry.inputs], compared.get(entry.inputs)
-                records |= _records(entry, entry.load()(*sides, seed), *sides, real, network)
-        records = {name: record | {"seed": seed} for name, record in records.items()}
+    for entry in entries:
+        if entry.has_floor:
+            assert real is not None
+            found = _floor_records(entry, floors, real)
+        else:
+            network = networks["inception" if entry.inputs == "logits" else entry.inputs]
+            pair = features[entry.inputs], compared.get(entry.inputs)
+            found = _records(entry, entry.load()(*pair, seed), *pair, real, network)
+        records |= {name: record | {"seed": seed} for name, record in found.items()}
     return records
 
 
@@ -275,6 +276,57 @@ def _collect(
                 collector.absorb(others[name])
 
 
+def plan(
+    fake: ImageSet,
+    real: Reference | None,
+    metrics: Sequence[str],
+    networks: Mapping[str, FeatureNetwork],
+) -> dict[str, Record]:
+    """Return what the records of `score` will say by the names of scores, but for the numbers."""
+    records: dict[str, Record] = {}
+    for entry in (METRICS[name] for name in metrics):
+        if entry.has_floor:
+            assert isinstance(real, StoredImages)
+            common, tail = _about_floor(min(fake.count, len(real.images) // 2), real)
+        else:
+            compared = real if entry.real else None
+            count = (
+                compared.features.count if isinstance(compared, Statistics) else compared and compared.count
+            )
+            network = networks["inception" if entry.inputs == "logits" else entry.inputs]
+            common, tail = _about(entry, fake.count, count or 0, compared, network)
+        records |= {one.name: {"protocol": _protocol(one.name, tail), **common} for one in entry.scores}
+    return records
+
+
+def _about(
+    entry: Metric, num_fake: int, num_real: int, real: Reference | None, network: FeatureNetwork
+) -> tuple[Record, str]:
+    """Return what all records of a metric over a network's features say, and the tail of their protocols.
+
+    real: what is compared with; None for a metric without a reference.
+    """
+    dtype = network.extractor.dtype
+    common: Record = {"num_fake": num_fake, "num_real": num_real, "dtype": dtype}
+    common |= {"weights": network.weights.sha256, "reference": None}
+    precision = "" if dtype == "fp32" else f"/{dtype}"
+    tail = f"{network.extractor.mode}/{network.weights.label}{precision}/n{num_fake}"
+    if real is not None:
+        common["reference"] = real.key["source"]
+        # Statistics of others may come without the number of images behind them.
+        tail += f"/ref-{real.name}" + (f"-n{num_real}" if num_real else "")
+    if entry.comparable_from:
+        count = min(filter(None, (num_fake, num_real)))
+        common["comparable"] = count >= entry.comparable_from and dtype == "fp32"
+    return common, tail
+
+
+def _about_floor(count: int, real: Reference) -> tuple[Record, str]:
+    """Return the same of a metric that is read beside its floor, what other real images get."""
+    common = {"num_fake": count, "num_real": count, "dtype": "fp32", "weights": None}
+    return common | {"reference": real.key["source"]}, f"n{count}/ref-{real.name}-n{count}"
+
+
 def _records(
     entry: Metric,
     values: Mapping[str, float | None],
@@ -284,36 +336,28 @@ def _records(
     network: FeatureNetwork,
 ) -> dict[str, Record]:
     """Return the records of a metric over a network's features."""
-    num_real, dtype = 0 if compared is None else compared.count, network.extractor.dtype
-    common: Record = {"num_fake": fake.count, "num_real": num_real, "dtype": dtype}
-    common |= {"weights": network.weights.sha256, "reference": None}
-    precision = "" if dtype == "fp32" else f"/{dtype}"
-    tail = f"{network.extractor.mode}/{network.weights.label}{precision}/n{fake.count}"
-    if compared is not None and real is not None:
-        common["reference"] = real.key["source"]
-        # Statistics of others may come without the number of images behind them.
-        tail += f"/ref-{real.name}" + (f"-n{num_real}" if num_real else "")
-    if entry.comparable_from:
-        count = min(filter(None, (fake.count, num_real)))
-        common["comparable"] = count >= entry.comparable_from and dtype == "fp32"
+    count = 0 if compared is None else compared.count
+    common, tail = _about(entry, fake.count, count, None if compared is None else real, network)
     return {name: _record(name, values, tail, common) for name in values if name in SCORES}
 
 
-def _floor_records(entry: Metric, found: Mapping[str, float], real: Reference | None) -> dict[str, Record]:
-    """Return the records of a metric beside its floor, what other real images get."""
-    assert real is not None
-    counts = {name: int(found[name]) for name in ("num_fake", "num_real")}
-    common = {**counts, "dtype": "fp32", "weights": None, "reference": real.key["source"]}
-    tail = f"n{counts['num_fake']}/ref-{real.name}-n{counts['num_real']}"
+def _floor_records(entry: Metric, found: Mapping[str, float], real: Reference) -> dict[str, Record]:
+    """Return the records of a metric beside its floor."""
+    common, tail = _about_floor(int(found["num_fake"]), real)
     records = {}
     for name in (name for name in found if METRIC_OF.get(name) is entry):
-        value, floor = found[name], found[f"{name}_floor"]
-        values = {name: value, f"{name}.floor": floor, f"{name}.ratio": value / floor if floor else None}
+        floor = found[f"{name}_floor"]
+        values: dict[str, float | None] = {key: found[key] for key in (name, f"{name}.low", f"{name}.high")}
+        values |= {f"{name}.floor": floor, f"{name}.ratio": found[name] / floor if floor else None}
         records[name] = _record(name, values, tail, common)
     return records
 
 
+def _protocol(name: str, tail: str) -> str:
+    return f"{SCORES[name].protocol or name}/{tail}"
+
+
 def _record(name: str, values: Mapping[str, float | None], tail: str, common: Record) -> Record:
     """Return a score's record: its value, the numbers beside it, its protocol, and what all of them have."""
-    beside = {one: values.get(f"{name}.{one}") for one in SCORES[name].beside}
-    return {"value": values[name], **beside, "protocol": f"{SCORES[name].protocol or name}/{tail}", **common}
+    beside = {one: values.get(f"{name}.{one}") for one in SCORES[name].numbers}
+    return {"value": values[name], **beside, "protocol": _protocol(name, tail), **common}

@@ -42,8 +42,8 @@ def find_number(record: Record, name: str) -> float | None:
 def why_apart(record: Record, baseline: Record, name: str) -> str | None:
     """Say why a number and the baseline's cannot be compared; None when they can.
 
-    They can when protocol, weights of the metric and content of the reference are the same; seeds may differ. What a
-    record does not say of weights and content is passed over.
+    They can when protocol, weights of the metric, content and resolution of the reference are the same; seeds may
+    differ. What a record does not say of these is passed over.
     """
     head, both = name.split(".")[0], (record, baseline)
     ours, theirs = (entries_of(one).get(head, {}) for one in both)
@@ -51,7 +51,9 @@ def why_apart(record: Record, baseline: Record, name: str) -> str | None:
     if protocol != theirs.get("protocol"):
         there = f"in the baseline by {theirs.get('protocol')}"
         return f"{name} was measured by {protocol} and {there}, which are not comparable"
-    pairs = [("with weights", ours.get("weights"), theirs.get("weights"), are_same_weights)]
+    pairs: list[tuple[str, Any, Any, Any]] = [
+        ("with weights", ours.get("weights"), theirs.get("weights"), are_same_weights)
+    ]
     totals = [((one.get("images") or {}).get("real") or {}).get("chosen_from") for one in both]
     chosen_apart = totals[0] and totals[0] == totals[1] and record.get("seed") != baseline.get("seed")
     if not chosen_apart and head not in DIAGNOSTICS:
@@ -60,6 +62,8 @@ def why_apart(record: Record, baseline: Record, name: str) -> str | None:
             for entry, one in zip((ours, theirs), both, strict=True)
         )
         pairs.append(("against a reference of content", *contents, operator.eq))
+    mine, other = (str((one.get("reference") or {}).get("resolution") or "") for one in both)
+    pairs.append(("at a resolution of", mine, other, operator.eq))
     for what, mine, other, agree in pairs:
         if mine and other and not agree(mine, other):
             there = f"in the baseline by the same {what} {other[:12]}"
@@ -79,6 +83,22 @@ def comparable_part(record: Record, earlier: Record) -> dict[str, Any]:
     return {**earlier, "metrics": metrics}
 
 
+def incomparable(gates: Sequence[Gate], record: Record, baseline: Record) -> list[str]:
+    """Return why scores cannot be compared with the baseline's: those of regressions, or all where there are none.
+
+    record: its metrics need no values yet; of gates on numbers of diagnostics nothing is said.
+    """
+    metrics, before = record.get("metrics", {}), numbers_of(baseline)
+    wanted = dict.fromkeys(gate.metric for gate in gates if gate.kind == "max_regress")
+    if wanted:
+        names = [name for name in wanted if name.split(".")[0] in metrics]
+        return [reason for name in names if (reason := why_apart(record, baseline, name))]
+    names = [name for name in metrics if name in before]
+    if metrics and not names:
+        return ["the baseline has no metric that is measured now"]
+    return [reason for name in names if (reason := why_apart(record, baseline, name))]
+
+
 def judge(gates: Sequence[Gate], record: dict[str, Any], baseline: Record | None) -> list[str]:
     """Add to a record what became of its gates and what the baseline had; return why numbers are not comparable.
 
@@ -88,17 +108,13 @@ def judge(gates: Sequence[Gate], record: dict[str, Any], baseline: Record | None
     record["gates"] = [_verdict(gate, record, baseline) for gate in gates]
     if baseline is None:
         return []
-    apart, metrics, before = [], record.get("metrics", {}), numbers_of(baseline)
+    metrics, before = record.get("metrics", {}), numbers_of(baseline)
     for name in [name for name in metrics if name in before]:
-        if reason := why_apart(record, baseline, name):
-            apart.append(reason)
-        else:
+        if why_apart(record, baseline, name) is None:
             metrics[name] |= {"baseline": before[name], "delta": metrics[name]["value"] - before[name]}
-    if wanted := dict.fromkeys(gate.metric for gate in gates if gate.kind == "max_regress"):
-        return [reason for name in wanted if (reason := why_apart(record, baseline, name))]
-    if not apart and not any("baseline" in found for found in metrics.values()):
-        return ["the baseline has no metric that was measured now"]
-    return apart
+    wanted = dict.fromkeys(gate.metric for gate in gates if gate.kind == "max_regress")
+    asked = [reason for name in wanted if (reason := why_apart(record, baseline, name))]
+    return asked if wanted else incomparable(gates, record, baseline)
 
 
 def _verdict(gate: Gate, record: Record, baseline: Record | None) -> dict[str, Any]:

@@ -15,17 +15,19 @@ from torch import Tensor
 
 from gtool.metrics.features.collector import Features
 from gtool.metrics.frechet import require_finite, require_two
+from gtool.metrics.intervals import Values, with_interval
 
 SIGMA = 10.0
 SCALE = 1000.0
 BLOCK = 2048  # rows of the kernel matrix in memory at once
 
 
-def cmmd(fake: Features, real: Features, seed: int = 0) -> dict[str, float]:
-    """Return `cmmd`; it depends on no seed. DataError below two rows or for rows that are not finite."""
+def cmmd(fake: Features, real: Features, seed: int = 0) -> Values:
+    """Return `cmmd` and its interval; no seed has a part. DataError below two rows or for rows that are not finite."""
     x, y = (_units(features.all_rows) for features in (fake, real))
     near_fake, near_real = _means(x, x), _means(x, y)
-    return {"cmmd": SCALE * float(near_fake.mean() - 2 * near_real.mean() + _means(y, y).mean())}
+    value = float(near_fake.mean() - 2 * near_real.mean() + _means(y, y).mean())
+    return with_interval("cmmd", SCALE * value, 2 * SCALE * (near_fake - near_real))
 
 
 def _units(rows: Tensor) -> Tensor:

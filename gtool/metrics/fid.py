@@ -9,27 +9,43 @@ sqrtm in a way that fails from SciPy 1.18.
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from gtool.metrics.features.collector import Features
-from gtool.metrics.frechet import frechet, frechet_of_rows
+from gtool.metrics.frechet import frechet, frechet_of_rows, influence, influence_of_rows
+from gtool.metrics.intervals import Values, with_interval
 
 
-def fid(fake: Features, real: Features, seed: int = 0) -> dict[str, float]:
-    """Return `fid` of two sets of Inception features; it depends on no seed."""
-    return {"fid": distance(fake, real)}
+def fid(fake: Features, real: Features, seed: int = 0) -> Values:
+    """Return `fid` and its interval of two sets of Inception features; it depends on no seed."""
+    return with_interval("fid", distance(fake, real), distance_influence(fake, real))
 
 
-def clip_fid(fake: Features, real: Features, seed: int = 0) -> dict[str, float]:
-    """Return `clip_fid` of two sets of CLIP features; it depends on no seed."""
-    return {"clip_fid": distance(fake, real)}
+def clip_fid(fake: Features, real: Features, seed: int = 0) -> Values:
+    """Return `clip_fid` and its interval of two sets of CLIP features; it depends on no seed."""
+    return with_interval("clip_fid", distance(fake, real), distance_influence(fake, real))
 
 
-def fd_dinov2(fake: Features, real: Features, seed: int = 0) -> dict[str, float]:
-    """Return `fd_dinov2` of two sets of DINOv2 features; it depends on no seed."""
-    return {"fd_dinov2": distance(fake, real)}
+def fd_dinov2(fake: Features, real: Features, seed: int = 0) -> Values:
+    """Return `fd_dinov2` and its interval of two sets of DINOv2 features; it depends on no seed."""
+    return with_interval("fd_dinov2", distance(fake, real), distance_influence(fake, real))
 
 
 def distance(fake: Features, real: Features) -> float:
     """Return the Frechet distance of any two sets of features (N, D) by the cheaper of two exact routes."""
-    if fake.rows is not None and real.rows is not None and max(fake.count, real.count) < real.rows.shape[1]:
-        return frechet_of_rows(fake.rows, real.rows)
+    if _are_few(fake, real):
+        return frechet_of_rows(fake.all_rows, real.all_rows)
     return frechet(real.gaussian, fake.gaussian)
+
+
+def distance_influence(fake: Features, real: Features) -> Tensor:
+    """Return by how much each row of `fake` moves the distance, (N,)."""
+    if _are_few(fake, real):
+        return influence_of_rows(real.all_rows, fake.all_rows)
+    return influence(real.gaussian, fake.gaussian, fake.all_rows)
+
+
+def _are_few(fake: Features, real: Features) -> bool:
+    return (
+        real.rows is not None and max(fake.count, real.count) < real.rows.shape[1] and fake.rows is not None
+    )

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from gtool.metrics.features.collector import Features
-from gtool.metrics.frechet import Moments, frechet
+from gtool.metrics.frechet import Moments, frechet, influence
+from gtool.metrics.intervals import Values, with_interval
 from gtool.metrics.registry import METRICS
 from gtool.runtime.random import derive_seed
 
@@ -19,8 +20,8 @@ NUM_SIZES = 15
 SMALLEST = 5000
 
 
-def fid_infinity(fake: Features, real: Features, seed: int = 0) -> dict[str, float]:
-    """Return `fid_infinity`; it may lie below 0, being an estimate.
+def fid_infinity(fake: Features, real: Features, seed: int = 0) -> Values:
+    """Return `fid_infinity` and its interval; it may lie below 0, being an estimate.
 
     seed: of the subsets of the fake rows. DataError below 10,000, where the sizes are nearly one.
     """
@@ -28,9 +29,12 @@ def fid_infinity(fake: Features, real: Features, seed: int = 0) -> dict[str, flo
     rows = fake.all_rows
     random = np.random.RandomState(derive_seed("fid-infinity", seed) % 2**32)
     sizes = np.linspace(SMALLEST, fake.count, NUM_SIZES).astype(int)
-    values = []
-    for size in sizes:
+    # The intercept is a sum of the values by these weights.
+    weights = np.linalg.pinv(np.stack([1 / sizes, np.ones(NUM_SIZES)], 1))[1]
+    values, share = [], torch.zeros(fake.count, dtype=torch.float64)
+    for size, weight in zip(sizes, weights, strict=True):
         chosen = torch.from_numpy(np.sort(random.permutation(fake.count)[:size]))
         values.append(frechet(real.gaussian, Moments.of(rows, chosen, at_once=SMALLEST).gaussian()))
-    _, intercept = np.polyfit(1 / sizes, values, 1)
-    return {"fid_infinity": float(intercept)}
+        share[chosen] += weight * fake.count / size
+    moved = influence(real.gaussian, fake.gaussian, rows)
+    return with_interval("fid_infinity", float(weights @ values), share * (moved - moved.mean()))

@@ -14,6 +14,7 @@ import torch
 
 from gtool.metrics.features.collector import Features
 from gtool.metrics.frechet import require_finite
+from gtool.metrics.intervals import Values, with_interval
 from gtool.metrics.registry import METRICS
 from gtool.runtime.random import permutation
 
@@ -21,8 +22,8 @@ SPLITS = 10
 SHUFFLE_SEED = 2020
 
 
-def inception_score(fake: Features, real: None = None, seed: int = 0) -> dict[str, float]:
-    """Return `is`, the mean over the splits, and `is.deviation` between them.
+def inception_score(fake: Features, real: None = None, seed: int = 0) -> Values:
+    """Return `is`, the mean over the splits, with its interval, and `is.deviation` between them.
 
     fake: the logits of all images (N, K) as rows. The shuffle is always the same. DataError for few images.
     """
@@ -31,12 +32,14 @@ def inception_score(fake: Features, real: None = None, seed: int = 0) -> dict[st
     require_finite(logits)
     order = torch.from_numpy(permutation(fake.count, SHUFFLE_SEED))
     ends = [split * fake.count // SPLITS for split in range(SPLITS + 1)]
-    values = []
+    values, influence = [], []
     for start, end in pairwise(ends):
-        log_p = logits[order[start:end]].double().log_softmax(1)  # (n, K)
-        p = log_p.exp()
+        p = logits[order[start:end]].double().softmax(1)  # (n, K)
         mean = p.mean(0)
-        # The KL divergence is sum p log p - sum p log q; with q the mean of p, classes that nobody is in add nothing.
-        values.append(((p * log_p).sum(1).mean() - torch.special.xlogy(mean, mean).sum()).exp())
+        # Of each image, sum p log p - sum p log q, with q the mean of p; classes that nobody is in add nothing.
+        divergence = torch.special.xlogy(p, p).sum(1) - torch.special.xlogy(p, mean).sum(1)
+        values.append(divergence.mean().exp())
+        influence.append(values[-1] * (divergence - divergence.mean()))
     found = torch.stack(values)
-    return {"is": float(found.mean()), "is.deviation": float(found.std(correction=0))}
+    deviation = float(found.std(correction=0))
+    return with_interval("is", float(found.mean()), torch.cat(influence)) | {"is.deviation": deviation}

@@ -19,15 +19,17 @@ from torch import Tensor
 
 from gtool.metrics.features.collector import Features
 from gtool.metrics.frechet import require_finite, require_two
+from gtool.metrics.intervals import Values, with_interval
 
 NUM_SUBSETS = 100
 SUBSET_SIZE = 1000
 BLOCK = 2048  # rows of the kernel matrix in memory at once
 
 
-def kid(fake: Features, real: Features, seed: int = 0) -> dict[str, float | None]:
-    """Return `kid`, the mean over subsets, and `kid.deviation` between them; None when every subset is everything.
+def kid(fake: Features, real: Features, seed: int = 0) -> Values:
+    """Return `kid`, the mean over subsets, with its interval, and `kid.deviation` between them.
 
+    The deviation is None when every subset is everything.
     seed: of the subsets. DataError below two rows or for rows that are not finite.
     """
     x, y = fake.all_rows, real.all_rows
@@ -47,7 +49,21 @@ def kid(fake: Features, real: Features, seed: int = 0) -> dict[str, float | None
             [_estimates(x[of_fake], y[of_real], everything) for of_real, of_fake in picks]
         )
     deviation = None if num_subsets == 1 else float(np.std(values))
-    return {"kid": float(np.mean(values)), "kid.deviation": deviation}
+    noise = (deviation or 0.0) ** 2 / num_subsets
+    found = with_interval("kid", float(np.mean(values)), _influence(x, y), noise)
+    return found | {"kid.deviation": deviation}
+
+
+def _influence(fake: Tensor, real: Tensor) -> Tensor:
+    """Return twice the mean kernel of each fake row with the others, less that with the real ones: (n,)."""
+    found = []
+    for start in range(0, len(fake), BLOCK):
+        rows = fake[start : start + BLOCK]
+        near = [(rows @ other.T).div_(rows.shape[1]).add_(1).pow_(3) for other in (fake, real)]
+        near[0].diagonal(start).zero_()
+        among = near[0].sum(1, dtype=torch.float64) / (len(fake) - 1)
+        found.append(2 * (among - near[1].sum(1, dtype=torch.float64) / len(real)))
+    return torch.cat(found)
 
 
 def _estimates(fake: Tensor, real: Tensor, picks: list[list[np.ndarray]]) -> np.ndarray:

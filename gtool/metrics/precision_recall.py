@@ -17,41 +17,62 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gtool.metrics.features.collector import Features
 from gtool.metrics.frechet import require_finite
+from gtool.metrics.intervals import Values, random_halves, with_interval, with_share_interval
 from gtool.metrics.registry import METRICS
 
 PR_NEIGHBOURS = 3
 DENSITY_NEIGHBOURS = 5
+SPARE = 20  # neighbours that are known beyond the k-th, for when half of the images are left out
 BLOCK_ENTRIES = 1 << 24  # distances in memory at once: 128 MiB
 LENGTHS_AT_ONCE = 2048  # rows whose squares are in memory at once: 32 MiB
 
 
-def precision_recall(fake: Features, real: Features, seed: int = 0) -> dict[str, float]:
-    """Return `precision` and `recall` of rows (N, D) and (M, D); DataError for few images, or features not finite."""
+def precision_recall(fake: Features, real: Features, seed: int = 0) -> Values:
+    """Return `precision` and `recall` of rows (N, D) and (M, D) with their intervals.
+
+    DataError for few images, or features not finite.
+    """
     x, y, centre = _checked("pr", fake, real)
-    around_real, around_fake = _radii(y, centre, PR_NEIGHBOURS), _radii(x, centre, PR_NEIGHBOURS)
+    around_real = _radii(y, centre, PR_NEIGHBOURS)
+    around_fake = _radii_of_halves(x, centre, PR_NEIGHBOURS)  # (1 + 2 S, N): of all images first
     is_precise = torch.zeros(len(x), dtype=torch.bool)
-    recalled = 0
+    recalled = np.zeros(len(around_fake))
     for rows, apart in _blocks(y, x, centre):  # (b, N) squared distances
         is_precise |= (apart <= around_real[rows, None]).any(0)
-        recalled += int((apart <= around_fake).any(1).sum())
-    return {"precision": float(is_precise.double().mean()), "recall": recalled / len(y)}
+        recalled += [float((apart <= radii).any(1).sum()) for radii in around_fake]
+    recall, halves = recalled[0] / len(y), recalled[1:].reshape(-1, 2) / len(y)
+    precise = is_precise.double()
+    found = with_interval("precision", float(precise.mean()), precise)
+    return found | with_share_interval("recall", float(recall), halves, len(y))
 
 
-def density_coverage(fake: Features, real: Features, seed: int = 0) -> dict[str, float]:
-    """Return `density` and `coverage` of rows (N, D) and (M, D); DataError for few images, or features not finite."""
+def density_coverage(fake: Features, real: Features, seed: int = 0) -> Values:
+    """Return `density` and `coverage` of rows (N, D) and (M, D) with their intervals.
+
+    DataError for few images, or features not finite.
+    """
     x, y, centre = _checked("density", fake, real)
     radii = _radii(y, centre, DENSITY_NEIGHBOURS)
-    inside = covered = 0
+    split = torch.from_numpy(random_halves(len(x)))
+    member = torch.stack([split == 0, split == 1], 1).flatten(0, 1).T.float()  # (N, 2 S)
+    inside = torch.zeros(len(x), dtype=torch.float64)
+    covered, halves = 0, torch.zeros(member.shape[1])
     for rows, apart in _blocks(y, x, centre):
         within = apart < radii[rows, None]  # (b, N)
-        inside += int(within.sum())
+        inside += within.sum(0)
         covered += int(within.any(1).sum())
-    return {"density": inside / (DENSITY_NEIGHBOURS * len(x)), "coverage": covered / len(y)}
+        halves += (within.float() @ member > 0).sum(0)
+    inside /= DENSITY_NEIGHBOURS
+    found = with_interval("density", float(inside.mean()), inside)
+    return found | with_share_interval(
+        "coverage", covered / len(y), halves.view(-1, 2).numpy() / len(y), len(y)
+    )
 
 
 def _checked(metric: str, fake: Features, real: Features) -> tuple[Tensor, Tensor, Tensor]:
@@ -66,6 +87,26 @@ def _radii(rows: Tensor, centre: Tensor, k: int) -> Tensor:
     """Return the squared distance (N,) of each row to its k-th nearest other row."""
     blocks = _blocks(rows, rows, centre, exclude_self=True)
     return torch.cat([apart.topk(k, largest=False).values[:, -1] for _, apart in blocks])
+
+
+def _radii_of_halves(rows: Tensor, centre: Tensor, k: int) -> Tensor:
+    """Return the squared distances (1 + 2 S, N): of `_radii`, then among the images of each half of each split.
+
+    Images of the other half have a negative one: nothing is within it.
+    """
+    found = [
+        apart.topk(min(k + SPARE, len(rows) - 1), largest=False)
+        for _, apart in _blocks(rows, rows, centre, exclude_self=True)
+    ]
+    near, which = (torch.cat(parts) for parts in zip(*found, strict=True))  # (N, k + SPARE)
+    radii = [near[:, k - 1]]
+    for split in torch.from_numpy(random_halves(len(rows))):
+        is_own = split[which] == split[:, None]
+        # The k-th of its own half; of neighbours that are nearly all of the other, the last.
+        place = (is_own.cumsum(1) < k).sum(1).clamp_max(near.shape[1] - 1)
+        radius = near.gather(1, place[:, None])[:, 0]
+        radii += [radius.masked_fill(split == other, -1) for other in (1, 0)]
+    return torch.stack(radii)
 
 
 def _blocks(

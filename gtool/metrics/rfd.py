@@ -23,8 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gtool.metrics.features.collector import Features
-from gtool.metrics.frechet import frechet
+from gtool.metrics.frechet import frechet, influence
 from gtool.metrics.images import Images, in_chunks
+from gtool.metrics.intervals import Values, with_interval
 from gtool.runtime.precision import full_fp32
 from gtool.runtime.random import derive_seed
 from gtool.runtime.torch_random import hashed_normal
@@ -39,9 +40,15 @@ CHUNK = 128  # images in flight at most: 33 MB for the widest map
 CHUNK_PIXELS = 128 * 256 * 256  # and pixels: 100 MB before they are averaged down
 
 
-def rfd(fake: Features, real: Features, seed: int = 0) -> dict[str, float]:
-    """Return `rfd` of two sets of 704 random features; it depends on no seed. DataError below two images."""
-    return {"rfd": frechet(real.gaussian, fake.gaussian)}
+def rfd(fake: Features, real: Features, seed: int = 0, *, interval: bool = False) -> Values:
+    """Return `rfd` of two sets of 704 random features, with its interval where that is asked for.
+
+    It depends on no seed. DataError below two images.
+    """
+    value = frechet(real.gaussian, fake.gaussian)
+    if not interval:
+        return {"rfd": value}
+    return with_interval("rfd", value, influence(real.gaussian, fake.gaussian, fake.all_rows))
 
 
 class RandomFeatures:

@@ -68,24 +68,27 @@ class WeightFreeScorer:
 
     def score(self, images: Images) -> dict[str, float]:
         """Score images (M, 3, R, R) uint8, M >= 2; see `score_features`."""
-        return self.score_features({name: Features.of(rows) for name, rows in self.features(images).items()})
+        rows = {name: Features.of(found) for name, found in self.features(images).items()}
+        return self.score_features(rows)
 
-    def score_features(self, fake: Mapping[str, Features]) -> dict[str, float]:
+    def score_features(self, fake: Mapping[str, Features], *, intervals: bool = False) -> dict[str, float]:
         """Return rfd, rfd_floor, then swd_<side>, swd_<side>_floor from the finest level to swd_16.
 
-        Then the counts: num_real in the reference, num_fake scored, which is also the number of the floor.
-        DataError below two images.
+        Then the counts: num_real in the reference, num_fake scored, which is also the number of the floor. With
+        intervals `rfd.low` and `rfd.high` too, and so on. DataError below two images.
         """
         count = fake["random"].count
         if count not in self._floors:
-            self._floors[count] = self._distances(
-                {name: Features.of(rows[:count]) for name, rows in self._floor.items()}
-            )
+            floor = {name: Features.of(rows[:count]) for name, rows in self._floor.items()}
+            self._floors[count] = self._distances(floor, False)
         scores: dict[str, float] = {}
-        for name, value in self._distances(fake).items():
-            scores |= {name: value, f"{name}_floor": self._floors[count][name]}
+        for name, value in self._distances(fake, intervals).items():
+            scores[name] = value
+            if name in self._floors[count]:
+                scores[f"{name}_floor"] = self._floors[count][name]
         return scores | {"num_real": self.limit, "num_fake": count}
 
-    def _distances(self, fake: Mapping[str, Features]) -> dict[str, float]:
+    def _distances(self, fake: Mapping[str, Features], intervals: bool) -> dict[str, Any]:
         real = self._reference
-        return rfd(fake["random"], real["random"]) | swd(fake["patches"], real["patches"])
+        found = rfd(fake["random"], real["random"], interval=intervals)
+        return found | swd(fake["patches"], real["patches"], interval=intervals)

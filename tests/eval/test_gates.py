@@ -190,7 +190,10 @@ def test_a_number_that_nobody_measured_is_said_with_the_nearest_name():
 REFUSED = {
     "unknown metric": ({"maxima": ["recal=1"]}, "did you mean `recall`"),
     "unknown number of a metric": ({"maxima": ["rfd.rato=1"]}, "did you mean `ratio`"),
-    "number of another metric": ({"maxima": ["fid.floor=1"]}, "fid has no number floor; known: value"),
+    "number of another metric": (
+        {"maxima": ["fid.floor=1"]},
+        "fid has no number floor; known: high, low, value",
+    ),
     "capitals": ({"maxima": ["FID=1"]}, "did you mean `fid`"),
     "unknown number of a look": ({"minima": ["reconstruction.pnsr=1"]}, "did you mean `psnr`"),
     "a look without a number": ({"minima": ["attention=1"]}, "name one"),

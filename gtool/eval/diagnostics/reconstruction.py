@@ -16,9 +16,10 @@ from gtool.errors import CheckpointError, RecipeError
 from gtool.eval.image_sets import ImageSpec, open_stored
 from gtool.eval.sheets import save_differences, sheet_path
 from gtool.metrics.features.collector import Features
+from gtool.metrics.frechet import frechet
 from gtool.metrics.images import Subset
 from gtool.metrics.paired import pixel_scores
-from gtool.metrics.rfd import RandomFeatures, rfd
+from gtool.metrics.rfd import RandomFeatures
 from gtool.models import registry
 from gtool.models.trained import open_trained
 from gtool.nn.quantizers import codebook_usage, count_codes
@@ -142,7 +143,7 @@ def _rfd(images: Any, chosen: np.ndarray, made: Tensor, seed: int, compute: Comp
         Features.of(extractor(one))
         for one in (Subset(images, chosen[first]), made[second], Subset(images, chosen[second]))
     )
-    found = rfd(fake, real)["rfd"], rfd(floor, real)["rfd"]
+    found = [frechet(real.gaussian, one.gaussian) for one in (fake, floor)]
     ratio = found[0] / found[1] if found[1] else None
     return {"rfd": found[0], "rfd_floor": found[1], "rfd_ratio": ratio, "rfd_num": half}
 

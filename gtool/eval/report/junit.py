@@ -11,7 +11,17 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from gtool.eval.report.table import diagnostics_of, facts, gate_name, limit, missed, number, number_rows
+from gtool.eval.report.table import (
+    diagnostics_of,
+    facts,
+    gate_name,
+    interval,
+    limit,
+    missed,
+    number,
+    number_rows,
+    with_interval,
+)
 from gtool.eval.verdicts import entries_of
 
 SUITE = "gtool.eval"
@@ -38,7 +48,7 @@ def junit(record: Mapping[str, Any]) -> bytes:
 def _score_cases(record: Mapping[str, Any]) -> list[ET.Element]:
     """Return a test case for every metric, and for every plain number of diagnostics."""
     cases = [
-        _case(name, {"protocol": one["protocol"], "value": number(one["value"])})
+        _case(name, {"protocol": one["protocol"], "value": with_interval(one)})
         for name, one in record.get("metrics", {}).items()
     ]
     for name, found in diagnostics_of(record).items():
@@ -51,6 +61,8 @@ def _score_cases(record: Mapping[str, Any]) -> list[ET.Element]:
 def _gate_case(record: Mapping[str, Any], gate: Mapping[str, Any]) -> ET.Element:
     entry = entries_of(record).get(gate["metric"].split(".")[0], {})
     said = {"protocol": entry.get("protocol", ""), "value": number(gate["value"]), "limit": limit(gate)}
+    if reach := interval(entry):
+        said["95 %"] = reach
     if gate.get("delta") is not None:
         said["delta"] = number(gate["delta"])
     if not gate["passed"] and gate["level"] == "warn":

@@ -22,7 +22,17 @@ from gtool.io.pictures import Pixels
 
 Record = Mapping[str, Any]
 FUNCTIONS = (  # of table.py that the template calls
-    *("title_of", "facts", "facts_line", "number", "change", "verdict", "remarks", "diagnostics_of"),
+    *(
+        "title_of",
+        "facts",
+        "facts_line",
+        "number",
+        "interval",
+        "change",
+        "verdict",
+        "remarks",
+        "diagnostics_of",
+    ),
     *("gate_rows", "score_rows", "number_rows", "history_rows"),
 )
 LARGEST_SHEET = 8_000_000  # bytes of a diagnostic's picture that is taken in

@@ -20,6 +20,20 @@ def number(value: float | None) -> str:
     return f"{value:.5f}" if abs(value) < 1 else f"{value:.3f}"
 
 
+def with_interval(found: Record) -> str:
+    """Write a score of a record with its interval: `12.310 (95 %: 11.9 to 12.8)`."""
+    return number(found["value"]) + (f" (95 %: {interval(found)})" if interval(found) else "")
+
+
+def interval(found: Record) -> str:
+    """Write an interval by the first digit that half of it has; empty where there is none."""
+    low, high = (found.get(end) for end in ("low", "high"))
+    if low is None or high is None or not math.isfinite(high - low):
+        return ""
+    digits = max(0, -math.floor(math.log10((high - low) / 2))) if high > low else 3
+    return f"{low:.{digits}f} to {high:.{digits}f}"
+
+
 def change(delta: float | None, before: float | None) -> str:
     """Write how far a score is from that of the baseline, with its share."""
     if delta is None or before is None:
@@ -52,7 +66,7 @@ def score_rows(record: Record) -> list[list[str]]:
             "baseline": "" if baseline is None else number(baseline),
             "change": "" if baseline is None else change(found.get("delta"), baseline),
         }
-        rows.append({"metric": found["protocol"], "value": number(found["value"])} | beside)
+        rows.append({"metric": found["protocol"], "value": with_interval(found)} | beside)
     heads = ["metric", "value", "sd", "real v real", "ratio", "baseline", "change"]
     heads = [head for head in heads if head in ("metric", "value") or any(row[head] for row in rows)]
     return [heads, *([row[head] for head in heads] for row in rows)]
@@ -173,6 +187,8 @@ def markdown(record: Record) -> str:
         parts += [f"<sub>{_escape(remark)}</sub>" for remark in remarks(record)]
     for name, found in diagnostics_of(record).items():
         heads, *rows = number_rows(found)
+        if found.get("alarm"):
+            parts.append(f"{MARKS[WARN]} {name}: {_escape(found['alarm'])}")
         parts += [f"{name}: {_code(str(found.get('protocol', '')))}", _table(heads, rows)]
     parts.append(f"<sub>{_escape(facts_line(record))}</sub>")
     return "\n\n".join(parts) + "\n"
