@@ -23,6 +23,8 @@ EXAMPLES = """Examples:
 
 `gtool eval RUN --fd-dinov2 --mind` : what agrees best with people, and what takes few images
 
+`gtool eval RUN --copies` : an alarm where its images repeat training images, with the pairs
+
 `gtool eval --attention` : a table of scores beside four baselines, and a sheet of images
 
 `gtool eval runs/vqgan-scenes-000 --reconstruction` : a tokenizer, or that of a prior, on held-out images
@@ -55,8 +57,8 @@ class EvalOptions:
     diagnostics: tuple[str, ...] = flags.flags(METRIC, DIAGNOSTICS)
     num: int | None = option(
         IMAGES,
-        "Number of images of each set. Default: all of a folder; 10000 generated ones, 2000 for rfd and swd alone, "
-        "up to 1000 for --attention, 256 for --map-agreement.",
+        "Number of images of each set. Default: all of a folder; 10000 generated ones, 2000 for rfd and swd alone "
+        "and for --copies, up to 1000 for --attention, 256 for --map-agreement.",
         min=2,
     )
     seed: int = option(IMAGES, "Random seed of the images and of the subsets.", default=0)

@@ -13,7 +13,7 @@ from gtool import __version__, console
 from gtool.errors import CheckpointError, DataError, GateError, RecipeError
 from gtool.eval import verdicts
 from gtool.eval.checks import find_target
-from gtool.eval.diagnostics import attention, map_agreement, reconstruction
+from gtool.eval.diagnostics import attention, copies, map_agreement, reconstruction
 from gtool.eval.image_sets import ImageSet, ImageSpec, open_generated, open_stored, spec_of_training
 from gtool.eval.options import EvalOptions
 from gtool.eval.pairs import score_pairs
@@ -22,7 +22,8 @@ from gtool.eval.report import table as tables
 from gtool.eval.report.files import write_all, write_to_github
 from gtool.eval.report.page import page
 from gtool.eval.report.preview import ImageSampler, Preview
-from gtool.eval.scores import FeatureNetwork, Reference, open_networks, reference_of, score
+from gtool.eval.scores import FeatureNetwork, Reference, open_networks, plan, reference_of, score
+from gtool.eval.sheets import sheet_path
 from gtool.io.files import sampled_digest
 from gtool.metrics.registry import METRIC_OF, METRICS
 from gtool.metrics.statistics import open_statistics, write_statistics
@@ -33,7 +34,8 @@ from gtool.runtime.processes import launch, launched_processes
 
 STYLES = {tables.PASS: "green", tables.FAIL: "bold red", tables.WARN: "yellow"}
 PRINTERS = {
-    one.__name__.rpartition(".")[2]: one.print_tables for one in (attention, reconstruction, map_agreement)
+    one.__name__.rpartition(".")[2]: one.print_tables
+    for one in (attention, reconstruction, map_agreement, copies)
 }
 
 
@@ -76,6 +78,9 @@ def run(options: EvalOptions) -> dict[str, Any]:
         record |= scores
     common: dict[str, Any] = {"num": options.num, "seed": options.seed}
     for name in options.diagnostics:
+        if name == "copies":
+            record[name] = _find_copies(options, weights, folder, compute)
+            continue
         assert weights is not None
         if name == "attention":
             record[name] = attention.score(weights, compute, **common, batch_size=options.batch_size)
@@ -93,6 +98,23 @@ def run(options: EvalOptions) -> dict[str, Any]:
         record["seconds"] = round(time.monotonic() - started, 1)
         finish(record, options, weights, preview)
     return record
+
+
+def _find_copies(
+    options: EvalOptions, weights: Path | None, folder: str | None, compute: Compute
+) -> dict[str, Any]:
+    """Compare the images to score with all training images, not with as many as there are images."""
+    if weights is None:
+        fake: ImageSet = open_stored(_spec(options, str(folder)), options.num, options.seed)
+        spec, path = _spec(options, str(options.reference), options.split), Path("copies.png")
+    else:
+        fake, _ = open_generated(weights, compute, num=options.num or copies.NUM_IMAGES, seed=options.seed)
+        spec, path = (
+            _spec_for_model(options, read_description(weights)[0], weights),
+            sheet_path(weights, "copies"),
+        )
+    training = open_stored(spec, None, options.seed)
+    return copies.score(fake, training, compute, path, batch_size=options.batch_size)
 
 
 # What is scored, and against what.
@@ -169,6 +191,16 @@ def _score(
     for name in options.metrics:
         METRICS[name].require_images(fake.count)  # before any network is downloaded
     networks = _open_networks(options, options.metrics, compute)
+    reference = real and {
+        "name": real.name,
+        "fingerprint": real.key["source"],
+        "resolution": real.key["resolution"],
+    }
+    if options.baseline is not None:  # what cannot be compared ends here, not after hours
+        planned = {**record, "metrics": plan(fake, real, options.metrics, networks)}
+        planned |= {"seed": options.seed, "reference": reference}
+        if apart := verdicts.incomparable(options.gates, planned, records.read_baseline(options.baseline)):
+            raise DataError("; ".join(apart))
     record["metrics"] = score(
         sampler or fake,
         real,
@@ -178,13 +210,8 @@ def _score(
         seed=options.seed,
         batch_size=options.batch_size,
     )
-    record["reference"] = None
+    record["reference"] = reference
     if real is not None:
-        record["reference"] = {
-            "name": real.name,
-            "fingerprint": real.key["source"],
-            "resolution": real.key["resolution"],
-        }
         _export(real, networks.get("inception"), options, compute)
     _warn(record["metrics"], networks)
     record["images"] = {side: summary for side, summary in record["images"].items() if summary}
