@@ -19,12 +19,13 @@ decoded at 1/2, 1/4 or 1/8 of its size as long as both sides stay at least twice
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from math import prod
@@ -45,7 +46,8 @@ MAX_BYTES, MAX_STORED = (
 # A file is no larger than so much and 16 bytes a pixel: what is, is padded. Of formats with one picture.
 _PADDING, _WITH_MANY = 1 << 24, ("GIF", "TIFF", "MPO")
 # Readers of files from strangers: none that starts another program, as that of EPS would.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "AVIF")
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "PCX")
+_BY_NAME = {".tga": "TGA"}  # that have no mark of their own: only files of this name are taken for them
 _ORIENTATION = 0x0112
 _ROWS = 256
 _DAMAGED_EXIF = (SyntaxError, ValueError, KeyError, TypeError, IndexError, OverflowError)
@@ -236,7 +238,9 @@ def _open(encoded: Any, name: str) -> Image.Image:
     """
     is_array = encoded[:6] == b"\x93NUMPY" if isinstance(encoded, bytes) else encoded.suffix.lower() == ".npy"
     if not is_array:
-        return Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, formats=_formats())
+        named = [kind for suffix, kind in _BY_NAME.items() if name.lower().endswith(suffix)]
+        content = io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
+        return Image.open(content, formats=(*_formats(), *named))
     values = read_array(encoded if isinstance(encoded, bytes) else encoded.read_bytes())
     if values.ndim != 3 or values.shape[2] != 3 or not values.size:
         raise UnreadableImage(name, f"an array must be (height, width, 3); this is {values.shape}")
@@ -254,8 +258,13 @@ def _open(encoded: Any, name: str) -> Image.Image:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """The readers that this Pillow has."""
+    """The readers that this Pillow has; libtiff's own lines on stderr end here, as what it says is raised too."""
     Image.init()
+    with suppress(OSError, AttributeError):  # a Pillow without libtiff, or with one inside
+        library = ctypes.CDLL(Image.core.__file__)
+        for handler in (library.TIFFSetErrorHandler, library.TIFFSetWarningHandler):
+            handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+            handler(None)
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 

@@ -15,7 +15,10 @@ from gtool.errors import DataError
 from gtool.reading import file_problem
 
 IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
+    (
+        *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga", ".pcx"),
+    )
 )
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}  # that are written
 MAX_SIDE = {"JPEG": 65_500, "WEBP": 16_383}  # pixels a side that a format can hold

@@ -103,6 +103,16 @@ def test_a_file_without_labels_matters_only_where_they_are_wanted(name):
     assert "\n" not in str(caught.value)
 
 
+def test_names_that_lead_elsewhere_are_names_of_no_image(tmp_path, monkeypatch):
+    """Nothing is opened by what a file of labels says, below the folder or on the network."""
+    odd.plain(tmp_path / "secret.png")
+    monkeypatch.setattr("socket.create_connection", None)
+    elsewhere = ["../secret.png", str(tmp_path / "secret.png"), "https://a.org/x.png", "x/../../secret.png"]
+    rows = [{"file_name": name, "label": 7} for name in elsewhere]
+    source = opened(lines({"file_name": "01.png", "label": 3}, *rows))
+    assert sorted(set(source.labels.tolist())) == [-1, 3]
+
+
 def test_the_column_can_be_named():
     file = ("metadata.csv", "file_name,label,kind\n00.png,1,b\n01.png,2,a\n02.png,3,b\n")
     assert opened(file, columns={"label": "kind"}).class_names == ("a", "b")

@@ -126,7 +126,10 @@ def test_folder_is_searched_deeply_and_in_order(tmp_path):
     assert names(open_dataset("./set")) == ["a/c.Jpeg", "a/deep/x.webp", "b.PNG"]
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "avif"])
+SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "avif", "jp2", "tga", "pcx")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_every_promised_format_is_read(suffix, tmp_path):
     for index in range(2):
         odd.plain(tmp_path / "set" / f"{index}.{suffix}")

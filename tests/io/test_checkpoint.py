@@ -18,7 +18,7 @@ from gtool.io.files import HOST, atomic_write
 from gtool.io.locks import one_at_a_time
 from gtool.io.run_folder import RunFolder, create_run, find_weights
 from gtool.io.safe_pickle import load_pickled
-from gtool.io.weights import load_state, load_weights, restore, save_state, save_weights
+from gtool.io.weights import load_state, load_weights, read_safetensors, restore, save_state, save_weights
 
 META = {"model": "transgan", "config": {}}
 
@@ -80,6 +80,35 @@ def test_a_forged_offset_is_refused(tmp_path):
     path.write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 12)
     with pytest.raises(CheckpointError, match="not a readable safetensors"):
         load_weights(path)
+
+
+def header(*shapes: list[int], offsets: tuple[int, int] = (0, 16)) -> bytes:
+    """A safetensors header of tensors that all lie at the same place."""
+    about = {f"t{i}": {"dtype": "I32", "shape": one, "data_offsets": offsets} for i, one in enumerate(shapes)}
+    text = json.dumps(about).encode()
+    return len(text).to_bytes(8, "little") + text
+
+
+FORGED = {  # those of the library's own tests, and of its collection of attacks
+    "a file of two kinds": header([2, 2]) + bytes(16) + b"PK behind the tensors",
+    "tensors in each other": header([2, 2], [2, 2]) + bytes(16),
+    "more numbers than 64 bits count": header([2, 2**64 - 2]) + bytes(16),
+    "more bytes than 64 bits count": header([2, 2**63 - 1]) + bytes(16),
+    "a shape of other bytes": header([2, 2], offsets=(0, 4)) + bytes(4),
+    "no text": b"\x01" + bytes(7) + b"\xff",
+    "no JSON": b"\x01" + bytes(7) + b"{",
+    "nothing behind the length": b"<" + bytes(7),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_forged_safetensors_are_one_line(name, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(FORGED[name])
+    with pytest.raises(CheckpointError) as raised:
+        read_safetensors(path)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -63,6 +63,29 @@ def test_cmyk_is_converted():
     assert near(pixel(odd.encode(Image.new("CMYK", (12, 12), (0, 255, 255, 0)), "JPEG")), (255, 0, 0), 12)
 
 
+@pytest.mark.parametrize("name", ["a.jp2", "a.tga", "a.pcx", "a.pgm", "a.pbm", "A.TGA"])
+def test_formats_that_few_have_are_read(name, tmp_path):
+    mode = {"a.pgm": "L", "a.pbm": "1"}.get(name, "RGB")
+    Image.new("RGB", (12, 12), odd.WHITE).convert(mode).save(tmp_path / name)
+    assert near(read_rgb(tmp_path / name, name).getpixel((2, 2)), odd.WHITE, 1)
+
+
+def test_what_has_no_mark_is_taken_for_a_picture_by_its_name_alone():
+    encoded = odd.encode(Image.new("RGB", (12, 12)), "TGA")
+    with pytest.raises(UnreadableImage, match="no image of a known format"):
+        read_rgb(encoded, "a.png")
+    assert read_rgb(encoded, "folder/a.tga").size == (12, 12)
+
+
+def test_libtiff_says_nothing_by_itself(capfd):
+    noise = Image.fromarray(np.random.RandomState(0).randint(0, 255, (64, 64, 3)).astype(np.uint8))
+    encoded = bytearray(odd.encode(noise, "TIFF", compression="tiff_lzw"))
+    encoded[2000:2200] = bytes(200)
+    with pytest.raises(UnreadableImage, match="damaged"):
+        read_rgb(bytes(encoded), "x.tif")
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_16_bit_grey_is_scaled_to_8(kind):
     values = np.full((12, 12), 300 * 257 // 2, np.uint16)
