@@ -11,7 +11,7 @@ from gtool import __version__, console
 from gtool.cli.options import Json
 from gtool.errors import GToolError
 from gtool.io import hub
-from gtool.io.files import cache_dir
+from gtool.io.files import cache_dir, digest_of
 
 NEEDED = (
     "torch accelerate datasets huggingface-hub safetensors clean-fid numpy pillow pydantic typer rich filelock "
@@ -114,7 +114,7 @@ def _machine(problems: list[str]) -> dict[str, Any]:
 
 def _weights() -> dict[str, dict[str, Any]]:
     """The weights of the feature networks that `eval` would use, and why not others; nothing is downloaded."""
-    from gtool.metrics.features.weights import NETWORKS, WeightsFile, digest_of, local_weights
+    from gtool.metrics.features.weights import NETWORKS, WeightsFile, local_weights
 
     report = {}
     for network in NETWORKS:

@@ -13,11 +13,10 @@ from gtool import __version__, console
 from gtool.config.recipe import table_to_toml
 from gtool.data.names import SHORT_NAMES, find_dataset
 from gtool.errors import GToolError
-from gtool.io.files import atomic_write
+from gtool.io.files import atomic_write, digest_of
 from gtool.io.pictures import grid, save_png
 from gtool.io.run_folder import MODEL_FILE, RunFolder
 from gtool.io.weights import save_weights
-from gtool.metrics.features.weights import digest_of
 from gtool.models import registry
 from gtool.models.generate import load_model
 from gtool.models.trained import Trained, open_trained

@@ -10,8 +10,8 @@ import yaml
 
 from gtool.cli import run
 from gtool.export.hub import public
+from gtool.io.files import digest_of
 from gtool.io.run_folder import read_meta
-from gtool.metrics.features.weights import digest_of
 from tests.helpers.hub_server import Fault
 
 EXPORT = ["export", "runs/transgan-scenes-000", "--format", "hub", "--repo", "me/my-model"]

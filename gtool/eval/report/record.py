@@ -13,7 +13,7 @@ from typing import Any
 
 from gtool import console
 from gtool.errors import DataError, printable
-from gtool.metrics.features.weights import digest_of
+from gtool.io.files import digest_of
 
 SCHEMA = 1
 GIT_SECONDS = 10  # a working tree on a slow disk must not hold up a result
