@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,6 +24,7 @@ from rich.text import Text
 from gtool.errors import printable
 
 PLAIN_SECONDS = 10.0  # between two progress lines when stderr is not a terminal
+SILENT_SECONDS = 25.0  # after which the last of them is repeated, so that a log shows that work goes on
 # GITHUB_ACTIONS makes rich force colours even where NO_COLOR asks for none.
 _PLAIN = bool(os.environ.get("NO_COLOR")) or None
 _quiet = False
@@ -149,7 +151,8 @@ def progress(title: str, unit: str = "images") -> Iterator[Update]:
 @contextmanager
 def _shown(title: str) -> Iterator[Callable[[float, float | None, str], None]]:
     if _quiet or not sys.stderr.isatty():
-        yield _plain_lines(title)
+        with _plain_lines(title) as update:
+            yield update
         return
     columns = (
         TextColumn("{task.description}"),
@@ -163,15 +166,32 @@ def _shown(title: str) -> Iterator[Callable[[float, float | None, str], None]]:
         yield lambda done, total, note: bar.update(task, completed=done, total=total, note=printable(note))
 
 
-def _plain_lines(title: str) -> Callable[[float, float | None, str], None]:
-    last = time.monotonic()
+@contextmanager
+def _plain_lines(title: str) -> Iterator[Callable[[float, float | None, str], None]]:
+    """Yield what prints a line now and then; a thread repeats the last one where nothing new is said for long."""
+    last, line, over = time.monotonic(), "", threading.Event()
+
+    def say() -> None:
+        nonlocal last
+        last = time.monotonic()
+        notice(line)
 
     def update(done: float, total: float | None, note: str) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= PLAIN_SECONDS:
-            last = now
-            share = "" if total is None else f" {100 * done / total if total else 100:3.0f}%"
-            notice(f"{title}{share} {note}".rstrip())
+        nonlocal line
+        share = "" if total is None else f" {100 * done / total if total else 100:3.0f}%"
+        line = f"{title}{share} {note}".rstrip()
+        if time.monotonic() - last >= PLAIN_SECONDS:
+            say()
 
-    return update
+    def repeat() -> None:
+        while not over.wait(SILENT_SECONDS / 5):
+            if line and time.monotonic() - last >= SILENT_SECONDS:
+                say()
+
+    repeater = threading.Thread(target=repeat, daemon=True)
+    repeater.start()
+    try:
+        yield update
+    finally:
+        over.set()
+        repeater.join()
