@@ -107,6 +107,14 @@ class Compute:
             return values
         return self.accelerator.reduce(values, reduction="mean")
 
+    def largest(self, values: list[float]) -> list[float]:
+        """Return the largest number of all processes at each place; the CPUs exchange them, and wait for no GPU."""
+        if self.world_size == 1:
+            return values
+        numbers = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(numbers, dist.ReduceOp.MAX)
+        return [float(number) for number in numbers]
+
     def share(self, value: Any) -> Any:
         """Return the main process's value in every process."""
         if self.world_size == 1:

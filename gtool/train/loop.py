@@ -80,11 +80,7 @@ def _crossed(before: int, after: int, kimg: float) -> bool:
 
 def _agree(compute: Compute, seconds: float, signum: int | None) -> tuple[float, int | None]:
     """Take the slowest clock and any signal of all processes, so that all of them stop at the same step."""
-    if compute.world_size == 1:
-        return seconds, signum
-    dtype = torch.float32 if compute.device.type == "mps" else torch.float64
-    mine = torch.tensor([[seconds, float(signum or 0)]], dtype=dtype, device=compute.device)
-    slowest, number = compute.accelerator.gather(mine).max(dim=0).values.tolist()
+    slowest, number = compute.largest([seconds, float(signum or 0)])
     return slowest, int(number) or None
 
 
