@@ -216,7 +216,7 @@ class TrainRecipe(Section):
     metric_images: Annotated[int, Field(ge=16)] = 2000  # images that scores of snapshots are computed from
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware is fast at it
     penalty_precision: Literal["fp32", "auto"] = "fp32"  # of gradient penalties; auto: that of the run
-    compile: bool = False  # torch.compile the networks
+    compile: bool = False  # torch.compile the networks; not under a gradient penalty or path length
     recompute: bool = (
         False  # blocks are computed again in the backward pass, in place of keeping what they computed
     )
@@ -270,6 +270,18 @@ class Recipe(Section):
     def _path_length_needs_fakes_of_its_own(self) -> Recipe:
         if self.train.share_fakes and self.loss.path_length:
             raise ValueError("train.share_fakes and loss.path_length exclude each other")
+        return self
+
+    @model_validator(mode="after")
+    def _compiled_networks_are_differentiated_once(self) -> Recipe:
+        loss = self.loss
+        if self.train.compile and (
+            loss.gradient_penalty or loss.r1_gamma or loss.r2_gamma or loss.path_length
+        ):
+            raise ValueError(
+                "train.compile: torch's compiler has no second derivatives, which loss.gradient_penalty, r1_gamma, "
+                "r2_gamma and path_length take; set them to 0, or train.compile to false"
+            )
         return self
 
 

@@ -131,6 +131,24 @@ def test_the_step_is_that_of_the_sum_of_all_losses():
     torch.testing.assert_close(flat(state.tokenizer), flat(other.tokenizer), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
+def test_a_compiled_step_is_the_same_step(monkeypatch):
+    """By the compiler without its last stage, which writes C++ and takes minutes."""
+
+    def compile_graphs(network):
+        network._compiled_call_impl = torch.compile(network._call_impl, backend="aot_eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_graphs)
+    adversarial = [f"reconstruction.{key}=0.0" for key in ("discriminator_start", "adversarial_start")]
+    plain, compiled = (
+        engine.step(make_state(*adversarial, f"train.compile={value}", "train.micro_batch=8"))
+        for value in ("false", "true")
+    )
+    assert plain.keys() == compiled.keys()
+    for name, value in plain.items():
+        torch.testing.assert_close(compiled[name], value, rtol=1e-4, atol=1e-5)
+
+
 def test_codes_that_are_not_used_begin_anew_at_vectors_of_the_batch():
     state = make_state("reconstruction.restart_interval=2")
     with torch.no_grad():  # a collapsed codebook: all entries but one far from everything
