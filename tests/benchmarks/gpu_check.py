@@ -27,15 +27,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
-from gtool import cli
 from gtool.io.weights import load_weights, save_weights
 from gtool.runtime.device import make_compute
 from gtool.runtime.precision import without_tf32
 from gtool.runtime.torch_random import make_generator
 from gtool.train import gan, gan_state
 from tests.helpers import steps, tiny
+from tests.helpers.verbs import failed
 
 TINY = {
     "transgan": (tiny.tiny_recipe, ("augment.policy='ada,cutout'",)),
@@ -122,51 +121,9 @@ def exact(family: str, device: str) -> dict[str, Any]:
 
 
 def verbs(family: str, device: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        for words in commands(family):
-            said = " ".join(words)
-            try:
-                status = cli.run([*words, "--device", device] if words[0] != "export" else words)
-            except BaseException as bad:
-                status = f"{type(bad).__name__}: {bad}"
-            if status:
-                found[said] = status
+        found = failed(family, device)
     return {"ok": not found, "failed": found}
-
-
-def commands(family: str) -> list[list[str]]:
-    short = ["--kimg", "0.032", "--batch-size", "16"]
-    short += ["--set", "train.snapshot_kimg=0.016", "--set", "train.metric_images=16"]
-    if family == "paint-transformer":
-        y, x = np.mgrid[0:1200, 0:1600]
-        photo = np.stack([x % 256, y % 256, x * y // 997 % 256], axis=-1).astype(np.uint8)
-        Image.fromarray(photo).save("photo.png")
-        return [
-            [
-                "train",
-                family,
-                "--recipe",
-                "smoke",
-                "--out",
-                "run",
-                *short,
-                "--set",
-                "strokes.num_pictures=16",
-            ],
-            ["paint", "photo.png", "-o", "painted.png", "--detail", "0.9"],
-            ["paint", "photo.png", "-o", "greedy.png", "--method", "greedy", "--max-strokes", "100"],
-        ]
-    images = ["--set", "data.num_images=256"]
-    train = ["train", family, "--recipe", "scenes", "--out", "run", *short, *images]
-    if family == "prior":
-        vqgan = ["train", "vqgan", "--recipe", "scenes", "--out", "codes", *short, *images]
-        return [vqgan, [*train, "--tokenizer", "codes"], ["sample", "run", "--num", "2", "-o", "s.png"]]
-    if family == "vqgan":
-        return [train, ["eval", "run", "--reconstruction", "--num", "32"]]
-    resume = ["train", family, "--resume", "run", "--kimg", "0.048"]
-    sample = ["sample", "run", "--num", "4", "-o", "s.png"]
-    return [train, resume, sample, ["eval", "run", "--num", "64"], ["export", "run", "-o", "g.pt2"]]
 
 
 def fast(family: str, device: str) -> dict[str, Any]:
