@@ -14,13 +14,17 @@ from gtool.models import registry
 from gtool.models.flops import forward_flops
 from gtool.models.outline import outline
 from gtool.runtime.device import Compute
+from gtool.train.memory import peak_memory
+from gtool.train.optim import averages
 
 BESIDE = ", scoring before and after not counted"  # what an estimate, and --minutes, leave out
 # Shares of the measured matrix-product rate that whole steps reached on two cores and are assumed elsewhere.
 UTILISATION = {"fp32": 0.35, "bf16": 0.10}
 
 
-def dry_run(recipe: Recipe, config: Any, name: str, compute: Compute, as_json: bool) -> None:
+def dry_run(
+    recipe: Recipe, config: Any, name: str, compute: Compute, *, processes: int, as_json: bool
+) -> None:
     """Print a resolved recipe on stdout and its costs on stderr; nothing is written."""
     model = recipe.model_name
     with outline():
@@ -29,7 +33,10 @@ def dry_run(recipe: Recipe, config: Any, name: str, compute: Compute, as_json: b
     forward = {key: forward_flops(network.to("meta")) for key, network in networks.items()}
     counts = {key: sum(p.numel() for p in network.parameters()) for key, network in networks.items()}
     # fp32 parameters, gradients and two Adam moments of all networks, and the average of the first.
-    state_gib = 4 * (4 * sum(counts.values()) + next(iter(counts.values()))) / 2**30
+    averaged = next(iter(counts.values())) if averages(recipe) else 0
+    state_gib = 4 * (4 * sum(counts.values()) + averaged) / 2**30
+    peak = peak_memory(recipe, config, compute, processes)
+    peak_gib = None if peak is None else round(peak / 2**30, 3)
     step_gflop = registry.trainer(model).step_flops(recipe, forward) / 1e9
     seconds = estimate_seconds(recipe, forward, compute)
     if as_json:
@@ -39,6 +46,7 @@ def dry_run(recipe: Recipe, config: Any, name: str, compute: Compute, as_json: b
             **{f"{key}_gflop_per_image": round(flop / 1e9, 3) for key, flop in forward.items()},
             "step_gflop_per_image": round(step_gflop, 3),
             "state_gib": round(state_gib, 3),
+            "peak_gib": peak_gib,
             "device": compute.describe(),
             "precision": compute.precision,
             "seconds": round(seconds),
@@ -52,7 +60,8 @@ def dry_run(recipe: Recipe, config: Any, name: str, compute: Compute, as_json: b
     for line in (
         f"{name}: {sizes} parameters",
         f"forward {forwards} GFLOP an image, {step_gflop:.1f} GFLOP for each image trained on",
-        f"weights, gradients, averages and optimizer state {state_gib:.2f} GiB, activations on top",
+        f"weights, gradients, averages and optimizer state {state_gib:.2f} GiB, "
+        + ("activations on top" if peak_gib is None else f"at the peak of a step {peak_gib:.2f} GiB"),
         f"about {console.duration(seconds)} on {compute.describe()} in {compute.precision}{BESIDE}",
         "nothing was written",
     ):

@@ -27,6 +27,7 @@ from gtool.losses import adversarial as losses
 from gtool.losses import penalties
 from gtool.metrics.weight_free import WeightFreeScorer
 from gtool.models.generate import generate as generate_images
+from gtool.runtime.device import Compute
 from gtool.runtime.random import derive_seed
 from gtool.runtime.torch_random import make_generator
 from gtool.train.augment.augment import augment
@@ -331,6 +332,11 @@ class GANTrainer(Trainer):
         fakes = 0.0 if train.share_fakes else generator
         for_discriminator = fakes + (6.0 + penalty / loss.penalty_interval) * discriminator
         return for_discriminator + ratio * (3.0 * (generator + discriminator) + path * generator)
+
+    @staticmethod
+    def blank_state(recipe: Recipe, config: Any, compute: Compute, images: Batches) -> GANState:
+        labels = torch.zeros(1, dtype=torch.int64, device="cpu") if config.classes else None
+        return init_state(recipe, config, images, compute, labels)
 
     def prepare(self, inputs: Any) -> None:
         recipe, compute = self.recipe, self.compute

@@ -78,6 +78,12 @@ def ema_update(ema: nn.Module, network: nn.Module, beta: float, buffers: Buffers
             averaged.lerp_(trained[name], 1.0 - beta)
 
 
+def averages(recipe: Recipe) -> bool:
+    """Whether the average is another than the network in training."""
+    train = recipe.train
+    return bool(train.ema_kimg if train.ema_decay is None else train.ema_decay)
+
+
 def ema_beta(recipe: Recipe, nimg: int) -> float:
     """Return the share of the old average that survives a step: 0.5 after ema_kimg images.
 

@@ -24,12 +24,13 @@ from gtool import console
 from gtool.config.schema import Recipe
 from gtool.data.held_out import hold_out, open_images
 from gtool.data.label_colours import colour_maps, colours_of
-from gtool.data.loader import CodeBatches, read_ids, read_images
+from gtool.data.loader import Batches, CodeBatches, read_ids, read_images
 from gtool.data.pixel_cache import ImageArrays
 from gtool.data.token_cache import load_codes
 from gtool.errors import CheckpointError, RecipeError
 from gtool.io.run_folder import RunFolder
 from gtool.io.weights import load_weights
+from gtool.models import registry
 from gtool.models.prior.config import SPATIAL, SamplingParams
 from gtool.models.prior.network import decay_groups, for_sampling
 from gtool.models.prior.pipeline import decode
@@ -244,6 +245,15 @@ class PriorTrainer(Trainer):
     def step_flops(recipe: Recipe, forward: dict[str, float]) -> float:
         """Return the floating-point operations of training per image: a forward and a backward of the prior."""
         return 3.0 * forward["prior"]
+
+    @staticmethod
+    def blank_state(recipe: Recipe, config: Any, compute: Compute, images: Batches) -> PriorState:
+        (pipeline,) = registry.networks("prior").build(config)
+        state = init_state(recipe, config, pipeline.tokenizer.state_dict(), compute)
+        codes = np.zeros((1, *config.prior.grid), np.int64)
+        ids = torch.zeros(1, config.prior.condition_length, dtype=torch.int64, device="cpu")
+        state.batches = CodeBatches(images, codes, ids)
+        return state
 
     def prepare(self, inputs: tuple[Any, Path]) -> None:
         source, tokenizer = inputs

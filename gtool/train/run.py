@@ -109,7 +109,8 @@ def _dry_run(training: Training) -> None:
         if images is not None:
             console.notice(f"data: {images.describe()}")
     compute = make_compute(options.device, recipe.train.precision)
-    dry_run(recipe, config, recipe_name, compute, options.as_json)
+    processes = options.num_processes or 1
+    dry_run(recipe, config, recipe_name, compute, processes=processes, as_json=options.as_json)
 
 
 def _say_that_it_is_over(state: Any) -> None:

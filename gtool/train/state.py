@@ -39,12 +39,14 @@ from gtool.errors import CheckpointError
 from gtool.io.weights import restore
 from gtool.models import registry
 from gtool.models.trained import Trained
+from gtool.nn.precision import cast_blocks
 from gtool.reading import reading
 from gtool.runtime.device import Compute
 from gtool.runtime.random import derive_seed
 from gtool.runtime.torch_random import make_generator
 from gtool.train.optim import (
     Buffers,
+    averages,
     ema_beta,
     ema_update,
     lazy_shares,
@@ -121,13 +123,18 @@ class TrainingState:
             compute = replace(compute, threads=1)
         for name, network, rate, share in zip(cls.in_training, networks, rates, shares, strict=False):
             optimizer = make_optimizer(recipe.optim, groups(network), rate, share)
+            if compute.bf16 and compute.device.type == "cuda" and not recipe.train.compile:
+                cast_blocks(network)
             if recipe.train.recompute:
                 recompute_blocks(network)
             if recipe.train.compile:
                 network.compile()
             others[name] = compute.accelerator.prepare(network)
             others[cls._optimizer_of(name)] = compute.accelerator.prepare(optimizer)
-        return cls(recipe=recipe, compute=compute, **others)
+        state = cls(recipe=recipe, compute=compute, **others)
+        if not averages(recipe):
+            share_parameters(state.averaged, networks[0])
+        return state
 
     @classmethod
     def _optimizer_of(cls, name: str) -> str:
@@ -308,7 +315,8 @@ class TrainingState:
         expected = self.networks.keys() | self.optimizers.keys()
         if tensors.keys() != expected:
             raise CheckpointError(f"{where}: holds {sorted(tensors)}, expected {sorted(expected)}")
-        for name, network in self.networks.items():
+        # What learns comes last: the average may share its memory.
+        for name, network in reversed(self.networks.items()):
             restore(network, tensors[name], f"{where}/{name}")
         for name, (network, optimizer) in self.optimizers.items():
             _restore_optimizer(network, optimizer, tensors[name], f"{where}/{name}")
@@ -371,6 +379,13 @@ def _restore_optimizer(network: nn.Module, optimizer: Any, saved: dict[str, Tens
     if any(values.keys() != OF_ADAM for values in found.values()):
         raise CheckpointError(f"{where}: does not hold {', '.join(sorted(OF_ADAM))} of each parameter")
     optimizer.state.update(found)
+
+
+def share_parameters(average: nn.Module, network: nn.Module) -> None:
+    """Let an average that is always what learns take no memory of its own."""
+    for name, learned in network.named_parameters():
+        parent, _, own = name.rpartition(".")
+        setattr(average.get_submodule(parent), own, nn.Parameter(learned.detach(), requires_grad=False))
 
 
 def recompute_blocks(network: nn.Module) -> None:

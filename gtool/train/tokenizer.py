@@ -12,6 +12,7 @@ Axis letters: N images of the global batch, n of one share; R resolution.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from gtool.config.schema import Recipe
 from gtool.data.held_out import hold_out
-from gtool.data.loader import read_images
+from gtool.data.loader import Batches, read_images
 from gtool.errors import RecipeError
 from gtool.losses import adversarial as adversarial_losses
 from gtool.losses import reconstruction as losses
@@ -69,10 +70,11 @@ class TokenizerState(TrainingState):
         return super().networks | {"usage": self.usage}
 
 
-def init_state(recipe: Recipe, config: Any, batches: Any, compute: Compute) -> TokenizerState:
-    """Build networks, average and optimizers at step 0."""
+def init_state(
+    recipe: Recipe, config: Any, batches: Any, compute: Compute, lpips: LPIPS | None = None
+) -> TokenizerState:
+    """Build networks, average and optimizers at step 0; lpips: where the recipe asks for it."""
     networks = tuple(network.to(compute.device) for network in build_networks(recipe, config))
-    lpips = _lpips(recipe)
     return TokenizerState.begin(
         recipe,
         compute,
@@ -84,10 +86,10 @@ def init_state(recipe: Recipe, config: Any, batches: Any, compute: Compute) -> T
     )
 
 
-def _lpips(recipe: Recipe) -> LPIPS | None:
+def _lpips(recipe: Recipe, load: Callable[[], LPIPS] = load_lpips) -> LPIPS | None:
     """Return LPIPS where it is asked for; NetworkError where its weights cannot be had."""
     loss = recipe.reconstruction
-    return load_lpips() if loss.perceptual_kind == "lpips" and loss.perceptual else None
+    return load() if loss.perceptual_kind == "lpips" and loss.perceptual else None
 
 
 def step(state: TokenizerState) -> dict[str, Tensor]:
@@ -293,6 +295,7 @@ class TokenizerTrainer(Trainer):
     """A tokenizer in training, or a palette, which is fitted at once; shown and scored by its reconstructions."""
 
     ranked_by = "mse"
+    step = staticmethod(step)
 
     @staticmethod
     def check(recipe: Recipe, config: Any, processes: int) -> None:
@@ -333,6 +336,12 @@ class TokenizerTrainer(Trainer):
         tokenizers = 1 - loss.adversarial_start if loss.adversarial else 0.0
         return 3.0 * forward["tokenizer"] + (6.0 * own + 3.0 * tokenizers) * forward["discriminator"]
 
+    @staticmethod
+    def blank_state(recipe: Recipe, config: Any, compute: Compute, images: Batches) -> TokenizerState | None:
+        if config.kind == "palette":
+            return None
+        return init_state(recipe, config, images, compute, _lpips(recipe, LPIPS))
+
     def prepare(self, inputs: Any) -> None:
         recipe, config, compute = self.recipe, self.config, self.compute
         self.images = self.load_images(inputs)
@@ -343,7 +352,7 @@ class TokenizerTrainer(Trainer):
             self.state = TrainingState(recipe=recipe, compute=compute, ema=palette, batches=batches)
             self.step = fit_palette
         else:
-            self.state, self.step = init_state(recipe, config, batches, compute), step
+            self.state = init_state(recipe, config, batches, compute, _lpips(recipe))
 
     def describe_data(self) -> str:
         told = f"{super().describe_data()}, {len(self.held_out):,} of them held out for scores"

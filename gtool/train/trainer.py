@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gtool.config.schema import Recipe
 from gtool.data.held_out import load_images, open_images
+from gtool.data.loader import Batches
 from gtool.data.pixel_cache import ImageArrays
 from gtool.io.run_folder import RunFolder
 from gtool.runtime.device import Compute
@@ -59,6 +60,11 @@ class Trainer(ABC):
     @abstractmethod
     def step_flops(recipe: Recipe, forward: dict[str, float]) -> float:
         """Return the floating-point operations of training per image, from those of one forward of each network."""
+
+    @staticmethod
+    def blank_state(recipe: Recipe, config: Any, compute: Compute, images: Batches) -> Any:
+        """Return the state at step 0 for blank images, made on the meta device; None: a step depends on values."""
+        return None
 
     @abstractmethod
     def prepare(self, inputs: Any) -> None:

@@ -67,12 +67,9 @@ def begin(recipe: Recipe, config: Any, compute: Any) -> tuple[Any, Callable[[Any
         state: Any = gan.init_state(recipe, config, images, compute)
         step: Any = gan.step
     elif family == "vqgan":
-        weighs = recipe.reconstruction
-        needs_lpips = weighs.perceptual_kind == "lpips" and weighs.perceptual > 0
-        plain = {"perceptual_kind": "gradients"} if needs_lpips else {}
-        bare = recipe.model_copy(update={"reconstruction": weighs.model_copy(update=plain)})
-        state, step = tokenizer_training.init_state(bare, config, images, compute), tokenizer_training.step
-        state.lpips = LPIPS().to(compute.device) if needs_lpips else None
+        lpips = LPIPS() if recipe.reconstruction.perceptual_kind == "lpips" else None
+        state = tokenizer_training.init_state(recipe, config, images, compute, lpips)
+        step = tokenizer_training.step
     elif family == "prior":
         (pipeline,) = registry.networks(family).build(config)
         state = prior_training.init_state(recipe, config, pipeline.tokenizer.state_dict(), compute)

@@ -54,7 +54,9 @@ NEVER_ORDERED = words(
     "_upsample_bicubic2d_aa_backward grid_sampler_2d_backward reflection_pad2d_backward replication_pad2d_backward "
     "max_pool2d_with_indices_backward adaptive_max_pool2d_backward _adaptive_avg_pool2d_backward"
 )
-EMPTY = words("empty empty_like empty_strided new_empty new_empty_strided lift_fresh detach set_ resize_")
+EMPTY = words(
+    "_unsafe_view empty empty_like empty_strided new_empty new_empty_strided lift_fresh detach set_ resize_"
+)
 
 
 class Counts:
@@ -354,14 +356,14 @@ def _attention(
     is_causal: bool = False,
     **others: Any,
 ) -> Any:
-    if not isinstance(q, Simulated):
+    if q.device.type != "cuda":
         return _library_attention(q, k, v, attn_mask, dropout_p, is_causal, **others)
     if torch.is_autocast_enabled("cuda"):
         q, k, v = (x.to(torch.get_autocast_dtype("cuda")) for x in (q, k, v))
         if attn_mask is not None and attn_mask.is_floating_point():
             attn_mask = attn_mask.to(q.dtype)
     for operand in (k, v, attn_mask):
-        if operand is not None and not isinstance(operand, Simulated):
+        if operand is not None and operand.device.type != "cuda":
             raise RuntimeError(f"Expected all tensors to be on the same device: attention at {_place()}")
     return _Attention.apply(q, k, v, attn_mask, is_causal, others.get("scale"))
 
@@ -372,11 +374,11 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float | None) -> Any:
         ctx.how = mask, causal, scale
-        if options["values"]:
+        if options["values"] and isinstance(q, Simulated):
             out = Simulated(_attend(q.inner, k.inner, v.inner, mask, causal, scale))
         else:
-            out = torch.empty(*q.shape[:-1], v.shape[-1], dtype=q.dtype, device=CUDA)
-        ctx.save_for_backward(q, k, v, out, torch.empty(q.shape[:-1], device=CUDA))
+            out = q.new_empty(*q.shape[:-1], v.shape[-1])
+        ctx.save_for_backward(q, k, v, out, q.new_empty(q.shape[:-1], dtype=torch.float32))
         counts.kernels += 1
         counts.operations["attention"] += 1
         return out
@@ -390,7 +392,7 @@ class _Attention(torch.autograd.Function):
         mask = ctx.how[0]
         grads: Any = [torch.empty_like(x) for x in (q, k, v)]
         bias = torch.empty_like(mask) if ctx.needs_input_grad[3] else None
-        if options["values"]:
+        if options["values"] and isinstance(q, Simulated):
             with torch.enable_grad(), _disable_current_modes():
                 inner = [x.inner.detach().requires_grad_() for x in (q, k, v)]
                 learned = mask if bias is None else mask.inner.detach().requires_grad_()

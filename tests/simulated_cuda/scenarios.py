@@ -1,11 +1,16 @@
-"""What gtool does on the simulated device, as JSON: `python -m tests.simulated_cuda.scenarios NAME...`."""
+"""What gtool does on the simulated device, as JSON: `python -m tests.simulated_cuda.scenarios NAME...`.
+
+A scenario's argument follows a colon: `verbs:gansformer`.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+import tempfile
 import traceback
+from contextlib import chdir, redirect_stdout
 from typing import Any
 
 import torch
@@ -20,7 +25,9 @@ from gtool.runtime.device import make_compute, require_gpus
 from gtool.strokes.brush import load_brush
 from gtool.strokes.painting import paint, passes
 from gtool.strokes.settings import METHODS, PaintSettings
+from gtool.train.memory import peak_memory
 from tests.helpers import steps, tiny
+from tests.helpers.verbs import failed
 from tests.simulated_cuda.device import counted, simulate
 
 TINY = {
@@ -102,6 +109,12 @@ def paintings() -> dict[str, Any]:
     return found
 
 
+def verbs(family: str) -> dict[str, Any]:
+    """Every verb from the command line: what did not end well."""
+    with tempfile.TemporaryDirectory() as folder, chdir(folder), redirect_stdout(sys.stderr):
+        return {"failed": failed(family, "cuda")}
+
+
 def devices() -> dict[str, Any]:
     """The second of two GPUs by its name, and more processes than GPUs."""
     chosen: list[Any] = []
@@ -126,6 +139,10 @@ TOKENIZERS = {"prior/scenes": "vqgan/scenes", "prior/image-gpt": None}  # else t
 def measure(name: str, *settings: str) -> dict[str, Any]:
     """Work and peak memory of the first step of a shipped recipe, every regularizer due, of one micro-batch."""
     recipe = steps.shipped(name, *settings)
+    tokenizer = TOKENIZERS.get(name, "vqgan/imagenet" if recipe.data.resolution == 256 else "vqgan/folder")
+    table = None if tokenizer is None else dict(read_table(find_recipe(tokenizer))["model"])
+    config, compute = steps.config_of(recipe, table), make_compute("cuda", "bf16")
+    stated = peak_memory(recipe, config, compute)
     train = recipe.train
     micro = min(train.micro_batch or train.batch_size, train.batch_size)
     parts = max(train.batch_size, train.generator_batch_size or 0) // micro
@@ -135,9 +152,6 @@ def measure(name: str, *settings: str) -> dict[str, Any]:
     }
     smaller |= {"n_critic": 1, "share_fakes": False}
     recipe = recipe.model_copy(update={"train": train.model_copy(update=smaller)})
-    tokenizer = TOKENIZERS.get(name, "vqgan/imagenet" if recipe.data.resolution == 256 else "vqgan/folder")
-    table = None if tokenizer is None else dict(read_table(find_recipe(tokenizer))["model"])
-    config = steps.config_of(recipe, table)
     networks = registry.networks(recipe.model_name)
     build = networks.build
 
@@ -147,7 +161,7 @@ def measure(name: str, *settings: str) -> dict[str, Any]:
 
     networks.build = build_outline  # type: ignore[attr-defined]
     try:
-        state, step = steps.begin(recipe, config, make_compute("cuda", "bf16"))
+        state, step = steps.begin(recipe, config, compute)
     finally:
         networks.build = build  # type: ignore[attr-defined]
     sizes = []
@@ -160,12 +174,17 @@ def measure(name: str, *settings: str) -> dict[str, Any]:
     with counted() as counts:
         step(state)
     earlier = max(sizes) if parts > 1 else 0  # gradients of the micro-batches before
-    return record(counts) | {"micro_batch": micro, "gib": round((counts.peak + earlier) / 2**30, 2)}
+    gib = {"gib": (counts.peak + earlier) / 2**30, "stated_gib": stated and stated / 2**30}
+    return record(counts) | {"micro_batch": micro} | gib
+
+
+IDLE = ("_to_copy", "copy_", "clone", "cat", "stack", "zeros_like", "ones_like", "flip")
 
 
 def record(counts: Any) -> dict[str, Any]:
     return {
         "kernels": counts.kernels,
+        "idle": sum(counts.operations[name] for name in IDLE),
         "convolutions": sum(number for name, number in counts.operations.items() if "convolution" in name),
         "copies": dict(counts.copies),
         "copied_bytes": counts.copied_bytes,
@@ -186,8 +205,9 @@ def main(names: list[str]) -> int:
     torch.set_num_threads(1)
     found = {}
     for name in names:
+        scenario, *arguments = name.split(":")
         try:
-            found[name] = globals()[name]()
+            found[name] = globals()[scenario](*arguments)
         except Exception:
             found[name] = {"error": traceback.format_exc()}
     sys.stdout.write(json.dumps(found, indent=1))
