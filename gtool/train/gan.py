@@ -61,7 +61,7 @@ def step(state: GANState) -> dict[str, Tensor]:
         widths = (width for until, width in recipe.train.locality if state.nimg < 1000 * until)
         state.bare("generator").set_locality(next(widths, None))
     stats: dict[str, Tensor] = {}
-    generator_learns = state.nimg >= state.generator_from
+    generator_learns = state.generator_learns
     reused = None
     for critic in range(recipe.train.n_critic):
         reused, new = _discriminator_step(state, critic)
@@ -286,7 +286,7 @@ def _fakes(
     state: GANState, latents: Latents, part: slice, classes: Tensor | None, with_graph: bool = False
 ) -> Tensor:
     """Generate a slice of the batch in fp32; the graph is kept only where it will be used."""
-    keep = with_graph or state.recipe.train.share_fakes
+    keep = with_graph or (state.recipe.train.share_fakes and state.generator_learns)
     with nullcontext() if keep else torch.no_grad(), state.compute.autocast():
         images: Tensor = generate(state, latents, part, classes)
     return images.float()

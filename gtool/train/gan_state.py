@@ -54,6 +54,11 @@ class GANState(TrainingState):
     )
 
     @property
+    def generator_learns(self) -> bool:
+        """Whether the generator is in training already."""
+        return self.nimg >= self.generator_from
+
+    @property
     def numbers(self) -> dict[str, float]:
         """What is saved beside networks and counters, the same in every process."""
         return {
