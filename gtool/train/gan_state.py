@@ -130,10 +130,10 @@ def check_networks(recipe: Recipe, config: Any, processes: int) -> None:
     condition = recipe.data.condition
     if condition not in ("none", "class"):
         raise RecipeError(f"data.condition = '{condition}': {recipe.model_name} knows none but 'class'")
-    if config.classes and condition == "none":
-        raise RecipeError("model.classes: add data.condition = 'class'; classes are then those of the data")
     with outline():
         generator, discriminator = registry.networks(recipe.model_name).build(config)
+    if generator.num_classes and condition == "none":
+        raise RecipeError("model.classes: add data.condition = 'class'; classes are then those of the data")
     _require_fit(recipe, generator, discriminator, processes)
 
 
