@@ -25,7 +25,7 @@ from gtool.models.paint_transformer.config import PATCH
 from gtool.models.paint_transformer.proposals import load_predictor
 from gtool.paint.checks import DEFAULT_SIDE, find_brush_mark, parse_color
 from gtool.runtime.device import make_compute
-from gtool.strokes.brush import HALF_HEIGHT, HALF_WIDTH, Brush, from_ink, load_brush, make_brush
+from gtool.strokes.brush import HALF_HEIGHT, HALF_WIDTH, MARKS, Brush, from_ink, load_brush, make_brush
 from gtool.strokes.canvas import Painting
 from gtool.strokes.painting import deepest_level, paint
 from gtool.strokes.palette import choose_palette, nearest_in_palette
@@ -114,7 +114,7 @@ def open_brush(brush: str) -> Brush:
     """
     mark = find_brush_mark(brush)
     if mark is None:
-        return load_brush(brush)
+        return load_brush(brush, marks=MARKS)
     ink = read_ink(mark)
     # The picture is cut to its ink: it gets the room around it that built-in marks have.
     rows, columns = (

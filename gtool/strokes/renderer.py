@@ -49,6 +49,7 @@ class _Marks:
     width: Tensor
     height: Tensor
     fade: Tensor  # opacity of marks thinner than they can be drawn
+    theta: Tensor  # as given
 
     def of(self, strokes: slice) -> _Marks:
         """Return some of them."""
@@ -62,12 +63,17 @@ def stand_up(geometry: Tensor) -> Tensor:
     return torch.stack([x, y, torch.minimum(width, height), torch.maximum(width, height), theta], dim=-1)
 
 
+def mark_of(theta: Tensor, marks: int) -> Tensor:
+    """Say which of a brush's marks strokes leave, (...) int64: any, but the same whatever their size and place."""
+    return (theta * 4093).remainder(1).mul(marks).long().clamp(max=marks - 1)
+
+
 def _marks(geometry: Tensor) -> _Marks:
     x, y, width, height, theta = stand_up(geometry).unbind(-1)
     wide, high = width.clamp(min=THINNEST), height.clamp(min=THINNEST)
     fade = (width.clamp(min=0) / wide) * (height.clamp(min=0) / high)
     angle = torch.pi * theta
-    return _Marks(x, y, angle.cos(), angle.sin(), wide, high, fade)
+    return _Marks(x, y, angle.cos(), angle.sin(), wide, high, fade, geometry[..., 4])
 
 
 def _texels(brush: Brush, marks: _Marks) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -77,7 +83,10 @@ def _texels(brush: Brush, marks: _Marks) -> tuple[Tensor, Tensor, Tensor, Tensor
         (side.detach() / SMALLEST).log2().round().long().clamp(0, last)
         for side in (marks.width, marks.height)
     )
-    return brush.corners[across], brush.corners[along], brush.sizes[across], brush.sizes[along]
+    top = brush.corners[along]
+    if brush.marks > 1:
+        top = top + brush.atlas.shape[-1] * mark_of(marks.theta.detach(), brush.marks)
+    return brush.corners[across], top, brush.sizes[across], brush.sizes[along]
 
 
 def render(brush: Brush, geometry: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -108,8 +117,8 @@ def _within(offset: Tensor, corner: Tensor, size: Tensor) -> Tensor:
 
 def _lookup(brush: Brush, tx: Tensor, ty: Tensor) -> Tensor:
     """Mask and mask times shade at places of the atlas: (...) -> (2, ...)."""
-    side = brush.atlas.shape[-1]
-    grid = torch.stack([tx, ty], dim=-1) * (2 / side) - 1
+    high, wide = brush.atlas.shape[-2:]
+    grid = torch.stack([tx * (2 / wide), ty * (2 / high)], dim=-1) - 1
     flat = grid.view(1, -1, grid.shape[-2], 2) if grid.ndim > 2 else grid.view(1, 1, -1, 2)
     values = F.grid_sample(brush.atlas, flat, mode="bilinear", padding_mode="zeros", align_corners=False)
     return values.view(values.shape[1], *tx.shape)

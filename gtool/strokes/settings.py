@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-BRUSHES = ("flat", "round", "dry")  # each is drawn by `gtool.strokes.brush.draw`
+BRUSHES = ("flat", "round", "dry", "marker", "wash", "chalk")  # each is drawn by `gtool.strokes.brush.draw`
 PATCH_SIZE = 32  # pixels a side of the patches that the stroke predictors look at
 
 Method = Literal["predictor", "greedy", "random"]

@@ -42,7 +42,7 @@ import torch
 
 from gtool.errors import DataError, printable
 from gtool.io.files import atomic_write
-from gtool.strokes.brush import Brush, load_brush
+from gtool.strokes.brush import MARKS, Brush, load_brush
 from gtool.strokes.canvas import Painting
 from gtool.strokes.settings import BRUSHES
 
@@ -113,7 +113,7 @@ def load_strokes(path: Path, brush: Brush | None = None) -> Painting:
         colors=floats[:, 5:8].contiguous(),
         levels=torch.from_numpy(table[:, 8].astype(np.int64)),
         ground=(red, green, blue),
-        brush=brush or load_brush(document["brush"]),
+        brush=brush or load_brush(document["brush"], marks=MARKS),
         opacity=float(document["opacity"]),
     )
 
