@@ -8,6 +8,7 @@ from gtool.export.options import FORMATS, HUB
 from gtool.io.run_folder import RUNS, shipped_weights
 from gtool.metrics.registry import METRICS
 from gtool.models.registry import MODELS
+from gtool.paint.options import STYLES
 from gtool.runtime import PRECISIONS
 from gtool.strokes.settings import BRUSHES, METHODS, SELECTIONS
 from gtool.train.options import TRACKERS
@@ -44,7 +45,14 @@ VALUES: dict[str, dict[str, Values]] = {
     },
     "eval": {"target": _trained, "maximum": GATES, "minimum": GATES, "max_regress": GATES, **DEVICE},
     "sample": {"target": _trained, **DEVICE},
-    "paint": {"brush": BRUSHES, "method": METHODS, "select": SELECTIONS, "weights": _runs, **DEVICE},
+    "paint": {
+        "brush": BRUSHES,
+        "style": STYLES,
+        "method": METHODS,
+        "select": SELECTIONS,
+        "weights": _runs,
+        **DEVICE,
+    },
     "export": {
         "target": _trained,
         "file_format": (*FORMATS, HUB),

@@ -7,7 +7,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gtool import console
@@ -24,7 +24,7 @@ from gtool.io.outputs import (
 from gtool.io.run_folder import find_weights, shipped_weights
 from gtool.models import registry
 from gtool.models.description import read_description
-from gtool.paint.options import PaintOptions
+from gtool.paint.options import STYLES, PaintOptions
 from gtool.reading import read_bytes, reading
 from gtool.strokes.settings import BRUSHES, METHODS, SELECTIONS
 
@@ -53,7 +53,10 @@ _KINDS = {
     "--animate": ("animation", ANIMATION_SUFFIXES),
 }
 # Fields that say how a photo is painted, which strokes of a file already are.
-_OF_PAINTING = ("method", "select", "weights", "detail", "keep_all", "seed", "colors", "palette", "scale")
+_OF_PAINTING = (
+    *("method", "select", "weights", "detail", "keep_all", "seed", "colors", "palette", "scale", "style"),
+    *("min_stroke", "max_stroke"),
+)
 MOST_COLORS = 256  # of a palette
 
 
@@ -100,6 +103,10 @@ def check(options: PaintOptions) -> PaintInputs:
     """
     _check_values(options)
     _check_combinations(options)
+    named = STYLES.get(options.style or "", {})
+    options = replace(
+        options, **{name: value for name, value in named.items() if getattr(options, name) is None}
+    )
     _check_outputs(options.outputs)
     find_brush_mark(options.brush or BRUSHES[0])
     parse_color(options.canvas_color or "auto")
@@ -123,6 +130,7 @@ def _check_values(options: PaintOptions) -> None:
     for flag, value, known in (
         ("--method", options.method, METHODS),
         ("--select", options.select, SELECTIONS),
+        ("--style", options.style, tuple(STYLES)),
     ):
         if value is not None and value not in known:
             raise RecipeError(f"{flag} `{value}` does not exist{did_you_mean(value, known)}")
@@ -145,6 +153,12 @@ def _check_combinations(options: PaintOptions) -> None:
         raise RecipeError(
             "--colors and --palette exclude each other: one chooses colours, the other names them"
         )
+    if (options.max_stroke or math.inf) < (options.min_stroke or 0):
+        raise RecipeError(f"--max-stroke {options.max_stroke} is less than --min-stroke {options.min_stroke}")
+    if options.plotter and options.svg is None:
+        raise RecipeError("--plotter is for --svg FILE.svg")
+    if options.plotter and not (options.from_strokes or options.colors or options.palette):
+        raise RecipeError("--plotter needs paints: add --colors 12, or --palette FILE")
     if options.animate is None:
         names = [name for name in (options.out, *(options.photos or ())) if name]
         if options.frames is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gtool import flags
 from gtool.flags import OUTPUT, argument, option
@@ -23,12 +24,22 @@ EXAMPLES = """Examples:
 
 `gtool paint photo.jpg --colors 12` : few flat paints; `--palette paints.toml` : these and no others
 
+`gtool paint photo.jpg --style watercolour` ; `--min-stroke 8 --max-stroke 120` : lengths in pixels
+
+`gtool paint photo.jpg --colors 6 --svg plot.svg --plotter` : centre lines, a layer a paint
+
 `gtool paint photo.jpg --animate timelapse.webp --svg photo.svg --strokes photo.json`
 
 `gtool paint holiday.mp4 -o painted.mp4` : every frame, with its sound; strokes stay where nothing moves
 
 `gtool paint --from-strokes photo.json --max-side 8192` : the same strokes, larger"""
 
+STYLES: dict[str, dict[str, Any]] = {
+    "oil": {"brush": "flat", "detail": 0.5, "canvas_color": "umber"},
+    "watercolour": {"brush": "wash", "opacity": 0.5, "detail": 0.4, "canvas_color": "white"},
+    "marker": {"brush": "marker", "opacity": 0.85, "detail": 0.35, "canvas_color": "white"},
+    "pastel": {"brush": "chalk", "opacity": 0.9, "detail": 0.5, "canvas_color": "kraft"},
+}
 STROKES, CANVAS, VIDEO = "Strokes", "Canvas", "Video"
 DEFAULT_FPS, DEFAULT_FRAMES = 24.0, 96  # of a timelapse
 
@@ -47,7 +58,17 @@ class PaintOptions:
     detail: float | None = option(
         STROKES, "From 0 (broad strokes) to 1 (fine strokes); default 0.5.", min=0, max=1
     )
+    style: str | None = option(
+        STROKES,
+        f"Brush, opacity, detail and canvas together: `{'`, `'.join(STYLES)}`; other options change parts of it.",
+    )
     max_strokes: int | None = option(STROKES, "Maximum number of strokes.", min=1)
+    min_stroke: int | None = option(
+        STROKES, "Length of the shortest strokes, in pixels of the painting.", min=1
+    )
+    max_stroke: int | None = option(
+        STROKES, "Length of the longest strokes, in pixels of the painting.", min=2
+    )
     method: str | None = option(
         STROKES,
         "`predictor` (a trained network), or without a network `greedy` or `random`; default predictor.",
@@ -105,6 +126,11 @@ class PaintOptions:
         "-o",
     )
     svg: str | None = option(OUTPUT, "Also write the strokes as vectors: FILE.svg or FOLDER/.")
+    plotter: bool = option(
+        OUTPUT,
+        "Write --svg as centre lines for a plotter, a layer a paint, short ways between; with --colors or --palette.",
+        default=False,
+    )
     strokes: str | None = option(OUTPUT, "Also write the strokes to render again: FILE.json or FOLDER/.")
     from_strokes: Path | None = option(
         OUTPUT, "Render a stroke file written by --strokes, at --max-side; takes no photo."

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -15,11 +16,17 @@ from gtool import __version__, console
 from gtool.io.photo import Photo, save_photo
 from gtool.io.pictures import Pixels
 from gtool.io.video import save_animation
+from gtool.paint.plotter import save_plot
 from gtool.paint.svg import save_svg
-from gtool.strokes.canvas import Painting, draw_on, to_pixels, uncovered
+from gtool.strokes.canvas import Painting, draw_on, sample_under, to_pixels, uncovered
+from gtool.strokes.renderer import depths
+from gtool.strokes.saliency import saliency
 from gtool.strokes.stroke_file import save_strokes
 
 ANIMATION_SIDE = 720  # pixels of an animation's longer side, at most
+ORDERING_SIDE = 512  # and at which it is decided what is background
+REGIONS = (0.6, 1.2)  # bounds of the interest of background, middle and subject
+FINER = 3  # level from which strokes are painted region by region
 HOLD_SECONDS = 1.5  # that its end is shown
 UNCOVERED_SIDE = 1024  # pixels of the longer side at which bare canvas is measured
 # Strokes count by their area to this power in a timelapse. By area itself (1) the few broad strokes of the beginning
@@ -33,6 +40,7 @@ def write_files(
     painting: Painting,
     size: tuple[int, int],
     timing: tuple[int, float],
+    as_plot: bool = False,
     *,
     photo: Photo | None = None,
     text: Mapping[str, str] | None = None,
@@ -42,6 +50,7 @@ def write_files(
     Args:
         made: the files, by `out`, `stroke_file`, `svg` and `animation`; the first has to be there.
         timing: number of frames of the animation, and frames a second.
+        as_plot: centre lines in the SVG, for a plotter.
         photo: whose transparency and colour profile are kept.
         text: what a PNG says of how it was made, beside what the painting knows.
     """
@@ -55,17 +64,35 @@ def write_files(
     if path := made.get("stroke_file"):
         save_strokes(path, painting)
     if path := made.get("svg"):
-        save_svg(path, painting, max(height, width))
+        (save_plot if as_plot else save_svg)(path, painting, max(height, width))
     if path := made.get("animation"):
         _save_timelapse(path, painting, min(max(height, width), ANIMATION_SIDE), *timing)
     return pixels
+
+
+def background_first(painting: Painting) -> Painting:
+    """Put strokes in an order in which a person paints, with the same pixels in the end.
+
+    First what covers all of the canvas, large to small; then the finer strokes, those of the background before those
+    of the subject. A stroke never comes before one that it may cover.
+    """
+    height, width = painting.size(ORDERING_SIDE)
+    rendered = painting.render(height, width).permute(2, 0, 1).float() / 255
+    interest = F.interpolate(saliency(rendered)[None], (height, width), mode="bilinear")[0]
+    geometry = to_pixels(painting.shape_params, ORDERING_SIDE)
+    region = 1 + torch.bucketize(sample_under(geometry, interest)[0].mean(-1), geometry.new_tensor(REGIONS))
+    region[painting.levels < FINER] = 0
+    order = depths(geometry, height, width, region.cpu().numpy()).argsort(kind="stable")
+    return painting[torch.from_numpy(order).to(geometry.device)]
 
 
 def _save_timelapse(path: Path, painting: Painting, longer: int, frames: int, fps: float) -> None:
     with console.progress("animation") as update:
 
         def pictures() -> Iterator[Pixels]:
-            for number, frame in enumerate(timelapse(painting, *painting.size(longer), frames)):
+            for number, frame in enumerate(
+                timelapse(background_first(painting), *painting.size(longer), frames)
+            ):
                 update(number, frames, str(path))
                 picture: Pixels = frame.cpu().numpy()
                 yield picture

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from gtool.errors import GToolError
 from gtool.io.image import to_rgb_or_rgba, upright
 from gtool.io.photo import Photo, photo_of, read_ink, read_photo, shrink
 from gtool.io.pictures import Pixels
@@ -35,6 +36,7 @@ from gtool.strokes.settings import Method, PaintSettings
 
 DEFAULT_DETAIL = 0.5
 DEFAULT_LEVEL = 4  # at the default detail: strokes look equally large, whatever the size of the photo
+MOST_ACROSS = 64  # of the longest strokes along the longer side: the first ones have to cover all of it
 MIN_SIDE_SEEN = 64  # pixels of the shorter side, which a photo keeps when it is reduced for painting
 
 
@@ -74,6 +76,7 @@ class Painter:
     palette: Tensor | int | None = (
         None  # the only colours (K, 3) to paint with, or how many to choose for a photo
     )
+    limits: tuple[float, float] = (0.0, math.inf)  # lengths of strokes, in pixels of a picture
 
     def paint(
         self, photo: Photo, progress: Callable[[int, int], None] = lambda done, total: None
@@ -94,8 +97,15 @@ class Painter:
         return replace(painting, aspect=width / height)
 
     def settings_for(self, height: int, width: int) -> PaintSettings:
-        """Return how a picture of a size is painted."""
-        return replace(self.settings, levels=level_for(self.detail, deepest_level(height, width, PATCH)))
+        """Return how a picture of a size is painted; GToolError where no strokes may be long enough for it."""
+        shortest, longest = (min(1.0, limit / max(height, width)) for limit in self.limits)
+        if longest < 1 / MOST_ACROSS:
+            least = math.ceil(max(height, width) / MOST_ACROSS)
+            raise GToolError(f"--max-stroke: at least {least} px in a painting of {max(height, width)} px")
+        levels = level_for(self.detail, deepest_level(height, width, PATCH))
+        if shortest > 0:  # patches smaller than a stroke are of no use
+            levels = min(levels, math.floor(math.log2(1 / shortest)))
+        return replace(self.settings, levels=levels, shortest=shortest, longest=longest)
 
     def target(self, pixels: Pixels, levels: int) -> Tensor:
         """Reduce a picture (H, W, 3) to twice the pixels of its last level: (3, h, w) in [0, 1] on the device."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -114,7 +115,9 @@ def _open_painter(inputs: PaintInputs) -> Painter:
     remark = "; no trained weights come with this gtool yet" if is_untrained else ""
     console.notice(f"{inputs.method},{network} {brush.name} brush; {compute.describe()}{remark}")
     palette = options.colors if inputs.palette is None else torch.tensor(inputs.palette)
-    return Painter(settings, detail, brush.to(compute.device), predictor, palette)
+    scale = options.scale or 1
+    limits = (options.min_stroke or 0) / scale, (options.max_stroke or math.inf) / scale
+    return Painter(settings, detail, brush.to(compute.device), predictor, palette, limits)
 
 
 def _read(files: PaintingFiles, options: PaintOptions) -> Photo:
@@ -179,7 +182,9 @@ def _paint_one(
         painting = painter.paint(content, lambda done, total: update(done, total, label))
     text = {"method": painter.settings.method, "seed": str(painter.settings.seed)}
     height, width = (side * (options.scale or 1) for side in content.size)
-    pixels = write_files(files.made, painting, (height, width), options.timing, photo=content, text=text)
+    pixels = write_files(
+        files.made, painting, (height, width), options.timing, options.plotter, photo=content, text=text
+    )
     if not options.photos and not files.source.exists():
         save_photo(files.source, _scene().pixels)  # beside its painting, to be compared
     record: Record = {"strokes": len(painting), "width": width, "height": height}
@@ -198,7 +203,7 @@ def _render_stroke_file(options: PaintOptions, files: PaintingFiles) -> Record:
     height, width = size = painting.size(options.max_side or DEFAULT_SIDE)
     check_size(files.picture, width, height)
     with _enough_memory(files.source):
-        write_files(files.made, painting, size, options.timing)
+        write_files(files.made, painting, size, options.timing, options.plotter)
     return _report(options, files, {"strokes": len(painting), "width": width, "height": height}, began)
 
 

@@ -1,4 +1,4 @@
-"""A painting as SVG: every stroke a `<use>` of one mark, moved by one matrix and filled with one colour.
+"""A painting as SVG: every stroke a `<use>` of a mark of its brush, moved by one matrix and filled with one colour.
 
 A mark is drawn on the unit square of the renderer's u and v (gtool.strokes.renderer) and taken from the brush's own
 pictures: the outline of its mask, and over it the places where its shade is darker, in two steps of translucent
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from gtool.io.files import atomic_write
 from gtool.strokes.brush import Brush
 from gtool.strokes.canvas import Painting, to_pixels
-from gtool.strokes.renderer import stand_up
+from gtool.strokes.renderer import mark_of, stand_up
 
 OUTLINE_SIZE = (64, 64)  # texels of the picture that outlines are traced on, along and across the bristles
 SHADE_SIZE = (16, 32)  # and of the one that shade is traced on
@@ -51,54 +51,59 @@ def save_svg(path: Path, painting: Painting, longer: int) -> None:
         CheckpointError: the file cannot be written.
     """
     with atomic_write(path) as temporary, temporary.open("w", encoding="ascii", newline="\n") as file:
-        file.writelines(_lines(painting, trace(painting.brush), longer))
+        marks = [trace(painting.brush, number) for number in range(painting.brush.marks)]
+        file.writelines(_lines(painting, marks, longer))
 
 
-def _lines(painting: Painting, mark: Mark, longer: int) -> Iterator[str]:
+def _lines(painting: Painting, marks: list[Mark], longer: int) -> Iterator[str]:
     height, width = painting.size(longer)
-    (ground,) = _hex(np.array([painting.ground]))
+    (ground,) = hex_colors(np.array([painting.ground]))
     yield (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'width="{width}" height="{height}" viewBox="0 0 {width} {height}">\n<defs>\n'
     )
-    # Opacity of the group: the mark is laid down as a whole, its tones are not seen through each other.
-    yield f'<g id="m"{_opacity("opacity", painting.opacity)}>\n'
-    if mark.paint:
-        yield f'<path d="{_path(mark.paint)}"/>\n'
-    for lines, black in mark.tones:
-        if lines:
-            yield f'<path fill="#000"{_opacity("fill-opacity", black)} d="{_path(lines)}"/>\n'
-    yield f'</g>\n</defs>\n<rect width="{width}" height="{height}" fill="{ground}"/>\n'
+    for number, mark in enumerate(marks):
+        # Opacity of the group: the mark is laid down as a whole, its tones are not seen through each other.
+        yield f'<g id="m{number}"{_opacity("opacity", painting.opacity)}>\n'
+        if mark.paint:
+            yield f'<path d="{_path(mark.paint)}"/>\n'
+        for lines, black in mark.tones:
+            if lines:
+                yield f'<path fill="#000"{_opacity("fill-opacity", black)} d="{_path(lines)}"/>\n'
+        yield "</g>\n"
+    yield f'</defs>\n<rect width="{width}" height="{height}" fill="{ground}"/>\n'
     # Matrices that put the unit square of u and v where strokes, in pixels, have it.
     geometry = stand_up(to_pixels(painting.shape_params.cpu().double(), longer)).numpy()
     x, y, across, along, theta = geometry.T
     c, s = np.cos(np.pi * theta), np.sin(np.pi * theta)
     a, b, to_x, to_y = across * c, across * s, -along * s, along * c
     matrices = np.stack([a, b, to_x, to_y, x - 0.5 * (a + to_x), y - 0.5 * (b + to_y)], axis=1)
-    fills = _hex(painting.colors.cpu().numpy() * mark.lightest)
-    for matrix, fill in zip(matrices.tolist(), fills, strict=True):
-        numbers = " ".join(_short(number, 2) for number in matrix)
-        yield f'<use xlink:href="#m" fill="{fill}" transform="matrix({numbers})"/>\n'
+    own = mark_of(painting.shape_params[:, 4], len(marks)).cpu().numpy()
+    lightest = np.array([mark.lightest for mark in marks])[own]
+    fills = hex_colors(painting.colors.cpu().numpy() * lightest[:, None])
+    for matrix, fill, mark_number in zip(matrices.tolist(), fills, own.tolist(), strict=True):
+        numbers = " ".join(short(number, 2) for number in matrix)
+        yield f'<use xlink:href="#m{mark_number}" fill="{fill}" transform="matrix({numbers})"/>\n'
     yield "</svg>\n"
 
 
 def _opacity(name: str, value: float) -> str:
-    return "" if value >= 1 else f' {name}="{_short(value)}"'
+    return "" if value >= 1 else f' {name}="{short(value)}"'
 
 
 def _path(lines: list[Line]) -> str:
-    joined = ("L".join(f"{_short(u)} {_short(v)}" for u, v in line.tolist()) for line in lines)
+    joined = ("L".join(f"{short(u)} {short(v)}" for u, v in line.tolist()) for line in lines)
     return "".join(f"M{points}Z" for points in joined)
 
 
-def _short(number: float, places: int = 3) -> str:
+def short(number: float, places: int = 3) -> str:
     """Write a number in as few characters as so many decimals allow: 0.50 as .5."""
     text = f"{number:.{places}f}".rstrip("0").rstrip(".")
     text = text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
     return "0" if text in ("", "-", "-0") else text
 
 
-def _hex(colors: Field) -> list[str]:
+def hex_colors(colors: Field) -> list[str]:
     """Colours (N, 3) in [0, 1] as SVG writes them."""
     levels = np.rint(np.clip(colors, 0, 1) * 255).astype(int).tolist()
     return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in levels]
@@ -107,11 +112,11 @@ def _hex(colors: Field) -> list[str]:
 # From the pictures of a brush to lines.
 
 
-def trace(brush: Brush) -> Mark:
-    """Draw around the paint of a brush, bristles along v, and around its darker places."""
-    mask, _ = brush.picture(*OUTLINE_SIZE)
+def trace(brush: Brush, number: int = 0) -> Mark:
+    """Draw around the paint of one of a brush's marks, bristles along v, and around its darker places."""
+    mask, _ = brush.picture(*OUTLINE_SIZE, number)
     paint = _simplify(contours(mask, 0.5 * float(mask.max())))
-    mask, shaded = brush.picture(*SHADE_SIZE)
+    mask, shaded = brush.picture(*SHADE_SIZE, number)
     shade = np.where(mask > INKED * mask.max(), shaded / np.maximum(mask, 1e-6), np.inf)
     known = np.sort(shade[np.isfinite(shade)])
     first, second = (known[int(share * (len(known) - 1))] for share in DARKER)

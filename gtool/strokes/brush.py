@@ -122,8 +122,6 @@ def draw(kind: str, seed: int = 0) -> Picture:
     if kind == "dry":
         load = bristles[None, :] + 0.9 * along + 1.5 - 2.6 * (y + 0.5)
         mask = mask * np.clip(0.5 + 2.5 * load + 1.6, 0, 1)
-    if kind == "chalk":
-        mask = mask * np.clip(0.9 + 1.4 * _smooth_field(random, across=64, along=110), 0, 1)
     # Paint is pushed to the rim and stands there; water leaves its pigment all around.
     rim = np.exp(-np.clip(inside, 0, None) / 0.06)
     lit = -0.10 * (x < 0) + 0.06 * (x >= 0) if kind in ("flat", "round", "dry") else -0.12 * (kind == "wash")
@@ -145,6 +143,10 @@ def vary(picture: Picture, kind: str, number: int) -> Picture:
     broad = 0.05 * contrast * _smooth_field(random, across=5, along=2)
     shade = 1 + contrast * pressure * uneven * (shade - 1) + broad
     streaks = _smooth_field(random, across=80, along=4) + 0.9 * _smooth_field(random, across=14, along=5)
+    if kind == "chalk":
+        mask = mask * np.clip(
+            0.9 + 1.4 * _smooth_field(random, across=64, along=110), 0, 1
+        )  # grain of the paper
     mask = mask * np.clip(1.6 + 3 * gaps * (streaks - 0.6 * (y + 0.5)), 1 - gaps, 1)
     return np.stack([mask, shade]).astype(np.float32)
 

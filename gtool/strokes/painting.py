@@ -37,6 +37,10 @@ MIN_INSIDE = 0.6  # share of a new stroke's ink that has to lie where the painti
 # Shares of the patches, those with most error left where the eye goes, that are painted once more: shifted by half a
 # patch, and with strokes of half the size.
 SHIFTED, TELLING = 0.7, 0.2
+UNDER, LONGER = (
+    1.9,
+    1.1,
+)  # sides of the strokes that a painting begins with: in cells, and the other in the first
 SHARE = 0.6  # of the strokes left that one pass may take
 
 
@@ -173,7 +177,7 @@ def paint(
     empty = torch.empty(0, device=image.device)
     strokes = _Strokes(empty.view(0, 5), empty.view(0, 3), empty.long())
     if kept is None:
-        strokes = strokes.add(*_underpainting(image, settings.seed), 0)
+        strokes = strokes.add(*_underpainting(image, settings.seed, settings.longest), 0)
     levels, canvas = list(passes(height, width, settings.levels, settings.patch_size)), image
     if interest is not None:
         interest = F.interpolate(interest[None], (height, width), mode="bilinear")[0]
@@ -274,6 +278,7 @@ def _paint_pass(
     corner = torch.stack([numbers % level.columns, numbers // level.columns], dim=-1).to(shapes)
     proposed = to_pixels(shapes, level.patch_size)
     proposed[..., :2] += level.patch_size * corner[:, None]
+    proposed = _within_limits(proposed, settings, max(image.shape[1:]) * level.patch_size / level.side)
     # First strokes of all patches before second ones: each level is blocked in before it is finished.
     proposed, gain = proposed.transpose(0, 1).reshape(-1, 5), gain.T.reshape(-1)
     if not settings.keep_all:
@@ -291,16 +296,23 @@ def _paint_pass(
     return level.to_image(proposed[stayed]), tints[stayed], seen
 
 
-def underpainting_cells(height: int, width: int) -> tuple[int, int]:
-    """Return rows and columns of the strokes that a painting begins with."""
-    cell = max(height, width) / 6
+def _within_limits(geometry: Tensor, settings: PaintSettings, longer: float) -> Tensor:
+    """Enlarge or reduce strokes (..., 5) whose longer side is outside the limits; `longer` is that of the picture."""
+    length = geometry[..., 2:4].amax(-1, keepdim=True).clamp(min=1e-6)
+    wanted = length.clamp(settings.shortest * longer, settings.longest * longer)
+    return torch.cat([geometry[..., :2], geometry[..., 2:4] * (wanted / length), geometry[..., 4:]], dim=-1)
+
+
+def underpainting_cells(height: int, width: int, longest: float = 1.0) -> tuple[int, int]:
+    """Return rows and columns of the strokes that a painting begins with, none longer than a share of its side."""
+    cell = max(height, width) * min(1 / 6, longest / (UNDER * LONGER))
     return math.ceil(height / cell), math.ceil(width / cell)
 
 
-def _underpainting(image: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+def _underpainting(image: Tensor, seed: int, longest: float) -> tuple[Tensor, Tensor]:
     """Broad strokes of the image's own colours that leave no canvas bare: geometry (n, 5), colours (n, 3)."""
     _, height, width = image.shape
-    rows, columns = underpainting_cells(height, width)
+    rows, columns = underpainting_cells(height, width, longest)
     means = resample(image[None], (rows, columns), antialias=True)
     step_x, step_y = width / columns, height / rows
     y, x = torch.meshgrid(torch.arange(rows) + 0.5, torch.arange(columns) + 0.5, indexing="ij")
@@ -308,8 +320,8 @@ def _underpainting(image: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     order = torch.randperm(rows * columns, generator=random)
     angle = torch.rand(rows * columns, generator=random)
     # Wide enough that the ink of neighbours overlaps at any angle.
-    length = 1.9 * max(step_x, step_y)
-    sides = torch.tensor([[length, 1.1 * length]]).expand(rows * columns, 2)
+    length = UNDER * max(step_x, step_y)
+    sides = torch.tensor([[length, LONGER * length]]).expand(rows * columns, 2)
     geometry = torch.cat(
         [(x * step_x).reshape(-1, 1), (y * step_y).reshape(-1, 1), sides, angle[:, None]], dim=1
     )

@@ -280,6 +280,19 @@ def layers(geometry: Tensor, height: int, width: int) -> list[Tensor]:
     Painting layer after layer gives what painting stroke after stroke gives: a stroke comes after all those before
     it that it may overlap. Indices of the strokes (n,) on the CPU, in rising order, one tensor a layer.
     """
+    depth = depths(geometry, height, width)
+    order = np.argsort(depth, kind="stable")
+    splits = np.flatnonzero(np.diff(depth[order])) + 1
+    parts = np.split(order, splits) if len(order) else []
+    return [torch.from_numpy(part) for part in parts if depth[part[0]]]
+
+
+def depths(geometry: Tensor, height: int, width: int, least: np.ndarray | None = None) -> np.ndarray:
+    """Number N strokes (N, 5), in pixels, so that painting them by number, equal ones in order, gives the same pixels.
+
+    least: (N,) numbers that they get at least, and that of a stroke before them that they may overlap; None numbers
+    layers, in which none overlap, from 1: more by 1 than that of a stroke before. 0 are those outside of the picture.
+    """
     marks = _marks(geometry)
     a, b = _half_sides(marks)
     c, s = marks.cosine.abs(), marks.sine.abs()
@@ -296,12 +309,9 @@ def layers(geometry: Tensor, height: int, width: int) -> list[Tensor]:
     for place, (x0, y0, x1, y1) in enumerate(boxes.tolist()):
         box = deepest[y0:y1, x0:x1]
         if box.size:
-            depth[place] = box.max() + 1
-            box[...] = depth[place]
-    order = np.argsort(depth, kind="stable")
-    splits = np.flatnonzero(np.diff(depth[order])) + 1
-    parts = np.split(order, splits) if len(order) else []
-    return [torch.from_numpy(part) for part in parts if depth[part[0]]]
+            depth[place] = box.max() + 1 if least is None else max(box.max(), least[place])
+            box[...] = np.maximum(box, depth[place])
+    return depth
 
 
 def composite(

@@ -26,6 +26,8 @@ class PaintSettings:
     )
     keep_all: bool = False  # paint also strokes that bring the canvas no nearer to the image
     max_strokes: int | None = None  # of the whole painting
+    shortest: float = 0.0  # longer side of a stroke, in shares of the longer side of the picture
+    longest: float = 1.0
     opacity: float = 1.0  # of the paint, in [0, 1]
     ground: tuple[float, float, float] | None = None  # of the canvas, RGB in [0, 1]; None: mean of the image
     seed: int = 0

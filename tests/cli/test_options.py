@@ -130,7 +130,10 @@ ACTS: dict[str, dict[str, tuple[str, str] | str]] = {
     "paint": {
         "--brush": ("photo.png --brush flatt", "did you mean `flat`?"),
         "--detail": ("--from-strokes a.json --detail 1", "--detail is for painting a photo"),
+        "--style": "paint/test_paint_styles.py",
         "--max-strokes": "paint/test_paint.py",
+        "--min-stroke": "paint/test_paint_styles.py",
+        "--max-stroke": "paint/test_paint_styles.py",
         "--method": ("--from-strokes a.json --method greedy", "--method is for painting a photo"),
         "--select": ("photo.png --method greedy --select gain", "--select is for --method predictor"),
         "--weights": ("photo.png --method greedy --weights a", "--weights is for --method predictor"),
@@ -147,6 +150,7 @@ ACTS: dict[str, dict[str, tuple[str, str] | str]] = {
         "--frames": ("photo.png --frames 9", "--frames is for --animate FILE"),
         "--out": ("photo.png -o a.mp4", "a single picture"),
         "--svg": ("clip.mp4 --svg a.svg", "--svg is for pictures, not for videos"),
+        "--plotter": "paint/test_plotter.py",
         "--strokes": ("clip.mp4 --strokes a.json", "--strokes is for pictures, not for videos"),
         "--from-strokes": ("photo.png --from-strokes a.json", "takes no photo"),
         "--force": ("photo.png --force -o photo.png", "is what is to be painted"),

@@ -125,7 +125,7 @@ def test_a_brush_of_ones_own_is_traced(tmp_path):
     ink = np.zeros((50, 50))
     ink[10:40, 20:30] = 1
     root = written(tmp_path, a_painting(3, brush=make_brush("mine", from_ink(ink))))
-    outline = polygons(root.find(f".//{SVG}g[@id='m']")[0])
+    outline = polygons(root.find(f".//{SVG}g[@id='m0']")[0])
     assert len(outline) == 1
     np.testing.assert_allclose(outline[0].min(0), [0.4, 0.2], atol=0.02)
     np.testing.assert_allclose(outline[0].max(0), [0.6, 0.8], atol=0.02)

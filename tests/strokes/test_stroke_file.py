@@ -13,6 +13,7 @@ import torch
 
 from gtool.errors import CheckpointError, DataError
 from gtool.strokes import stroke_file
+from gtool.strokes.brush import MARKS, load_brush
 from gtool.strokes.settings import BRUSHES
 from gtool.strokes.stroke_file import load_strokes, save_strokes
 from tests.strokes.examples import a_painting
@@ -57,7 +58,8 @@ def refusal(path, content):
 
 @pytest.mark.parametrize("kind", BRUSHES)
 def test_a_painting_that_was_saved_renders_the_same_pixels(tmp_path, kind):
-    painting = a_painting(400, brush=kind, opacity=0.8, levels=torch.arange(400) // 40)
+    brush = load_brush(kind, marks=MARKS)
+    painting = a_painting(400, brush=brush, opacity=0.8, levels=torch.arange(400) // 40)
     save_strokes(tmp_path / "a.json", painting)
     loaded = load_strokes(tmp_path / "a.json")
     for size in ((64, 96), (150, 225)):
