@@ -154,9 +154,8 @@ class ReconstructionRecipe(Section):
 
     l1: NonNegative = 1.0  # weight of the L1 loss
     perceptual: NonNegative = 1.0  # weight of the perceptual loss
-    perceptual_kind: Literal["gradients", "lpips"] = (
-        "gradients"  # of images, or LPIPS, which needs VGG16's weights
-    )
+    # Of gradients of images, of features of EfficientNet-Lite0 (in the package), or LPIPS, which needs VGG16's weights.
+    perceptual_kind: Literal["gradients", "efficientnet", "lpips"] = "gradients"
     codebook: NonNegative = 1.0  # weight of the codebook loss
     restart_interval: Annotated[int, Field(ge=0)] = 20  # steps between restarts of unused codes; 0: never
     restart_until: Share = 0.8  # share of the run after which codes are not restarted

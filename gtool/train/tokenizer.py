@@ -26,7 +26,8 @@ from gtool.data.loader import Batches, read_images
 from gtool.errors import RecipeError
 from gtool.losses import adversarial as adversarial_losses
 from gtool.losses import reconstruction as losses
-from gtool.losses.perceptual import LPIPS
+from gtool.losses.efficientnet import efficientnet_lite0
+from gtool.losses.perceptual import LPIPS, perceptual_distance
 from gtool.metrics.paired import load_lpips
 from gtool.models.vqgan.network import Tokenized
 from gtool.nn.quantizers import codebook_usage, count_codes
@@ -62,7 +63,7 @@ class TokenizerState(TrainingState):
     tokenizer_optimizer: Any
     discriminator_optimizer: Any
     usage: Usage
-    lpips: LPIPS | None  # frozen
+    perceptual: Callable[[Tensor, Tensor], Tensor]  # of reconstructions and originals, frozen
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -82,7 +83,7 @@ def init_state(
         ema=copy.deepcopy(networks[0]).eval().requires_grad_(False),
         batches=batches,
         usage=Usage(config.codebook_size).to(compute.device),
-        lpips=lpips and lpips.to(compute.device),
+        perceptual=_perceptual(recipe, compute.device, lpips),
     )
 
 
@@ -90,6 +91,17 @@ def _lpips(recipe: Recipe, load: Callable[[], LPIPS] = load_lpips) -> LPIPS | No
     """Return LPIPS where it is asked for; NetworkError where its weights cannot be had."""
     loss = recipe.reconstruction
     return load() if loss.perceptual_kind == "lpips" and loss.perceptual else None
+
+
+def _perceptual(
+    recipe: Recipe, device: torch.device, lpips: LPIPS | None
+) -> Callable[[Tensor, Tensor], Tensor]:
+    if lpips is not None:
+        return lpips.to(device)
+    if recipe.reconstruction.perceptual_kind == "efficientnet":
+        efficientnet_lite0(device)  # read before threads share out the batch
+        return perceptual_distance
+    return losses.multiscale_gradients
 
 
 def step(state: TokenizerState) -> dict[str, Tensor]:
@@ -188,11 +200,10 @@ def _reconstruction_terms(
     """Return weight and value of each reconstruction loss."""
     weights = state.recipe.reconstruction
     terms: dict[str, tuple[float, Tensor]] = {"l1": (weights.l1, losses.l1(fake, real))}
-    if state.lpips is not None:
+    if weights.perceptual:
         with state.compute.autocast():
-            terms["lpips"] = (weights.perceptual, state.lpips(fake, real).mean())
-    elif weights.perceptual:
-        terms["gradients"] = (weights.perceptual, losses.multiscale_gradients(fake, real))
+            distance = state.perceptual(fake, real).mean()
+        terms[weights.perceptual_kind] = (weights.perceptual, distance)
     return terms
 
 

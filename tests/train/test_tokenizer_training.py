@@ -43,6 +43,13 @@ def test_training_brings_reconstructions_nearer_and_uses_the_codebook():
     assert 1 <= after["perplexity"] <= 32
 
 
+def test_features_can_take_the_place_of_gradients():
+    state = make_state("reconstruction.perceptual_kind=efficientnet", "reconstruction.perceptual=0.25")
+    stats = engine.step(state)
+    assert 0 < stats["efficientnet"] < 4
+    assert "gradients" not in stats
+
+
 def test_a_perfect_reconstruction_scores_as_high_as_eight_bits_can(monkeypatch):
     state = make_state()
     images = torch.from_numpy(draw_scenes(np.arange(4), 16).images)
