@@ -69,6 +69,18 @@ def check_animation(path: Path) -> None:
         raise GToolError(f'{path}: .mp4 needs PyAV; run `pip install "gtool[video]"`, or write .webp or .gif')
 
 
+def write_problem(path: Path) -> str:
+    """Say why a file cannot be written; empty where it can, its folder made first if need be."""
+    if os.path.isdir(path):
+        return "is a folder"
+    folder = path.parent
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    if not os.path.isdir(folder):
+        return f"cannot be written: {folder} is not a folder"
+    return "" if os.access(folder, os.W_OK | os.X_OK) else f"cannot be written: {folder} is read-only"
+
+
 def check_folder(path: Path, overwrite: bool) -> None:
     """Refuse a folder that cannot be filled with numbered files.
 

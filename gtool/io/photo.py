@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from gtool import console
 from gtool.errors import DataError
 from gtool.io.files import atomic_write
 from gtool.io.image import UnreadableImage, open_image, quiet_pillow, read_rgb, to_rgb_or_rgba, upright
@@ -112,10 +113,17 @@ def photo_of(layer: Image.Image) -> Photo:
 def read_cropped(path: Path, size: tuple[int, int]) -> Pixels:
     """Return the largest part (3, H, W) in the middle of a photo that has the shape of `size`, brought to that size.
 
+    It is said where that is not all of it.
+
     Raises:
         DataError: one line: no such file, no photo.
     """
-    return _cropped(_read_whole(path), size, Image.Resampling.LANCZOS)
+    photo = _read_whole(path)
+    (width, height), scale = photo.size, min(photo.height / size[0], photo.width / size[1])
+    if height * size[1] != width * size[0]:
+        part = f"{round(scale * size[1])}x{round(scale * size[0])}"
+        console.notice(f"{path}: {width}x{height} pixels, of another shape: its middle {part} is used")
+    return _cropped(photo, size, Image.Resampling.LANCZOS)
 
 
 def read_mask(path: Path, photo: Path, size: tuple[int, int]) -> NDArray[np.bool_]:

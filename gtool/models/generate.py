@@ -9,11 +9,11 @@ Axis letters: N images, b of them in a batch, K latent components, d their width
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -45,6 +45,8 @@ class TrainedModel:
     meta: of the weights file: model, config, recipe, nimg.
     batch_size: images per forward; None for what suits the model.
     chosen: classes that the images of a conditional generator take in turn, by their numbers; () for all.
+    found: latents of photos, which images 0, 1, ... have in place of those of a seed: `z` (n, *z_shape) or `ws`
+        (n, L, K, d), and noise inputs `noise.0`, ... (n, *shape).
     """
 
     path: Path
@@ -53,6 +55,7 @@ class TrainedModel:
     compute: Compute
     batch_size: int | None = None
     chosen: tuple[int, ...] = ()
+    found: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def resolution(self) -> int:
@@ -211,6 +214,11 @@ class TrainedModel:
             total += self.network.mapping(z, *classes).cpu().double().sum(0)
         return (total / count).float().to(device)
 
+    def found_noise(self, indices: Tensor) -> list[Tensor]:
+        """Return the noise inputs (N, *shape) that were found for photos, empty where there are none."""
+        layers = range(len(self.network.noise_shapes) if self.found else 0)
+        return [self.found[f"noise.{layer}"][indices] for layer in layers]
+
     def w(self, z: Tensor, psi: float | Tensor = 1.0, classes: Tensor | None = None) -> Tensor:
         """z (N, K, d) -> w (N, K, d) on the device, each component pulled to its own mean, that of its class.
 
@@ -233,6 +241,11 @@ class TrainedModel:
 
         def ws(rows: Tensor) -> Tensor:
             own = psi[rows] if isinstance(psi, Tensor) else psi
+            if "ws" in self.found:
+                found = self.found["ws"][indices[rows]].to(self.compute.device)
+                share = torch.as_tensor(own, dtype=found.dtype, device=found.device).view(-1, 1, 1, 1)
+                mean = self.mean_w if classes is None else self.mean_w[classes[rows], None]
+                return torch.lerp(mean.expand_as(found), found, share)
             z, of = latents(self.network, seed, indices[rows]), None if classes is None else classes[rows]
             made: Tensor = self.network.broadcast(self.w(z, own, of))
             return made
@@ -301,6 +314,12 @@ def latents(generator: Any, seed: int, indices: Tensor, stream: str = "z") -> Te
     return _normal(seed, indices, generator.z_shape, stream)
 
 
+def noise_inputs(generator: Any, seed: int, indices: Tensor) -> list[Tensor]:
+    """Return the noise inputs (n, *shape) of image numbers, one for each of `noise_shapes`."""
+    shapes = enumerate(generator.noise_shapes)
+    return [_normal(seed, indices, shape, f"noise-{layer}") for layer, shape in shapes]
+
+
 def generate(
     generator: Any,
     seed: int,
@@ -318,7 +337,7 @@ def generate(
 @torch.no_grad()
 def batches(
     generator: Any,
-    seed: int,
+    seed: int | Sequence[Tensor],
     indices: Tensor,
     compute: Compute,
     *,
@@ -331,7 +350,7 @@ def batches(
 
     Args:
         generator: a network with `z_shape` and `noise_shapes`, in eval mode, on the device of `compute`.
-        seed: with the image number, all that an image depends on.
+        seed: with the image number, all that an image depends on; or noise inputs (n, *shape) each, beside `given`.
         indices: int64 (n,); they also choose the noise inputs.
         batch_size: images per forward.
         given: in place of the seeded latents others (n, *z_shape), or what makes ws (b, L, K, d) from rows (b,) of
@@ -346,16 +365,13 @@ def batches(
         # on how many are made with it.
         rows = torch.arange(start, start + batch_size).clamp(max=len(indices) - 1)
         chosen = indices[rows]
-        drawn = [
-            _normal(seed, chosen, shape, f"noise-{layer}").to(compute.device)  # (b, *shape)
-            for layer, shape in enumerate(generator.noise_shapes)
-        ]
-        noise = drawn or None
+        drawn = noise_inputs(generator, seed, chosen) if isinstance(seed, int) else [x[rows] for x in seed]
+        noise = [x.to(compute.device) for x in drawn] or None
         with compute.autocast():
             if callable(given) and not isinstance(given, Tensor):
                 images, maps = generator.synthesis(given(rows), noise, with_maps=with_maps)
             else:
-                chunk = latents(generator, seed, chosen) if given is None else given[rows]
+                chunk = given[rows] if given is not None else latents(generator, cast(int, seed), chosen)
                 own = () if classes is None else (classes[rows].to(compute.device),)
                 images, maps = generator(chunk.to(compute.device), noise, *own), ()
         yield images[:count], tuple(layer[:count] for layer in maps)

@@ -20,6 +20,7 @@ from gtool.io.outputs import (
     is_folder,
     is_video,
     require_av,
+    write_problem,
 )
 from gtool.io.run_folder import find_weights, shipped_weights
 from gtool.models import registry
@@ -352,15 +353,8 @@ def _problem(files: PaintingFiles, force: bool, sources: set[str]) -> str:
     for path in files.made.values():
         if os.path.realpath(path) in sources:
             return f"{path}: is what is to be painted; choose another name"
-        if os.path.isdir(path):
-            return f"{path}: is a folder"
+        if problem := write_problem(path):
+            return f"{path}: {problem}"
         if os.path.lexists(path) and not force:
             return f"{path}: exists; add --force to replace it, or choose another name"
-        folder = path.parent
-        while not os.path.lexists(folder) and folder != folder.parent:
-            folder = folder.parent
-        if not os.path.isdir(folder):
-            return f"{path}: cannot be written: {folder} is not a folder"
-        if not os.access(folder, os.W_OK | os.X_OK):
-            return f"{path}: cannot be written: {folder} is read-only"
     return ""

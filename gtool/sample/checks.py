@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import fields
@@ -13,10 +13,11 @@ from typing import Any
 from gtool import console
 from gtool.config.recipe import recipe_of_weights
 from gtool.config.schema import Recipe
-from gtool.errors import CheckpointError, RecipeError
+from gtool.errors import CheckpointError, DataError, RecipeError
 from gtool.flags import flag_of
-from gtool.io.outputs import check_animation, check_folder, is_folder
-from gtool.io.run_folder import find_weights, newest_run
+from gtool.io.files import digest_of
+from gtool.io.outputs import check_animation, check_folder, is_folder, write_problem
+from gtool.io.run_folder import find_weights, newest_run, read_meta
 from gtool.models import registry
 from gtool.models.description import read_description
 from gtool.models.prior.config import (
@@ -26,24 +27,26 @@ from gtool.models.prior.config import (
     SamplingParams,
     drops_conditions,
 )
+from gtool.reading import file_problem
 from gtool.sample.classes import find_classes, num_in_rows
 from gtool.sample.options import CODES, LATENTS, SampleOptions
+from gtool.sample.parse import Size, check_size, parse_mix, parse_numbers, parse_psis, parse_size
 
-DEFAULT_NUM = {"sample": 64, "interpolation": 8, "psi": 8, "noise": 4, "attention": 4}
+DEFAULT_NUM = {"sample": 64, "interpolation": 8, "psi": 8, "noise": 4, "attention": 4, "projection": 1}
 DEFAULT_NUM_CODES = 16  # codes are sampled one after the other
 DEFAULT_NUM_LARGE = 1  # of a --size, which takes as much longer as it is larger
 DEFAULT_KEEP = 0.5
 DEFAULT_FPS = 15.0
-MAX_IMAGES = 10_000_000
 MAX_SHEETS = 64  # of attention, below each other in one picture
-GLOBAL = "global"  # the name of the last component
 FLAG_OF_KIND = {
     "interpolation": "--interpolate or --animate",
     "psi": "--psi-sweep",
     "mix": "--mix",
     "noise": "--noise-variation",
     "attention": "--attention",
+    "projection": "--project",
 }
+LATENT = "latent"  # what a file of --project calls itself
 # Fields that need a mapping network.
 OF_MAPPING = {"psi", "psi_sweep", "mix", "components", "space"}
 # What a prior is conditioned on: in words, and the flag that names one.
@@ -53,7 +56,6 @@ CONDITIONS = {
     "segmentation": ("label maps", "--segmentation map.png"),
     "depth": ("depth maps", "--depth map.png"),
 }
-Size = tuple[int, int]  # height and width in pixels
 
 
 class Sampling(SampleOptions):
@@ -91,15 +93,17 @@ class Sampling(SampleOptions):
 
     @cached_property
     def kind(self) -> str:
-        """What is made: sample (a grid or a folder), interpolation, psi, mix, noise or attention; one of them."""
-        # An animation of codes shows how images are sampled, and no interpolation.
-        animates_latents = self.animate is not None and self.samples_from == "latents"
+        """What is made: sample (a grid or a folder), interpolation, psi, mix, noise, attention or projection; one."""
+        # An animation of codes or of a projection shows how images are found, and no interpolation.
+        is_search = self.samples_from == "codes" or self.project is not None
+        animates_latents = self.animate is not None and not is_search
         wanted = {
             "interpolation": self.interpolate is not None or animates_latents,
             "psi": self.psi_sweep is not None,
             "mix": self.mix is not None,
             "noise": self.noise_variation,
             "attention": self.attention,
+            "projection": self.project is not None,
         }
         kinds = [kind for kind, is_wanted in wanted.items() if is_wanted]
         if len(kinds) > 1:
@@ -115,6 +119,8 @@ class Sampling(SampleOptions):
             return [*sources, *(targets or [])]
         if self.seeds is not None:
             return parse_numbers(self.seeds)
+        if self.latents is not None:
+            return range(len(self.latent_files))
         default = DEFAULT_NUM_CODES if self.samples_from == "codes" else DEFAULT_NUM[self.kind]
         default = (self.kind == "sample" and num_in_rows(len(self.chosen))) or default
         return range(self.num or (default if self.size is None else DEFAULT_NUM_LARGE))
@@ -132,6 +138,11 @@ class Sampling(SampleOptions):
     def chosen(self) -> tuple[int, ...]:
         """The numbers of the classes that images of a conditional generator take in turn."""
         return find_classes(self.of_class, self.classes) if self.classes else ()
+
+    @property
+    def latent_files(self) -> list[Path]:
+        """The files of --latents."""
+        return [Path(part.strip()).expanduser() for part in (self.latents or "").split(",") if part.strip()]
 
     # Where results go.
 
@@ -156,7 +167,10 @@ class Sampling(SampleOptions):
             "guidance": self.guidance,
             "steps": self.steps,
             "class": self.of_class,
-            "of": next((p.stem for p in (self.segmentation, self.depth, self.complete) if p), None),
+            "of": next(
+                (p.stem for p in (self.segmentation, self.depth, self.complete, self.project) if p), None
+            ),
+            "latents": "_".join(path.stem for path in self.latent_files) or None,
             "keep": self.keep,
             "mask": None if self.mask is None else self.mask.stem,
             "size": self.size,
@@ -166,6 +180,19 @@ class Sampling(SampleOptions):
         name += f"-{_in_name(self.numbers_as_text)}{how}.png"
         run = self.weights.parent
         return run / "samples" / name if (run / "recipe.toml").is_file() else Path(name)
+
+    @property
+    def projected(self) -> dict[str, Path]:
+        """The files of --project: the latent, its picture beside the photo, the loss curve, and an animation."""
+        latent = (
+            Path(self.out).expanduser() if self.out is not None else self.picture.with_suffix(".safetensors")
+        )
+        files = {
+            "latent": latent,
+            "picture": latent.with_name(f"{latent.stem}-projected.png"),
+            "curve": latent.with_name(f"{latent.stem}-loss.png"),
+        }
+        return files if self.animate is None else files | {"animation": self.animate.expanduser()}
 
     # Of priors.
 
@@ -225,6 +252,10 @@ def check(options: SampleOptions) -> Sampling:
     _check_combinations(o)
     if o.samples_from == "codes":
         _check_codes(o)
+    if o.project is not None:
+        _check_projection(o, o.project)
+    for path in o.latent_files:
+        _check_latent(o, path)
     if o.animate is not None:
         check_animation(o.animate)
     if o.folder is not None:
@@ -236,87 +267,6 @@ def check(options: SampleOptions) -> Sampling:
         also = f"; {filters} without effect" if filters else ""
         console.notice(f"--temperature 0: images of one condition are the same, whatever the seed{also}")
     return o
-
-
-# What is typed.
-
-
-def parse_numbers(text: str, flag: str = "--seeds") -> list[int]:
-    """Read numbers written as `0,1,4-6`; RecipeError for anything else, or more numbers than could be meant."""
-    numbers: list[int] = []
-    for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d{1,18})\s*(?:-\s*(\d{1,18})\s*)?", part)
-        if found is None:
-            raise RecipeError(
-                f"{flag} {text}: `{part.strip()}` is no number and no range; write it as 0,1,4-6"
-            )
-        first, last = int(found[1]), int(found[2] or found[1])
-        if last < first or last - first >= MAX_IMAGES:
-            raise RecipeError(f"{flag} {text}: the range `{part.strip()}` is empty or too long")
-        numbers += range(first, last + 1)
-    return numbers
-
-
-def parse_psis(text: str | None) -> list[float]:
-    """Read the values of --psi-sweep, written as `0,0.3,1`; RecipeError for anything but numbers from -2 to 2."""
-    try:
-        psis = [float(part) for part in text.split(",")] if text is not None else []
-    except ValueError:
-        psis = [math.nan]
-    if not all(-2 <= psi <= 2 for psi in psis):
-        raise RecipeError(f"--psi-sweep {text}: write numbers from -2 to 2, as 0,0.5,1")
-    return psis
-
-
-def parse_components(text: str | None, count: int) -> list[int]:
-    """Read components written as `0-4,global`: places of `count` local ones and the global one after them.
-
-    None is all of them. RecipeError for something else, or one that the model does not have.
-    """
-    if text is None:
-        return list(range(count + 1))
-    places: list[int] = []
-    for part in text.split(","):
-        if part.strip().lower() == GLOBAL:
-            places.append(count)
-            continue
-        numbers = parse_numbers(part, "--components")
-        if max(numbers) >= count:
-            has = f"0 to {count - 1} and `{GLOBAL}`" if count else f"`{GLOBAL}` alone"
-            raise RecipeError(f"--components {text}: no component {max(numbers)}; this model has {has}")
-        places += numbers
-    return sorted(set(places))
-
-
-def parse_layers(text: str | None, count: int) -> list[int]:
-    """Read layers written as `0-3`, of `count`; None is all. RecipeError for one that the model does not have."""
-    layers = list(range(count)) if text is None else parse_numbers(text, "--layers")
-    if max(layers) >= count:
-        raise RecipeError(f"--layers {text}: no layer {max(layers)}; this model has 0 to {count - 1}")
-    return sorted(set(layers))
-
-
-def parse_mix(text: str | None) -> tuple[list[int], list[int] | None]:
-    """Read --mix: the images that give and those that take, None where each mixes with each; else RecipeError."""
-    if text is None:
-        return [], None
-    sources, colon, targets = text.partition(":")
-    first = parse_numbers(sources, "--mix")
-    if not colon and len(set(first)) < 2:
-        raise RecipeError(f"--mix {text}: mixing takes two images, as 3,8")
-    return first, parse_numbers(targets, "--mix") if colon else None
-
-
-def parse_size(text: str, down: int) -> Size:
-    """Read --size, written as WIDTHxHEIGHT; returns height and width, which are multiples of `down`."""
-    found = re.fullmatch(r"\s*(\d{1,6})\s*[xX]\s*(\d{1,6})\s*", text)
-    if found is None:
-        raise RecipeError(f"--size {text}: write WIDTHxHEIGHT in pixels, as 512x256")
-    width, height = int(found[1]), int(found[2])
-    if width % down or height % down:
-        near = "x".join(str(max(1, round(side / down)) * down) for side in (width, height))
-        raise RecipeError(f"--size {text}: sides are multiples of {down}, the pixels of a code, as {near}")
-    return height, width
 
 
 def _in_name(text: str) -> str:
@@ -356,6 +306,20 @@ def _check_values(o: Sampling) -> None:
         (not 0 <= o.kept_share <= 1, f"--keep {o.keep}: a share of the height from 0 to 1"),
         (o.mask is not None and not o.complete, "--mask is of an image; add --complete photo.png"),
         (o.mask is not None and o.keep is not None, "--mask and --keep exclude each other"),
+        (
+            (o.project or o.latents) and (o.num or o.seeds),
+            "--num and --seeds are for images of a seed, not for --project or --latents",
+        ),
+        (o.project and (o.latents or o.psi != 1), "--project goes with neither --latents nor --psi"),
+        (o.latents and o.of_class, "--latents have the classes that they were found with; leave --class out"),
+        (
+            o.latents and o.space,
+            "--latents are interpolated in the space that they were found in; leave --space out",
+        ),
+        (
+            o.latents and o.noise_variation,
+            "--noise-variation draws noise inputs, and --latents have their own",
+        ),
     )
 
 
@@ -388,6 +352,14 @@ def _check_combinations(o: Sampling) -> None:
     is_picture = Path(o.out or "grid.png").suffix.lower() == ".png"
     _refuse(
         (kind == "interpolation" and count < 2, "interpolation is between at least two images; give --num 2"),
+        (
+            o.latents and max(o.numbers) >= len(o.latent_files),
+            f"--mix {o.mix}: --latents names {len(o.latent_files)} files, numbered from 0",
+        ),
+        (
+            kind == "projection" and Path(o.out or "latent.safetensors").suffix.lower() != ".safetensors",
+            f"{flag}: --project writes a latent; name a .safetensors file",
+        ),
         (in_files and kind not in ("sample", "attention"), f"{flag}: {one_file}"),
         (
             kind == "attention" and count > MAX_SHEETS and not in_files,
@@ -400,7 +372,7 @@ def _check_combinations(o: Sampling) -> None:
             "--scale enlarges images; sheets of --attention have their own size",
         ),
         (
-            not in_files and not is_picture,
+            not in_files and not is_picture and kind != "projection",
             f"{flag}: a grid ends in .png, a folder in /; --animate names others",
         ),
     )
@@ -438,13 +410,37 @@ def _check_codes(o: Sampling) -> None:
         check_size(o.image_size, o.config, f"--size {o.size}")
 
 
-def check_size(size: Size, config: PriorPipelineConfig, where: str) -> None:
-    """Refuse a size smaller than that of the training, or a larger one in an order that cannot go on; names `where`."""
-    side, order = config.resolution, config.prior.order
-    if min(size) < side:
-        raise RecipeError(f"{where}: smaller than the {side}x{side} pixels that this prior was trained on")
-    if size != (side, side) and order != "raster":
-        raise RecipeError(
-            f"{where}: this prior predicts codes in the order `{order}`, which only fits {side}x{side} pixels; "
-            "larger images need the order `raster`"
+def _check_projection(o: Sampling, photo: Path) -> None:
+    """Refuse a photo that is not there, and files that cannot be written or that would replace something else."""
+    if problem := file_problem(photo.expanduser()):
+        raise DataError(f"--project {photo}: {problem}")
+    for path in o.projected.values():
+        if os.path.realpath(path) == os.path.realpath(photo.expanduser()):
+            raise CheckpointError(f"{path}: is the photo itself; choose another name")
+        if problem := write_problem(path):
+            raise CheckpointError(f"{path}: {problem}")
+    latent = o.projected["latent"]
+    if latent.exists() and _model_of(latent) != LATENT:
+        raise CheckpointError(f"{latent}: exists and holds no latent; choose another name")
+
+
+def _check_latent(o: Sampling, path: Path) -> None:
+    """Refuse a file that is no latent of these weights."""
+    if problem := file_problem(path):
+        raise CheckpointError(f"--latents {path}: {problem}")
+    if _model_of(path) != LATENT:
+        raise CheckpointError(
+            f"--latents {path}: holds no latent; `--project photo.png -o {path.name}` makes one"
         )
+    meta = read_meta(path)
+    if meta.get("weights_sha256") != digest_of(o.weights):
+        raise CheckpointError(
+            f"--latents {path}: is of other weights ({meta.get('weights')}) than {o.weights}; project its photo again"
+        )
+
+
+def _model_of(path: Path) -> Any:
+    try:
+        return read_meta(path).get("model")
+    except CheckpointError:
+        return None

@@ -26,8 +26,9 @@ from gtool.models.prior.config import PriorPipelineConfig
 from gtool.models.prior.pipeline import encode_condition
 from gtool.runtime.device import Compute
 from gtool.runtime.random import derive_seed, permutation
-from gtool.sample.checks import CONDITIONS, Sampling, Size, check_size
+from gtool.sample.checks import CONDITIONS, Sampling
 from gtool.sample.classes import find_class
+from gtool.sample.parse import Size, check_size
 
 
 @dataclass(frozen=True)

@@ -65,21 +65,25 @@ def interpolated_ws(
         seed: of the images.
         psi: truncation.
         moving: components that move, the others stay those of the first image; None moves all.
-        space: `z` (spherical) or `w` (linear).
+        space: `z` (spherical) or `w` (linear), which latents of photos always take.
     """
-    z = latents(model.network, seed, numbers)
     # All of them are of the class of the first image.
     one = model.classes_of(numbers[:1])
-    first = model.w(z[:1], psi, one)
-    path = interpolate(model.w(z, psi, one), steps, linear=True) if space == "w" else interpolate(z, steps)
-    components = range(first.shape[1])
+    first = model.ws(numbers[:1], seed, psi)(torch.tensor([0]))
+    if space == "w" or "ws" in model.found:
+        space, of_all = "w", None if one is None else one.expand(len(numbers))
+        keys = model.ws(numbers, seed, psi, of_all)(torch.arange(len(numbers)))
+        path = interpolate(keys, steps, linear=True)
+    else:
+        path = interpolate(latents(model.network, seed, numbers), steps)
+    components = range(first.shape[2])
     is_moving = torch.tensor([moving is None or one in moving for one in components], device=first.device)
 
     def ws(rows: Tensor) -> Tensor:
-        w = path[rows.to(path.device)] if space == "w" else model.w(path[rows], psi, one)
+        made = path[rows.to(path.device)]
+        made = made if space == "w" else model.network.broadcast(model.w(made, psi, one))
         # Components attend to each other in the mapping: one that moves in z alone would move the others in w.
-        made: Tensor = model.network.broadcast(torch.where(is_moving[:, None], w, first))
-        return made
+        return torch.where(is_moving[:, None], made, first)
 
     return ws
 

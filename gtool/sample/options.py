@@ -24,6 +24,8 @@ EXAMPLES = "\n\n".join(
         "`gtool sample --mix 0-3:4-9 --layers 0-3` : columns 4 to 9 take the first layers of rows 0 to 3",
         "`gtool sample --interpolate 12 --component 5` : one component changes, all else stays",
         "`gtool sample --noise-variation` : what the noise inputs change",
+        "`gtool sample transgan --project photo.png -o latent.safetensors` : a photo's latent",
+        "`gtool sample transgan --latents a.safetensors,b.safetensors --interpolate 30 --animate morph.webp`",
         "Codes (prior):",
         "`gtool sample --num 16 --temperature 1 --top-k 100 --top-p 0.95` : conditioned as its own data set",
         "`gtool sample --segmentation map.png --num 8` : several images of one map; `--class 3`, `--depth depth.png`",
@@ -95,6 +97,16 @@ class SampleOptions:
     )
     space: str | None = option(LATENTS, "Latent space of --interpolate: `z` or `w`; default z.")
     noise_variation: bool = option(LATENTS, "Show how the images vary with the noise inputs.", default=False)
+    project: Path | None = option(
+        LATENTS,
+        "Find the latent of this photo; -o names its file, and pictures and a loss curve lie beside it.",
+        metavar="PHOTO",
+    )
+    latents: str | None = option(
+        LATENTS,
+        "Images of latents that --project found, numbered from 0, in place of those of a seed.",
+        metavar="FILE,FILE,...",
+    )
     segmentation: Path | None = option(
         CODES, "Label map: grey or palette values, or the data set's colours.", metavar="MAP.png"
     )
@@ -128,13 +140,19 @@ class SampleOptions:
     top_k: int | None = option(CODES, "Sample from the k most likely codes; default 100.", metavar="K")
     top_p: float | None = option(CODES, "Nucleus sampling threshold; default 1, which is off.", metavar="P")
     out: str | None = option(
-        OUTPUT, "FILE.png for a grid, FOLDER/ for separate files.", "--out", "-o", metavar="PATH"
+        OUTPUT,
+        "FILE.png for a grid, FOLDER/ for separate files, FILE.safetensors for --project.",
+        "--out",
+        "-o",
+        metavar="PATH",
     )
     overwrite: bool = option(
         OUTPUT, "Replace the numbered files of a folder that is not empty.", default=False
     )
     animate: Path | None = option(
-        OUTPUT, "Also write the interpolation, or codes as they are sampled: .webp .gif .mp4.", metavar="FILE"
+        OUTPUT,
+        "Also write the interpolation, the search, or codes as they are sampled: .webp .gif .mp4.",
+        metavar="FILE",
     )
     fps: float | None = option(OUTPUT, "Frames per second of --animate; default 15.", min=0.1, max=100)
     columns: int | None = option(OUTPUT, "Images per row of the grid.", min=1)

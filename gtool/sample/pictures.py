@@ -62,8 +62,14 @@ def draw(
 ) -> Iterator[Pixels]:
     """Yield images (b, 3, R, R), `most` at once, with progress; given as of `gtool.models.generate.batches`."""
     indices, size = torch.as_tensor(numbers), model.images_at_once(most)
-    given, classes = model.ws(indices, seed, psi) if psi != 1 else given, model.classes_of(indices)
-    made = batches(model.network, seed, indices, model.compute, batch_size=size, given=given, classes=classes)
+    if psi != 1 or (given is None and "ws" in model.found):
+        given = model.ws(indices, seed, psi)
+    elif given is None and "z" in model.found:
+        given = model.found["z"][indices]
+    source, classes = model.found_noise(indices) or seed, model.classes_of(indices)
+    made = batches(
+        model.network, source, indices, model.compute, batch_size=size, given=given, classes=classes
+    )
     done, total = 0, len(indices)
     with console.progress("sampling") as update:
         for batch, _ in made:
@@ -212,7 +218,8 @@ def attention_sheets(
     """Yield for each image a sheet of every component's attention at each layer and head."""
     network, indices, done = model.network, torch.tensor(numbers), 0
     size, ws = model.images_at_once(SHEET_BATCH), model.ws(indices, seed, psi)
-    made = batches(network, seed, indices, model.compute, batch_size=size, given=ws, with_maps=True)
+    source = model.found_noise(indices) or seed
+    made = batches(network, source, indices, model.compute, batch_size=size, given=ws, with_maps=True)
     with console.progress("drawing attention") as update:
         for images, maps in made:
             layers = dict(
@@ -265,6 +272,17 @@ def animate(drawn: Iterator[Pixels], steps: int, path: Path | None, fps: float, 
     for _ in passing():  # what is left: all, without an animation
         continue
     return np.stack(kept)
+
+
+def projection_sheet(
+    photo: Pixels, image: Pixels, name: str, note: str, *, scale: int | None = None
+) -> Pixels:
+    """Lay a photo (3, R, R), its projection and what differs out beside each other."""
+    change = np.abs(image.astype(np.float32) - photo).mean(axis=0)
+    largest, cell = max(1.0, float(change.max())), image_cell(image.shape[-1], 3, scale)
+    cells = [fit(picture, cell) for picture in (photo, image, heat(change, largest))]
+    heads = [Column("photo"), Column("projection"), Column(f"difference, white {largest:.0f} of 255")]
+    return sheet([Row(name, cells)], heads, cell, "projection", note)
 
 
 def with_psi(title: str, psi: float) -> str:

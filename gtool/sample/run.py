@@ -10,31 +10,32 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gtool import __version__, console
 from gtool.config.schema import Recipe
 from gtool.data.held_out import open_images
 from gtool.data.label_colours import colours_of
 from gtool.errors import GToolError, RecipeError
+from gtool.io.curves import save_curves
+from gtool.io.files import digest_of
 from gtool.io.photo import read_cropped, read_mask
 from gtool.io.pictures import Pixels, grid, open_folder, save_png
 from gtool.io.video import save_animation
+from gtool.io.weights import save_weights
 from gtool.models.generate import TrainedModel, latents, load_model
+from gtool.nn.ranges import to_pm1, to_uint8
 from gtool.runtime.device import make_compute
+from gtool.runtime.random import derive_seed, permutation
 from gtool.sample import codes, pictures
-from gtool.sample.checks import (
-    DEFAULT_FPS,
-    Sampling,
-    Size,
-    parse_components,
-    parse_layers,
-    parse_mix,
-    parse_psis,
-)
+from gtool.sample.checks import DEFAULT_FPS, LATENT, Sampling
 from gtool.sample.conditions import Conditions, num_labels, open_conditions
 from gtool.sample.latents import interpolate, interpolated_ws
+from gtool.sample.parse import Size, parse_components, parse_layers, parse_mix, parse_psis
+from gtool.sample.projection import MOST_STEPS, project, read_latents, short_search
 
 INTERPOLATION_STEPS = 16
+COMPARED, MOST_FRAMES = 8, 96  # images of the training set, and frames of the animation of a projection
 FOLDER_BLOCK = 256  # images whose conditions are held at a time
 Drawn = tuple[Sequence[int], Pixels, Sequence[dict[str, str]]]  # numbers, images (n, 3, H, W), what each says
 
@@ -49,11 +50,17 @@ def run(options: Sampling) -> None:
         GToolError: damaged weights, a place that cannot be written.
     """
     start = time.perf_counter()
-    written = _from_latents(options) if options.samples_from == "latents" else _from_codes(options)
+    scores: dict[str, float] = {}
+    if options.project is not None:
+        written, scores = _project(options, options.project.expanduser())
+    else:
+        written = _from_latents(options) if options.samples_from == "latents" else _from_codes(options)
     if options.as_json:
         made = {"weights": str(options.weights), "seed": options.seed, "images": len(options.numbers)}
         places = {kind: str(path) for kind, path in written.items()}
-        return console.result_json(made | places | {"seconds": round(time.perf_counter() - start, 2)})
+        return console.result_json(
+            made | places | scores | {"seconds": round(time.perf_counter() - start, 2)}
+        )
     for path in written.values():
         console.result(str(path))
 
@@ -90,13 +97,16 @@ def _png_text(options: Sampling, index: str | int, more: dict[str, str]) -> dict
 
 def _from_latents(options: Sampling) -> dict[str, Path]:
     o, seed, numbers = options, options.seed, options.numbers
-    model = replace(
-        load_model(o.weights, o.device, o.precision, batch_size=o.batch_size), chosen=options.chosen
-    )
+    model = _load(o)
     network, resolution = model.network, model.resolution
     _check_network(o, network)
     _introduce(model)
     text = {"psi": f"{o.psi:g}"} if hasattr(network, "mapping") else {}
+    if o.latents is not None:
+        found = read_latents(o.latent_files, network)
+        chosen = tuple(found["class"].tolist()) if "class" in found else ()
+        model = replace(model, found=found, chosen=chosen)
+        text["latents"] = ", ".join(path.name for path in o.latent_files)
     if o.of_class is not None:
         text["class"] = ", ".join(o.classes[number] for number in o.chosen)
     if o.folder is not None:
@@ -124,6 +134,13 @@ def _from_latents(options: Sampling) -> dict[str, Path]:
         picture = grid(images, columns=o.columns or columns, scale=o.scale)
     save_png(o.picture, picture, _png_text(o, o.numbers_as_text, text))
     return written
+
+
+def _load(options: Sampling) -> TrainedModel:
+    """Return the generator, its images of the chosen classes."""
+    o = options
+    model = load_model(o.weights, o.device, o.precision, batch_size=o.batch_size)
+    return replace(model, chosen=o.chosen)
 
 
 def _check_network(options: Sampling, network: Any) -> None:
@@ -173,8 +190,9 @@ def _interpolate(options: Sampling, model: TrainedModel, text: dict[str, str]) -
     if o.components is not None:
         moving = parse_components(o.components, model.network.z_shape[0] - 1)
         text["components"] = o.components
-    if o.psi == 1 and moving is None and space == "z":
-        given = interpolate(latents(model.network, o.seed, keys), steps)
+    if o.psi == 1 and moving is None and space == "z" and "ws" not in model.found:
+        found = model.found.get("z")
+        given = interpolate(latents(model.network, o.seed, keys) if found is None else found[keys], steps)
     else:
         given = interpolated_ws(model, keys, steps, o.seed, psi=o.psi, moving=moving, space=space)
     # The noise inputs stay those of the first image, since they would flicker.
@@ -201,6 +219,70 @@ def _mix(options: Sampling, model: TrainedModel, text: dict[str, str]) -> Pixels
         return pictures.swap_sheet(model, pair, swaps, o.seed, psi=o.psi, scale=o.scale)
     swap = pictures.Swap(name, components, layers)
     return pictures.mix_table(model, sources, targets or sources, swap, o.seed, psi=o.psi, scale=o.scale)
+
+
+# Photos.
+
+
+def _project(options: Sampling, photo: Path) -> tuple[dict[str, Path], dict[str, Any]]:
+    """Find the latent of a photo; returns the files and the scores."""
+    o, files = options, options.projected
+    resolution = int(o.meta["config"]["resolution"])
+    wanted = read_cropped(photo, (resolution, resolution))
+    model = _load(o)
+    _introduce(model)
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    frames: list[Pixels] = []
+    with console.progress("projecting", "steps") as update:
+
+        def watch(image: Tensor, loss: float, of: str) -> None:
+            steps, losses = curves.setdefault(of, ([], []))
+            if o.animate is not None and loss <= min(losses, default=loss):
+                frames.append(to_uint8(image).cpu().numpy())
+            steps.append(1 + sum(len(xs) for xs, _ in curves.values()))
+            losses.append(loss)
+            update(steps[-1], MOST_STEPS)
+
+        found = project(model, to_pm1(torch.from_numpy(wanted)), o.seed, watch)
+    image = to_uint8(found.image).numpy()
+    scores = {"psnr": round(found.psnr, 2), "distance": round(found.distance, 4)}
+    note = f"{found.psnr:.1f} dB PSNR, perceptual distance {found.distance:.3f}"
+    scores |= _beside_training(o, model, wanted)
+    about = {"of": o.meta["model"], "weights": o.weights.name, "weights_sha256": digest_of(o.weights)}
+    about |= {"model": LATENT, "photo": photo.name, "seed": o.seed}
+    save_weights(files["latent"], found.tensors, about | scores)
+    picture = pictures.projection_sheet(wanted, image, photo.stem, note, scale=o.scale)
+    save_png(files["picture"], picture, _png_text(o, photo.name, {"projection": note}))
+    title = "loss of the best start"
+    save_curves(files["curve"], {title: curves}, log=(title,), axis="step")
+    if o.animate is not None:
+        thinned = [*frames[:: -(-len(frames) // MOST_FRAMES)], image]
+        shown = (grid([wanted, frame], columns=2, scale=o.scale) for frame in thinned)
+        save_animation(o.animate.expanduser(), shown, o.fps or DEFAULT_FPS, codes.HOLD_SECONDS)
+    console.notice(f"{photo}: {note}")
+    return files, scores
+
+
+def _beside_training(options: Sampling, model: TrainedModel, photo: Pixels) -> dict[str, float]:
+    """Say how near a short search comes to the photo and to images of the training set, where that is here."""
+    try:
+        recipe = options.recipe
+        if recipe is None:
+            return {}
+        images = open_images(recipe)
+        places = permutation(len(images), derive_seed("projection", options.seed))[:COMPARED].tolist()
+        known = images.read_squares(places, model.resolution, recipe.data.crop)
+    except GToolError as bad:
+        console.notice(f"no median of the training set: {bad}")
+        return {}
+    squares = [photo, *(square for square in known if isinstance(square, np.ndarray))]
+    own, *others = short_search(model, to_pm1(torch.from_numpy(np.stack(squares))), options.seed).tolist()
+    median = float(np.median(others))
+    console.notice(
+        f"a short search comes to {own:.1f} dB for this photo, to {median:.1f} dB for the median of {len(others)} "
+        f"images that the model was trained on ({recipe.data.dataset})"
+    )
+    return {"short_psnr": round(own, 2), "training_short_psnr": round(median, 2)}
 
 
 # Codes.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,6 +17,7 @@ from pydantic import ConfigDict, TypeAdapter
 from gtool import console
 from gtool.config.schema import Recipe
 from gtool.errors import CheckpointError, GToolError
+from gtool.io.curves import Line, save_curves
 from gtool.io.files import atomic_write
 from gtool.io.pictures import grid, save_png
 from gtool.io.run_folder import RunFolder
@@ -24,12 +25,8 @@ from gtool.io.video import save_animation
 from gtool.reading import parse_json, read_bytes, reading
 from gtool.train.loop import Tick
 
-Line = tuple[Sequence[float], Sequence[float]]  # xs and ys
-# Okabe and Ito (2008): distinguishable with every kind of colour vision.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 RECORD = TypeAdapter(dict[str, int | float], config=ConfigDict(strict=True))  # a line of the log
 ANIMATION_FRAMES = 100  # at most: a long run is thinned out
-FEW_POINTS = 30  # so many are drawn as points too: a line of two says little
 # Titles of the panels of curves.png, and the records that each shows, scores first; * stands for anything.
 PANELS = {
     "rfd": ["rfd", "rfd_floor"],
@@ -38,7 +35,14 @@ PANELS = {
     "PSNR of held-out images (dB)": ["psnr"],
     "codes in use": ["codes_used"],
     "error left": ["left", "left_*"],
-    "losses of reconstruction": ["l1", "lpips", "gradients", "features", "quantizer_loss", "palette_error"],
+    "losses of reconstruction": [
+        "l1",
+        "lpips",
+        "gradients",
+        "efficientnet",
+        "quantizer_loss",
+        "palette_error",
+    ],
     "losses": ["discriminator_loss", "generator_loss", "reward", "known_*", "gain_decision"],
     "logits": ["real_logit", "fake_logit"],
     "penalties": ["penalty", "path_penalty"],
@@ -194,44 +198,3 @@ def panels_of(records: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Lin
             values = [(record["kimg"], record[name]) for record in records if name in record]
             panels.setdefault(title, {})[name] = [x for x, _ in values], [y for _, y in values]
     return panels
-
-
-def save_curves(path: Path, panels: Mapping[str, Mapping[str, Line]], log: Collection[str] = ()) -> None:
-    """Draw panels of lines over one axis of kimg, and write them as PNG.
-
-    Args:
-        path: the PNG file.
-        panels: title -> {name of a line: (xs, ys)}; values that are not finite interrupt a line.
-        log: titles of the panels with a logarithmic vertical axis.
-
-    Raises:
-        CheckpointError: the file cannot be written.
-    """
-    # Takes half a second to import, and most of a run needs none.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogFormatter
-
-    height = 2.5 * len(panels) + 0.3  # inches
-    figure = Figure(figsize=(9.6, height), dpi=100)
-    FigureCanvasAgg(figure)
-    # Margins of our own: a layout found by matplotlib takes five times as long as the drawing.
-    margins = {"left": 0.09, "right": 0.98, "top": 1 - 0.4 / height, "bottom": 0.5 / height, "hspace": 0.3}
-    grid = figure.subplots(len(panels), sharex=True, squeeze=False, gridspec_kw=margins)
-    for axes, (title, series) in zip(grid[:, 0], panels.items(), strict=True):
-        axes.set_title(title, loc="left", fontsize="medium", fontweight="bold")
-        axes.set_prop_cycle(color=COLOURS)
-        for name, (xs, ys) in series.items():
-            axes.plot(xs, ys, label=name, marker="." if len(xs) <= FEW_POINTS else "")
-        if title in log:
-            axes.set_yscale("log", nonpositive="mask")
-            axes.yaxis.set_major_formatter("{x:g}")  # no powers of ten
-            axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(
-            loc="lower right", bbox_to_anchor=(1, 1), ncols=len(series), frameon=False, fontsize="small"
-        )
-    grid[-1, 0].set_xlabel("kimg")
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png")

@@ -105,6 +105,8 @@ ACTS: dict[str, dict[str, tuple[str, str] | str]] = {
         "--layers": ("tiny.safetensors --layers 0", "add --mix 3,8"),
         "--space": ("tiny.safetensors --space z", "add --interpolate 12"),
         "--noise-variation": ("tiny.safetensors --noise-variation -n 1", "has no noise inputs"),
+        "--project": ("tiny.safetensors --project none.png", "--project none.png: no such file"),
+        "--latents": ("tiny.safetensors --latents tiny.safetensors", "tiny.safetensors: holds no latent"),
         "--segmentation": ("tiny.safetensors --segmentation a.png", "transgan samples from latents"),
         "--depth": ("tiny.safetensors --depth a.png", "transgan samples from latents"),
         "--complete": ("tiny.safetensors --complete a.png", "transgan samples from latents"),

@@ -16,8 +16,8 @@ from gtool import __version__
 from gtool.errors import RecipeError
 from gtool.io.run_folder import METADATA_KEY
 from gtool.io.weights import load_weights, save_weights
-from gtool.sample.checks import parse_numbers
 from gtool.sample.latents import interpolate
+from gtool.sample.parse import parse_numbers
 from tests.sample.commands import pixels, sample
 
 # Grids.

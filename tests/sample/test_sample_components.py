@@ -18,8 +18,8 @@ from gtool.models import registry
 from gtool.models.generate import TrainedModel, batches, latents, load_model, weights_meta
 from gtool.nn.ranges import to_uint8
 from gtool.runtime.device import make_compute
-from gtool.sample.checks import parse_components, parse_mix, parse_psis
 from gtool.sample.latents import interpolated_ws, mixed_ws, noise_variation
+from gtool.sample.parse import parse_components, parse_mix, parse_psis
 from tests.helpers.tiny import tiny_gansformer
 from tests.sample.commands import pixels, sample, text
 

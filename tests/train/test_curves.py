@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gtool.train.reports import COLOURS, panels_of, save_curves
+from gtool.io.curves import COLOURS, save_curves
+from gtool.train.reports import panels_of
 
 
 def drawn(path, colour: str) -> np.ndarray:
