@@ -14,9 +14,10 @@ from PIL import Image
 
 from gtool.cli import run
 from gtool.errors import CheckpointError, GToolError, NetworkError
+from gtool.io.files import digest_of
 from gtool.metrics.features import weights
 from gtool.metrics.features.clip import DEVIATION, MEAN, ClipExtractor, load_clip, to_square
-from gtool.metrics.features.weights import CLIP, digest_of
+from gtool.metrics.features.weights import CLIP
 from tests.eval.commands import ask, save
 from tests.helpers import clip_standin, pictures, small_inception
 from tests.helpers.clip_standin import TINY, VIT_B_32

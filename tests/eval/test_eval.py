@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from gtool.cli import run
-from gtool.metrics.features.weights import INCEPTION, digest_of
+from gtool.io.files import digest_of
+from gtool.metrics.features.weights import INCEPTION
 from tests.eval.commands import answer, ask, refuse, save
 from tests.helpers import pictures
 from tests.helpers.tiny import tiny_recipe
