@@ -9,7 +9,8 @@ dinov2: features against a plain forward of transformers.
 
 Each line has wall and CPU seconds and the ratio to clean-fid; on a shared machine trust the CPU ratio. Bars: fp32 at
 equal numbers 1.8x clean-fid's images/s, the bf16 preview 5x, the generator 2x, the trace term under half, DINOv2 within
-1.3 times a plain forward. clean-fid's distance needs SciPy < 1.18; `features only` leaves the distance out on its side and in on ours.
+1.3 times a plain forward. clean-fid's distance needs SciPy < 1.18; `features only` leaves the distance out on its side
+and in on ours.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ def test_one_image_in_twenty_is_found_and_shown(training, capsys):
     assert ask(capsys, save_as("new", images), "training", "--copies")["copies"]["alarm"] is None
     places = random.permutation(NUM)[: NUM // 20]
     noisy = training[:10] + random.normal(0, 3, training[:10].shape)
+    noisy[5:] = noisy[5:, :, :, ::-1]  # mirrored
     images[places] = noisy.clip(0, 255).astype(np.uint8)
     assert run(["eval", save_as("fake", images), "training", "--copies", "-o", "r.json", "-o", "r.html"]) == 0
     assert "repeat training images" in capsys.readouterr().err

@@ -2,8 +2,8 @@
 
 Each image is compared with the training image nearest to it, by features of EfficientNet-Lite0. How near is near
 depends on how alone that one is: the ratio of the distance to that between it and the training image next to it (the
-idea of AuthPct, Alaa et al. 2022, How Faithful is your Synthetic Data?). What ratios mean is calibrated real against
-real: up to 2,000 training images, each held out in turn, are compared with all others in the same way. The threshold
+idea of AuthPct, Alaa et al. 2022, How Faithful is your Synthetic Data?). Mirrored images are compared too. What ratios
+mean is calibrated real against real: up to 2,000 training images, each held out in turn, are compared with all others in the same way. The threshold
 is what 1 of 100 of them falls below, by chance or because the set has near doubles. The alarm is raised where so many
 more images fall below it that chance does not explain it.
 
@@ -49,10 +49,14 @@ def score(
     training = reference_features(
         key, lambda: _features(real, compute, batch_size), need_rows=True, size=SIZE
     )
-    rows = _features(fake, compute, batch_size).all_rows
     train = training.all_rows
     held_out = np.unique(np.linspace(0, real.count - 1, min(real.count, NUM_IMAGES)).round().astype(int))
-    known, _ = _ratios(train[held_out], train, torch.from_numpy(held_out))
+    known, _ = _ratios(
+        _features(real.subset(held_out), compute, batch_size, with_mirrored=True).all_rows,
+        train,
+        torch.from_numpy(held_out),
+    )
+    rows = _features(fake, compute, batch_size, with_mirrored=True).all_rows
     ratios, nearest = _ratios(rows, train)
     threshold = float(known.quantile(EXPECTED))
     below = ratios < threshold
@@ -81,17 +85,28 @@ def score(
     return record
 
 
-def _features(images: ImageSet, compute: Compute, batch_size: int) -> Features:
-    """Return unit features (N, 2112) of all images: 16 places of a middle scale, and the mean of the last."""
+def _features(
+    images: ImageSet, compute: Compute, batch_size: int, *, with_mirrored: bool = False
+) -> Features:
+    """Return unit features (N, 2112) of all images: 16 places of a middle scale, and the mean of the last.
+
+    with_mirrored: (N, 2, 2112), of each mirrored image too.
+    """
     collector, done = FeatureCollector(keep_rows=True), 0
     with torch.no_grad(), full_fp32(), console.progress("looking for copies") as update:
         for batch in images.batches(batch_size):
-            scales = perceptual_features(_inputs(batch).to(compute.device))
-            middle, last = scales[3].flatten(1) / 4, F.normalize(scales[4].mean((2, 3)), dim=1)
-            collector.add(torch.cat([middle, last], 1) / 2**0.5)
+            inputs = _inputs(batch).to(compute.device)
+            rows = [_look(turned) for turned in ([inputs, inputs.flip(3)] if with_mirrored else [inputs])]
+            collector.add(torch.stack(rows, 1) if with_mirrored else rows[0])
             done += len(batch)
             update(done, images.count)
     return collector.features()
+
+
+def _look(inputs: Tensor) -> Tensor:
+    scales = perceptual_features(inputs)
+    middle, last = scales[3].flatten(1) / 4, F.normalize(scales[4].mean((2, 3)), dim=1)
+    return torch.cat([middle, last], 1) / 2**0.5
 
 
 def _inputs(batch: Batch) -> Tensor:
@@ -102,12 +117,19 @@ def _inputs(batch: Batch) -> Tensor:
 
 
 def _ratios(rows: Tensor, train: Tensor, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return how near each row is to the training row nearest to it, in units of that one's own distance to the next.
+    """Return how near each image is to the training row nearest to it, in units of that one's own distance to the next.
 
-    own: the place of each row in `train`, where it is one of them; it is held out. Returns (n,) ratios and places.
+    rows: (n, 2, D), of the image and of the mirrored one. own: the place of each image in `train`, where it is one of
+        them; it is held out. Returns (n,) ratios and places.
     """
-    distances, nearest = _nearest(rows, train, [] if own is None else [own])
-    apart, _ = _nearest(train[nearest], train, [nearest] if own is None else [nearest, own])
+    without = [] if own is None else [own]
+    distances, places = (
+        torch.stack(found, 1)
+        for found in zip(*(_nearest(one, train, without) for one in rows.unbind(1)), strict=True)
+    )  # (n, 2)
+    distances, which = distances.min(1)
+    nearest = places.gather(1, which[:, None])[:, 0]
+    apart, _ = _nearest(train[nearest], train, [nearest, *without])
     # Training images may be doubles of each other; what repeats them is a copy all the same.
     return distances / apart.clamp_min(0.1 * float(apart.median())), nearest
 
