@@ -146,13 +146,14 @@ def shown(repository: str, kind: str, total: int | None = None) -> Iterator[None
     from huggingface_hub import constants
 
     folder = Path(constants.HF_HUB_CACHE) / f"{kind}s--{repository.replace('/', '--')}" / "blobs"
-    before = _size(folder)
+    before = _sizes(folder)
 
     def is_coming() -> bool:
-        return any(folder.glob("*.incomplete"))
+        return _sizes(folder) != before
 
     def look() -> tuple[float, str]:
-        come, of = _size(folder) - before, f" of {total / 1e6:.1f}" if total else ""
+        come = sum(_sizes(folder).values()) - sum(before.values())
+        of = f" of {total / 1e6:.1f}" if total else ""
         return come, f"{come / 1e6:.1f}{of} MB"
 
     # The word is right for a data set, too, which is unpacked when all of it has come.
@@ -205,7 +206,7 @@ def upload(folder: Path, repository: str, *, private: bool) -> str:
 
     if not is_reachable():
         raise NetworkError(f"{repository}: the hub cannot be reached; --dry-run writes the folder alone")
-    api, start, size = HfApi(endpoint=endpoint()), time.monotonic(), _size(folder) / 1e6
+    api, start, size = HfApi(endpoint=endpoint()), time.monotonic(), sum(_sizes(folder).values()) / 1e6
 
     def look() -> tuple[float, str]:
         return 0, f"{size:.1f} MB, for {console.duration(time.monotonic() - start)} so far"
@@ -228,13 +229,13 @@ def upload(folder: Path, repository: str, *, private: bool) -> str:
     return str(sent.commit_url).partition("/commit/")[0]
 
 
-def _size(folder: Path) -> int:
-    """Return the bytes of the files in a folder, some of which may be renamed meanwhile."""
-    size = 0
+def _sizes(folder: Path) -> dict[Path, int]:
+    """Return the bytes of each file in a folder, some of which may be renamed meanwhile."""
+    sizes = {}
     for path in folder.glob("*"):
         with suppress(OSError):
-            size += path.stat().st_size
-    return size
+            sizes[path] = path.stat().st_size
+    return sizes
 
 
 def refusal(bad: BaseException) -> str:

@@ -43,7 +43,8 @@ def main(folder: Path, seconds: float = 120.0) -> None:
             assert process.stderr is not None
             for line in process.stderr:
                 now = time.monotonic()
-                silence, last = max(silence, now - last), now
+                # Before the first line libraries are imported, which takes as long as other programs let it.
+                silence, last = 0.0 if last == start else max(silence, now - last), now
                 print(f"{now - start:6.1f} s  {line.rstrip()}")
             fetched = [name for name in hub.gets()[before:] if name.endswith(".parquet")]
             print(

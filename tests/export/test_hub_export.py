@@ -45,7 +45,13 @@ def test_the_card_has_the_last_scores_of_these_weights(tiny_run):
     weights = next(tiny_run.glob("weights-*.safetensors"))
 
     def line(value, digest=digest_of(weights)):
-        score = {"value": value, "protocol": "rfd-v1/n32/ref-scenes-train-n32", "floor": 2.0}
+        score = {
+            "value": value,
+            "protocol": "rfd-v1/n32/ref-scenes-train-n32",
+            "floor": 2.0,
+            "low": 8,
+            "high": 8.5,
+        }
         return json.dumps({"weights_sha256": digest, "metrics": {"rfd": score}})
 
     lines = [line(9.0), line(8.25), line(1.0, digest="0" * 64), '{"weights_sha256": "cut']
@@ -54,7 +60,7 @@ def test_the_card_has_the_last_scores_of_these_weights(tiny_run):
     header, text = card(Path("folder"))
     (result,) = header["model-index"][0]["results"]
     assert result["metrics"] == [{"type": "rfd", "value": 8.25, "name": "rfd-v1/n32/ref-scenes-train-n32"}]
-    assert "| rfd | 8.25 | 2 | `rfd-v1/n32/ref-scenes-train-n32` |" in text
+    assert "| rfd | 8.25 (8 to 8.5, 95 %) | 2 | `rfd-v1/n32/ref-scenes-train-n32` |" in text
 
 
 def test_where_files_lay_is_not_published():

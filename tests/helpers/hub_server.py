@@ -99,6 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command == "HEAD":
+            threading.Event().wait(self.fault.pause)
             return
         for start in range(0, len(content), self.fault.piece):
             if self.fault.sends is not None and start >= self.fault.sends:

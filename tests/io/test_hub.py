@@ -97,8 +97,11 @@ def test_a_failure_is_one_line_and_the_same_command_again_succeeds(name, model, 
     assert run(SAMPLE) == 0
 
 
-def test_a_slow_download_says_how_far_it_is(model, capsys, monkeypatch):
+def test_a_slow_download_says_how_far_it_is(model, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(client, "WATCH_SECONDS", 0.02)
+    blobs = tmp_path / "hub/models--me--my-model/blobs"
+    blobs.mkdir(parents=True)
+    (blobs / "killed.incomplete").write_bytes(b"of another process")
     monkeypatch.setattr(console, "PLAIN_SECONDS", 0.05)
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1 << 12)  # written in such parts
     model.faults.append(Fault("GET .*resolve", pause=0.05, piece=1 << 14))
@@ -111,6 +114,9 @@ def test_a_slow_download_says_how_far_it_is(model, capsys, monkeypatch):
     assert len(shown) >= 2
     assert "% 0." in shown[0]
     assert shown[0].endswith(" MB")
+    model.faults[:] = [Fault("HEAD .*resolve", pause=0.2)]
+    assert run(SAMPLE) == 0  # what is there is not fetched, whatever others have left
+    assert "downloading" not in capsys.readouterr().err
 
 
 def test_a_data_set_whose_download_breaks_off_is_not_blamed(hub, monkeypatch):
