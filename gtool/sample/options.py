@@ -122,7 +122,7 @@ class SampleOptions:
     )
     guidance: float | None = option(
         CODES,
-        "Follow class or map more closely (above 1) or less (below); default 1. Takes twice the time.",
+        "Follow class or map more closely, as 2 or 3; default 1, which is off. Takes twice the time.",
         metavar="SCALE",
     )
     steps: int | None = option(

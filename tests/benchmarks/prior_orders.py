@@ -32,7 +32,7 @@ from gtool.models.prior.sampling import UNKNOWN, sample_codes, uniform_numbers
 from gtool.sample.codes import Completion, images_of, start_codes
 
 SEED = 20261130  # of the scenes: no training draws them
-SCALES = (0.0, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0)
+SCALES = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 6.0)
 BATCH = 64
 
 

@@ -7,7 +7,7 @@ import torch
 
 from gtool.errors import RecipeError
 from gtool.models.prior.config import PriorConfig, SamplingParams
-from gtool.models.prior.sampling import UNKNOWN, step_sizes
+from gtool.models.prior.sampling import UNKNOWN, guidance_at, step_sizes
 from tests.helpers.priors import SMALL, inputs, make, sample
 
 KINDS = [
@@ -97,16 +97,18 @@ def test_steps_begin_with_few_codes_and_each_has_some():
 
 @pytest.mark.parametrize("orders", ["one", "any"])
 @pytest.mark.parametrize("size", [(3, 4), (4, 6)])
-def test_guidance_moves_from_no_condition_over_the_condition_and_beyond(orders, size):
+def test_guidance_moves_logits_beyond_the_condition_the_more_the_later_the_code(orders, size):
     prior = make(orders=orders, condition="segmentation", condition_size=5)
-    maps, untold = torch.randint(4, (4, *size)), torch.full((4, *size), 4)
+    maps, dropped = torch.randint(4, (4, *size)), torch.full((4, *size), 4)
 
     def by(condition, scale):
         return sample(prior, condition, 3, FOUR, SamplingParams(guidance=scale), size=size)
 
-    assert torch.equal(by(maps, 0), by(untold, 1))
-    assert not torch.equal(by(maps, 1), by(untold, 1))
+    assert torch.equal(by(dropped, 4), by(dropped, 1))
+    assert not torch.equal(by(maps, 1), by(dropped, 1))
     assert not torch.equal(by(maps, 4), by(maps, 1))
+    scales = [guidance_at(3, done, 12) for done in range(12)]
+    assert (1 < scales[0] < scales[11] < 5, sum(scales) / 12) == (True, pytest.approx(3))
     with pytest.raises(RecipeError, match="guidance 2: this prior has no condition"):
         sample(make(), NONE, 3, FOUR, SamplingParams(guidance=2))
 

@@ -119,7 +119,7 @@ REFUSED = {
     "full": (["--complete", "photo.png", "--mask", "full.png"], 1, "nothing is kept"),
     "colours": (["--complete", "photo.png", "--mask", "colours.png"], 1, "has colours"),
     "no condition": ([*HOLE, "--guidance", 2], 2, "add --segmentation map.png"),
-    "guidance": (["--guidance", "nan"], 2, "--guidance nan: must be 0"),
+    "guidance": (["--guidance", "nan"], 2, "--guidance nan: must be 1"),
     "no steps": (["--steps", 0], 2, "use 1 to 64"),
     "many steps": (["--steps", 65], 2, "use 1 to 64"),
     "steps of a larger one": (["--size", "32x16", "--steps", 4], 2, "leave --steps out"),

@@ -173,8 +173,8 @@ class SamplingParams:
     top_k: only the k most likely codes can be sampled.
     top_p: nucleus sampling (Holtzman et al. 2020): only the fewest most likely codes whose probabilities, after
         top_k, sum to p or more.
-    guidance: logits move from those without a condition to those with it by this factor (classifier-free guidance, Ho
-        and Salimans 2022); 1 takes those with it as they are.
+    guidance: logits move from those without a condition to those with it and beyond, by this factor in the mean of all
+        codes (classifier-free guidance, Ho and Salimans 2022); 1 takes those with it as they are.
     steps: forward passes in which all codes are sampled, several at once; None samples them one by one.
     """
 
@@ -195,8 +195,8 @@ class SamplingParams:
             )
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise RecipeError(f"top-p {self.top_p:g}: must be above 0 and at most 1")
-        if not (math.isfinite(self.guidance) and self.guidance >= 0):
-            raise RecipeError(f"guidance {self.guidance:g}: must be 0 (no condition) or more; 1 is off")
+        if not (math.isfinite(self.guidance) and self.guidance >= 1):
+            raise RecipeError(f"guidance {self.guidance:g}: must be 1 (off) or more")
         if self.guidance != 1 and config.condition == "none":
             raise RecipeError(f"guidance {self.guidance:g}: this prior has no condition to follow")
         if self.steps is not None and not 1 <= self.steps <= config.length:
