@@ -3,9 +3,9 @@
 Each image is compared with the training image nearest to it, by features of EfficientNet-Lite0. How near is near
 depends on how alone that one is: the ratio of the distance to that between it and the training image next to it (the
 idea of AuthPct, Alaa et al. 2022, How Faithful is your Synthetic Data?). Mirrored images are compared too. What ratios
-mean is calibrated real against real: up to 2,000 training images, each held out in turn, are compared with all others in the same way. The threshold
-is what 1 of 100 of them falls below, by chance or because the set has near doubles. The alarm is raised where so many
-more images fall below it that chance does not explain it.
+mean is calibrated real against real: up to 2,000 training images, each held out in turn, are compared with all others
+in the same way. The threshold is what 1 of 100 of them falls below, by chance or because the set has near doubles. The
+alarm is raised where so many more images fall below it that chance does not explain it.
 
 N images, D numbers of a feature.
 """
