@@ -169,7 +169,7 @@ def _shown(title: str) -> Iterator[Callable[[float, float | None, str], None]]:
 @contextmanager
 def _plain_lines(title: str) -> Iterator[Callable[[float, float | None, str], None]]:
     """Yield what prints a line now and then; a thread repeats the last one where nothing new is said for long."""
-    last, line, over = time.monotonic(), "", threading.Event()
+    last, line, over = time.monotonic(), title, threading.Event()
 
     def say() -> None:
         nonlocal last
@@ -185,7 +185,7 @@ def _plain_lines(title: str) -> Iterator[Callable[[float, float | None, str], No
 
     def repeat() -> None:
         while not over.wait(SILENT_SECONDS / 5):
-            if line and time.monotonic() - last >= SILENT_SECONDS:
+            if time.monotonic() - last >= SILENT_SECONDS:
                 say()
 
     repeater = threading.Thread(target=repeat, daemon=True)
