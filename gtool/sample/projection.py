@@ -40,7 +40,7 @@ class Round:
 
 
 ROUNDS = (Round(32, 100, 0.1, 0.05), Round(8, 100, 0.05, 0.01, perceptual=True))
-SHORT = Round(4, 60, 0.1, 0.05)  # to compare how near a model comes to photos
+SHORT = Round(4, 40, 0.1, 0.05)  # to compare how near a model comes to photos
 FINALISTS, EVALUATIONS = 4, 120  # of L-BFGS
 PERCEPTUAL = 0.02  # weight of the perceptual distance beside the mean squared error of pixels in [-1, 1]
 NORM = 0.02  # weight of the squared excess of a latent's mean square over what training saw
@@ -125,14 +125,14 @@ class Search:
         return found
 
     @torch.no_grad()
-    def starts(self, target: Tensor, count: int) -> Points:
-        """Return the points of the pool whose images are nearest to a target by their pixels."""
+    def starts(self, targets: Tensor, count: int) -> Points:
+        """Return for each target (P, 3, R, R) the points of the pool whose images are nearest by their pixels."""
         pool, errors = Points(self.latent, self.noise, self.classes), []
         for rows in torch.split(torch.arange(POOL), self.model.images_at_once()):
             with self.model.compute.autocast():
                 images = self.images(pool.take(rows))
-            errors.append(squared_error(images, target))
-        return pool.take(torch.cat(errors).argsort()[:count])
+            errors.append(torch.stack([squared_error(images, target) for target in targets]))
+        return pool.take(torch.cat(errors, dim=1).argsort(dim=1)[:, :count].flatten())
 
     def descend(
         self, points: Points, targets: Tensor, settings: Round, watch: Watch | None = None
@@ -217,7 +217,7 @@ def project(model: TrainedModel, photo: Tensor, seed: int = 0, watch: Watch | No
     Of a conditional generator the starts take the chosen classes in turn, and each keeps its own.
     """
     search, target = Search(model, seed), photo.to(model.compute.device)
-    points = search.starts(target, ROUNDS[0].starts)
+    points = search.starts(target[None], ROUNDS[0].starts)
     for settings in ROUNDS:
         points = points.take(torch.arange(min(settings.starts, len(points.latent))))
         targets = target.expand(len(points.latent), -1, -1, -1)
@@ -239,10 +239,7 @@ def project(model: TrainedModel, photo: Tensor, seed: int = 0, watch: Watch | No
 def short_search(model: TrainedModel, photos: Tensor, seed: int = 0) -> Tensor:
     """Return the PSNR (P,) in dB that a short search reaches for each of several photos (P, 3, R, R) in [-1, 1]."""
     search, targets = Search(model, seed), photos.to(model.compute.device)
-    starts = [search.starts(target, SHORT.starts) for target in targets]
-    noise = [torch.cat(parts) for parts in zip(*(one.noise for one in starts), strict=True)]
-    classes = [one.classes for one in starts if one.classes is not None]
-    points = Points(torch.cat([one.latent for one in starts]), noise, torch.cat(classes) if classes else None)
+    points = search.starts(targets, SHORT.starts)
     targets = targets.repeat_interleave(SHORT.starts, dim=0)
     _, _, images = search.descend(points, targets, SHORT)
     return _psnr(images, targets).view(-1, SHORT.starts).max(dim=1).values.cpu()
