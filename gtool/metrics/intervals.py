@@ -24,6 +24,12 @@ from gtool.runtime.random import derive_seed
 Values = dict[str, float | None]
 CONFIDENCE = 0.95
 NUM_SPLITS = 20
+PLUS_FOUR = (
+    0,
+    0,
+    1,
+    1,
+)  # added to shares, so that one of none or all has an interval too (Agresti and Coull 1998)
 
 
 def with_interval(name: str, value: float, influence: Tensor | np.ndarray, noise: float = 0.0) -> Values:
@@ -42,7 +48,8 @@ def with_share_interval(name: str, share: float, halves: np.ndarray, num_real: i
     1 / num_real, were each real image found or missed by itself, and what images that lie together add, which halves
     when the number of generated images doubles.
     """
-    unit, unit_of_half = (p * (1 - p) for p in (share, float(halves.mean())))
+    likely = (share * num_real + sum(PLUS_FOUR)) / (num_real + len(PLUS_FOUR))
+    unit, unit_of_half = (p * (1 - p) for p in (likely, float(halves.mean())))
     of_half = float(np.square(halves[:, 0] - halves[:, 1]).mean()) / 2 / max(unit_of_half, 1e-12)
     return _within(name, share, unit * (1 / num_real + max(of_half - 1 / num_real, 0) / 2), len(halves))
 

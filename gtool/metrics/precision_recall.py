@@ -23,7 +23,7 @@ from torch import Tensor
 
 from gtool.metrics.features.collector import Features
 from gtool.metrics.frechet import require_finite
-from gtool.metrics.intervals import Values, random_halves, with_interval, with_share_interval
+from gtool.metrics.intervals import PLUS_FOUR, Values, random_halves, with_interval, with_share_interval
 from gtool.metrics.registry import METRICS
 
 PR_NEIGHBOURS = 3
@@ -48,7 +48,7 @@ def precision_recall(fake: Features, real: Features, seed: int = 0) -> Values:
         recalled += [float((apart <= radii).any(1).sum()) for radii in around_fake]
     recall, halves = recalled[0] / len(y), recalled[1:].reshape(-1, 2) / len(y)
     precise = is_precise.double()
-    found = with_interval("precision", float(precise.mean()), precise)
+    found = with_interval("precision", float(precise.mean()), torch.cat([precise, torch.tensor(PLUS_FOUR)]))
     return found | with_share_interval("recall", float(recall), halves, len(y))
 
 

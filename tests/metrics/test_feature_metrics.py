@@ -80,7 +80,8 @@ def test_identical_sets_have_precision_and_recall_and_coverage_one():
 
 
 def test_sets_far_apart_share_nothing():
-    assert set(near(normal(40, 8, seed=0), normal(50, 8, seed=1) + 100).values()) == {0.0}
+    found = near(normal(40, 8, seed=0), normal(50, 8, seed=1) + 100)
+    assert {value for name, value in found.items() if "." not in name} == {0.0}
 
 
 def test_one_mode_of_two_has_precision_and_half_the_recall():

@@ -14,6 +14,7 @@ from gtool.metrics.fid import fid
 from gtool.metrics.frechet import Moments, influence, influence_of_rows
 from gtool.metrics.intervals import with_interval
 from gtool.metrics.kid import kid
+from gtool.metrics.precision_recall import precision_recall
 
 DRAWS, NUM, SIZE = 100, 300, 6
 
@@ -51,3 +52,13 @@ def test_an_interval_ends_where_a_score_does():
     assert found["precision.high"] == 1
     assert with_interval("fid", 0.1, np.array([9.0, 1.0]))["fid.low"] == 0
     assert math.isfinite(found["precision.low"])
+
+
+def test_a_share_of_all_has_an_interval():
+    """200 of 200 images: 3 in 200 may well be others."""
+    narrow, wide = (Features.of(rows(200, 1) * width) for width in (0.05, 3.0))
+    found = precision_recall(narrow, wide)
+    assert (found["precision"], found["precision.high"]) == (1, 1)
+    assert 0.97 < found["precision.low"] < 0.995
+    assert found["recall"] == 0
+    assert 0.005 < found["recall.high"] < 0.05
