@@ -12,7 +12,7 @@ from gtool.config.recipe import to_toml
 from gtool.config.schema import Recipe
 from tests.helpers import tiny
 
-PALETTE = ("model={'kind': 'palette', 'quantizer': {'size': 16}}",)
+PALETTE = ("model.kind=palette", "model.palette_size=16")
 SHORT = ("train.precision=auto", "train.kimg=0.016", "train.snapshot_kimg=0.008")
 RECIPES = {
     "transgan": lambda: tiny.tiny_recipe("augment.policy='ada,cutout'", "augment.target=0.6", *SHORT),
@@ -59,7 +59,7 @@ FURTHER = {  # of a trained `run`
         "paint photo.png -o random.png --method random --max-strokes 20 --brush dry",
         "paint photos -o paintings",
         "paint --from-strokes a.json -o again.png --max-side 64",
-        "eval paintings photos --paired",
+        "eval photos photos --paired",
         "export run -o predictor.safetensors",
     ],
 }

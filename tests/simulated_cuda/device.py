@@ -201,7 +201,15 @@ def _compute(function: Any, name: str, args: Any, kwargs: dict[str, Any], to_dev
             return made
         if name == "cudnn_batch_norm":
             return (*torch.ops.aten.native_batch_norm(*args), torch.empty(0, dtype=torch.uint8))
+        if name == "_fused_rms_norm_backward" and values:  # of CUDA alone
+            return _rms_norm_backward(*args[:2], *args[3:5])
         return function(*args, **kwargs)
+
+
+def _rms_norm_backward(grad: Any, x: Any, scale: Any, weight: Any) -> Any:
+    normed, wanted = x * scale, grad * weight
+    of_x = scale * (wanted - normed * (wanted * normed).mean(-1, keepdim=True))
+    return of_x.to(x.dtype), (grad * normed).flatten(0, -2).sum(0).to(weight.dtype)
 
 
 def _without_values(function: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -230,9 +238,8 @@ def _refuse(name: str, args: Any, leaves: list[Any], has_ours: bool) -> None:
     on_cpu = [x for x in leaves if isinstance(x, torch.Tensor) and not isinstance(x, Simulated)]
     if (
         has_ours
-        and name.startswith(("index", "_index"))
+        and name in ("index", "index_put", "index_put_", "_index_put_impl_")
         and isinstance(args[0], Simulated)
-        and not name.startswith("index_")
     ):
         if any(x.dim() for x in on_cpu):
             counts.waits[f"index from the CPU {_place()}"] += 1

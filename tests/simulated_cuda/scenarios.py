@@ -5,6 +5,7 @@ A scenario's argument follows a colon: `verbs:gansformer`.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -138,6 +139,7 @@ TOKENIZERS = {"prior/scenes": "vqgan/scenes", "prior/image-gpt": None}  # else t
 
 def measure(name: str, *settings: str) -> dict[str, Any]:
     """Work and peak memory of the first step of a shipped recipe, every regularizer due, of one micro-batch."""
+    gc.collect()  # the recipe before
     recipe = steps.shipped(name, *settings)
     tokenizer = TOKENIZERS.get(name, "vqgan/imagenet" if recipe.data.resolution == 256 else "vqgan/folder")
     table = None if tokenizer is None else dict(read_table(find_recipe(tokenizer))["model"])

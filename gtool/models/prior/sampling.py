@@ -135,9 +135,10 @@ def _sample_grid(
     if params.guidance != 1:
         given = torch.cat([given, dropped(prior, given)])
     codes, chance = board.flatten(1), uniform.flatten(1)
+    places = cells.to(board.device)  # once: an index from the CPU would be waited for at every step
 
     def read(start: int, stop: int) -> Tensor:
-        return codes[:, cells[start:stop]].repeat(len(given) // len(codes), 1)
+        return codes[:, places[start:stop]].repeat(len(given) // len(codes), 1)
 
     begin = first
     cache, logits = prior.start(given, read(0, first), end - 1 - first, order, sizes[0])
@@ -146,9 +147,9 @@ def _sample_grid(
             with_condition, without = logits.chunk(2)
             scale = guidance_at(params.guidance, first - begin + (size - 1) / 2, end - begin)
             logits = torch.lerp(without, with_condition, scale)
-        group = cells[first : first + size]
-        drawn = draw(logits.flatten(0, 1), chance[:, group].flatten(), params).view(-1, size)
-        codes[:, group] = torch.where(codes[:, group] < 0, drawn, codes[:, group])
+        group, place = cells[first : first + size], places[first : first + size]
+        drawn = draw(logits.flatten(0, 1), chance[:, place].flatten(), params).view(-1, size)
+        codes[:, place] = torch.where(codes[:, place] < 0, drawn, codes[:, place])
         if unknown[group].any():
             yield [divmod(cell, board.shape[2]) for cell in group[unknown[group]].tolist()]
         first += size
