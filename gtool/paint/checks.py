@@ -201,8 +201,8 @@ def read_palette(path: Path) -> tuple[RGB, ...]:
     """Return the colours of a TOML file; DataError for anything else."""
     with reading(path, "palette", DataError):
         named = tomllib.loads(read_bytes(path).decode()).get("colors")
-        if not isinstance(named, list) or not 1 <= len(named) <= MOST_COLORS:
-            raise ValueError(f'it lists no colours, at most {MOST_COLORS}: colors = ["#8a3b2c", "linen"]')
+        if not isinstance(named, list) or not 2 <= len(named) <= MOST_COLORS:
+            raise ValueError(f'it lists no colours, from 2 to {MOST_COLORS}: colors = ["#8a3b2c", "linen"]')
         colors = [parse_color(str(name), f"{path}: colour") for name in named]
         if None in colors:
             raise ValueError("`auto` is no colour")

@@ -94,8 +94,8 @@ class PaintOptions:
     opacity: float | None = option(CANVAS, "Opacity of the paint; default 1.", min=0.05, max=1)
     canvas_color: str | None = option(
         CANVAS,
-        "Color under the paint and under transparent parts: `auto` (mean of the photo), `white`, `black`, `grey`, "
-        "`linen`, `kraft`, `cream`, `umber`, `slate` or `#rrggbb`; default auto.",
+        "Color under the paint: `white`, `black`, `grey`, `linen`, `kraft`, `cream`, `umber`, `slate` or `#rrggbb`, "
+        "which also fills transparent parts; default auto (mean of the photo, transparent parts stay so).",
     )
     max_side: int | None = option(
         CANVAS,

@@ -66,7 +66,7 @@ def write_files(
     if path := made.get("svg"):
         (save_plot if as_plot else save_svg)(path, painting, max(height, width))
     if path := made.get("animation"):
-        _save_timelapse(path, painting, min(max(height, width), ANIMATION_SIDE), *timing)
+        _save_timelapse(path, painting, max(height, width), *timing)
     return pixels
 
 
@@ -86,7 +86,10 @@ def background_first(painting: Painting) -> Painting:
     return painting[torch.from_numpy(order).to(geometry.device)]
 
 
-def _save_timelapse(path: Path, painting: Painting, longer: int, frames: int, fps: float) -> None:
+def _save_timelapse(path: Path, painting: Painting, side: int, frames: int, fps: float) -> None:
+    longer = min(side, ANIMATION_SIDE)
+    if longer < side:
+        console.notice(f"{path}: animations have at most {ANIMATION_SIDE} px a side")
     with console.progress("animation") as update:
 
         def pictures() -> Iterator[Pixels]:

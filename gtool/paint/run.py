@@ -182,8 +182,10 @@ def _paint_one(
         painting = painter.paint(content, lambda done, total: update(done, total, label))
     text = {"method": painter.settings.method, "seed": str(painter.settings.seed)}
     height, width = (side * (options.scale or 1) for side in content.size)
+    is_filled = parse_color(options.canvas_color or "auto") is not None
+    kept = replace(content, alpha=None) if is_filled else content
     pixels = write_files(
-        files.made, painting, (height, width), options.timing, options.plotter, photo=content, text=text
+        files.made, painting, (height, width), options.timing, options.plotter, photo=kept, text=text
     )
     if not options.photos and not files.source.exists():
         save_photo(files.source, _scene().pixels)  # beside its painting, to be compared

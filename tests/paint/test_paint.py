@@ -99,10 +99,15 @@ def test_a_camera_that_was_turned_is_turned_back_once():
     assert left[1] > left[0] + 60
 
 
-def test_transparency_is_kept_where_the_format_can_and_else_shows_the_canvas():
+def test_transparency_is_kept_where_the_format_can_or_filled_by_a_canvas():
     Path("photo.png").write_bytes(odd.encode(odd.half_transparent().resize((SIDE, SIDE), 0)))
-    for name in ("a.png", "a.webp", "a.jpg"):
+    for name in ("a.png", "a.webp"):
+        assert paint("photo.png", "-o", name) == 0
+    for name in ("b.png", "a.jpg"):
         assert paint("photo.png", "-o", name, "--canvas-color", "#0000ff") == 0
+    with Image.open("b.png") as opened:
+        assert opened.mode == "RGB"
+    assert distance("b.png", "a.jpg") < 5
     for name in ("a.png", "a.webp"):
         with Image.open(name) as opened:
             assert np.asarray(opened)[:, ::47, 3].tolist() == [[255, 0]] * SIDE

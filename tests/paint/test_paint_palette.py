@@ -35,9 +35,11 @@ def test_a_photo_is_painted_with_these_colours_and_no_others():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('colors = ["#ff00"]', "paints.toml: colour `#ff00`: is no colour"),
+        ('colors = ["#ff00", "white"]', "paints.toml: colour `#ff00`: is no colour"),
+        ("colors = [nan, 3]", "paints.toml: colour `nan`: is no colour"),
+        ('colors = ["white"]', "it lists no colours, from 2 to 256"),
         ("colors = []", "paints.toml: not a readable palette: it lists no colours"),
-        ('colors = ["auto"]', "`auto` is no colour"),
+        ('colors = ["auto", "white"]', "`auto` is no colour"),
         ("colours = 3", "it lists no colours"),
         ("= [", "paints.toml: not a readable palette"),
     ],
