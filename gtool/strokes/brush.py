@@ -34,7 +34,7 @@ SMALLEST = 2
 # Half axes of the silhouette in widths and heights of the stroke, as those of the reference's ink.
 HALF_WIDTH, HALF_HEIGHT = 0.40, 0.46
 CHANNELS = 2  # mask and mask * shade
-MARKS = 5  # of a built-in brush
+MARKS = 4  # of a built-in brush
 # Of the marks of a brush: contrast of the bristles, how much the far end narrows, how much paint is missing.
 VARIETY = {
     "flat": (0.6, 0.3, 0.0),

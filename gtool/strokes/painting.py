@@ -36,7 +36,7 @@ MIN_REPAINTED = 1 / 32  # share of a patch that is to be repainted, below which 
 MIN_INSIDE = 0.6  # share of a new stroke's ink that has to lie where the painting is to be repainted
 # Shares of the patches, those with most error left where the eye goes, that are painted once more: shifted by half a
 # patch, and with strokes of half the size.
-SHIFTED, TELLING = 0.7, 0.2
+SHIFTED, TELLING = 0.6, 1 / 8
 UNDER, LONGER = (
     1.9,
     1.1,

@@ -1,6 +1,6 @@
-"""How near paintings of few strokes come to their photos, and how regular their texture is: this code beside a commit's.
+"""How near paintings of few strokes come to photos, and how regular their texture is: this code beside a commit's.
 
-    python -m tests.benchmarks.paint_nearness --photos FOLDER --commit 0b80e8c [--budgets 250 500 1500 5000] [--size 512]
+    python -m tests.benchmarks.paint_nearness --photos FOLDER --commit 0b80e8c [--budgets 250 500] [--size 512]
 
 Both paint through the command line and save stroke files; all are rendered by this code, and
 the means over the photos are printed:
@@ -41,7 +41,9 @@ def paint_all(code: Path, photos: Path, out: Path, size: int, budget: int) -> No
     """Paint a folder by the code of a folder."""
     flags = ["--max-side", str(size), "--max-strokes", str(budget), "--strokes", f"{out}/", "-o", f"{out}/"]
     command = [sys.executable, "-m", "gtool", "--quiet", "paint", str(photos), *flags, "--device", "cpu"]
-    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(code)}, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        command, check=True, env=os.environ | {"PYTHONPATH": str(code)}, cwd=code, stdout=subprocess.DEVNULL
+    )
 
 
 def corduroy(painting: Tensor, photo: Tensor) -> float:
