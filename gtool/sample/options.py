@@ -30,9 +30,9 @@ EXAMPLES = "\n\n".join(
         "`gtool sample --num 16 --temperature 1 --top-k 100 --top-p 0.95` : conditioned as its own data set",
         "`gtool sample --segmentation map.png --num 8` : several images of one map; `--class 3`, `--depth depth.png`",
         "`gtool sample --complete half.png --keep 0.5` : the upper half is kept, the rest is sampled",
-        "`gtool sample prior --complete photo.png --mask hole.png` : what is white in the mask is sampled",
+        "`gtool sample --complete photo.png --mask hole.png` : what is white in the mask is sampled",
         "`gtool sample prior --segmentation map.png --guidance 2` : follows the map more closely",
-        "`gtool sample prior --steps 16` : several codes at once",
+        "`gtool sample --steps 16` : several codes at once, by a prior of any order as --mask",
         "`gtool sample --segmentation wide.png --size 512x256` : larger than trained",
         "`gtool sample --num 9 --animate codes.webp` : code by code",
     ]
