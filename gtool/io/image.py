@@ -261,7 +261,7 @@ def _formats() -> tuple[str, ...]:
     """The readers that this Pillow has; libtiff's own lines on stderr end here, as what it says is raised too."""
     Image.init()
     with suppress(OSError, AttributeError):  # a Pillow without libtiff, or with one inside
-        library = ctypes.CDLL(Image.core.__file__)
+        library = ctypes.CDLL(Image.core.__file__)  # type: ignore[attr-defined]
         for handler in (library.TIFFSetErrorHandler, library.TIFFSetWarningHandler):
             handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
             handler(None)

@@ -23,7 +23,7 @@ def cast_blocks(network: nn.Module) -> None:
     """
     for module in network.modules():
         if getattr(module, "is_block", False):
-            weights = {
+            weights: dict[str, Tensor] = {
                 f"block.{name}.{own}": weight
                 for name, inner in module.named_modules()
                 if isinstance(inner, nn.Linear | nn.Conv2d)

@@ -76,7 +76,9 @@ def centre_lines(painting: Painting, longer: int) -> Lines:
 
 def short_way(lines: Lines) -> Lines:
     """Order lines, and turn some, so that little lies between the end of one and the beginning of the next."""
-    left, order, turned = np.ones(len(lines), dtype=bool), [], []
+    left = np.ones(len(lines), dtype=bool)
+    order: list[int] = []
+    turned: list[bool] = []
     here = np.zeros(2)
     numbers, tree = np.arange(len(lines)), KDTree(lines.reshape(-1, 2)) if len(lines) else None
     while tree is not None and len(order) < len(lines):

@@ -195,7 +195,7 @@ class FramePainter:
         stale = sample_under(geometry, changed_in[None])[0] > shown.born[:, None]  # (N, 25)
         goes = stale.float().mean(-1) > STALE
         # The underpainting keeps its places for the whole shot, so that no ground is laid bare; colours follow.
-        under = math.prod(underpainting_cells(*frame.shape[1:], self.settings.longest))
+        under = math.prod(underpainting_cells(frame.shape[1], frame.shape[2], self.settings.longest))
         followed = goes[:under].nonzero().squeeze(1)
         painting, born = replace(shown.painting, colors=shown.painting.colors.clone()), shown.born.clone()
         painting.colors[followed] = sample_under(geometry[followed], target).mean(-1).T

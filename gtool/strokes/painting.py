@@ -196,8 +196,8 @@ def paint(
         if room is None or room > 0:
             finish = canvas if interest is not None and number > settings.levels else None
             now = _told(level, room, kept, interest, finish, TELLING if is_last else SHIFTED)
-            *found, canvas = _paint_pass(image, settings, brush, predictor, now, strokes)
-            strokes = strokes.add(*found, level.number)
+            geometry, colors, canvas = _paint_pass(image, settings, brush, predictor, now, strokes)
+            strokes = strokes.add(geometry, colors, level.number)
     progress(len(levels), len(levels))
     shape_params = to_pixels(strokes.geometry, 1 / longer)
     painting = Painting(
@@ -262,7 +262,7 @@ def _paint_pass(
         cells = F.max_pool2d(wanted.view(1, 1, level.rows, level.columns), 3, 1, 1)[0, 0] > 0
         near = overlaps(geometry, cells, level.patch_size)
         geometry, colors = geometry[near], colors[near]
-    if now.canvas is None:
+    if now.canvas is None or now.interest is None:
         canvas = image.new_tensor(settings.ground).expand(*target.shape[1:], 3).contiguous()
         draw_on(canvas, geometry, colors, brush, settings.opacity)
     else:

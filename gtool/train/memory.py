@@ -58,8 +58,8 @@ def peak_memory(recipe: Recipe, config: Any, compute: Compute, processes: int = 
 class _Shape(torch.Tensor):
     """A tensor on a device that takes no memory there; `inner`, on the meta device, knows its shape and storage."""
 
-    inner: torch.Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    inner: torch.Tensor  # type: ignore[assignment]
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         if id(self) not in memo:
@@ -67,15 +67,15 @@ class _Shape(torch.Tensor):
         return memo[id(self)]
 
     @classmethod
-    def __torch_dispatch__(cls, function: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, function: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         raise RuntimeError(f"{function}: of shapes, outside of the step")
 
 
-class _Shapes(TorchDispatchMode):
+class _Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Puts on a device what comes of shapes, and networks of the meta device; counts the storages that live there."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live = self.peak = 0
         self._known: dict[int, Any] = {}
 
@@ -111,8 +111,14 @@ class _Shapes(TorchDispatchMode):
             self._known[key] = weakref.ref(storage, free)
             self.live += size
             self.peak = max(self.peak, self.live)
-        shape = {"strides": inner.stride(), "storage_offset": inner.storage_offset(), "dtype": inner.dtype}
-        made = torch.Tensor._make_wrapper_subclass(_Shape, inner.size(), **shape, device=device)
+        made = torch.Tensor._make_wrapper_subclass(
+            _Shape,
+            inner.size(),
+            strides=inner.stride(),
+            storage_offset=inner.storage_offset(),
+            dtype=inner.dtype,
+            device=device,
+        )
         made.inner = inner
         return made
 
