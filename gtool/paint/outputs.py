@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from gtool import __version__, console
 from gtool.io.photo import Photo, save_photo
 from gtool.io.pictures import Pixels
 from gtool.io.video import save_animation
+from gtool.nn.resample import resample
 from gtool.paint.plotter import save_plot
 from gtool.paint.svg import save_svg
 from gtool.strokes.canvas import Painting, draw_on, sample_under, to_pixels, uncovered
@@ -78,7 +78,7 @@ def background_first(painting: Painting) -> Painting:
     """
     height, width = painting.size(ORDERING_SIDE)
     rendered = painting.render(height, width).permute(2, 0, 1).float() / 255
-    interest = F.interpolate(saliency(rendered)[None], (height, width), mode="bilinear")[0]
+    interest = resample(saliency(rendered)[None], (height, width))[0]
     geometry = to_pixels(painting.shape_params, ORDERING_SIDE)
     region = 1 + torch.bucketize(sample_under(geometry, interest)[0].mean(-1), geometry.new_tensor(REGIONS))
     region[painting.levels < FINER] = 0

@@ -90,7 +90,9 @@ class PyramidLevel:
             round(scale * edge) for edge in (-self.top, -self.left, height - self.top, width - self.left)
         )
         inside = picture[:, top : max(bottom, top + 1), left : max(right, left + 1)]
-        return F.interpolate(inside[None], (height, width), mode="bilinear")[0]
+        return resample(inside[None], (height, width), antialias=True)[
+            0
+        ]  # the same bits by any number of threads
 
     def patches(self, image: Tensor) -> Tensor:
         """(C, h, w) -> (N, C, R, R), row by row."""

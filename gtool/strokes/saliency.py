@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gtool.losses.efficientnet import efficientnet_lite0
 from gtool.nn.resample import resample
+from gtool.runtime.device import use_threads
 
 SIDE = 256  # pixels of the longer side of what the network sees
 SHARPNESS = 2  # power of the deviation
@@ -24,6 +25,7 @@ def saliency(image: Tensor) -> Tensor:
     small = resample(
         image[None], (max(1, round(height * scale)), max(1, round(width * scale))), antialias=True
     )
-    features = efficientnet_lite0(image.device)(2 * small - 1)[-1][0]  # (C, h, w)
+    with use_threads(1):  # convolutions of several threads end in other bits, and strokes would be others
+        features = efficientnet_lite0(image.device)(2 * small - 1)[-1][0]  # (C, h, w)
     strength = (features - features.mean(dim=(1, 2), keepdim=True)).norm(dim=0, keepdim=True) ** SHARPNESS
     return (strength / strength.mean().clamp(min=1e-6)).clamp(max=STRONGEST)

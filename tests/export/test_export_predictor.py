@@ -16,9 +16,8 @@ from gtool.models.paint_transformer.config import PaintTransformerConfig
 from gtool.models.paint_transformer.network import ReleasedPredictor
 from gtool.models.paint_transformer.proposals import predictor_of
 from gtool.models.trained import open_trained
-from gtool.paint.painter import Painter
+from gtool.paint.painter import Painter, open_brush
 from gtool.runtime.device import make_compute
-from gtool.strokes.brush import load_brush
 from gtool.strokes.settings import PaintSettings
 from gtool.strokes.stroke_file import load_strokes
 from tests.helpers.painted import draw_photo
@@ -122,7 +121,7 @@ def test_released_weights_paint_as_their_network_does(select, capsys):
     compute = make_compute("cpu", "fp32")
     settings = PaintSettings(select=select)
     predictor = predictor_of(network.eval(), compute)
-    painter = Painter(settings, 0.5, load_brush("flat"), predictor)
+    painter = Painter(settings, 0.5, open_brush("flat"), predictor)
     wanted, made = painter.paint(read_photo(Path("photo.png"), 2048)), load_strokes(Path("ours.json"))
     assert len(made) > 50
     assert len(made) == len(wanted)

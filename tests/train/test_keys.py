@@ -87,6 +87,7 @@ ON = {
         *("optim.lazy_rescale=true", "augment.target=0.5", "augment.policy=ada", "loss.path_length=1.0"),
         *("loss.path_length_interval=1", "loss.component_mixing=0.1", "loss.style_mixing=0.1"),
     ],
+    "prior": ["model.prior.orders=any"],
     "paint-transformer": ["strokes.supervised_until=0.0", "strokes.supervised_weight=0.5"],
 }
 # Of another network (test_tokenizer_training.py), of pictures that are drawn (test_strokes_training.py), of runs that
