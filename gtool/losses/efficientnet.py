@@ -52,7 +52,7 @@ class SameConv2d(nn.Conv2d):
         return super().forward(F.pad(input, pads) if any(pads) else input)
 
 
-class Block(nn.Module):
+class InvertedResidual(nn.Module):
     """Wider by 1 x 1, each channel on its own, narrower by 1 x 1; added to what came in where the shapes agree."""
 
     def __init__(self, before: int, width: int, kernel: int, stride: int, expansion: int) -> None:
@@ -78,8 +78,8 @@ class EfficientNetLite0(nn.Module):
         self.stages = nn.ModuleList()
         before = STEM
         for count, width, kernel, stride, expansion in STAGES:
-            blocks = [Block(before, width, kernel, stride, expansion)]
-            blocks += [Block(width, width, kernel, 1, expansion) for _ in range(count - 1)]
+            blocks = [InvertedResidual(before, width, kernel, stride, expansion)]
+            blocks += [InvertedResidual(width, width, kernel, 1, expansion) for _ in range(count - 1)]
             self.stages.append(nn.Sequential(*blocks))
             before = width
         self.requires_grad_(False)

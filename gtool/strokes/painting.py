@@ -36,7 +36,7 @@ MIN_REPAINTED = 1 / 32  # share of a patch that is to be repainted, below which 
 MIN_INSIDE = 0.6  # share of a new stroke's ink that has to lie where the painting is to be repainted
 # Shares of the patches, those with most error left where the eye goes, that are painted once more: shifted by half a
 # patch, and with strokes of half the size.
-SHIFTED, TELLING = 0.6, 1 / 8
+SHIFTED_PASS_SHARE, LAST_PASS_SHARE = 0.6, 1 / 8
 UNDER, LONGER = (
     1.9,
     1.1,
@@ -146,7 +146,7 @@ class _Strokes:
 
 @dataclass(frozen=True)
 class _Pass:
-    """What one pass is told: `room`, how many more strokes may come; the maps are as large as the level's pixels."""
+    """The inputs of one pass: `room`, how many more strokes may come; the maps are as large as the level's pixels."""
 
     level: PyramidLevel
     room: int | None
@@ -197,8 +197,10 @@ def paint(
         room = _room(settings.max_strokes, len(strokes.colors) + later, 1.0 if is_last else SHARE)
         if room is None or room > 0:
             finish = canvas if interest is not None and number > settings.levels else None
-            now = _told(level, room, kept, interest, finish, TELLING if is_last else SHIFTED)
-            geometry, colors, canvas = _paint_pass(image, settings, brush, predictor, now, strokes)
+            inputs = _resampled_pass(
+                level, room, kept, interest, finish, LAST_PASS_SHARE if is_last else SHIFTED_PASS_SHARE
+            )
+            geometry, colors, canvas = _paint_pass(image, settings, brush, predictor, inputs, strokes)
             strokes = strokes.add(geometry, colors, level.number)
     progress(len(levels), len(levels))
     shape_params = to_pixels(strokes.geometry, 1 / longer)
@@ -214,7 +216,7 @@ def paint(
     return painting if settings.max_strokes is None else painting[: settings.max_strokes]
 
 
-def _told(
+def _resampled_pass(
     level: PyramidLevel,
     room: int | None,
     kept: Kept | None,
@@ -243,7 +245,7 @@ def _paint_pass(
     settings: PaintSettings,
     brush: Brush,
     predictor: Predictor | None,
-    now: _Pass,
+    inputs: _Pass,
     strokes: _Strokes,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Find the strokes of one pass, after those of the passes before.
@@ -251,7 +253,7 @@ def _paint_pass(
     Returns:
         geometry (n, 5) in pixels of the image, colours (n, 3), and the canvas with them, (3, H, W).
     """
-    level, repaint = now.level, now.repaint
+    level, repaint = inputs.level, inputs.repaint
     target = level.resample(image)
     geometry, colors = level.from_image(strokes.geometry), strokes.colors
     numbers = torch.arange(level.rows * level.columns, device=image.device)
@@ -264,14 +266,14 @@ def _paint_pass(
         cells = F.max_pool2d(wanted.view(1, 1, level.rows, level.columns), 3, 1, 1)[0, 0] > 0
         near = overlaps(geometry, cells, level.patch_size)
         geometry, colors = geometry[near], colors[near]
-    if now.canvas is None or now.interest is None:
+    if inputs.canvas is None or inputs.interest is None:
         canvas = image.new_tensor(settings.ground).expand(*target.shape[1:], 3).contiguous()
         draw_on(canvas, geometry, colors, brush, settings.opacity)
     else:
-        canvas = now.canvas.permute(1, 2, 0).contiguous()
-        wanting = (target - now.canvas).abs().mean(0, keepdim=True) * now.interest
+        canvas = inputs.canvas.permute(1, 2, 0).contiguous()
+        wanting = (target - inputs.canvas).abs().mean(0, keepdim=True) * inputs.interest
         error = level.patches(wanting).mean(dim=(1, 2, 3))
-        numbers = error.topk(math.ceil(now.share * len(error))).indices.sort().values
+        numbers = error.topk(math.ceil(inputs.share * len(error))).indices.sort().values
     if repaint is not None:
         # What stays is as it should be: a stroke that covers it has that against it.
         target = torch.lerp(canvas.permute(2, 0, 1), target, repaint)
@@ -288,10 +290,10 @@ def _paint_pass(
     if repaint is not None:
         inside = sample_under(proposed, repaint)[0].mean(-1) >= MIN_INSIDE
         proposed, gain = proposed[inside], gain[inside]
-    if now.interest is not None:
-        gain = gain * sample_under(proposed, now.interest)[0].mean(-1)
-    if now.room is not None and len(proposed) > now.room:
-        best = gain.topk(now.room).indices.sort().values
+    if inputs.interest is not None:
+        gain = gain * sample_under(proposed, inputs.interest)[0].mean(-1)
+    if inputs.room is not None and len(proposed) > inputs.room:
+        best = gain.topk(inputs.room).indices.sort().values
         proposed = proposed[best]
     stayed, tints = _try(settings, brush, proposed, target, canvas)
     seen = level.to_image_size(canvas.permute(2, 0, 1), image.shape[1:])
