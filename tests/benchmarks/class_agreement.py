@@ -109,10 +109,10 @@ def train(epochs: int, out: Path) -> None:
                 f"{time.monotonic() - start:6.0f} s  step {step + 1} of {steps}  loss {loss:.3f}", flush=True
             )
     save_weights(out, network.state_dict(), {"model": "cifar10-classifier", "epochs": epochs})
-    show("real test images", network.eval(), *test_images())
+    show("real test images", network.eval(), *held_out_images())
 
 
-def test_images() -> tuple[np.ndarray, Tensor, tuple[str, ...]]:
+def held_out_images() -> tuple[np.ndarray, Tensor, tuple[str, ...]]:
     data = labelled("test")
     return np.array(data.images), torch.from_numpy(np.array(data.labels)), data.label_names or ()
 
@@ -138,7 +138,7 @@ def score(paths: list[str], num: int, weights: Path) -> None:
     """Print the shares of real and of generated images, and how many times as often real ones are named."""
     network = Classifier().eval()
     restore(network, load_weights(weights).tensors, weights)
-    images, labels, classes = test_images()
+    images, labels, classes = held_out_images()
     real = show("real test images", network, images, labels, classes)
     for path in paths:
         model = load_model(path)
