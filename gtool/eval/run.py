@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from gtool.eval.report import record as records
 from gtool.eval.report import table as tables
 from gtool.eval.report.files import write_all, write_to_github
 from gtool.eval.report.page import page
-from gtool.eval.report.preview import ImageSampler, Preview
+from gtool.eval.report.preview import ImageSampler
 from gtool.eval.scores import FeatureNetwork, Reference, open_networks, plan, reference_of, score
 from gtool.eval.sheets import sheet_path
 from gtool.io.files import sampled_digest
@@ -69,12 +69,12 @@ def run(options: EvalOptions) -> dict[str, Any]:
         "gtool": __version__,
         **records.provenance(weights),
     }
-    preview: Callable[[], Preview | None] = lambda: None  # noqa: E731
+    sampler: ImageSampler | None = None
     if options.paired:
         fake_spec, real_spec = (_spec(options, str(name)) for name in (folder, options.reference))
         record |= score_pairs(fake_spec, real_spec, options.paired, compute, seed=options.seed)
     elif options.metrics:
-        scores, preview = _score(options, weights, folder, compute)
+        scores, sampler = _score(options, weights, folder, compute)
         record |= scores
     common: dict[str, Any] = {"num": options.num, "seed": options.seed}
     for name in options.diagnostics:
@@ -96,7 +96,7 @@ def run(options: EvalOptions) -> dict[str, Any]:
     compute.close()
     if compute.is_main:
         record["seconds"] = round(time.monotonic() - started, 1)
-        finish(record, options, weights, preview)
+        finish(record, options, weights, sampler)
     return record
 
 
@@ -183,8 +183,8 @@ def _spec_for_model(options: EvalOptions, meta: dict[str, Any], path: Path) -> I
 
 def _score(
     options: EvalOptions, weights: Path | None, folder: str | None, compute: Compute
-) -> tuple[dict[str, Any], Callable[[], Preview | None]]:
-    """Return what the record says of the scores, and what makes images for a page."""
+) -> tuple[dict[str, Any], ImageSampler | None]:
+    """Return what the record says of the scores, and what has kept images for a page."""
     fake, real, record = open_image_sets(options, weights, folder, compute)
     has_page = ".html" in [path.suffix.lower() for path in options.outputs]
     sampler = ImageSampler(fake, real) if has_page else None
@@ -215,7 +215,7 @@ def _score(
         _export(real, networks.get("inception"), options, compute)
     _warn(record["metrics"], networks)
     record["images"] = {side: summary for side, summary in record["images"].items() if summary}
-    return record, sampler.preview if sampler else lambda: None
+    return record, sampler
 
 
 def _open_networks(
@@ -295,11 +295,9 @@ def _export(
 
 
 def finish(
-    record: dict[str, Any], options: EvalOptions, weights: Path | None, preview: Callable[[], Preview | None]
+    record: dict[str, Any], options: EvalOptions, weights: Path | None, sampler: ImageSampler | None
 ) -> None:
     """Judge, keep, print and write a record; raises at the very end, so that a gate that was missed hides nothing.
-
-    preview: returns what a page shows of images.
 
     Raises:
         GateError: a gate was not met.
@@ -326,7 +324,10 @@ def finish(
             heads, *rows = tables.gate_rows(shown)
             console.table(heads, rows, styles=STYLES)
     unwritten = write_all(
-        record, options.outputs, options.gitlab_metrics, lambda: page(record, preview(), before)
+        record,
+        options.outputs,
+        options.gitlab_metrics,
+        lambda: page(record, sampler.preview() if sampler else None, before),
     )
     write_to_github(record)
     if unwritten:

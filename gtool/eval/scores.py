@@ -32,8 +32,9 @@ from gtool.metrics.features.weights import (
     are_same_weights,
     find_weights,
 )
+from gtool.metrics.intervals import Values
 from gtool.metrics.reference import reference_features
-from gtool.metrics.registry import METRIC_OF, METRICS, SCORES, Metric
+from gtool.metrics.registry import METRICS, SCORES, Metric
 from gtool.metrics.statistics import Statistics
 from gtool.metrics.weight_free import WeightFreeScorer
 from gtool.runtime.device import Compute
@@ -71,27 +72,25 @@ def open_networks(
     """
     inputs = {METRICS[name].inputs for name in metrics}
     dtype: Dtype = "bf16" if bf16 else "fp32"
+    published = {"inception": INCEPTION, "clip": CLIP, "clip_large": CLIP_LARGE, "dinov2": DINOV2[dinov2]}
     networks = {}
-    if inputs & {"inception", "logits"}:
-        weights = find_weights(INCEPTION, files.get("inception"))
-        network = load_inception(weights.path, device)
-        if "logits" in inputs and network.head is None:
-            raise CheckpointError(
-                f"{weights.path}: has no last layer, which --is needs; leave --is out, or name another copy"
-            )
-        head = network.head.cpu() if "logits" in inputs and network.head is not None else None
-        networks["inception"] = FeatureNetwork(weights, InceptionExtractor(network, mode, dtype), head)
-    if "clip" in inputs:
-        weights = find_weights(CLIP, files.get("clip"))
-        networks["clip"] = FeatureNetwork(weights, ClipExtractor(load_clip(weights.path, device), dtype))
-    if "clip_large" in inputs:
-        weights = find_weights(CLIP_LARGE, files.get("clip_large"))
-        large = load_clip(weights.path, device, large=True)
-        networks["clip_large"] = FeatureNetwork(weights, ClipExtractor(large, dtype))
-    if "dinov2" in inputs:
-        weights = find_weights(DINOV2[dinov2], files.get("dinov2"))
-        vit = load_dinov2(weights.path, dinov2, device)
-        networks["dinov2"] = FeatureNetwork(weights, Dinov2Extractor(vit, dtype))
+    for name, kind in published.items():
+        if not inputs & {name, "logits" if name == "inception" else name}:
+            continue
+        weights, head = find_weights(kind, files.get(name)), None
+        if name == "inception":
+            network = load_inception(weights.path, device)
+            if "logits" in inputs and network.head is None:
+                raise CheckpointError(
+                    f"{weights.path}: has no last layer, which --is needs; leave --is out, or name another copy"
+                )
+            head = network.head.cpu() if "logits" in inputs and network.head is not None else None
+            extractor: Any = InceptionExtractor(network, mode, dtype)
+        elif name == "dinov2":
+            extractor = Dinov2Extractor(load_dinov2(weights.path, dinov2, device), dtype)
+        else:
+            extractor = ClipExtractor(load_clip(weights.path, device, large=name == "clip_large"), dtype)
+        networks[name] = FeatureNetwork(weights, extractor, head)
     if bf16 and networks and not has_fast_bf16(device):
         console.warning(
             "--preview: bf16 is not fast on this device; without it scores come sooner, and count"
@@ -146,18 +145,26 @@ def score(
     if not compute.is_main:
         return {}
     features = {name: one.features() for name, one in collectors.items()}
-    floors = scorer.score_features(features, intervals=True) if scorer else {}
-    records: dict[str, Record] = {}
+    floors = _beside_floors(scorer.score_features(features, intervals=True)) if scorer else {}
+    values: Values = {}
     for entry in entries:
-        if entry.has_floor:
-            assert real is not None
-            found = _floor_records(entry, floors, real)
-        else:
-            network = networks["inception" if entry.inputs == "logits" else entry.inputs]
-            pair = features[entry.inputs], compared.get(entry.inputs)
-            found = _records(entry, entry.load()(*pair, seed), *pair, real, network)
-        records |= {name: record | {"seed": seed} for name, record in found.items()}
+        pair = features[entry.inputs], compared.get(entry.inputs)
+        values |= floors if entry.has_floor else entry.load()(*pair, seed)
+    records: dict[str, Record] = {}
+    planned = plan(fake, real, metrics, networks)
+    for name in (name for name in values if name in planned):
+        beside = {one: values.get(f"{name}.{one}") for one in SCORES[name].numbers}
+        records[name] = {"value": values[name], **beside, **planned[name], "seed": seed}
     return records
+
+
+def _beside_floors(found: Mapping[str, float]) -> Values:
+    """Return scores with `.floor` and `.ratio` beside them, by the names that metrics give them."""
+    values: Values = dict(found)
+    for name in (name for name in found if f"{name}_floor" in found):
+        floor = found[f"{name}_floor"]
+        values |= {f"{name}.floor": floor, f"{name}.ratio": found[name] / floor if floor else None}
+    return values
 
 
 def _open_scorer(fake: ImageSet, real: Reference | None, compute: Compute, seed: int) -> WeightFreeScorer:
@@ -277,87 +284,42 @@ def _collect(
 
 
 def plan(
-    fake: ImageSet,
-    real: Reference | None,
-    metrics: Sequence[str],
-    networks: Mapping[str, FeatureNetwork],
+    fake: ImageSet, real: Reference | None, metrics: Sequence[str], networks: Mapping[str, FeatureNetwork]
 ) -> dict[str, Record]:
-    """Return what the records of `score` will say by the names of scores, but for the numbers."""
+    """Return what the records of `score` say by the names of scores, but for the numbers."""
     records: dict[str, Record] = {}
     for entry in (METRICS[name] for name in metrics):
-        if entry.has_floor:
+        if entry.has_floor:  # read beside what other real images get
             assert isinstance(real, StoredImages)
-            common, tail = _about_floor(min(fake.count, len(real.images) // 2), real)
+            count = min(fake.count, len(real.images) // 2)
+            common: Record = {"num_fake": count, "num_real": count, "dtype": "fp32", "weights": None}
+            common["reference"], tail = real.key["source"], f"n{count}/ref-{real.name}-n{count}"
         else:
-            compared = real if entry.real else None
-            count = (
-                compared.features.count if isinstance(compared, Statistics) else compared and compared.count
-            )
             network = networks["inception" if entry.inputs == "logits" else entry.inputs]
-            common, tail = _about(entry, fake.count, count or 0, compared, network)
-        records |= {one.name: {"protocol": _protocol(one.name, tail), **common} for one in entry.scores}
+            common, tail = _about(entry, fake.count, real if entry.real else None, network)
+        for one in entry.scores:
+            records[one.name] = {"protocol": f"{one.protocol or one.name}/{tail}", **common}
     return records
 
 
 def _about(
-    entry: Metric, num_fake: int, num_real: int, real: Reference | None, network: FeatureNetwork
+    entry: Metric, num_fake: int, real: Reference | None, network: FeatureNetwork
 ) -> tuple[Record, str]:
     """Return what all records of a metric over a network's features say, and the tail of their protocols.
 
     real: what is compared with; None for a metric without a reference.
     """
     dtype = network.extractor.dtype
+    # Statistics of others may come without the number of images behind them.
+    num_real = 0 if real is None else real.features.count if isinstance(real, Statistics) else real.count
     common: Record = {"num_fake": num_fake, "num_real": num_real, "dtype": dtype}
     common |= {"weights": network.weights.sha256, "reference": None}
     precision = "" if dtype == "fp32" else f"/{dtype}"
     tail = f"{network.extractor.mode}/{network.weights.label}{precision}/n{num_fake}"
     if real is not None:
         common["reference"] = real.key["source"]
-        # Statistics of others may come without the number of images behind them.
         tail += f"/ref-{real.name}" + (f"-n{num_real}" if num_real else "")
     if entry.comparable_from:
         count = min(filter(None, (num_fake, num_real)))
         common["comparable"] = count >= entry.comparable_from and dtype == "fp32"
     return common, tail
-
-
-def _about_floor(count: int, real: Reference) -> tuple[Record, str]:
-    """Return the same of a metric that is read beside its floor, what other real images get."""
-    common = {"num_fake": count, "num_real": count, "dtype": "fp32", "weights": None}
-    return common | {"reference": real.key["source"]}, f"n{count}/ref-{real.name}-n{count}"
-
-
-def _records(
-    entry: Metric,
-    values: Mapping[str, float | None],
-    fake: Features,
-    compared: Features | None,
-    real: Reference | None,
-    network: FeatureNetwork,
-) -> dict[str, Record]:
-    """Return the records of a metric over a network's features."""
-    count = 0 if compared is None else compared.count
-    common, tail = _about(entry, fake.count, count, None if compared is None else real, network)
-    return {name: _record(name, values, tail, common) for name in values if name in SCORES}
-
-
-def _floor_records(entry: Metric, found: Mapping[str, float], real: Reference) -> dict[str, Record]:
-    """Return the records of a metric beside its floor."""
-    common, tail = _about_floor(int(found["num_fake"]), real)
-    records = {}
-    for name in (name for name in found if METRIC_OF.get(name) is entry):
-        floor = found[f"{name}_floor"]
-        values: dict[str, float | None] = {key: found[key] for key in (name, f"{name}.low", f"{name}.high")}
-        values |= {f"{name}.floor": floor, f"{name}.ratio": found[name] / floor if floor else None}
-        records[name] = _record(name, values, tail, common)
-    return records
-
-
-def _protocol(name: str, tail: str) -> str:
-    return f"{SCORES[name].protocol or name}/{tail}"
-
-
-def _record(name: str, values: Mapping[str, float | None], tail: str, common: Record) -> Record:
-    """Return a score's record: its value, the numbers beside it, its protocol, and what all of them have."""
-    beside = {one: values.get(f"{name}.{one}") for one in SCORES[name].numbers}
-    return {"value": values[name], **beside, "protocol": _protocol(name, tail), **common}

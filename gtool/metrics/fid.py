@@ -9,6 +9,8 @@ sqrtm in a way that fails from SciPy 1.18.
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
 from gtool.metrics.features.collector import Features
@@ -16,19 +18,12 @@ from gtool.metrics.frechet import frechet, frechet_of_rows, influence, influence
 from gtool.metrics.intervals import Values, with_interval
 
 
-def fid(fake: Features, real: Features, seed: int = 0) -> Values:
-    """Return `fid` and its interval of two sets of Inception features; it depends on no seed."""
-    return with_interval("fid", distance(fake, real), distance_influence(fake, real))
+def fid(fake: Features, real: Features, seed: int = 0, *, name: str = "fid") -> Values:
+    """Return the Frechet distance of two sets of features, under a name, and its interval; it depends on no seed."""
+    return with_interval(name, distance(fake, real), distance_influence(fake, real))
 
 
-def clip_fid(fake: Features, real: Features, seed: int = 0) -> Values:
-    """Return `clip_fid` and its interval of two sets of CLIP features; it depends on no seed."""
-    return with_interval("clip_fid", distance(fake, real), distance_influence(fake, real))
-
-
-def fd_dinov2(fake: Features, real: Features, seed: int = 0) -> Values:
-    """Return `fd_dinov2` and its interval of two sets of DINOv2 features; it depends on no seed."""
-    return with_interval("fd_dinov2", distance(fake, real), distance_influence(fake, real))
+clip_fid, fd_dinov2 = (partial(fid, name=name) for name in ("clip_fid", "fd_dinov2"))
 
 
 def distance(fake: Features, real: Features) -> float:

@@ -16,7 +16,7 @@ from gtool.cli import run
 from gtool.errors import CheckpointError, GToolError, NetworkError
 from gtool.io.files import digest_of
 from gtool.metrics.features import weights
-from gtool.metrics.features.clip import DEVIATION, MEAN, ClipExtractor, load_clip, to_square
+from gtool.metrics.features.clip import ClipExtractor, load_clip, to_square
 from gtool.metrics.features.weights import CLIP
 from tests.eval.commands import ask, save
 from tests.helpers import clip_standin, pictures, small_inception
@@ -108,7 +108,9 @@ def test_the_extractor_normalises_as_clip_was_trained_and_takes_several_sizes(ne
     small, large = (torch.from_numpy(pictures.draw(1, seed=0, side=side))[0] for side in (24, 80))
     got = ClipExtractor(load_clip(files["safetensors"], config=TINY.config))([small, large])
     pixels = torch.stack([to_square(image, TINY.side) for image in (small, large)]) / 255
-    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, DEVIATION))
+    mean, deviation = (
+        torch.tensor(values).view(3, 1, 1) for values in (ClipExtractor.mean, ClipExtractor.deviation)
+    )
     with torch.no_grad():
         expected = network((pixels - mean) / deviation)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from gtool.cli import run
 from gtool.errors import CheckpointError
-from gtool.metrics.features.dinov2 import DEVIATION, MEAN, Dinov2Extractor, load_dinov2
+from gtool.metrics.features.dinov2 import Dinov2Extractor, load_dinov2
 from gtool.metrics.features.weights import DINOV2
 from tests.eval.commands import ask, refuse, save
 from tests.helpers import dinov2_standin, pictures
@@ -33,9 +33,10 @@ def file(network, tmp_path, monkeypatch):
 def test_features_equal_those_of_an_independent_network(network, file):
     """With positions interpolated as in the authors' repository; transformers alone is 1.5 % off."""
     images = torch.from_numpy(pictures.draw(2, 1, 224))
-    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, DEVIATION))
+    extractor = Dinov2Extractor(load_dinov2(file, "vit-s-14"))
+    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (extractor.mean, extractor.deviation))
     expected = network((images / 255 - mean) / deviation)
-    got = Dinov2Extractor(load_dinov2(file, "vit-s-14"))(images)
+    got = extractor(images)
     assert got.shape == (2, WIDTH)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
 

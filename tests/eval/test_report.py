@@ -262,7 +262,7 @@ def test_a_value_that_is_no_number_spoils_no_file(value, capsys):
     options = EvalOptions(gates=gates, outputs=files, gitlab_metrics=Path("m.txt"), as_json=True)
     record = {"schema": 1, "target": "run", "metrics": {"fid": {"value": value, "protocol": "fid/p"}}}
     with pytest.raises(GateError):
-        finish(record, options, None, lambda: None)
+        finish(record, options, None, None)
     assert json.loads(capsys.readouterr().out)["metrics"]["fid"]["value"] is None
     assert json.loads(files[0].read_text()) == json.loads(files[1].read_text())
     assert read_junit(files[2])["fid at most 20"]["failure"]

@@ -21,20 +21,6 @@ from gtool.eval.report.preview import Preview
 from gtool.io.pictures import Pixels
 
 Record = Mapping[str, Any]
-FUNCTIONS = (  # of table.py that the template calls
-    *(
-        "title_of",
-        "facts",
-        "facts_line",
-        "number",
-        "interval",
-        "change",
-        "verdict",
-        "remarks",
-        "diagnostics_of",
-    ),
-    *("gate_rows", "score_rows", "number_rows", "history_rows"),
-)
 LARGEST_SHEET = 8_000_000  # bytes of a diagnostic's picture that is taken in
 
 
@@ -51,7 +37,7 @@ def page(record: Record, preview: Preview | None, before: Sequence[Record]) -> s
         lstrip_blocks=True,
         finalize=lambda x: printable(x) if type(x) is str else x,  # names of folders; Markup stays
     )
-    environment.globals |= {name: getattr(tables, name) for name in FUNCTIONS}
+    environment.globals["tables"] = tables
     environment.filters |= {"picture": _picture, "sheet": _sheet}
     template = environment.get_template("page.html.jinja")
     return template.render(record=record, preview=preview, before=before)

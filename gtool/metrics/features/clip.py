@@ -23,8 +23,6 @@ from gtool.metrics.features.inception import DTYPES, Dtype, read_tensors
 from gtool.runtime.precision import full_fp32
 
 SIZE = 512
-MEAN = (0.48145466, 0.4578275, 0.40821073)  # of pixels in [0, 1], as the network was trained
-DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 LARGE: dict[str, Any] = {
     **{"image_size": 336, "patch_size": 14, "hidden_size": 1024, "intermediate_size": 4096},
     **{"num_hidden_layers": 24, "num_attention_heads": 16, "projection_dim": 768},
@@ -32,15 +30,22 @@ LARGE: dict[str, Any] = {
 EXTRA = "transformers: pip install 'gtool[features]'"
 
 
-class ClipExtractor:
-    """From uint8 images of any size to CLIP's features. dtype: of the layers; `bf16` for previews only."""
+class EncoderExtractor:
+    """From uint8 images of any size to the features of a network of transformers.
+
+    dtype: of the layers; `bf16` for previews only.
+    """
 
     mode = "clean"
+    mean: tuple[float, float, float]  # of pixels in [0, 1], as the network was trained
+    deviation: tuple[float, float, float]
+    width: str  # what the network's configuration calls the numbers of a feature
+    feature: str  # what its output calls the feature
 
     def __init__(self, network: Any, dtype: Dtype = "fp32") -> None:
         self.network = network.to(DTYPES[dtype])
         self.dtype = dtype
-        self.size = int(network.config.projection_dim)
+        self.size = int(getattr(network.config, self.width))
 
     @torch.no_grad()
     @full_fp32()
@@ -49,12 +54,27 @@ class ClipExtractor:
 
         images: uint8 (N, 3, H, W), or N images (3, H, W) of any sizes.
         """
-        side = self.network.config.image_size
-        pixels = torch.stack([to_square(image, side) for image in images]) / 255
-        mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, DEVIATION))
-        inputs = ((pixels - mean) / deviation).to(self.network.device, self.network.dtype)
-        features: Tensor = self.network(inputs).image_embeds
-        return features.float().cpu()
+        mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.deviation))
+        inputs = (self.resized(images).cpu() / 255 - mean) / deviation
+        found: Tensor = getattr(
+            self.network(inputs.to(self.network.device, self.network.dtype)), self.feature
+        )
+        return found.float().cpu()
+
+    def resized(self, images: Tensor | Sequence[Tensor]) -> Tensor:
+        """Return grey levels 0 to 255, (N, 3, S, S) fp32, of the side that the network sees."""
+        raise NotImplementedError
+
+
+class ClipExtractor(EncoderExtractor):
+    """From images to CLIP's features."""
+
+    mean = (0.48145466, 0.4578275, 0.40821073)
+    deviation = (0.26862954, 0.26130258, 0.27577711)
+    width, feature = "projection_dim", "image_embeds"
+
+    def resized(self, images: Tensor | Sequence[Tensor]) -> Tensor:
+        return torch.stack([to_square(image, self.network.config.image_size) for image in images])
 
 
 def to_square(image: Tensor, side: int = 224) -> Tensor:

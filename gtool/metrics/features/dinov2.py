@@ -20,19 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gtool.errors import GToolError
-from gtool.metrics.features.clip import EXTRA, load_encoder
-from gtool.metrics.features.inception import DTYPES, Dtype
+from gtool.metrics.features.clip import EXTRA, EncoderExtractor, load_encoder
 from gtool.metrics.features.resize import resize
 from gtool.metrics.images import in_batches
-from gtool.runtime.precision import full_fp32
 
 PATCH, CELLS = 14, 16  # pixels of a patch, patches of a side
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of pixels in [0, 1]
-SHAPES = {  # width, layers
-    "vit-s-14": (384, 12),
-    "vit-b-14": (768, 12),
-    "vit-l-14": (1024, 24),
-}
+SHAPES = {"vit-s-14": (384, 12), "vit-b-14": (768, 12), "vit-l-14": (1024, 24)}  # width, layers
 POSITIONS = "embeddings.position_embeddings"
 RENAMED = {
     "attention.attention.query": "attention.q_proj",
@@ -42,36 +35,18 @@ RENAMED = {
 }
 
 
-class Dinov2Extractor:
-    """From uint8 images of any size to DINOv2's features. dtype: of the layers; `bf16` for previews only."""
+class Dinov2Extractor(EncoderExtractor):
+    """From images to DINOv2's features."""
 
-    mode = "clean"
+    mean, deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    width, feature = "hidden_size", "pooler_output"
 
-    def __init__(self, network: Any, dtype: Dtype = "fp32") -> None:
-        self.network = network.to(DTYPES[dtype])
-        self.dtype = dtype
-        self.size = int(network.config.hidden_size)
-
-    @torch.no_grad()
-    @full_fp32()
-    def __call__(self, images: Tensor | Sequence[Tensor]) -> Tensor:
-        """Return (N, D) fp32 features on the CPU.
-
-        images: uint8 (N, 3, H, W), or N images (3, H, W) of any sizes.
-        """
-        pixels = torch.cat([resize(batch, side=CELLS * PATCH) for batch in in_batches(images)])
-        mean, deviation = (torch.tensor(values).view(3, 1, 1) * 255 for values in (MEAN, DEVIATION))
-        inputs = (pixels.cpu() - mean) / deviation
-        found: Tensor = self.network(inputs.to(self.network.device, self.network.dtype)).pooler_output
-        return found.float().cpu()
+    def resized(self, images: Tensor | Sequence[Tensor]) -> Tensor:
+        return torch.cat([resize(batch, side=CELLS * PATCH) for batch in in_batches(images)])
 
 
-def load_dinov2(
-    path: Path, size: str = "vit-b-14", device: torch.device | str = "cpu", config: Any = None
-) -> Any:
+def load_dinov2(path: Path, size: str = "vit-b-14", device: torch.device | str = "cpu") -> Any:
     """Read a file with Hugging Face's names (model.safetensors, pytorch_model.bin).
-
-    config: a Dinov2Config for pictures of 224 px; that of `size` when left out.
 
     Raises:
         GToolError: transformers is not installed.
@@ -82,7 +57,7 @@ def load_dinov2(
     except ImportError:
         raise GToolError(f"FD-DINOv2 needs {EXTRA}") from None
     width, layers = SHAPES[size]
-    config = config or Dinov2Config(
+    config = Dinov2Config(
         image_size=CELLS * PATCH,
         patch_size=PATCH,
         hidden_size=width,
