@@ -216,9 +216,7 @@ class TrainRecipe(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware is fast at it
     penalty_precision: Literal["fp32", "auto"] = "fp32"  # of gradient penalties; auto: that of the run
     compile: bool = False  # torch.compile the networks; not under a gradient penalty or path length
-    recompute: bool = (
-        False  # blocks are computed again in the backward pass, in place of keeping what they computed
-    )
+    recompute: bool = False  # blocks are computed again in the backward pass, which saves memory
     # On a GPU, kernels that add in a fixed order: a resumed run ends with the bits of one that never stopped, as it
     # always does on a CPU. What it costs has not been measured.
     deterministic: bool = False

@@ -41,10 +41,8 @@ def choose_split(available: Iterable[str], split: str, name: str) -> tuple[str, 
     exact = [split] if split in splits else [found for found in splits if found.lower() == split.lower()]
     group = folder_names.SPLIT_OF.get(split.lower())
     alike = [found for found in splits if group and read_folder(found).split == group]
-    plain = [
-        found for found in alike if found.lower() in folder_names.SPLIT_OF
-    ]  # `train` before `train_extra`
-    found = exact or (plain if len(plain) == 1 else alike)
+    plain = [found for found in alike if found.lower() in folder_names.SPLIT_OF]
+    found = exact or (plain if len(plain) == 1 else alike)  # `train` before `train_extra`
     if len(found) > 1:
         raise DataError(
             f"{name}: several splits may be `{split}`: {', '.join(found)}; name one: data.split={found[0]}"

@@ -21,9 +21,7 @@ def save_differences(
     """Write a sheet of two sets of images uint8 (3, H, W), by the names of their rows, and of their differences."""
     one, other = images.values()
     cell = image_cell(max(image.shape[-1] for image in one), len(one))
-    changes = [
-        np.abs(a.astype(np.float32) - b).mean(axis=0) for a, b in zip(one, other, strict=True)
-    ]  # (H, W)
+    changes = [np.abs(a.astype(np.float32) - b).mean(axis=0) for a, b in zip(one, other, strict=True)]
     largest = max(1.0, *(float(change.max()) for change in changes))
     rows = [Row(label, [fit(image, cell) for image in row]) for label, row in images.items()]
     rows.append(Row("difference", [fit(heat(change, largest), cell) for change in changes]))

@@ -39,10 +39,7 @@ from gtool.errors import DataError
 from gtool.reading import reason
 
 VERSION = 1  # of the pixels that come out: raised when any of them changes
-MAX_BYTES, MAX_STORED = (
-    1 << 28,
-    1 << 26,
-)  # of an encoded image: a file, and an entry that is unpacked in memory
+MAX_BYTES, MAX_STORED = 1 << 28, 1 << 26  # of an image: in a file, and unpacked of an archive into memory
 # A file is no larger than so much and 16 bytes a pixel: what is, is padded. Of formats with one picture.
 _PADDING, _WITH_MANY = 1 << 24, ("GIF", "TIFF", "MPO")
 # Readers of files from strangers: none that starts another program, as that of EPS would.

@@ -24,12 +24,8 @@ from gtool.runtime.random import derive_seed
 Values = dict[str, float | None]
 CONFIDENCE = 0.95
 NUM_SPLITS = 20
-PLUS_FOUR = (
-    0,
-    0,
-    1,
-    1,
-)  # added to shares, so that one of none or all has an interval too (Agresti and Coull 1998)
+# Added to shares, so that one of none or all has an interval too (Agresti and Coull 1998).
+PLUS_FOUR = (0, 0, 1, 1)
 
 
 def with_interval(name: str, value: float, influence: Tensor | np.ndarray, noise: float = 0.0) -> Values:

@@ -30,9 +30,7 @@ class Model:
     samples_from: Literal["latents", "codes"] | None = None  # None: makes no images by itself
     learns_from: str | None = None  # the model whose weights it is trained on
     finetunes: bool = False  # goes on from trained weights with pictures of the user
-    adversarial: bool = (
-        False  # a GAN: weights hold its generator, and a discriminator can be learned beside it
-    )
+    adversarial: bool = False  # weights hold its generator, and a discriminator can be learned beside it
     reconstructs: bool = False  # holds a tokenizer: images to codes to images
     paints: bool = False  # proposes strokes for `gtool paint`
     attention_maps: bool = False  # its generator can return what its layers attend to

@@ -75,9 +75,7 @@ class Peers:
         self._loss: tuple[int, str] | None = None  # which process, and how it was noticed
         self._failures: dict[int, _Failure] = {}
         self._met = threading.Condition()
-        self._meetings = [
-            0
-        ] * size  # by rank: to how many meetings it has come, of those that this process hears of
+        self._meetings = [0] * size  # to how many each has come, by rank, of those that this process hears of
         self._signal: int | None = None
         self._place: tuple[int, int] = (0, 0)  # of the main thread
         self._since = 0.0  # that it is there
@@ -163,9 +161,7 @@ class Peers:
         if self.rank:
             self._send({"here": [self.rank, number]})
         waited_for = range(self.size) if self.rank == 0 else (0,)
-        with (
-            self._met
-        ):  # without a time-out: whether a signal finds it waiting is seen by the place in the code
+        with self._met:  # without a time-out: that a signal finds it waiting is seen by the place in the code
             while any(self._meetings[rank] < number for rank in waited_for):
                 self._met.wait()
         if self.rank == 0:

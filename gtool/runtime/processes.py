@@ -74,9 +74,8 @@ def launch(num_processes: int, arguments: list[str]) -> None:
     os.environ[LAUNCHER] = str(os.getpid())
     launcher = ["--standalone", "--nproc-per-node", str(num_processes), "-m", "gtool"]
     parsed = elastic.parse_args(launcher)  # type: ignore[no-untyped-call]
-    parsed.training_script_args = (
-        arguments  # not through its parser, which takes our --num for its --numa-binding
-    )
+    # Not through its parser, which takes our --num for its --numa-binding.
+    parsed.training_script_args = arguments
     try:
         elastic.run(parsed)  # type: ignore[no-untyped-call]
     except ChildFailedError as failed:

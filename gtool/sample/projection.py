@@ -48,9 +48,8 @@ NOISE = 100.0  # weight of the squared correlation of neighbouring noise inputs
 SMALLEST_NOISE = 8  # side of the smallest map whose noise is held uncorrelated
 MOST_STEPS = sum(settings.steps for settings in ROUNDS) + FINALISTS * EVALUATIONS
 
-Watch = Callable[
-    [Tensor, float, str], None
-]  # gets the best image (3, R, R) of a step, its loss and what that is of
+# Gets the best image (3, R, R) of a step, its loss and what that is of.
+Watch = Callable[[Tensor, float, str], None]
 
 
 @dataclass(frozen=True)

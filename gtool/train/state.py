@@ -74,9 +74,7 @@ class Counters(BaseModel):
     position: Counter
     numbers: dict[str, Number]
     best: dict[str, int | Number] = {}
-    threads: Annotated[int, Field(ge=1, le=1024)] | None = (
-        None  # of a CPU: sums are rounded in another order by another number
-    )
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None  # of a CPU: another number rounds otherwise
 
 
 @dataclass(kw_only=True)

@@ -132,9 +132,7 @@ def known_strokes(
 
 def _random_shapes(uniform: Callable[..., Tensor], count: int, strokes: int) -> Tensor:
     centres = uniform(count, strokes, 2, low=0.0, high=1.0)
-    sides = torch.exp(
-        uniform(count, strokes, 2, low=-2.3, high=-0.2)
-    )  # 0.1 to 0.8, evenly in their logarithm
+    sides = torch.exp(uniform(count, strokes, 2, low=-2.3, high=-0.2))  # 0.1 to 0.8, evenly in the logarithm
     return torch.cat([centres, sides, uniform(count, strokes, 1)], dim=-1)
 
 

@@ -157,9 +157,8 @@ def _tokenizer_step(state: TokenizerState, real: Tensor) -> tuple[list[Tokenized
         output, gradient = draft.output, draft.of_fidelity
         if draft.of_adversarial is not None:
             gradient = gradient + weight * draft.of_adversarial
-        surrogate = (
-            output.reconstruction * gradient
-        ).sum()  # its gradient at the reconstruction is `gradient`
+        # Its gradient at the reconstruction is `gradient`.
+        surrogate = (output.reconstruction * gradient).sum()
         return surrogate + weights.codebook * output.quantizer_loss, draft.stats
 
     stats = mean_of(state.backward("tokenizer", parts, loss_of))

@@ -31,9 +31,7 @@ class Trainer(ABC):
     state: Any  # a `gtool.train.state.TrainingState`
     step: Callable[[Any], dict[str, Tensor]]  # one iteration: changes the state, returns statistics
     images: ImageArrays
-    real_columns: int | None = (
-        None  # images per row of `real_images` and `preview`, where they come in groups
-    )
+    real_columns: int | None = None  # images per row of `real_images` and `preview`, where they are groups
     preview_columns: int | None = None
 
     def __init__(self, recipe: Recipe, config: Any, inputs: Any, compute: Compute) -> None:

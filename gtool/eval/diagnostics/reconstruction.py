@@ -83,10 +83,7 @@ def score(
         **_rfd(images, chosen, everything, seed, compute),
     }
     shown = chosen[:SHOWN]
-    rows = {
-        "original": [*np.array(images[shown])],
-        "reconstruction": [*everything[:SHOWN].numpy()],
-    }
+    rows = {"original": [*np.array(images[shown])], "reconstruction": [*everything[:SHOWN].numpy()]}
     target, labels = sheet_path(path, "reconstruction"), [f"image {place}" for place in shown]
     record["picture"] = str(save_differences(rows, labels, name, target, {"images": name}))
     return record

@@ -25,9 +25,7 @@ from gtool.io.files import atomic_write, cache_dir, digest_of
 from gtool.io.locks import one_at_a_time
 
 TIMEOUT_SECONDS = 30.0  # between two packets of a download
-SHARED = Path(
-    "/tmp"
-)  # clean-fid keeps its file there, where anybody can write: only files of this user count
+SHARED = Path("/tmp")  # where clean-fid keeps its file, and anybody can write: files of this user alone count
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class PriorConfig(Section):
     shared_embedding: bool = False
     unmasked_prefix: Annotated[int, Field(ge=0)] = 0  # first tokens that see each other in both directions
     positions: Annotated[int, Field(ge=1, le=2**22)] | None = (
-        None  # rows of the table of positions; None: as many as can be used
+        None  # rows of their table; None: all that are used
     )
 
     @model_validator(mode="after")

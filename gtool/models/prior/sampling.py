@@ -250,9 +250,8 @@ def _window_logits(
     if prior.targets is None:
         codes = codes[:, : min((depth + 1) * w, h * w - 1)]
     else:
-        rank = torch.where(codes >= 0, 0, 2).scatter(
-            1, places[:, None], 1
-        )  # what is known, then what is wanted
+        # What is known, then what is wanted.
+        rank = torch.where(codes >= 0, 0, 2).scatter(1, places[:, None], 1)
         order, places = rank.argsort(dim=1, stable=True), (rank == 0).sum(dim=1)
         codes = codes.gather(1, order)[:, :-1]
     seen = codes.clamp(min=0)

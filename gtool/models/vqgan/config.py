@@ -29,9 +29,7 @@ class QuantizerConfig(Section):
     size: Size = 1024  # entries
     dim: Width = 256  # of an entry; 8 for cosine is the usual choice
     beta: Annotated[float, Field(ge=0)] = 0.25  # of the commitment of vectors to entries
-    legacy: bool = (
-        False  # beta on the entries' term in the place of the commitment's, as every released model
-    )
+    legacy: bool = False  # beta on the entries' term, not on the commitment's, as every released model
 
 
 class PatchDiscriminatorConfig(Section):
@@ -51,9 +49,7 @@ class VQGANConfig(Section):
 
     kind: Literal["vqgan", "palette"] = "vqgan"
     resolution: Annotated[int, Field(ge=4, le=4096)] = 256  # of training; other sizes work as well
-    image_channels: Annotated[int, Field(ge=1, le=1024)] = (
-        3  # 1: depth; n: maps of n labels, one channel each
-    )
+    image_channels: Annotated[int, Field(ge=1, le=1024)] = 3  # 1: depth; n: maps of n labels, a channel each
     channels: Width = 128  # times a multiplier, at each level
     multipliers: Annotated[tuple[Count, ...], Field(strict=False, min_length=1, max_length=10)] = (
         1,
