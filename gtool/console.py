@@ -3,8 +3,6 @@
 On a terminal a live bar; elsewhere one plain line now and then, so that a log of CI shows that work goes on.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

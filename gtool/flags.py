@@ -5,8 +5,6 @@
 The order of the fields is that of the help page, and the docstring of the class is what the page begins with.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import Field, field
 from typing import Any

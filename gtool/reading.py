@@ -5,8 +5,6 @@ a bug of ours is never taken for a damaged file. What `check_plain` has let pass
 floats without a thought.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import zipfile

@@ -4,8 +4,6 @@ Nothing heavy is imported here: `--help`, `--version`, a bad flag, a bad recipe 
 torch. Each verb is one plain function in `gtool`, imported when it is called.
 """
 
-from __future__ import annotations
-
 import errno
 import io
 import os

@@ -1,7 +1,5 @@
 """What a shell offers where the value of an option is one of a few: by verb and field of its options."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 
 from gtool.export.options import FORMATS, HUB

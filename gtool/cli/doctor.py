@@ -1,7 +1,5 @@
 """`gtool doctor`: what is installed, what this machine can do and what is missing, for a bug report."""
 
-from __future__ import annotations
-
 import os
 import platform
 from pathlib import Path

@@ -1,7 +1,5 @@
 """From the options that a dataclass declares to a command of Typer, and how help shows them."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields

@@ -1,7 +1,5 @@
 """`gtool recipes`: list, show and copy the recipes that come with gtool."""
 
-from __future__ import annotations
-
 import re
 import sys
 from itertools import takewhile

@@ -4,8 +4,6 @@ Order of authority: model defaults < recipe file < `--set a.b=value` < dedicated
 `gtool.config.schema`.
 """
 
-from __future__ import annotations
-
 import copy
 import re
 import tomllib

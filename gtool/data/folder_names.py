@@ -1,7 +1,5 @@
 """What the words in the names of folders and files say: splits, images, maps."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache

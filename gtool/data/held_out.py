@@ -1,7 +1,5 @@
 """The images that a recipe trains on: opened, read as squares, and divided into learned from and held out."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from gtool import console

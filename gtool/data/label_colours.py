@@ -7,8 +7,6 @@ has the same colour in every picture. No label is grey.
 N maps, H W pixels, L labels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache
 

@@ -7,8 +7,6 @@ Names are relative to the folder of the file. Whole numbers are labels as they a
 names, over all splits.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence

@@ -12,8 +12,6 @@ and 5 is no 4. Depth is a quantity and is averaged; each map is scaled by its ow
 Axis letters: N images, H W pixels, R pixels of a square's side, h w grid.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -9,8 +9,6 @@ Nothing is opened, so every rule can be tested with a list of names. docs/data.m
 - Where the images lie one folder deep, in two folders or more, that folder is the class; a few beside are left out.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -14,8 +14,6 @@ depth        the mean of each cell in DEPTH_LEVELS steps from the image's smalle
 Axis letters: N images, h w grid of codes, R resolution.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

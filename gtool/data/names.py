@@ -4,8 +4,6 @@ Order: a path that is written as one; `scenes`; the folders of $GTOOL_DATA; a pa
 of a hub id in the folders of $GTOOL_DATA; a short name or an id of the Hugging Face hub.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """`open_dataset`: from the name of a data set to its images."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any

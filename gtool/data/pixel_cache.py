@@ -5,8 +5,6 @@ key is a hash of the data set's fingerprint, the resolution and the crop rule. A
 an entry of its own that holds both arrays; a pair of which one half cannot be read is left out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack

@@ -3,8 +3,6 @@
 A detail of a photo is as much a photo as the whole of it, and painting looks at both.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Work on images by all cores, in order: decoding and hashing leave Python's lock."""
 
-from __future__ import annotations
-
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

@@ -5,8 +5,6 @@ integers (copies x N, h, w). Its key is a hash of the tokenizer, the images and 
 Whoever asks brings the codes; nothing here knows a model. Axis letters: N images, h w grid of codes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Scores for notebooks: `score_images`, which `gtool.score` is."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

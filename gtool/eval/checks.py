@@ -1,7 +1,5 @@
 """What a `gtool eval` command line asks for, checked and completed before torch is imported."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import fields, replace
 from pathlib import Path

@@ -5,8 +5,6 @@ A name is a score (`fid`), a number beside its value (`rfd.ratio`, `fid.high`), 
 Gates are parsed before anything is scored; verdicts.py judges them. Nothing heavy is imported here.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

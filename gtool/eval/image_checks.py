@@ -14,8 +14,6 @@ different scores. Here every image is looked at first, by all cores, and the ans
 under the fingerprint of the data set.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What a `gtool eval` command line can say. The flags of metrics follow from gtool.metrics.registry."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

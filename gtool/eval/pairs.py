@@ -1,7 +1,5 @@
 """Metrics of pairs: how near the pictures of one folder are to those of the same names in another."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath

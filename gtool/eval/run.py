@@ -1,7 +1,5 @@
 """`gtool eval`: score a run, weights or a folder of images against real ones, judge the gates, report."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Sequence

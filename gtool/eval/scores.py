@@ -4,8 +4,6 @@ A metric is an entry of gtool.metrics.registry; nothing here knows one by name. 
 the images, and the main one computes the scores.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

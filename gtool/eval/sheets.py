@@ -1,7 +1,5 @@
 """Sheets of pictures that are drawn beside numbers, and where they are kept."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

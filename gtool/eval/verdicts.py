@@ -1,7 +1,5 @@
 """Verdicts on gates: the numbers of a record, whether a baseline's can be compared with them, and what passes."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """What a `gtool export` command line asks for, checked before torch is imported."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec

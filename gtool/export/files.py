@@ -4,8 +4,6 @@ onnx: written by torch's exporter, run by onnxruntime (extra `onnx`). pt2: files
 run, from Python or C++.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import warnings

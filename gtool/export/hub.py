@@ -1,7 +1,5 @@
 """A folder of the Hugging Face hub: weights, a model card with the scores of these weights, a picture."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Iterator, Mapping

@@ -7,8 +7,6 @@ tokenizer: images to codes and codes to images, at the size of the training.
 prior: the logits of a whole sequence at once, each given the codes before it; sampling calls it once a code.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`gtool export`: a trained network for other programs, and original checkpoints for this one."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory

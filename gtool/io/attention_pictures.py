@@ -7,8 +7,6 @@ white for 1, brighter in between than in proportion so that attention shared by 
 Images are uint8 (3, R, R), maps floats (k, h, w) that sum to 1 over k; sheets are uint8 (H, W, 3).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

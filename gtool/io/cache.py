@@ -5,8 +5,6 @@ depend on. Rows are written one after another to a temporary file that is rename
 processes make an entry once and a full disk leaves nothing behind. A complete entry may lie in a read-only folder.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

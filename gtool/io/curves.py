@@ -1,7 +1,5 @@
 """Curves: panels of lines as PNG files."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 

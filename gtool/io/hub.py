@@ -4,8 +4,6 @@ The hub's own client takes 23 seconds and six tries to say that the network is d
 (measured with huggingface_hub 2.4); here one short probe comes first.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import socket

@@ -17,8 +17,6 @@ Pillow's limit on the number of pixels stays on. Resizing is Lanczos with antial
 decoded at 1/2, 1/4 or 1/8 of its size as long as both sides stay at least twice the wanted resolution.
 """
 
-from __future__ import annotations
-
 import ctypes
 import io
 import os

@@ -3,8 +3,6 @@
 Nothing is opened and nothing heavy is imported. `gtool.io.image` decodes the files.
 """
 
-from __future__ import annotations
-
 import glob
 import os
 from collections.abc import Iterator, Sequence

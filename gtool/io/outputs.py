@@ -1,7 +1,5 @@
 """Whether results can be written where the user wants them, and which files are videos: found out before any work."""
 
-from __future__ import annotations
-
 import os
 from importlib.util import find_spec
 from pathlib import Path

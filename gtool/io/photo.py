@@ -5,8 +5,6 @@ Decoding is that of `gtool.io.image`; only here transparency is kept instead of 
 Axis letters: H W pixels of a photo.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -3,8 +3,6 @@
 Everything here is uint8; an image is (3, H, W) as generators make it, a picture (H, W, 3) as files hold it.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import re

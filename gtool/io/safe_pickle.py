@@ -9,8 +9,6 @@ Read are plain pickles (`pickle.dump` of modules), the zip files of `torch.save`
 `torch.save` wrote before 2020: pickles in a row, and the numbers after them.
 """
 
-from __future__ import annotations
-
 import io
 import pickle
 import struct

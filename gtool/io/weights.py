@@ -4,8 +4,6 @@ Everything is written under a temporary name, flushed to the disk and renamed. N
 are read by safe_pickle.py.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

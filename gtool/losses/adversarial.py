@@ -15,8 +15,6 @@ terms of their own.
 Axis letters: N images.
 """
 
-from __future__ import annotations
-
 from typing import Literal, get_args
 
 import torch.nn.functional as F

@@ -10,8 +10,6 @@ deviation at most before they are stored in fp16, and by 5e-3 (root mean square)
 Axis letters: N images, C channels, H W pixels.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from math import ceil
 

@@ -3,8 +3,6 @@
 Axis letters: N patches, S proposals, G given strokes.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment

@@ -11,8 +11,6 @@ the small share of the others in it is part of the penalty, as in StyleGAN2). Ev
 `discriminate`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 

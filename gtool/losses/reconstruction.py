@@ -9,8 +9,6 @@ adaptive_weight       VQGAN (Esser et al. 2021), Eq. 7.
 The images that they compare are (N, C, H, W).
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

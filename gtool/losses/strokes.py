@@ -10,8 +10,6 @@ matching cost holds a probability where the code holds a raw logit without bound
 Axis letters: N patches, S proposals, G given strokes, P pixels, K strokes painted.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -16,8 +16,6 @@ baseline over the same images; attention beats it when the interval lies above 0
 N images, k components, R pixels per side.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -7,8 +7,6 @@ with it, have the biased one, with the pairs of an image and itself, and so has 
 N generated, M real images.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

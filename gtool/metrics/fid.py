@@ -7,8 +7,6 @@ weights are clean-fid's; the distance is ours in fp64 (gtool/metrics/frechet.py)
 sqrtm in a way that fails from SciPy 1.18.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 from torch import Tensor

@@ -5,8 +5,6 @@ line through FIDs of 5,000 images to all, against 1/N, meets zero at the unbiase
 authors' score_infinity.py, whose shuffles have no seed; ours have.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

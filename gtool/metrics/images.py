@@ -1,7 +1,5 @@
 """What metrics take: uint8 images (N, 3, H, W) of any container, read in chunks that bound the memory."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 

@@ -6,8 +6,6 @@ Logits are without the bias of the last layer, softmax over all 1008 classes, an
 torch-fidelity 0.4 draws (metric_isc.py, shuffled by NumPy's seed 2020), so its numbers are these.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import torch

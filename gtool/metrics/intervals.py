@@ -12,8 +12,6 @@ ones, precision), and of one with a bias that falls with the number of images, s
 Where images are few beside the numbers of a feature the interval is too wide rather than too narrow.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.special import stdtrit
 from torch import Tensor

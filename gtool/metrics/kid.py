@@ -11,8 +11,6 @@ few thousand images overlap so much that each entry of the whole kernel matrix i
 n fake, m real images, D = 2048 numbers in a row, K subsets of s images.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

@@ -15,8 +15,6 @@ The weights come with the package; tests/benchmarks/scene_classes.py trains and 
 N images, H W pixels, C classes: sky, ground, shadow, sphere, box, cone, cylinder, ring.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -8,8 +8,6 @@ do what FID takes many for. Directions, and the images chosen where one set is l
 D numbers of a feature.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

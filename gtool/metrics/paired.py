@@ -8,8 +8,6 @@ torchmetrics takes 2 s of CPU more than torch, so it waits until something is me
 N images, H W pixels.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 N images, R pixels per side, P = R x R, k parts.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

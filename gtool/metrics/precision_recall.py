@@ -13,8 +13,6 @@ copies of both sets: 16 kB an image.
 N generated, M real images, D numbers of a feature.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -3,8 +3,6 @@
 An entry of `gtool.io.cache`, whose key is a hash of everything the features depend on.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -12,8 +12,6 @@ The keys are the names of the scores; "kid.deviation" is a number beside the val
 its interval, which every score has.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

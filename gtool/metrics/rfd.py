@@ -16,8 +16,6 @@ Standardisation depends on the reference only, so candidates scored against one 
 N images, C channels, H W pixels, D = 704.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -12,8 +12,6 @@ ARI: Hubert and Arabie 1985 (Comparing partitions), the adjusted index. Correlat
 N images, k components, M = 1 + the most objects of an image, R pixels per side, P = R x R, h w a map's own grid.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 import torch.nn.functional as F

@@ -17,8 +17,6 @@ The weights come with the package; tests/benchmarks/scene_masks.py trains them a
 N images, H W pixels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cache
 from itertools import pairwise

@@ -4,8 +4,6 @@ clean-fid, pytorch-fid and the authors of FID (TTUR) write these two arrays, and
 knows of them: number of images, mode, weights, name. Never unpickled; sizes are checked before anything is read.
 """
 
-from __future__ import annotations
-
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path

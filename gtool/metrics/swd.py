@@ -17,8 +17,6 @@ Sets of different size are compared on the first images of the larger. N images,
 P = 16 patches, D = 147 numbers a patch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What a weights file says of itself, checked before anything is made of it; imports no torch."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any, Literal
 

@@ -1,7 +1,5 @@
 """Floating-point operations of a network."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

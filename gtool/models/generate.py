@@ -6,8 +6,6 @@ numbers that pick codes are functions of seed and image number.
 Axis letters: N images, b of them in a batch, K latent components, d their width, L layers that take a w, R resolution.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Networks without memory, of however large a size: their names and shapes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -4,8 +4,6 @@ A literal table of strings, so that help texts can list the names and nothing he
 place compares names of models: what the verbs have to know of a family is a field of its row.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module

@@ -1,7 +1,5 @@
 """Checkpoints of the original code of any model: which network of a file is read, and what is refused."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager

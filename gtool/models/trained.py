@@ -1,7 +1,5 @@
 """A trained network from its weights file: what every verb does that uses one."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Device and processes of a command: `make_compute` chooses, `Compute` is what everything else asks."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import time

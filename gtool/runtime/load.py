@@ -1,7 +1,5 @@
 """How many cores of the machine other programs leave."""
 
-from __future__ import annotations
-
 import time
 
 import psutil

@@ -3,8 +3,6 @@
 And what has to be full fp32 all the same: metrics, codes, geometry.
 """
 
-from __future__ import annotations
-
 import os
 import warnings
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Several processes: how they are launched, and how they end together. Asks nothing of torch but its launcher."""
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil

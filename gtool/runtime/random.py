@@ -4,8 +4,6 @@
 ever stored and nothing depends on the number of processes. Torch's side is in gtool/runtime/torch_random.py.
 """
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

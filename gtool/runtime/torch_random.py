@@ -1,7 +1,5 @@
 """Generators and normal numbers of torch that are functions of a seed and a position alone."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """What a `gtool sample` command line asks for: every flag is read and checked here, without torch."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Sequence

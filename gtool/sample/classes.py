@@ -1,7 +1,5 @@
 """Classes as they are typed: by their names, or as numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from gtool.errors import RecipeError

@@ -3,8 +3,6 @@
 Images are uint8 (3, P, Q), pictures uint8 (H, W, 3); codes are int64 (N, h, w).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 

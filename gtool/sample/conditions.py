@@ -4,8 +4,6 @@ Files are read before the networks are loaded, so that a wrong map is refused at
 some images with the loaded networks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ Generators with a mapping network (`mapping`, `broadcast`, `synthesis`, `num_ws`
 Axis letters: N images, S key latents, K components with the global one last, d their width, L layers that take a w.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 import torch

@@ -1,7 +1,5 @@
 """What a `gtool sample` command line can say."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

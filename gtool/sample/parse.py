@@ -1,7 +1,5 @@
 """Values of options that are more than one word: numbers, ranges, components, layers, sizes."""
 
-from __future__ import annotations
-
 import math
 import re
 

@@ -4,8 +4,6 @@ Images are uint8 (3, R, R), pictures uint8 (H, W, 3). Every function can be call
 `gtool.models.generate.load_model`; `numbers` are of images of a seed, `scale` enlarges their pixels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple

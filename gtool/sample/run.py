@@ -1,7 +1,5 @@
 """`gtool sample`: from options to pictures."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

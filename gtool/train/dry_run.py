@@ -1,7 +1,5 @@
 """`--dry-run`: what would run, how big it is, how long it would take; and the estimate that every run begins with."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

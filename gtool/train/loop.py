@@ -4,8 +4,6 @@
 prints, previews, measures and saves between two steps. A plain `for` loop takes the place of callbacks.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections import Counter

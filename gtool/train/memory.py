@@ -1,7 +1,5 @@
 """Peak memory of a training step from shapes alone: the step itself, of tensors that have a device but no values."""
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Callable
 from dataclasses import replace

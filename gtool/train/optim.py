@@ -3,8 +3,6 @@
 progress: share of the run that is done, in [0, 1].
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, Literal
 

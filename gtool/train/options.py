@@ -1,7 +1,5 @@
 """What a `gtool train` command line can say."""
 
-from __future__ import annotations
-
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any

@@ -6,8 +6,6 @@ before it and a condition. The tokenizer is frozen; the codes of all images are 
 Axis letters: N images of the global batch, n of one share; L codes of an image, M condition tokens, K codes there are.
 """
 
-from __future__ import annotations
-
 import copy
 import hashlib
 from collections.abc import Iterator, Mapping

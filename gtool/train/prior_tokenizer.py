@@ -1,7 +1,5 @@
 """Which tokenizer a prior learns the codes of: found before anything is planned, without torch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a run leaves for people: grids, an animation, curves, the log, the line of a tick."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What a `gtool train` command line asks for, decided before anything heavy is imported or written."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from importlib.util import find_spec

@@ -1,7 +1,5 @@
 """`gtool train`: open the data, iterate over the run shell, write what there is to write between two steps."""
 
-from __future__ import annotations
-
 import signal
 import sys
 import time

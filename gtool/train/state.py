@@ -18,8 +18,6 @@ No state of a random generator is saved, because every random number is a functi
 order of the data, which is a function of the seed and the `position`.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence

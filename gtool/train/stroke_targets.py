@@ -6,8 +6,6 @@ numbers come from the generator that is passed.
 Axis letters: N patches, G strokes a patch, P pixels of a patch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -8,8 +8,6 @@ comes to rank proposals as trying them all would, which painting by decision alo
 Axis letters: N patches, S proposals, K strokes painted on a patch, P pixels of a patch.
 """
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass
 from itertools import pairwise

@@ -9,8 +9,6 @@ was mapped to are restarted.
 Axis letters: N images of the global batch, n of one share; R resolution.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A family is a subclass of `Trainer` in a module of its own (gan, tokenizer, prio
 (`gtool.models.registry`) names it.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar

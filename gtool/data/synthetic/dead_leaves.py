@@ -7,8 +7,6 @@ linear shading, textures whose spectra fall as those of photographs do, soft or 
 Axis letters: N pictures, S shapes a picture, R pixels a side.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -6,8 +6,6 @@ inside and in picture lengths near the edge, so coverage is distance over pixel 
 the ground, from the foot, x to the right and y away from the viewer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -9,8 +9,6 @@ Axis letters: N tiles (a picture of up to 64 pixels is one), K = 8 object slots,
 T pixels of a tile's side.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """How far the attention of a generator's components finds objects, with four baselines."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

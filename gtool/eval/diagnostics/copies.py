@@ -10,8 +10,6 @@ alarm is raised where so many more images fall below it that chance does not exp
 N images, D numbers of a feature.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

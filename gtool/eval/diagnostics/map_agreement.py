@@ -1,7 +1,5 @@
 """Do images of a prior show what their label maps say? Read off by a segmenter, with ceilings and a baseline."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

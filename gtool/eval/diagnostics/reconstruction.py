@@ -1,7 +1,5 @@
 """How near the reconstructions of a tokenizer are to the originals, and how many of its codes it uses."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -3,8 +3,6 @@
 The names of GitHub's variables and its escapes are those of its documentation on workflow commands and variables.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

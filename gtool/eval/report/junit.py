@@ -4,8 +4,6 @@ What it holds is what both schemas of Jenkins allow, that of its JUnit plug-in (
 plug-in (junit-10.xsd); GitLab and others read the same.
 """
 
-from __future__ import annotations
-
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from datetime import UTC, datetime

@@ -3,8 +3,6 @@
 The template is page.html.jinja, the style sheet page.css; pictures are PNG in data addresses.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Mapping, Sequence

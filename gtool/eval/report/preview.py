@@ -4,8 +4,6 @@ Nearness is the perceptual distance of `gtool.losses.perceptual` at 32 px. Of 30
 the class of their nearest of 2,000 others; 27 % by `rfd`'s random features, 21 % by pixels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain

@@ -1,7 +1,5 @@
 """Records of `gtool eval` as files: read, made fit for JSON, kept beside a run, and where they come from."""
 
-from __future__ import annotations
-
 import json
 import math
 import platform

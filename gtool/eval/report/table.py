@@ -1,7 +1,5 @@
 """Scores and gates of a record as rows of text, for terminals, Markdown and pages alike."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -7,8 +7,6 @@ transformers, 87.8 M and 304 M parameters. Images are prepared, and features lef
 N images, H W pixels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any

@@ -9,8 +9,6 @@ for whoever loads the network from there, dgm-eval and torch-fidelity: by a fact
 than transformers takes. They are brought there once, as all pictures have one size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -10,8 +10,6 @@ weights packed and applies the ReLU inside. Features equal those of the plain la
 largest). bf16 is for previews: FIDs move by 0.4 to 1.5 %, so nothing made with it is comparable.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal

@@ -4,8 +4,6 @@ clean-fid 0.1.35 (its README) names a data set, a resolution and a split; gtool 
 `clean-fid:cifar10-32-train`. Each belongs to a mode, which is a part of the file's name.
 """
 
-from __future__ import annotations
-
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path

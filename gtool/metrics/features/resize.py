@@ -5,8 +5,6 @@ points. `clean` is Pillow's bicubic with antialiasing, `legacy_pytorch` bilinear
 resizer inside the TorchScript file of the weights, which TensorFlow 1 had: bilinear with corners at the origin.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

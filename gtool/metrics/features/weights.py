@@ -5,8 +5,6 @@ shared folder is passed over and reported. A file that the user names is taken a
 protocol string, so that a score with other weights can never pass for a published one.
 """
 
-from __future__ import annotations
-
 import http.client
 import os
 import shutil

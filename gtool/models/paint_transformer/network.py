@@ -10,8 +10,6 @@ unless the config says otherwise (strokes are made without end, nothing can be l
 Axis letters: N patches, S proposals, L tokens, C channels.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

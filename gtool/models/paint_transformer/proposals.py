@@ -1,7 +1,5 @@
 """Stroke proposals of a trained predictor, from its weights file."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

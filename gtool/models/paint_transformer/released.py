@@ -4,8 +4,6 @@ Read for Huage001/PaintTransformer (inference/network.py, train/models/networks.
 checkpoint may carry a prefix of the wrapper for several GPUs, or the network under a key of its own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from torch import Tensor

@@ -17,8 +17,6 @@ Axis letters: N images, h w grid of codes, L = h w codes, M condition tokens, T 
 attention K heads, d = D / K, S tokens that a cache has room for.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 Axis letters: N images, P Q their height and width in pixels, H W in codes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -10,8 +10,6 @@ the network of 48 layers and width 1536 is conditioned on ImageNet's classes, an
 condition know none.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args

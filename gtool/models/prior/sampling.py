@@ -14,8 +14,6 @@ keeps it full even for a single image.
 Axis letters: N images, b of them in a batch, h w grid of the prior, H W grid of the image in codes, K codebook size.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 

@@ -13,8 +13,6 @@ Deviations from the release, with their reasons:
 Axis letters: N batch, L tokens of a map of side S, C channels, R resolution.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from itertools import repeat
 from typing import Any, cast

@@ -7,8 +7,6 @@ here) and noise strengths inside cross-attention (CelebA-HQ).
 One fact is not in the tensors and is taken from the release's scripts: 4 heads at every width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from math import isqrt
 from typing import Any

@@ -3,8 +3,6 @@
 Axis letters: N batch, L tokens of a map of side S (L = S x S), C channels, P patch side.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

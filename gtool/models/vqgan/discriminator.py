@@ -10,8 +10,6 @@ The released norm is over the batch: an image is judged by what else is in it, a
 Axis letters: N images, C channels, H W pixels, h w patches.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import torch

@@ -17,8 +17,6 @@ All convolutions: images of any size that `down` divides can be encoded, with at
 Axis letters: N images, C channels, H W pixels, h w grid of codes, d width of a code's vector, K codebook size.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -10,8 +10,6 @@ Dropped: the losses with their networks, and the colours in which maps were show
 the released configs: the resolution of 256 px, norms of 32 groups, and the quantizer loss with beta at the wrong term.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -15,8 +15,6 @@ release stops after a margin.
 Axis letters: N images, R resolution, P = 2R + 7 positions of the fine grid.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -8,8 +8,6 @@ its number in [0, 1] after a colon: `translation:0.125,cutout:1` are those of Di
 Left out: `geo`, `crop`, `rotate` and `cutmix` of the release, which no released recipe uses.
 """
 
-from __future__ import annotations
-
 from gtool.errors import did_you_mean
 
 # Name: what its number means, and the number where none is given.
