@@ -1,7 +1,7 @@
 """Attention scored against objects (`attention-v1`): every layer and head, with baselines and intervals.
 
 For each layer and head, means over images with 95 % bootstrap intervals:
-- ari, ari_fg, miou, best_iou, figure_iou, correlation: agreement with the objects (segmentation_agreement.py);
+- ari, ari_fg, miou, mbo, figure_iou, correlation: agreement with the objects (segmentation_agreement.py);
 - entropy (0 to 1), usage (components, 1 to k), and sensitivity: the share of attention that moves when the local
   latents change and the global one stays. 0 says that the maps do not depend on the local latents.
 
@@ -15,6 +15,8 @@ baseline over the same images; attention beats it when the interval lies above 0
 
 N images, k components, R pixels per side.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -30,7 +32,7 @@ from gtool.metrics.partitions import grid_cells, kmeans_cells
 from gtool.metrics.segmentation_agreement import MEASURES, Labels, Values
 
 PROTOCOL = "attention-v1"
-PICKED_BY = ("ari", "ari_fg", "figure_iou", "miou", "correlation")
+PICKED_BY = ("ari", "ari_fg", "mbo", "figure_iou", "miou", "correlation")
 CHUNK_PIXELS = 64 * 64 * 64  # of the images scored at once
 RESAMPLES = 1000
 LEVELS = (2.5, 97.5)  # percentiles

@@ -6,11 +6,14 @@ Every function takes many images at once and returns one number for each, NaN wh
 - Objects are the masks 1, 2, ...; ground (0) is part of the full-image ARI and of the figure-ground IoU, and
   no mask of its own in the others.
 
-ARI: Hubert and Arabie 1985 (Comparing partitions), the adjusted index. Correlation after Hudson and Zitnick
-2021 (Generative Adversarial Transformers): soft maps against masks, the best component of each mask.
+ARI: Hubert and Arabie 1985 (Comparing partitions), the adjusted index. mbo, mean best overlap: the IoU of each object
+with the component that fits it best; it sees loose masks, which foreground ARI does not. Correlation after Hudson and
+Zitnick 2021 (Generative Adversarial Transformers): soft maps against masks, the best component of each mask.
 
 N images, k components, M = 1 + the most objects of an image, R pixels per side, P = R x R, h w a map's own grid.
 """
+
+from __future__ import annotations
 
 import numpy as np
 import torch
@@ -21,7 +24,7 @@ from torch import Tensor
 Values = NDArray[np.float64]  # (N,), NaN where an image has no say
 Labels = NDArray[np.integer]
 
-MEASURES = ("ari", "ari_fg", "miou", "best_iou", "figure_iou", "correlation")
+MEASURES = ("ari", "ari_fg", "miou", "mbo", "figure_iou", "correlation")
 
 
 def to_image_size(maps: Tensor, resolution: int) -> Tensor:
@@ -52,7 +55,7 @@ def score_labels(labels: Labels, objects: Labels, count: int) -> dict[str, Value
         "ari": adjusted_rand(table),
         "ari_fg": np.where(num_objects > 1, adjusted_rand(table[:, :, 1:]), np.nan),
         "miou": matched,
-        "best_iou": best,
+        "mbo": best,
         "figure_iou": figure_iou(table, ground_component(labels, count)),
     }
     return {name: np.where(num_objects > 0, values, np.nan) for name, values in scores.items()}

@@ -52,7 +52,7 @@ MIDDLE = np.array([[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]])[None
 
 def test_ious_of_a_component_that_holds_both_objects():
     scores = scoring.score_labels(MIDDLE, OBJECTS, 3)
-    assert scores["best_iou"][0] == pytest.approx(2 / 4)  # shared by both objects
+    assert scores["mbo"][0] == pytest.approx(2 / 4)  # shared by both objects
     assert scores["miou"][0] == pytest.approx((2 / 4 + 0) / 2)  # one of them goes without
     assert scores["figure_iou"][0] == 1
     assert scores["ari_fg"][0] == 0
@@ -70,7 +70,7 @@ def test_objects_beyond_the_components_count_as_missed():
     objects = np.array([[1, 1, 2, 3]] * 4)[None]
     scores = scoring.score_labels(halves, objects, 2)
     assert scores["miou"][0] == pytest.approx((1 + 1 / 2 + 0) / 3)
-    assert scores["best_iou"][0] == pytest.approx((1 + 1 / 2 + 1 / 2) / 3)
+    assert scores["mbo"][0] == pytest.approx((1 + 1 / 2 + 1 / 2) / 3)
 
 
 def test_images_without_objects_have_no_say_and_one_object_none_in_the_foreground():
