@@ -105,6 +105,9 @@ class LossRecipe(Section):
     r2_gamma: NonNegative = 0.0  # weight of the R2 penalty, on generated images
     gamma_decay: Positive = 1.0  # factor that both gammas have reached at the end of the run
     penalty_interval: Count = 1  # penalties are computed every so many steps (lazy regularization)
+    projected: NonNegative = (
+        0.0  # weight of discriminators on features of EfficientNet-Lite0 (Projected GANs)
+    )
     path_length: NonNegative = 0.0  # weight of the path length penalty (StyleGAN2)
     path_length_interval: Count = 4  # computed every so many steps
     path_length_decay: Share = 0.01  # of the running mean of path lengths

@@ -82,15 +82,15 @@ class EfficientNetLite0(nn.Module):
             before = width
         self.requires_grad_(False)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Return features of images (N, 3, H, W), or grey (N, 1, H, W), in [-1, 1], of any size.
+    def forward(self, images: Tensor, scales: int = len(SCALES)) -> list[Tensor]:
+        """Return the first so many features of images (N, 3, H, W), or grey (N, 1, H, W), in [-1, 1], of any size.
 
         Returns:
             (N, CHANNELS[i], H / 2^(i+1), W / 2^(i+1)), sides rounded up.
         """
         x = F.relu6(self.stem(images.expand(-1, 3, -1, -1)))
         features = []
-        for number, stage in enumerate(self.stages):
+        for number, stage in enumerate(self.stages[: SCALES[scales - 1] + 1]):
             x = stage(x)
             if number in SCALES:
                 features.append(x)

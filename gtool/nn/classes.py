@@ -10,13 +10,13 @@ Axis letters: N images, C features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sized
 
 import torch
 from torch import Tensor, nn
 
 
-def embedding(classes: Sequence[str], width: int, *, zero: bool = False) -> nn.Embedding | None:
+def embedding(classes: Sized, width: int, *, zero: bool = False) -> nn.Embedding | None:
     """Return vectors of N(0, 1), or of zero, for so many classes; None for no class, which draws nothing."""
     if not classes:
         return None

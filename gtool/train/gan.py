@@ -13,6 +13,7 @@ Axis letters: N images of the global batch, n of one share; R resolution.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -49,7 +50,7 @@ from gtool.train.state import mean_of, take, take_or_none
 from gtool.train.trainer import Trainer
 
 ADAPT_STEPS = 4  # between two changes of the probability of augmentation
-# Images (n, 3, R, R) with their graph, detached logits (n,) of the reals, the classes (n,) of both or None.
+# Images (n, 3, R, R) with their graph, detached logits (n, 1 + S) of the reals, the classes (n,) of both or None.
 Reused = tuple[Tensor, Tensor, Tensor | None]
 
 
@@ -120,7 +121,7 @@ def _discriminator_loss(
     views: list[View],
     mean_logit: Tensor | None,
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Return the adversarial loss with drift, the logits of the reals (n,), and statistics with R1 + R2 (`penalty`).
+    """Return the loss with drift, the logits of the reals (n, 1 + S), and statistics with R1 + R2 (`penalty`).
 
     pair: real and generated images (n, 3, R, R), of the same classes (n,), where there are any.
     """
@@ -136,18 +137,36 @@ def _discriminator_loss(
             logits = tuple(discriminate(state.discriminator, [x], [view], classes)[0] for x, view in alone)
         else:
             logits = discriminate(state.discriminator, images, views, classes)
-    loss = losses.discriminator_loss(recipe.loss.kind, logits[0], logits[1])
-    stats = {"discriminator_loss": loss, "real_logit": logits[0].mean(), "fake_logit": logits[1].mean()}
+    loss = _of_all_logits(recipe, losses.discriminator_loss, *logits)
+    of_real, of_fake = (of_pixels(chunk) for chunk in logits)
+    stats = {"discriminator_loss": loss, "real_logit": of_real.mean(), "fake_logit": of_fake.mean()}
     if recipe.augment.target is not None:
-        stats["real_sign"] = logits[0].sign().mean()
+        stats["real_sign"] = of_real.sign().mean()
     if recipe.loss.drift:
-        mean = logits[0].mean().detach() if mean_logit is None else mean_logit
-        loss = loss + recipe.loss.drift * losses.drift(logits[0], mean)
+        mean = of_real.mean().detach() if mean_logit is None else mean_logit
+        loss = loss + recipe.loss.drift * losses.drift(of_real, mean)
     if penalized:  # R1 on reals, R2 on fakes: gamma / 2 E[|grad D|^2]
-        slopes = penalties.zero_centred([logits[i] for i in penalized], [inputs[i] for i in penalized])
+        pixels = [(of_real, of_fake)[i] for i in penalized]
+        slopes = penalties.zero_centred(pixels, [inputs[i] for i in penalized])
         terms = [gammas[place] / 2 * slope for place, slope in zip(penalized, slopes, strict=True)]
         stats["penalty"] = torch.stack(terms).sum()
     return loss, logits[0], stats
+
+
+def _of_all_logits(recipe: Recipe, loss_of: Callable[..., Tensor], *logits: Tensor) -> Tensor:
+    """Return a loss of the discriminator's logits and, with its weight, the mean of those of its heads.
+
+    logits: (n, 1 + S) each, as `loss_of` takes them after the kind of loss.
+    """
+    pixels, *heads = (
+        loss_of(recipe.loss.kind, *one) for one in zip(*(x.unbind(1) for x in logits), strict=True)
+    )
+    return pixels + recipe.loss.projected * torch.stack(heads).mean() if heads else pixels
+
+
+def of_pixels(logits: Tensor) -> Tensor:
+    """Return the logits (n,) of the discriminator itself out of (n, 1 + S)."""
+    return logits[:, 0]
 
 
 def _gammas(state: GANState) -> tuple[float, float]:
@@ -175,7 +194,8 @@ def _gradient_penalty(
 
     def discriminator(images: Tensor) -> Tensor:
         with state.compute.autocast(enabled=state.recipe.train.penalty_precision != "fp32"):
-            return discriminate(state.discriminator, [augment(images, view.draws)], [view], classes)[0]
+            logits = discriminate(state.discriminator, [augment(images, view.draws)], [view], classes)[0]
+        return of_pixels(logits)
 
     random = random_of(state, "interpolate", critic)
     alpha = torch.rand(state.recipe.train.batch_size, 1, 1, 1, generator=random, device=random.device)
@@ -196,7 +216,8 @@ def _mean_real_logit(
     @torch.no_grad()
     def logit_of(part: slice) -> Tensor:
         own = take_or_none(classes, part, parts)
-        return augment_and_discriminate(state, take(real, part, parts), view.of(part), own).mean()
+        logits = augment_and_discriminate(state, take(real, part, parts), view.of(part), own)
+        return of_pixels(logits).mean()
 
     return state.compute.mean(torch.stack(state.compute.map(logit_of, parts)).mean())
 
@@ -229,7 +250,8 @@ def _generator_step(state: GANState, reused: list[Reused] | None) -> dict[str, T
             with torch.no_grad():
                 real_logits = augment_and_discriminate(state, chunk, own_view, own)
         logits = augment_and_discriminate(state, fake, own_view, own)
-        loss = losses.generator_loss(recipe.loss.kind, logits, real_logits)
+        compared = [logits] if real_logits is None else [logits, real_logits]
+        loss = _of_all_logits(recipe, losses.generator_loss, *compared)
         stats = {"generator_loss": loss, "fake_std": fake.detach().std(dim=0).mean()}
         if chunk is not None and recipe.loss.super_resolution:
             loss = loss + _super_resolution(state, chunk)

@@ -21,11 +21,13 @@ from gtool.config.schema import Recipe
 from gtool.data.loader import read_images
 from gtool.errors import RecipeError
 from gtool.io.weights import read_safetensors, restore
+from gtool.losses.projected import WithProjected
 from gtool.models import registry
 from gtool.models.outline import outline
 from gtool.models.trained import Trained
 from gtool.nn.ranges import to_pm1
 from gtool.runtime.device import Compute, send
+from gtool.runtime.random import derive_seed
 from gtool.runtime.torch_random import make_generator
 from gtool.train.augment.augment import Draws, augment, draw
 from gtool.train.augment.policies import parse_policy
@@ -79,16 +81,17 @@ class GANState(TrainingState):
         self.generator_from = int(known["generator_from"])
 
     def start_from(self, weights: Trained) -> None:
-        """Begin with a trained generator, and the discriminator beside it, where the run that it is of still has one.
+        """Begin with a trained generator, and the discriminator beside it, where the run that it is of has one like it.
 
-        Without, the discriminator learns alone at first, so that a new one does not spoil the generator.
+        Else the discriminator learns alone at first, so that a new one does not spoil the generator.
         """
         for network in (self.bare("generator"), self.ema):
             restore(network, weights.tensors, weights.path)
         state = weights.path.with_name(weights.path.stem.replace("weights-", "state-"))
         path = state / "discriminator.safetensors"
-        if path.is_file():
-            restore(self.bare("discriminator"), read_safetensors(path), path)
+        saved = read_safetensors(path) if path.is_file() else {}
+        if saved.keys() == self.bare("discriminator").state_dict().keys():
+            restore(self.bare("discriminator"), saved, path)
         else:
             self.generator_from = round(1000 * self.recipe.train.discriminator_kimg)
 
@@ -106,6 +109,10 @@ def init_state(
     """
     generator, discriminator = build_networks(recipe, config)
     _require_fit(recipe, generator, discriminator, compute.world_size)
+    if recipe.loss.projected:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(recipe.train.seed, "projected"))
+            discriminator = WithProjected(discriminator, generator.num_classes)
     networks = generator.to(compute.device), discriminator.to(compute.device)
     return GANState.begin(
         recipe,
@@ -201,17 +208,21 @@ class View:
 def discriminate(
     network: nn.Module, images: list[Tensor], views: list[View], classes: Tensor | None = None
 ) -> tuple[Tensor, ...]:
-    """Return the fp32 logits (n,) of every chunk of augmented images, from one call; all are of the same classes."""
+    """Return the fp32 logits of every chunk of augmented images, from one call; all are of the same classes.
+
+    Returns:
+        (n, 1 + S) each: that of the discriminator, and those of its S heads with loss.projected, else none.
+    """
     noise = [torch.cat(values) for values in zip(*(view.noise for view in views), strict=True)]
     own = () if classes is None else (classes.repeat(len(images)),)
     logits: Tensor = network(torch.cat(images), noise or None, *own).float()
-    return torch.split(logits, [len(chunk) for chunk in images])
+    return torch.split(logits.view(len(logits), -1), [len(chunk) for chunk in images])
 
 
 def augment_and_discriminate(
     state: GANState, images: Tensor, view: View, classes: Tensor | None = None
 ) -> Tensor:
-    """Return the fp32 logits (n,) of images that are augmented here, by the network that is not wrapped."""
+    """Return the fp32 logits (n, 1 + S) of images that are augmented here, by the network that is not wrapped."""
     with state.compute.autocast():
         return discriminate(state.bare("discriminator"), [augment(images, view.draws)], [view], classes)[0]
 
