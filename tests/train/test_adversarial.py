@@ -56,6 +56,7 @@ LOSSES = [
         "train.n_critic=1",
         "train.share_fakes=true",
     ],
+    ["loss.projected=0.5"],
     ["model.discriminator.noise=true", "train.ema_kimg=0.01"],
     ["model.generator.super_resolution=true", "loss.super_resolution=50.0", "loss.super_resolution_kimg=1.0"],
     ["train.locality=[[0.02, 2], [1.0, 4]]"],

@@ -66,3 +66,8 @@ def test_the_discriminator_beside_a_run_s_weights_goes_on_as_well(start):
     for name in ("discriminator", "ema"):
         for key, value in before[name].items():
             torch.testing.assert_close(after[name][key], value, rtol=0, atol=1e-6)
+
+
+def test_a_discriminator_of_another_kind_beside_the_weights_is_not_taken(start):
+    assert go_on("out", start, "loss.projected=1", "train.discriminator_kimg=0.032") == 0
+    assert same(states("out")[0]["ema"], states(start)[-1]["ema"])
