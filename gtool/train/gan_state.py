@@ -21,9 +21,9 @@ from gtool.config.schema import Recipe
 from gtool.data.loader import read_images
 from gtool.errors import RecipeError
 from gtool.io.weights import read_safetensors, restore
-from gtool.losses.projected import WithProjected
 from gtool.models import registry
 from gtool.models.outline import outline
+from gtool.models.projected import WithProjected
 from gtool.models.trained import Trained
 from gtool.nn.ranges import to_pm1
 from gtool.runtime.device import Compute, send

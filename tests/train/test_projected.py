@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from gtool.cli import run
-from gtool.losses.projected import SCALES, WithProjected
 from gtool.models import registry
+from gtool.models.projected import SCALES, WithProjected
 from gtool.train import gan
 from tests.helpers import runs
 from tests.helpers.tiny import tiny_gansformer, tiny_recipe
