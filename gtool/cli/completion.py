@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from gtool.export.options import FORMATS, HUB
-from gtool.io.run_folder import RUNS, shipped_weights
+from gtool.io.run_folder import GENERATORS, RUNS
 from gtool.metrics.registry import METRICS
 from gtool.models.registry import MODELS
 from gtool.paint.options import STYLES
@@ -25,7 +25,7 @@ def _runs() -> Iterable[str]:
 
 
 def _trained() -> Iterable[str]:
-    return [*_runs(), *(name for name, row in MODELS.items() if row.samples_from and shipped_weights(name))]
+    return [*_runs(), *GENERATORS]
 
 
 DEVICE: dict[str, Values] = {"device": ("auto", "cpu", "cuda", "cuda:1", "mps"), "precision": PRECISIONS}

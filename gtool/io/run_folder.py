@@ -45,6 +45,7 @@ ITEM_BYTES = {
 }
 RUNS = Path("runs")
 SHIPPED_FOLDER = Path(__file__).parents[1] / "weights"
+GENERATORS = ("transgan", "prior")  # weights in that folder that `gtool sample` takes by these names
 SHIPPED = "shipped"  # the name of the weights that come with the package
 PICKLES = {".pt", ".pth", ".ckpt", ".pkl", ".bin", ".model"}
 MODEL_FILE = "model.safetensors"  # of a hub repository whose file is not named
@@ -211,7 +212,7 @@ def find_weights(spec: str | None) -> Path:
         if run is None:
             raise CheckpointError(
                 "no trained run in ./runs; start with `gtool train transgan`, name a run or weights, or use those "
-                "that come with gtool: `transgan` or `prior`"
+                f"that come with gtool: {', '.join(GENERATORS)}"
             )
         return run.weights()[-1]
     path, named = Path(spec).expanduser(), RUNS / spec
