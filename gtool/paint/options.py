@@ -30,7 +30,7 @@ EXAMPLES = """Examples:
 
 `gtool paint photo.jpg --animate timelapse.webp --svg photo.svg --strokes photo.json`
 
-`gtool paint holiday.mp4 -o painted.mp4` : every frame, with its sound; strokes stay where nothing moves
+`gtool paint holiday.mp4 -o painted.mp4` : every frame, with its sound; strokes follow what moves
 
 `gtool paint --from-strokes photo.json --max-side 8192` : the same strokes, larger"""
 

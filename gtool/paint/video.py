@@ -1,9 +1,11 @@
-"""Painting the frames of a video so that what is still stays still: the same strokes, bit for bit.
+"""Painting the frames of a video so that strokes follow what they show, and what is still stays still, bit for bit.
 
 Every frame is compared with what each place was last painted for, so that slow drift is noticed too and the noise
-of a codec is not. Strokes most of whose ink lies where something has changed since they were painted go. The others
-stay, in their order and under the same finer ones, and the places that changed are painted anew among them, pass
-after pass. Where most of a frame has changed, as at a cut, a new painting begins.
+of a codec is not. Strokes move with the picture, by the optical flow at their centres: all of them where the camera
+moves, else those of what moves. Strokes that leave the frame, or most of whose ink lies where something else has
+changed since they were painted, go. The others stay, in their order and under the same finer ones, and the places
+that changed, came into view or differ from the frame more than they did are painted anew among them, pass after pass.
+Where most of a frame has changed, as at a cut, a new painting begins.
 
 Axis letters: N strokes, H W pixels of a frame, h w pixels at which frames are compared.
 """
@@ -28,6 +30,7 @@ from gtool.io.photo import fitting
 from gtool.io.pictures import Pixels
 from gtool.io.video import Frame, VideoInfo, open_video, write_video
 from gtool.nn.resample import resample
+from gtool.paint.motion import displacement, flow_at, optical_flow, outside, warp
 from gtool.paint.painter import Painter
 from gtool.strokes.brush import Brush
 from gtool.strokes.canvas import Painting, cells_of, overlaps, sample_under, to_pixels, visible_ink
@@ -43,6 +46,10 @@ STALE = 0.65  # share of its ink where something changed, from which a stroke go
 HIDDEN = 0.3  # share of its ink that is visible, below which a stroke of a later frame goes
 CUT = 0.75  # share of changed pixels from which nothing of the painting is kept
 CELL = 8  # compared pixels
+PANNED = 0.7  # share of the outlines that a flow explains better than standing still, where the camera moves
+LOST = 1.0  # compared pixels between a stroke and where the flow says that its new place was
+PATIENCE = 0.01  # that is allowed more with every time that a place is painted over
+FRESH = 0.1  # share of a new frame in what moving places are compared with: they blur as they are resampled
 
 
 def paint_video(
@@ -145,6 +152,16 @@ class _Shown:
     born: Tensor  # (N,) int64, the frame that each stroke is of
     target: Tensor  # (3, h, w), what each place was last painted for
     changed_in: Tensor  # (h, w) int64, the frame in which
+    allowed: Tensor  # (h, w), difference from the frame beyond which a place is painted over
+
+
+@dataclass(frozen=True)
+class _Followed:
+    """A painted frame that moved with the picture."""
+
+    shown: _Shown
+    changed: Tensor  # (h, w) bool, where the picture is no longer as it was
+    lost: Tensor  # (N,) bool, strokes that did not come with it
 
 
 class FramePainter:
@@ -169,13 +186,16 @@ class FramePainter:
         target = _reduce(frame, self.settings.levels)
         self._number += 1
         shown = self._shown
-        changed = None if shown is None else _changed(target, shown.target)
-        if shown is None or changed is None or changed.float().mean() > CUT:
-            shown = self._begin(frame, target)
-        elif changed.any():
-            shown = self._continue(shown, frame, target, changed)
-        else:
+        if shown is not None and not _changed(target, shown.target).any():
             self.new_strokes = 0
+        else:
+            # The underpainting keeps its places for the whole shot, so that no ground is laid bare; colours follow.
+            under = math.prod(underpainting_cells(*frame.shape[1:], self.settings.longest))
+            followed = None if shown is None else _follow(shown, target, under)
+            if followed is None or followed.changed.float().mean() > CUT:
+                shown = self._begin(frame, target)
+            else:
+                shown = self._continue(followed, frame, target, under)
         self._shown = shown
         self.strokes = len(shown.painting)
         return shown.painting
@@ -186,27 +206,29 @@ class FramePainter:
         self._begun = self._number
         self.new_strokes = len(painting)
         born = torch.full((len(painting),), self._number, device=frame.device)
-        return _Shown(painting, born, target, torch.full_like(target[0], self._number, dtype=torch.long))
+        changed_in = torch.full_like(target[0], self._number, dtype=torch.long)
+        return _Shown(painting, born, target, changed_in, _error(painting, target) + CHANGED)
 
-    def _continue(self, shown: _Shown, frame: Tensor, target: Tensor, changed: Tensor) -> _Shown:
+    def _continue(self, followed: _Followed, frame: Tensor, target: Tensor, under: int) -> _Shown:
+        shown, changed = followed.shown, followed.changed
         height, width = changed.shape
         changed_in = torch.where(changed, self._number, shown.changed_in)
         geometry = to_pixels(shown.painting.shape_params, max(height, width))
         stale = sample_under(geometry, changed_in[None])[0] > shown.born[:, None]  # (N, 25)
-        goes = stale.float().mean(-1) > STALE
-        # The underpainting keeps its places for the whole shot, so that no ground is laid bare; colours follow.
-        under = math.prod(underpainting_cells(frame.shape[1], frame.shape[2], self.settings.longest))
-        followed = goes[:under].nonzero().squeeze(1)
+        goes = (stale.float().mean(-1) > STALE) | followed.lost
+        recolored = goes[:under].nonzero().squeeze(1)
         painting, born = replace(shown.painting, colors=shown.painting.colors.clone()), shown.born.clone()
-        painting.colors[followed] = sample_under(geometry[followed], target).mean(-1).T
-        born[followed] = self._number
+        painting.colors[recolored] = sample_under(geometry[recolored], target).mean(-1).T
+        born[recolored] = self._number
         goes[:under] = False
         # Where something moves, paint would pile up. Strokes of the first frame, far-reaching ones among them, stay.
         loose = born > self._begun
         loose[:under] = False
         goes, bared = self._uncover(geometry, goes, loose, (height, width))
         kept = painting[~goes]
-        repaint = F.interpolate((changed | bared)[None, None].float(), frame.shape[1:])[0]
+        poor = _error(replace(kept, aspect=width / height), target) > shown.allowed
+        allowed = torch.where(changed, shown.allowed.double().mean().float(), shown.allowed) + PATIENCE * poor
+        repaint = F.interpolate((changed | bared | poor)[None, None].float(), frame.shape[1:])[0]
         settings = replace(self.settings, ground=painting.ground)
         made = paint(frame, settings, self._brush, self._predictor, kept=Kept(kept, repaint))
         place = _places(made.levels, kept.levels)
@@ -215,7 +237,7 @@ class FramePainter:
         born_now = torch.full_like(made.levels, self._number)
         born_now[place] = born[~goes]
         self.new_strokes = len(made) - len(kept)
-        return _Shown(made, born_now, torch.where(changed, target, shown.target), changed_in)
+        return _Shown(made, born_now, torch.where(changed, target, shown.target), changed_in, allowed)
 
     def _uncover(
         self, geometry: Tensor, goes: Tensor, loose: Tensor, size: tuple[int, int]
@@ -235,6 +257,54 @@ class FramePainter:
         return goes, bared.view(size)
 
 
+def _follow(shown: _Shown, target: Tensor, under: int) -> _Followed:
+    """Move the strokes and maps of a painted frame along with the picture, to a new frame (3, h, w).
+
+    under: how many of its strokes are the underpainting.
+    """
+    flow = optical_flow(shown.target, target)
+    moved = warp(shown.target, flow)
+    if not _is_panned(target, shown.target, moved):  # what is still stays where it is
+        flow = flow * (_changed(target, shown.target) & ~_changed(target, moved))
+        moved = torch.where((flow == 0).all(0), shown.target, warp(shown.target, flow))
+    painting, lost = _move(shown.painting, flow, under)
+    changed_in, allowed = (
+        warp(x[None].float(), flow, "nearest")[0].to(x) for x in (shown.changed_in, shown.allowed)
+    )
+    fresh = torch.where((flow == 0).all(0), moved, moved.lerp(target, FRESH))
+    followed = replace(shown, painting=painting, target=fresh, changed_in=changed_in, allowed=allowed)
+    return _Followed(followed, _changed(target, moved) | outside(flow), lost)
+
+
+def _move(painting: Painting, flow: Tensor, under: int) -> tuple[Painting, Tensor]:
+    """Move strokes along a flow (2, h, w), those of the underpainting apart: it keeps its places.
+
+    Returns:
+        the painting, and (N,) bool, which strokes have left the frame, went behind something, or lie, as part of the
+        underpainting, where another part of the picture is now.
+    """
+    height, width = flow.shape[1:]
+    geometry = to_pixels(painting.shape_params, max(height, width))
+    away = displacement(flow, geometry[:, :2])  # (N, 2)
+    has_moved = (away != 0).any(-1)
+    place = geometry[:, :2] + away
+    lost = (away + flow_at(flow, place)).norm(dim=-1) > LOST
+    geometry = torch.cat([place, geometry[:, 2:]], dim=1)
+    lost |= has_moved & ~overlaps(geometry, torch.ones_like(flow[0]), 1.0)
+    lost[:under], away[:under] = has_moved[:under], 0
+    shape = painting.shape_params.clone()
+    shape[:, :2] += away / max(height, width)
+    return replace(painting, shape_params=shape), lost
+
+
+def _is_panned(target: Tensor, before: Tensor, moved: Tensor) -> bool:
+    """Say whether the whole picture moves: most of what has an outline (3, h, w) is where its flow says."""
+    down, right = torch.gradient(target, dim=(1, 2))
+    outline = (down.square() + right.square()).sum(0).sqrt()
+    better = (moved - target).abs().sum(0) < (before - target).abs().sum(0)
+    return bool((outline * better).sum() > PANNED * outline.sum())
+
+
 def _reduce(frame: Tensor, levels: int) -> Tensor:
     """A frame (3, H, W) at the size at which it is compared, 16 pixels to a patch of the last level: (3, h, w)."""
     _, height, width = frame.shape
@@ -242,6 +312,12 @@ def _reduce(frame: Tensor, levels: int) -> Tensor:
     scale = min(0.5, SELECTION_SIZE / patch)
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     return resample(frame[None], size, antialias=True)[0]
+
+
+def _error(painting: Painting, target: Tensor) -> Tensor:
+    """Difference of a painting from a small frame (3, h, w), over 3 x 3 pixels: (h, w)."""
+    painted = painting.render(*target.shape[1:]).permute(2, 0, 1).float() / 255
+    return F.avg_pool2d((painted - target).abs().mean(0)[None], 3, 1, 1, count_include_pad=False)[0]
 
 
 def _changed(target: Tensor, before: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from gtool.io import outputs as video_formats
 from gtool.models.paint_transformer.network import Proposals
+from gtool.paint.motion import displacement, optical_flow, warp
 from gtool.paint.video import FramePainter
 from gtool.strokes.brush import load_brush
 from gtool.strokes.canvas import cells_of, overlaps, sample_under, visible_ink
@@ -137,6 +138,67 @@ def test_a_cut_begins_a_new_painting():
     after = painter.paint(other)
     assert painter.shots == 2
     assert torch.equal(after.colors, paint_photo(other, PLAN, BRUSH, None).colors)
+
+
+def pan(number: int, right: float = 2.0, down: float = 0.0) -> torch.Tensor:
+    """A frame of a camera that moves over a still picture."""
+    picture = Image.fromarray(ground(HEIGHT + 40, WIDTH + 40))
+    box = (right * number, down * number, right * number + WIDTH, down * number + HEIGHT)
+    return as_tensor(np.asarray(picture.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC, box=box)))
+
+
+@pytest.mark.parametrize(("right", "down"), [(2.0, 0.0), (1.3, 0.7)])
+def test_strokes_follow_a_camera_that_moves(right, down):
+    painter, before, changes = FramePainter(PLAN, BRUSH, None), None, []
+    for number in range(7):
+        painting = painter.paint(pan(number, right, down))
+        pixels = painting.render(HEIGHT, WIDTH).permute(2, 0, 1).float() / 255
+        if before is not None:
+            flow = torch.tensor([right, down])[:, None, None].expand(2, HEIGHT, WIDTH)
+            difference = (pixels - warp(before, flow)).abs()[:, 4:-4, 4:-4]
+            changes.append(float(difference.mean()))
+            assert painter.new_strokes < 0.25 * len(painting)
+        before = pixels
+    assert painter.shots == 1
+    once = [paint_photo(pan(number, right, down), PLAN, BRUSH, None) for number in (5, 6)]
+    pictures = [made.render(HEIGHT, WIDTH).permute(2, 0, 1).float() / 255 for made in once]
+    anew = float((pictures[1] - warp(pictures[0], flow)).abs()[:, 4:-4, 4:-4].mean())
+    assert max(changes) < 0.5 * anew
+    errors = [(made - pan(6, right, down)).abs() for made in (pixels, pictures[1])]
+    assert errors[0].mean() < 1.15 * errors[1].mean()
+    # What came into view is painted too.
+    assert errors[0][:, :, -12:].mean() < 1.3 * errors[1][:, :, -12:].mean()
+
+
+def test_strokes_follow_what_moves_before_still_ground():
+    painter, found = FramePainter(PLAN, BRUSH, None), []
+    picture = ground()
+    for number in range(4):
+        frame = ground().copy() // 2
+        left = 30 + 2 * number
+        frame[24:72, left : left + 48] = picture[:48, :48]
+        painting = painter.paint(as_tensor(frame))
+        found.append((painting, painter.new_strokes))
+    colors = [{tuple(color) for color in painting.colors.tolist()} for painting, _ in found]
+    inside = [
+        tuple(color)
+        for color, (x, y) in zip(
+            found[0][0].colors.tolist(), found[0][0].shape_params[:, :2].tolist(), strict=True
+        )
+        if 40 < x * WIDTH < 68 and 34 < y * WIDTH < 62
+    ]
+    assert sum(color in colors[-1] for color in inside) > 0.7 * len(inside)
+
+
+@pytest.mark.parametrize("motion", [(0.0, 0.0), (3.0, 0.0), (-1.3, 2.6), (14.0, 5.0)])
+def test_the_flow_of_a_picture_is_found(motion):
+    picture = as_tensor(ground(HEIGHT, WIDTH))
+    flow = torch.tensor(motion)[:, None, None].expand(2, HEIGHT, WIDTH)
+    found = optical_flow(picture, warp(picture, flow))
+    inside = (found - flow)[:, 16:-16, 16:-16]
+    assert inside.norm(dim=0).median() < 0.1
+    points = torch.tensor([[60.0, 50.0], [80.0, 40.0]])
+    assert torch.allclose(displacement(found, points), -torch.tensor(motion).expand(2, 2), atol=0.3)
 
 
 def test_slow_drift_is_followed():
