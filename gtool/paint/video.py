@@ -190,7 +190,8 @@ class FramePainter:
             self.new_strokes = 0
         else:
             # The underpainting keeps its places for the whole shot, so that no ground is laid bare; colours follow.
-            under = math.prod(underpainting_cells(*frame.shape[1:], self.settings.longest))
+            _, height, width = frame.shape
+            under = math.prod(underpainting_cells(height, width, self.settings.longest))
             followed = None if shown is None else _follow(shown, target, under)
             if followed is None or followed.changed.float().mean() > CUT:
                 shown = self._begin(frame, target)

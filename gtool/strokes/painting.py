@@ -33,7 +33,7 @@ from gtool.strokes.settings import PATCH_SIZE, PaintSettings
 
 MIN_GAIN = 1 / 255  # mean lowering of the error under a stroke, below which it is not painted
 MIN_REPAINTED = 1 / 32  # share of a patch that is to be repainted, below which finer patches see to it
-MIN_INSIDE = 0.6  # share of a new stroke's ink that has to lie where the painting is to be repainted
+MIN_INSIDE = 0.35  # share of a new stroke's ink that has to lie where the painting is to be repainted
 # Shares of the patches, those with most error left where the eye goes, that are painted once more: shifted by half a
 # patch, and with strokes of half the size.
 SHIFTED_PASS_SHARE, LAST_PASS_SHARE = 0.6, 1 / 8
