@@ -41,7 +41,7 @@ LATE = {
     "torchmetrics",  # two seconds, for pairs of images alone
     "torch.distributed",  # of the launcher, by a process that needs no torch itself
     "accelerate.tracking",  # asks for the extra `tensorboard`
-    "scipy",  # a quarter of a second, for two diagnostics
+    "scipy",  # a quarter of a second, for two diagnostics and plots
 }
 LONGEST = 60  # lines of a function outside of cli/, whose functions are declarations
 

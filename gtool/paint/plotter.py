@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 
 from gtool.errors import DataError
 from gtool.io.files import atomic_write
@@ -76,6 +75,8 @@ def centre_lines(painting: Painting, longer: int) -> Lines:
 
 def short_way(lines: Lines) -> Lines:
     """Order lines, and turn some, so that little lies between the end of one and the beginning of the next."""
+    from scipy.spatial import KDTree
+
     left = np.ones(len(lines), dtype=bool)
     order: list[int] = []
     turned: list[bool] = []

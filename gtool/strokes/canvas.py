@@ -149,7 +149,8 @@ def sample_under(geometry: Tensor, image: Tensor) -> Tensor:
     cosine, sine = (torch.pi * theta).cos(), (torch.pi * theta).sin()
     column = (x + u * across * cosine - v * along * sine).floor().long().clamp(0, width - 1)  # (N, 25)
     row = (y + u * across * sine + v * along * cosine).floor().long().clamp(0, height - 1)
-    return image.flatten(1)[:, row * width + column]
+    place = (row * width + column).flatten()
+    return image.flatten(1).index_select(1, place).view(len(image), *row.shape)
 
 
 def visible_ink(

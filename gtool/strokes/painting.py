@@ -351,5 +351,5 @@ def _tints(touched: Touched, target: Tensor, count: int) -> Tensor:
     """Mean colour of the target under each of `count` strokes: (n, 3)."""
     weights = torch.zeros(count, device=target.device).index_add_(0, touched.stroke, touched.mask)
     sums = torch.zeros(count, 3, device=target.device)
-    sums.index_add_(0, touched.stroke, touched.mask[:, None] * target[touched.place])
+    sums.index_add_(0, touched.stroke, touched.mask[:, None] * target.index_select(0, touched.place))
     return sums / (weights[:, None] + 1e-4)
