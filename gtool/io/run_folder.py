@@ -45,7 +45,11 @@ ITEM_BYTES = {
 }
 RUNS = Path("runs")
 SHIPPED_FOLDER = Path(__file__).parents[1] / "weights"
-GENERATORS = ("transgan", "prior")  # weights in that folder that `gtool sample` takes by these names
+GENERATORS = (
+    "transgan",
+    "gansformer",
+    "prior",
+)  # weights in that folder that `gtool sample` takes by these names
 SHIPPED = "shipped"  # the name of the weights that come with the package
 PICKLES = {".pt", ".pth", ".ckpt", ".pkl", ".bin", ".model"}
 MODEL_FILE = "model.safetensors"  # of a hub repository whose file is not named

@@ -12,7 +12,7 @@ EXAMPLES = "\n\n".join(
         "`gtool sample --num 64` : a grid of the newest run",
         "`gtool sample runs/transgan-cifar10-000 --seeds 0,1,4-6 -o chosen.png`",
         "`gtool sample --seeds 0,3,8 --interpolate 24 --animate loop.webp` : from image to image and back",
-        "`gtool sample transgan` : weights that come with gtool; also prior",
+        "`gtool sample transgan` : weights that come with gtool; also gansformer, prior",
         "`gtool sample weights.safetensors --num 5000 -o samples/` : separate PNG files",
         "`gtool sample runs/transgan-cifar10-001 --class frog,ship` : of some classes, of a run that knows them",
         "Latents (gansformer):",
@@ -46,8 +46,8 @@ class SampleOptions:
     """Sample images: a grid, separate files, an interpolation; from latents, classes, maps or part of an image."""
 
     target: str | None = argument(
-        "A run, a weights file, a hub id, or `transgan` or `prior` for the weights that come with gtool; default: the "
-        "newest run."
+        "A run, a weights file, a hub id, or `transgan`, `gansformer` or `prior` for the weights that come with gtool; "
+        "default: the newest run."
     )
     num: int | None = option(
         WHAT,
