@@ -30,16 +30,7 @@ class FileLabels(NamedTuple):
 
 
 def read_label_files(texts: Mapping[str, bytes], images: Sequence[str], column: str | None) -> FileLabels:
-    """Return what files say of images.
-
-    Args:
-        texts: the files by their names.
-        images: names of all images, of all splits.
-        column: of metadata, that the user named.
-
-    Raises:
-        DataError: a column that the user named is not there.
-    """
+    """Return what files, by their names, say of images of all splits; DataError where a named column is missing."""
     known, found = set(images), dict[str, Any]()
     files = " and ".join(texts)
     try:

@@ -93,18 +93,9 @@ def read_depth(encoded: Encoded, name: str) -> np.ndarray:
 def map_square(
     kind: str, encoded: Encoded, name: str, size: tuple[int, int], resolution: int, crop: str
 ) -> MapSquare:
-    """Return the part of a map that belongs to an image's square.
+    """Return the part of a map that belongs to an image's square of `resolution` pixels a side.
 
-    Args:
-        kind: `segmentation` or `depth`.
-        encoded: the map.
-        name: what to call it in an error.
-        size: width and height of the image, upright.
-        resolution: R.
-        crop: as in `to_square`.
-
-    Raises:
-        UnreadableImage: also where the map has another shape than its image.
+    size: width and height of the image, upright. UnreadableImage also where the map has another shape than that.
     """
     values = read_labels(encoded, name) if kind == "segmentation" else read_depth(encoded, name)
     height, width = values.shape
@@ -157,16 +148,11 @@ def binary_labels(labels: np.ndarray) -> np.ndarray:
 
 
 def majority(maps: Any, side: int | Sequence[int]) -> np.ndarray:
-    """Return the most frequent label of every cell of a grid, the lower of equals.
+    """Return the most frequent label of every cell of a grid, the lower of equals: (N, h, w) of the type of the maps.
 
     That of a mirrored map is the mirrored one, so that a whole set can be reduced once.
 
-    Args:
-        maps: integers (N, H, W): an array or what is decoded on access; small types are sorted fastest.
-        side: cells of the grid's side, or (h, w); they divide H and W.
-
-    Returns:
-        (N, h, w) of the type of the maps.
+    maps: integers (N, H, W), an array or what is decoded on access. side: cells of the grid's side, or (h, w).
     """
     h, w = (side, side) if isinstance(side, int) else side
     count, height, width = maps.shape
@@ -204,16 +190,11 @@ def read_label_map_file(
 ) -> np.ndarray:
     """Return the ids (H, W) of a map, uint8 or uint16; `num_labels` where there is no label (255, or 65535 of 16 bits).
 
-    Of two labels, a map of 0 and 255 alone has both.
+    Labels are grey values or palette indices as they are stored; of two labels, a map of 0 and 255 alone has both.
 
-    Args:
-        path: the file. Labels are its grey values or palette indices as they are stored.
-        num_labels: that are known.
-        size: height and width that are asked for; a map of the same shape is brought to it by taking nearest pixels.
-            None keeps the size of the map, whose sides must be multiples of `cell`.
-        cell: pixels of a cell's side.
-        colours: (n, 3), colour of each id, that of no label too where there is one. A map that is painted in
-            these alone, exactly, is understood too.
+    size: height and width; a map of the same shape is brought to it by taking nearest pixels. None keeps the map's own,
+        whose sides must be multiples of `cell`.
+    colours: (n, 3), of each id. A map that is painted in these alone, exactly, is understood too.
 
     Raises:
         DataError: one line: no such file, no label map, unknown labels or colours, a size that cannot be used.

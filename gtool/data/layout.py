@@ -28,12 +28,9 @@ _FEW = 10  # one in so many may lie beside folders, and is left out
 
 
 def choose_split(available: Iterable[str], split: str, name: str) -> tuple[str, str | None]:
-    """Return what the set calls the split that was asked for, and a note where its only one is taken instead.
+    """Return what a set calls the split that was asked for, and a note where its only one is taken instead.
 
-    name: of the set, for messages.
-
-    Raises:
-        DataError: several splits, and none or several of them are the one asked for.
+    DataError, by the set's name, where there are several splits, and none or several of them are the one asked for.
     """
     splits = sorted(available)
     exact = [split] if split in splits else [found for found in splits if found.lower() == split.lower()]
@@ -96,15 +93,12 @@ def read_layout(
     segmentation_folder: str | None = None,
     twins: bool = True,
 ) -> FolderContents:
-    """Decide what the image files of a folder or zip are.
+    """Decide what the image files of a folder or zip, called `name` in messages, are.
 
-    Args:
-        names: of the files, with slashes, relative to the folder or zip.
-        split: that was asked for.
-        name: of the set, for messages.
-        folders: what the user says that folders are: `splits`, `classes` or `plain` (neither, and no maps).
-        segmentation_folder: that the user named; no other holds label maps.
-        twins: a.jpg may lie beside a.png, and both are images.
+    names: of the files, with slashes, relative to the folder or zip.
+    folders: what the user says that folders are: `splits`, `classes` or `plain` (neither, and no maps).
+    segmentation_folder: that the user named; no other holds label maps.
+    twins: a.jpg may lie beside a.png, and both are images.
 
     Raises:
         DataError: what could mean two things, or a split that is not there.
@@ -214,8 +208,7 @@ def _pair(
 ) -> tuple[list[_File], dict[str, dict[int, int]], list[str], dict[str, str]]:
     """Return images, maps by kind, notes on what was left out, and why there are no maps of a kind.
 
-    Raises:
-        DataError: folders or files called as maps that fit no image.
+    DataError for folders or files called as maps that fit no image.
     """
     if folders == "classes" or not any(
         f.role in (*KINDS, "none") or folder_names.CALLED_AS_MAP.search(f.stem) for f in files

@@ -63,11 +63,7 @@ class DecodedOnAccess:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        """Return one row for a number, (n, ...) for a slice or an array of numbers.
-
-        Raises:
-            UnreadableImage: an image that could be read before cannot be any more.
-        """
+        """Return one row for a number, (n, ...) for a slice or numbers; UnreadableImage for one that has changed."""
         chosen = self._kept[key]
         places = np.atleast_1d(chosen).tolist()
         size = max(1, -(-len(places) // (2 * count_workers())))
@@ -130,15 +126,11 @@ def load_images(
 ) -> ImageArrays:
     """Return the images of a data set as squares of `resolution` pixels; small ones are enlarged.
 
-    Args:
-        dataset: from `open_dataset`.
-        resolution: pixels of a side.
-        crop: `center` takes the largest centred square, `fit` squeezes the whole picture.
-        budget_gb: the largest arrays to store, in 10^9 bytes. Above it every image is decoded once, to find
-            those that cannot be, and again on access.
-        condition: what is loaded beside the images: `none`, `class`, `segmentation` or `depth`.
-        num_labels: of classes or label maps; None counts them.
-        progress: called with the number of images done and of all.
+    crop: `center` takes the largest centred square, `fit` squeezes the whole picture.
+    budget_gb: the largest arrays to store, in 10^9 bytes. Above it every image is decoded once, to find those that
+        cannot be, and again on access.
+    condition: what is loaded beside the images: `none`, `class`, `segmentation` or `depth`.
+    num_labels: of classes or label maps; None counts them.
 
     Raises:
         DataError: fewer than two images can be read, or the cache cannot be written; no labels or maps that the

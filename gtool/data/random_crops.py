@@ -11,16 +11,10 @@ from torch import Tensor
 
 
 def random_crops(images: Any, indices: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """Crop a square out of each of these images and shrink it without aliasing.
+    """Cut a square out of each of these images and shrink it without aliasing: uint8 (P, 3, side, side).
 
-    Args:
-        images: uint8 (N, 3, R, R) with R >= side, an array or what decodes on access; read in the order of indices.
-        indices: int64 (P,).
-        side: pixels of the pictures; squares have from `side` to R pixels, evenly in their logarithm.
-        generator: of places and sizes.
-
-    Returns:
-        uint8 (P, 3, side, side).
+    images: uint8 (N, 3, R, R) with R >= side, an array or what decodes on access; read in the order of indices (P,).
+    side: pixels of the pictures; squares have from `side` to R pixels, evenly in their logarithm.
     """
     uniform = torch.rand(len(indices), 3, generator=generator)
     pictures = torch.empty(len(indices), 3, side, side, dtype=torch.uint8)

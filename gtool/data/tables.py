@@ -45,14 +45,7 @@ COLUMN_NAMES = {
 
 
 def open_table(place: Place, split: str, columns: Mapping[str, str | None]) -> ImageDataset:
-    """Return the images of a table's split.
-
-    columns: those that the user named, by role, as of `choose_columns`.
-
-    Raises:
-        DataError: no such split or column, no column of images, no table that can be read.
-        NetworkError: the hub cannot be reached and the set is not cached.
-    """
+    """Return the images of a table's split; columns as of `choose_columns`, errors as of `read_tables` too."""
     tables, note = read_tables(place)
     name = place.repository or str(place.path)
     chosen, split_note = choose_split(tables, split, name)
@@ -104,10 +97,8 @@ def choose_columns(
 ) -> dict[str, str | None]:
     """Return the column of each role of `COLUMN_NAMES`, None where a table has none; an image column it must have.
 
-    Args:
-        types: of the columns: `Image`, `encoded image` (a record with bytes), `ClassLabel`, or of plain values.
-        requested: the columns that the user named, by role; None where one is to be found.
-        name: of the set, for messages.
+    types: of the columns: `Image`, `encoded image` (a record with bytes), `ClassLabel`, or of plain values.
+    requested: the columns that the user named, by role; None where one is to be found.
 
     Raises:
         DataError: no images, several columns of them that could be meant, or a column that was named and does not

@@ -26,20 +26,12 @@ def load_codes(
     flip: bool = False,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Return the codes of a set, which are made first where they are not there yet.
+    """Return the codes of a set, int16 or int32 (copies x N, h, w), which are made first where they are not there yet.
 
-    Args:
-        image_set: from `load_images`.
-        tokenizer: a hash of its weights and of whatever else its codes depend on.
-        grid: (h, w).
-        codebook_size: codes are 0 to codebook_size - 1; decides between int16 and int32.
-        encode: called only where codes have to be made; yields blocks of integers (n, h, w), NumPy arrays or CPU
-            tensors, in the order of the rows.
-        flip: mirrored images too.
-        progress: called with the number of rows done and of all.
-
-    Returns:
-        int16 or int32 (copies x N, h, w), not to be written to.
+    tokenizer: a hash of its weights and of whatever else its codes depend on.
+    codebook_size: codes are 0 to codebook_size - 1.
+    encode: called only where codes have to be made; yields blocks of integers (n, h, w), NumPy arrays or CPU tensors.
+    flip: mirrored images too.
 
     Raises:
         DataError: the cache cannot be written.

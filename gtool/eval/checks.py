@@ -22,11 +22,7 @@ DINOV2_SIZES = ("vit-s-14", "vit-b-14", "vit-l-14")
 
 
 def find_target(target: str | None) -> tuple[Path | None, str | None]:
-    """Return the weights, or the folder (or archive) of images, that a word means; None is the newest run.
-
-    Raises:
-        CheckpointError: it means nothing.
-    """
+    """Return the weights, or the folder (or archive) of images, that a word means; None is the newest run."""
     if target is not None:
         path, name = Path(target).expanduser(), str(target)
         is_run = (path / "recipe.toml").is_file() or any(path.glob("weights-*.safetensors"))
@@ -37,12 +33,7 @@ def find_target(target: str | None) -> tuple[Path | None, str | None]:
 
 
 def check(options: EvalOptions) -> EvalOptions:
-    """Fill in the defaults and refuse what cannot work before anything is loaded.
-
-    Raises:
-        RecipeError: options that do not go together, or mean nothing.
-        CheckpointError, DataError: files that are not there, or cannot be used.
-    """
+    """Fill in the defaults and refuse what cannot work before anything is loaded."""
     gates = parse_gates(options.maximum, options.minimum, options.max_regress)
     options = replace(options, gates=gates)
     if options.other is not None and options.reference is not None:

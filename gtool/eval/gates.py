@@ -44,11 +44,7 @@ class Gate:
 
 
 def parse_gates(maxima: Sequence[str], minima: Sequence[str], regressions: Sequence[str]) -> tuple[Gate, ...]:
-    """Parse `fid=20`, `kid=0.01:warn`, and `fid=5%` of regressions.
-
-    Raises:
-        RecipeError: a word that means nothing, or a gate that could never be met.
-    """
+    """Parse `fid=20`, `kid=0.01:warn`, and `fid=5%` of regressions; RecipeError for what can never be met."""
     typed = {"max": maxima, "min": minima, "max_regress": regressions}
     return tuple(_parse(kind, word) for kind, words in typed.items() for word in words)
 

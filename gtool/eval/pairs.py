@@ -28,10 +28,7 @@ def score_pairs(
 ) -> dict[str, Any]:
     """Return what the record says of two folders: `reference`, `images`, `metrics`, and where the sheet is.
 
-    Raises:
-        DataError: pictures without partner, of other size than their partner, or more that cannot be read than
-            tolerated; other files, and `strict`.
-        CheckpointError, NetworkError: weights of LPIPS that cannot be used or had.
+    DataError for pictures without partner, or of other size than their partner.
     """
     pairs, left_out = open_pairs(fake, real)
     values, count = _measure(pairs, metrics, compute), len(pairs[2])
@@ -86,13 +83,10 @@ def _read(pairs: Pairs) -> Iterator[tuple[str, Tensor, Tensor]]:
 
 
 def open_pairs(fake: ImageSpec, real: ImageSpec) -> tuple[Pairs, list[str]]:
-    """Pair the images of two folders by their relative names without suffix.
+    """Pair the images of two folders by their relative names without suffix; partners of one size need not be square.
 
-    Returns:
-        The pairs that can be read, and the names of those that cannot. Partners of one size need not be square.
-
-    Raises:
-        DataError: an image has no partner, two have one name, or too few are left.
+    Returns the pairs that can be read, and the names of those that cannot. DataError where an image has no partner, two
+    have one name, or too few are left.
     """
     specs = [spec if spec.resolution else replace(spec, crop="fit") for spec in (fake, real)]
     opened = [open_stored(spec, None, 0) for spec in specs]

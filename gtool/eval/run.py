@@ -43,9 +43,7 @@ def run(options: EvalOptions) -> dict[str, Any]:
     options: as `gtool.eval.checks.check` returns them.
 
     Raises:
-        RecipeError: options that do not go together.
-        CheckpointError, DataError, NetworkError: weights, images or the Inception file cannot be had.
-        GateError: a gate was not met; everything has been printed and written.
+        GToolError: what is asked for cannot be had, or a gate was not met, when all has been printed and written.
     """
     if (options.num_processes or 1) > 1 and launched_processes() is None:
         launch(options.num_processes or 1, sys.argv[1:])  # runs this again in each process

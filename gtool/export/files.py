@@ -32,9 +32,7 @@ Runner = Callable[[Tensors], Tensors]
 def write_and_check(part: Exportable, path: Path, file_format: str) -> float:
     """Write a part as "onnx" or "pt2", replacing `path` when the file has proved right; return its largest error.
 
-    Raises:
-        GToolError: the file differs from the network by more than TOLERANCE, or its values are not finite.
-        CheckpointError: the file cannot be written.
+    GToolError where the file differs from the network by more than TOLERANCE, or its values are not finite.
     """
     serialize, load = (to_onnx, load_onnx) if file_format == "onnx" else (to_pt2, load_pt2)
     # Before tracing: networks keep constants that they compute at first use, and must not keep traced ones.

@@ -26,11 +26,7 @@ TASK = "unconditional-image-generation"  # as the hub calls it
 
 
 def write_folder(weights: Path, folder: Path, repository: str, *, half: bool) -> None:
-    """Write everything that goes to a repository.
-
-    Raises:
-        CheckpointError: weights that cannot be used, a folder that cannot be written.
-    """
+    """Write everything that goes to a repository."""
     trained = open_trained(weights)
     network = trained.network()
     count = sum(parameter.numel() for parameter in network.parameters())

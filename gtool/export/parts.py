@@ -51,12 +51,7 @@ class Exportable:
 
 
 def of_generator(generator: Any, meta: Mapping[str, Any]) -> dict[str, Exportable]:
-    """Return a generator to export.
-
-    Args:
-        generator: as those of all parts, in eval mode and on the CPU.
-        meta: of its weights file.
-    """
+    """Return a generator to export, in eval mode and on the CPU as all parts; meta: of its weights file."""
     resolution = meta["config"]["resolution"]
     z_shape = ", ".join(str(size) for size in generator.z_shape)
     given = f"z (N, {z_shape}) float32: independent normal numbers of mean 0 and variance 1"

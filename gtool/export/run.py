@@ -20,11 +20,7 @@ from gtool.models.trained import open_trained
 
 
 def run(files: Files) -> None:
-    """Write a file, or one for each part of a model, check them by using them, and say where they are.
-
-    Raises:
-        GToolError: weights that cannot be used, an exported file that proves wrong.
-    """
+    """Write a file, or one for each part of a model, check them by using them, and say where they are."""
     options, facts = files.options, dict[str, object]()
     if files.out is None or files.file_format == HUB:
         return _to_hub(files)
@@ -65,11 +61,7 @@ def _to_hub(files: Files) -> None:
 
 
 def copy_weights(weights: Path, out: Path, *, half: bool = False) -> None:
-    """Copy weights that have proved to fit their network, with `half` in fp16.
-
-    Raises:
-        CheckpointError: they do not fit, or are too large for fp16.
-    """
+    """Copy weights that have proved to fit their network, with `half` in fp16."""
     trained = open_trained(weights)
     trained.network()
     if half:
@@ -82,10 +74,8 @@ def copy_weights(weights: Path, out: Path, *, half: bool = False) -> None:
 
 
 def export_parts(weights: Path, out: Path, file_format: str) -> tuple[dict[str, Path], float]:
-    """Write all parts of a network or none, as "onnx" or "pt2".
-
-    Returns:
-        The files by the names of the parts, `out` itself where there is one, and the largest error of any.
+    """Write all parts of a network or none, as "onnx" or "pt2"; return the files by the names of the parts, `out` itself where
+    there is one, and the largest error of any.
     """
     trained = open_trained(weights)
     network = trained.network().eval().requires_grad_(False)

@@ -14,16 +14,10 @@ FEW_POINTS = 30  # so many are drawn as points too: a line of two says little
 def save_curves(
     path: Path, panels: Mapping[str, Mapping[str, Line]], log: Collection[str] = (), axis: str = "kimg"
 ) -> None:
-    """Draw panels of lines over one axis, and write them as PNG.
+    """Draw panels of lines over one axis, and write them as PNG; CheckpointError where the file cannot be written.
 
-    Args:
-        path: the PNG file.
-        panels: title -> {name of a line: (xs, ys)}; values that are not finite interrupt a line.
-        log: titles of the panels with a logarithmic vertical axis.
-        axis: what all panels are drawn over.
-
-    Raises:
-        CheckpointError: the file cannot be written.
+    panels: title -> {name of a line: (xs, ys)}; values that are not finite interrupt a line.
+    log: titles of the panels with a logarithmic vertical axis.
     """
     # Takes half a second to import, and most of a run needs none.
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -133,13 +133,9 @@ def _others(repository: str) -> str:
 
 @contextmanager
 def shown(repository: str, kind: str, total: int | None = None) -> Iterator[None]:
-    """Show how much of a repository has come while the block downloads it.
+    """Show how much of a repository has come while the block downloads it, of `total` bytes where that is known.
 
     The client's own bar says nothing in a log, so the files that grow in its cache are looked at.
-
-    Args:
-        kind: "model" or "dataset", as the hub tells repositories apart.
-        total: bytes that are to come, where that is known.
     """
     from huggingface_hub import constants
 

@@ -106,15 +106,9 @@ def quiet_pillow() -> Iterator[None]:
 
 
 def read_rgb(encoded: Encoded, name: str, at_least: int = 0) -> Image.Image:
-    """Decode an image to mode RGB, by the table at the top of this file.
+    """Decode an image to mode RGB, by the table at the top of this file; UnreadableImage calls it `name`.
 
-    Args:
-        encoded: the file or its bytes.
-        name: what to call it in an error.
-        at_least: pixels that both sides must keep; a larger JPEG is decoded smaller. 0 keeps the native size.
-
-    Raises:
-        UnreadableImage: no image, damaged, too large, or of a kind that has no RGB meaning.
+    at_least: pixels that both sides must keep; a larger JPEG is decoded smaller. 0 keeps the native size.
     """
     with open_image(encoded, name) as image:
         if at_least and image.format in ("JPEG", "MPO") and min(image.size) >= 4 * at_least:
@@ -131,11 +125,7 @@ def read_rgb(encoded: Encoded, name: str, at_least: int = 0) -> Image.Image:
 
 
 def read_size(encoded: Encoded, name: str) -> tuple[int, int]:
-    """Return width and height of an image as it is seen upright, without decoding it.
-
-    Raises:
-        UnreadableImage: no image of a known format.
-    """
+    """Return width and height of an image as it is seen upright, without decoding it; or UnreadableImage."""
     with open_image(encoded, name) as image:
         width, height = image.size
         if not _has_exif(image):
@@ -191,11 +181,7 @@ def read_array(content: bytes) -> np.ndarray:
 
 @contextmanager
 def bytes_of(encoded: Encoded, name: str) -> Iterator[bytes]:
-    """Hold the bytes of an encoded image, as many of all threads together as there is room for.
-
-    Raises:
-        UnreadableImage: there are none, too many, or they cannot be read.
-    """
+    """Hold the bytes of an encoded image, as many of all threads together as there is room for; or UnreadableImage."""
     with _ENCODED.take(_size_of(encoded, name)):
         try:
             content = encoded.read_bytes() if isinstance(encoded, Path) else encoded
@@ -226,11 +212,7 @@ def _size_of(encoded: Encoded, name: str) -> int:
 
 
 def _open(encoded: Any, name: str) -> Image.Image:
-    """Return an image of bytes or a file that is not decoded yet, or the one that an .npy file holds.
-
-    Raises:
-        UnreadableImage: an array of another shape, or of numbers that are not grey levels from 0 to 255.
-    """
+    """Return an image of bytes or a file that is not decoded yet, or the one that an .npy file holds."""
     is_array = encoded[:6] == b"\x93NUMPY" if isinstance(encoded, bytes) else encoded.suffix.lower() == ".npy"
     if not is_array:
         named = [kind for suffix, kind in _BY_NAME.items() if name.lower().endswith(suffix)]
@@ -280,11 +262,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def to_rgb_or_rgba(image: Image.Image, name: str) -> Image.Image:
-    """Convert to RGB, or to RGBA where something is transparent.
-
-    Raises:
-        UnreadableImage: of a kind that has no RGB meaning.
-    """
+    """Convert to RGB, or to RGBA where something is transparent; UnreadableImage for what has no RGB meaning."""
     if image.mode == "RGB" and "transparency" not in image.info:
         image.load()
         return image

@@ -111,10 +111,7 @@ def photo_of(layer: Image.Image) -> Photo:
 def read_cropped(path: Path, size: tuple[int, int]) -> Pixels:
     """Return the largest part (3, H, W) in the middle of a photo that has the shape of `size`, brought to that size.
 
-    It is said where that is not all of it.
-
-    Raises:
-        DataError: one line: no such file, no photo.
+    It is said where that is not all of it. DataError: no such file, no photo.
     """
     photo = _read_whole(path)
     (width, height), scale = photo.size, min(photo.height / size[0], photo.width / size[1])
@@ -127,10 +124,7 @@ def read_cropped(path: Path, size: tuple[int, int]) -> Pixels:
 def read_mask(path: Path, photo: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Return which pixels of a photo, as `read_cropped` returns it, are white in a mask of the photo's size: (H, W).
 
-    A pixel that the mask covers in part counts as covered.
-
-    Raises:
-        DataError: one line: no such file, no mask, of another size, all or nothing covered.
+    A pixel that the mask covers in part is covered. DataError: no mask, of another size, all or nothing covered.
     """
     mask, expected = _read_whole(path), _read_whole(photo).size
     if mask.size != expected:
@@ -238,14 +232,9 @@ def save_photo(
     icc: bytes | None = None,
     text: Mapping[str, str] | None = None,
 ) -> None:
-    """Write uint8 (H, W, 3) as .png, .jpg or .webp, whole or not at all.
+    """Write uint8 (H, W, 3), upright, as .png, .jpg or .webp, whole or not at all.
 
-    Args:
-        path: one of FORMATS by its suffix.
-        pixels: upright; no orientation is noted.
-        alpha: uint8 (H, W), kept where the format can.
-        icc: colour profile of the pixels.
-        text: chunks of a PNG; other formats have none.
+    alpha: uint8 (H, W), kept where the format can. icc: colour profile of the pixels. text: chunks of a PNG.
 
     Raises:
         DataError: the format cannot hold so many pixels.

@@ -35,16 +35,11 @@ WHITE = 247  # of a pixel that is not told from white
 
 
 def grid(images: Any, columns: int | None = None, *, pad: int = 2, scale: int | None = None) -> Pixels:
-    """Lay images out in rows, from left to right and from top to bottom.
+    """Lay images uint8 (N, 3, H, W) out in rows, from left to right and from top to bottom: uint8 (H', W', 3).
 
-    Args:
-        images: uint8 (N, 3, H, W), N >= 1.
-        columns: images a row; None makes the layout square.
-        pad: pixels around every image, not enlarged: white, or grey where the images end in white themselves.
-        scale: whole number that every pixel is enlarged by; None brings the grid near COMFORTABLE_WIDTH.
-
-    Returns:
-        uint8 (H', W', 3).
+    columns: images a row; None makes the layout square.
+    pad: pixels around every image, not enlarged: white, or grey where the images end in white themselves.
+    scale: whole number that every pixel is enlarged by; None brings the grid near COMFORTABLE_WIDTH.
     """
     images = np.asarray(images)
     count, channels, height, width = images.shape
@@ -81,11 +76,7 @@ def enlarge(image: Pixels, scale: int) -> Pixels:
 
 
 def save_png(path: Path, picture: Pixels, text: Mapping[str, str] | None = None) -> None:
-    """Write (H, W, 3) as a lossless PNG, whole or not at all, with `text` in its text chunks.
-
-    Raises:
-        CheckpointError: the file cannot be written.
-    """
+    """Write (H, W, 3) as a lossless PNG, whole or not at all, with `text` in its text chunks."""
     with atomic_write(path) as temporary:
         write_png(temporary, picture, text)
 
@@ -118,10 +109,8 @@ def open_folder(path: Path, *, overwrite: bool = False, scale: int = 1) -> Itera
 
     Threads write while the next images are made. All files are in place when the block ends, none when it fails.
 
-    Args:
-        path: made where it is not there.
-        overwrite: replace the numbered PNG files of a folder that is not empty; other files in it stay.
-        scale: whole number that every pixel is enlarged by.
+    overwrite: replace the numbered PNG files of a folder that is not empty; other files in it stay.
+    scale: whole number that every pixel is enlarged by.
 
     Raises:
         CheckpointError: the folder is refused (`check_folder`) or cannot be written.

@@ -89,11 +89,7 @@ class RunFolder:
         return self.path / f"state-{_kimg(nimg)}"
 
     def lock(self) -> BaseFileLock:
-        """Hold the run for this process; the system lets go of it when the process ends, however it ends.
-
-        Raises:
-            CheckpointError: another process trains in this folder.
-        """
+        """Hold the run for this process, however it ends; CheckpointError where another trains in this folder."""
 
         try:
             return take_lock(self.path / ".lock", f"is training in this run folder: {self.path}")
@@ -133,11 +129,7 @@ def _kimg(nimg: int) -> str:
 
 
 def create_run(out: Path | None, name: str) -> RunFolder:
-    """Make a new run folder: `out` itself, or the next free `runs/<name>-NNN`.
-
-    Raises:
-        CheckpointError: `out` exists and is not empty, or cannot be made.
-    """
+    """Make a new run folder: `out` itself, which has to be empty, or the next free `runs/<name>-NNN`."""
     if out is not None and out.exists() and not _is_unused(out):
         hint = f"go on with --resume {out}" if (out / "recipe.toml").exists() else "choose another --out"
         raise CheckpointError(f"{out}: exists and is not empty; {hint}")
@@ -187,11 +179,9 @@ def newest_run(model: str | None = None, *, with_weights: bool = True) -> RunFol
 
 
 def runs_of(model: str | None = None, *, with_weights: bool = True) -> list[RunFolder]:
-    """Return the runs in ./runs, the one that was worked on last first.
+    """Return the runs in ./runs, of one model or all, the one that was worked on last first.
 
-    Args:
-        model: only runs of this model.
-        with_weights: only runs that can already be sampled from.
+    with_weights: only runs that can already be sampled from.
     """
     runs = [RunFolder(path.parent) for path in RUNS.glob("*/recipe.toml")]
     runs = [run for run in runs if model is None or run.path.name.startswith(f"{model}-")]
@@ -304,11 +294,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """Read the description of a weights file from its header, without torch.
-
-    Raises:
-        CheckpointError: as of `read_header`; without our description, or of another format.
-    """
+    """Read the description of a weights file from its header, without torch; CheckpointError where it has none."""
     header = read_header(path)
     text = header["__metadata__"].get(METADATA_KEY)
     if text is None:

@@ -17,15 +17,10 @@ def match(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Pair every valid given stroke with a proposal of its patch so that the total cost is least.
 
-    Args:
-        proposed: (N, S, 5).
-        logits: (N, S).
-        given: (N, G, 5) with G <= S.
-        valid: (N, G) bool.
-        wasserstein_weight: of the Wasserstein distance beside L1, the angle and 1 - probability.
+    proposed: (N, S, 5), with logits (N, S). given: (N, G, 5) with G <= S, of which those of `valid` (N, G) count.
+    wasserstein_weight: of the Wasserstein distance beside L1, the angle and 1 - probability.
 
-    Returns:
-        patch, proposal and given stroke of every pair, (pairs,) each.
+    Returns patch, proposal and given stroke of every pair, (pairs,) each.
     """
     a, b = proposed[:, :, None], given[:, None]  # (N, S, G) below
     sides, angles = parameter_distance(a, b)

@@ -21,13 +21,9 @@ Discriminate = Callable[[Tensor], Tensor]
 
 
 def gradient_penalty(discriminate: Discriminate, real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
-    """Return E[(|grad D(x)| - 1)^2] at x = alpha real + (1 - alpha) fake.
+    """Return E[(|grad D(x)| - 1)^2] at x = alpha real + (1 - alpha) fake, images (N, 3, R, R) without their graphs.
 
-    Args:
-        discriminate: images to logits.
-        real: (N, 3, R, R); as `fake`, taken without its graph.
-        fake: (N, 3, R, R).
-        alpha: (N, 1, 1, 1), uniform in [0, 1].
+    alpha: (N, 1, 1, 1), uniform in [0, 1].
     """
     alpha = alpha.float()
     mixed = (alpha * real.float() + (1 - alpha) * fake.float()).detach().requires_grad_(True)

@@ -109,14 +109,9 @@ def select_by_gain(
 def paint_in_turn(
     mask: Tensor, shaded: Tensor, colors: Tensor, canvas: Tensor, applied: Tensor
 ) -> list[Tensor]:
-    """Composite K strokes a patch one after the other and return the K canvases (N, 3, P).
+    """Composite K strokes a patch, those of `applied` (N, K), one after the other and return the K canvases (N, 3, P).
 
-    Args:
-        mask: (N, K, P).
-        shaded: (N, K, P) mask times shade.
-        colors: (N, K, 3).
-        canvas: (N, 3, P).
-        applied: (N, K) bool; the others leave the canvas as it is.
+    mask: (N, K, P). shaded: (N, K, P), mask times shade. colors: (N, K, 3). canvas: (N, 3, P).
     """
     canvases = []
     for k in range(mask.shape[1]):

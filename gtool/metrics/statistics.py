@@ -69,11 +69,7 @@ def open_statistics(spec: str, mode: str) -> Statistics:
 
 
 def find_published(name: str, mode: str) -> Path:
-    """Return the file of clean-fid's statistics: of our cache, of the folder that clean-fid keeps them in, or new.
-
-    Raises:
-        NetworkError: not here and not to be had.
-    """
+    """Return the file of clean-fid's statistics: of our cache, of the folder that clean-fid keeps them in, or new."""
     file = PUBLISHED[name].file(mode)
     target = cache_dir() / "published" / file
     for path in (target, Path(str(cleanfid.__file__)).parent / "stats" / file):
@@ -89,11 +85,7 @@ def find_published(name: str, mode: str) -> Path:
 
 
 def read_statistics(path: Path) -> Statistics:
-    """Read and check a file.
-
-    Raises:
-        DataError: missing, damaged, without a mean and a covariance of this size, or with anything pickled.
-    """
+    """Read a file; DataError where it is damaged, lacks mean or covariance of this size, or holds anything pickled."""
     arrays = _arrays(path)
     mean, covariance = (_checked(arrays, key, path) for key in SHAPES)
     skew = np.abs(covariance - covariance.T).max()

@@ -21,14 +21,9 @@ NETWORKS = ("avg_gen_state_dict", "gen_state_dict")
 
 
 def read_released(path: Path, model: str) -> tuple[Trained, str]:
-    """Return the network of a released file under our names, and what of the file was read.
+    """Return the network of a released file, which nothing is executed of, under our names, and what of it was read.
 
-    Args:
-        path: read without executing anything it says.
-        model: a name of the registry, or a project whose files are of several models.
-
-    Raises:
-        CheckpointError: unreadable, or not of this model.
+    model: a name of the registry, or a project whose files are of several models.
     """
     with _named(path):
         if model in registry.PROJECTS:
@@ -66,11 +61,7 @@ def numbers(names: Iterable[str], pattern: str) -> set[int]:
 
 
 def check_finite(network: Any) -> None:
-    """Use a network, and the tokenizer in it.
-
-    Raises:
-        CheckpointError: it makes values that are not finite.
-    """
+    """Use a network, and the tokenizer in it; CheckpointError where it makes values that are not finite."""
     for part in (network, getattr(network, "tokenizer", None)):
         if part is None:
             continue

@@ -90,13 +90,7 @@ class Peers:
     # Meeting.
 
     def listen(self, announce: Callable[[str], None]) -> None:
-        """Let all others connect, as process 0.
-
-        announce: given a text that the others need for `connect`.
-
-        Raises:
-            DeviceError: not all of them came in time.
-        """
+        """Let all others connect, as process 0; `announce` is given a text that they need for `connect`."""
         token = secrets.token_hex(16)
         with _server() as server:
             announce(json.dumps({"port": server.getsockname()[1], "token": token}))
@@ -120,11 +114,7 @@ class Peers:
         self._begin(links)
 
     def connect(self, address: str, announced: str) -> None:
-        """Connect to process 0, and wait until all others have.
-
-        Raises:
-            DeviceError: it cannot be reached, or not all came in time.
-        """
+        """Connect to process 0, and wait until all others have."""
         where = json.loads(announced)
         try:
             connection = socket.create_connection((address, where["port"]), self.timeout)

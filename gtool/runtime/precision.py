@@ -16,17 +16,10 @@ from gtool.runtime import PRECISIONS
 
 
 def use_bf16(precision: str, device: torch.device) -> bool:
-    """Return whether network forwards run under bf16 autocast.
+    """Return whether network forwards run under bf16 autocast, by `--precision` or `train.precision`.
 
     `auto` is bf16 where the hardware multiplies faster in it, else fp32. Outside of those forwards everything stays
     fp32: weights, their average, optimizers, losses, second derivatives, codebook distances, geometry, metrics.
-
-    Args:
-        precision: `auto`, `bf16` or `fp32`, of `--precision` or `train.precision`.
-
-    Raises:
-        RecipeError: no such precision.
-        DeviceError: the device has no bf16.
     """
     if precision not in PRECISIONS:
         raise RecipeError(f"precision `{precision}` does not exist; use {', '.join(PRECISIONS)}")

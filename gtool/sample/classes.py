@@ -9,13 +9,7 @@ ROW, MOST_ROWS = 8, 16  # images of a class in a grid of several classes, and of
 
 
 def find_class(text: str, names: Sequence[str] | None, count: int) -> int:
-    """Return the number of a class; names go first.
-
-    names: of the classes from the first, None where they have none. count: how many classes there are.
-
-    Raises:
-        RecipeError: no such class; says which there are.
-    """
+    """Return the number of a class of `count`, by its name first; RecipeError says which classes there are."""
     if names and text in names:
         return names.index(text)
     are_numbers = bool(names) and all(name.isdecimal() for name in names or ())

@@ -67,7 +67,7 @@ class Conditions:
 
 
 def open_conditions(options: Sampling, compute: Compute) -> Conditions:
-    """Return what the images that are asked for are conditioned on; bad maps are refused here.
+    """Return what the images that are asked for are conditioned on.
 
     Raises:
         RecipeError: a class that does not exist, a size that is too small, no data set to take conditions from.

@@ -21,13 +21,10 @@ def interpolate(keys: Tensor, steps: int, *, linear: bool = False) -> Tensor:
     Spherically, since Gaussian latents of many dimensions lie near a sphere, which the straight line between two of
     them leaves (White 2016, "Sampling Generative Networks").
 
-    Args:
-        keys: (S, ..., d), S >= 2; each component of a latent is interpolated by itself.
-        steps: latents from a key, included, to the next, excluded.
-        linear: on straight lines: for what is not Gaussian, as w.
+    keys: (S, ..., d), S >= 2; each component of a latent is interpolated by itself.
+    linear: on straight lines: for what is not Gaussian, as w.
 
-    Returns:
-        (S x steps, ..., d); row s x steps is key s.
+    Returns (S x steps, ..., d); row s x steps is key s.
     """
     share = torch.arange(steps, dtype=keys.dtype, device=keys.device).div(steps)
     share = share.view(1, -1, *[1] * (keys.ndim - 1))  # (1, steps, 1, ...)
@@ -54,16 +51,11 @@ def interpolated_ws(
     moving: Collection[int] | None = None,
     space: str = "z",
 ) -> WsOfRows:
-    """Return what makes the ws of an interpolation between images.
+    """Return what makes the ws of an interpolation between images of a seed, so many steps from one to the next.
 
-    Args:
-        model: a generator with a mapping network.
-        numbers: of the images (S,).
-        steps: from one image to the next.
-        seed: of the images.
-        psi: truncation.
-        moving: components that move, the others stay those of the first image; None moves all.
-        space: `z` (spherical) or `w` (linear), which latents of photos always take.
+    model: a generator with a mapping network.
+    moving: components that move, the others stay those of the first image; None moves all.
+    space: `z` (spherical) or `w` (linear), which latents of photos always take.
     """
     # All of them are of the class of the first image.
     one = model.classes_of(numbers[:1])
@@ -104,10 +96,8 @@ def noise_variation(
 ) -> tuple[Tensor, Tensor]:
     """Make an image `draws` times with other noise inputs, never all of them in memory.
 
-    Draw j depends on (seed, number, j) alone.
-
-    Returns:
-        The mean (3, R, R) and the standard deviation (R, R), root mean square over colours, in levels of 0 to 255.
+    Draw j depends on (seed, number, j) alone. Returns the mean (3, R, R) and the standard deviation (R, R), root mean
+    square over colours, in levels of 0 to 255.
     """
     same = torch.tensor([number]).expand(draws)
     total = squares = torch.zeros((), dtype=torch.float64)

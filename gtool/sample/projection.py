@@ -138,8 +138,7 @@ class Search:
     ) -> tuple[Points, Tensor, Tensor]:
         """Go down from all points at once, towards a target for each (N, 3, R, R).
 
-        Returns:
-            The points, and of the last step the losses (N,) and images (N, 3, R, R).
+        Returns the points, and of the last step the losses (N,) and images (N, 3, R, R).
         """
         searched = [x.clone().requires_grad_() for x in (points.latent, *points.noise)]
         points = Points(searched[0], searched[1:], points.classes)
@@ -178,8 +177,7 @@ class Search:
     ) -> tuple[Points, Tensor, float]:
         """Go from one point to where the loss is least near it, in float32; `name` is what `watch` is told.
 
-        Returns:
-            The point, its image (1, 3, R, R) and its loss.
+        Returns the point, its image (1, 3, R, R) and its loss.
         """
         point = replace(point, latent=point.latent.clone().requires_grad_())
         wanted = perceptual_features(target[None])
@@ -274,11 +272,7 @@ def _psnr(images: Tensor, target: Tensor) -> Tensor:
 
 
 def read_latents(paths: Sequence[Path], network: Any) -> dict[str, Tensor]:
-    """Return the tensors of latent files, one behind the other (n, ...), for a network.
-
-    Raises:
-        CheckpointError: unreadable, or of other shapes than this network has.
-    """
+    """Return the tensors of latent files, one behind the other (n, ...); CheckpointError where shapes are others."""
     shapes = {f"noise.{layer}": shape for layer, shape in enumerate(network.noise_shapes)}
     if hasattr(network, "mapping"):
         shapes["ws"] = (network.num_ws, *network.z_shape)

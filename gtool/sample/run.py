@@ -39,14 +39,7 @@ Drawn = tuple[Sequence[int], Pixels, Sequence[dict[str, str]]]  # numbers, image
 
 
 def run(options: Sampling) -> None:
-    """Sample images and write them where the user expects them.
-
-    options: checked.
-
-    Raises:
-        RecipeError: flags that mean nothing to this network.
-        GToolError: damaged weights, a place that cannot be written.
-    """
+    """Sample images by checked options and write them where the user expects them."""
     start = time.perf_counter()
     scores: dict[str, float] = {}
     if options.project is not None:

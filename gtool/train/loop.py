@@ -35,10 +35,8 @@ def run_training(
 ) -> Iterator[Tick]:
     """Train until the kimg or minutes of the recipe are reached or a signal arrives, yielding ticks on the way.
 
-    Args:
-        step: one iteration of the family; updates the networks, `state.nimg` and `state.steps`, returns statistics.
-        state: a `gtool.train.state.TrainingState`; changed in place, also by the caller between two ticks.
-        stop_signal: the number of a pending signal, or None; all processes stop at the same step.
+    step: one iteration of the family; updates the networks, `state.nimg` and `state.steps`, returns statistics.
+    state: a `gtool.train.state.TrainingState`; changed in place, also by the caller between two ticks.
 
     Raises:
         DivergedError: a statistic is no longer finite; nothing of this step has been saved.

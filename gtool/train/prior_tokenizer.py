@@ -25,12 +25,7 @@ class TokenizerFile:
 
 
 def find_tokenizer(kind: str, asked: str | None, dataset: str | None) -> TokenizerFile:
-    """Find the tokenizer of a new run.
-
-    Args:
-        kind: the model that it is of.
-        asked: what the user named: a run, a file, a hub id; None takes the newest in ./runs.
-        dataset: that the user named.
+    """Find the tokenizer of a new run: a run, a file or a hub id that the user named, or the newest of the data set.
 
     Raises:
         RecipeError: weights of another kind of model; says which are needed and where the newest are.
@@ -45,12 +40,7 @@ def find_tokenizer(kind: str, asked: str | None, dataset: str | None) -> Tokeniz
 
 
 def read_tokenizer(kind: str, path: Path) -> TokenizerFile:
-    """Read what the weights file of a tokenizer, or of a prior that holds one, says of itself.
-
-    Raises:
-        RecipeError: weights of another model.
-        CheckpointError: not a weights file of gtool.
-    """
+    """Read what the weights file of a tokenizer, or of a prior that holds one, says of itself."""
     meta, checked = read_description(path)
     model, config = meta["model"], meta["config"]
     if registry.find_model(model).learns_from == kind:

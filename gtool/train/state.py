@@ -106,12 +106,8 @@ class TrainingState:
     ) -> Self:
         """Make the state at step 0: an optimizer for each network, all of them wrapped for several processes.
 
-        Args:
-            recipe: as it is saved.
-            compute: where it runs.
-            networks: those in training, on the device, as `in_training` names them.
-            groups: what of a network its optimizer gets.
-            others: other attributes of the state.
+        networks: those in training, on the device, as `in_training` names them.
+        groups: what of a network its optimizer gets.
         """
         compute.meet()  # before networks are wrapped, which exchanges them: to read images may have taken long
         rates, shares = learning_rates(recipe), lazy_shares(recipe)
@@ -196,14 +192,8 @@ class TrainingState:
     ) -> list[Result]:
         """Add the gradients of the mean of a loss over the shares of a batch; shares run side by side on a CPU.
 
-        Args:
-            name: of the network that learns.
-            parts: the shares of this process.
-            loss_of: from a share to its loss, and to what else is wanted of it.
-            is_last: whether processes exchange their gradients at the last share.
-
-        Returns:
-            What else is wanted of each share.
+        loss_of: from a share to its loss, and to what else is wanted of it, which is returned.
+        is_last: whether processes exchange their gradients at the last share.
         """
         compute, network = self.compute, getattr(self, name)
         if compute.threads == 1:

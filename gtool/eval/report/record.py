@@ -20,8 +20,7 @@ GIT_SECONDS = 10  # a working tree on a slow disk must not hold up a result
 def read_baseline(path: Path) -> dict[str, Any]:
     """Return the record of a .json file, or the last of a .jsonl file; None for numbers that JSON does not have.
 
-    Raises:
-        DataError: no such file, or no record of `gtool eval`.
+    DataError: no such file, or no record of `gtool eval`.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -82,11 +81,7 @@ def _map_leaves(found: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:
-    """Add a record to a file of lines, with one write; a line that a crash cut short is closed first.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Add a record to a file of lines, with one write; a line that a crash cut short is closed first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps(plain(record), sort_keys=True, allow_nan=False) + "\n"
     with path.open("ab+") as out:

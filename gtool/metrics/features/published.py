@@ -65,12 +65,7 @@ def is_statistics(reference: str) -> bool:
 
 
 def check_statistics(reference: str, mode: str) -> None:
-    """Refuse a name that nobody publishes, or not of this mode, and a file that is not there.
-
-    Raises:
-        DataError: no such file, or without mean and covariance.
-        RecipeError: no such name, or another mode.
-    """
+    """Refuse a name that nobody publishes, or not of this mode, and a file without mean and covariance."""
     if not reference.startswith(PREFIX):
         path = Path(reference).expanduser()
         if not path.is_file():

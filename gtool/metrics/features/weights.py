@@ -194,8 +194,7 @@ def are_same_weights(one: str, other: str) -> bool:
 def download(url: str, target: Path, is_good: Callable[[Path], bool]) -> Path:
     """Return `target`, downloaded unless a good file is there; processes that want the same one wait for the first.
 
-    Raises:
-        NetworkError: no network, or a file that is not good; nothing is left behind.
+    NetworkError where there is no network, or a file that is not good; nothing is left behind.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with one_at_a_time(target.with_suffix(".lock")):

@@ -259,16 +259,9 @@ class Prior(nn.Module):
     def predict(
         self, condition: Tensor, known: Tensor, places: Tensor, order: Tensor | None = None
     ) -> Tensor:
-        """Return the logits of one code of every sequence; what stands at its place and after it has no influence.
+        """Return the logits fp32 (N, K) of one code of every sequence; what stands there and after it has no influence.
 
-        Args:
-            condition: as of `forward`.
-            known: int64 (N, t) the first codes in order, t < L.
-            places: int64 (N,) in order, from 0 to t.
-            order: as of `forward`.
-
-        Returns:
-            fp32 (N, K).
+        known: int64 (N, t) the first codes in order, t < L. places: int64 (N,) in order, from 0 to t.
         """
         x = self._read(condition, known, order)
         for block in self.blocks:
@@ -284,17 +277,12 @@ class Prior(nn.Module):
         order: Tensor | None = None,
         wanted: int = 1,
     ) -> tuple[Cache, Tensor]:
-        """Read the condition and the first codes in one pass.
+        """Read the condition and the first codes, int64 (N, t) in order with t < L, in one pass.
 
-        Args:
-            condition: as of `forward`.
-            known: int64 (N, t) the first codes in order, t < L; None for none.
-            steps: how many codes `extend` can add; None until the last code.
-            order: as of `forward`.
-            wanted: how many codes are predicted at once, without each other; 1 where there is one order.
+        steps: how many codes `extend` can add; None until the last code.
+        wanted: how many codes are predicted at once, without each other; 1 where there is one order.
 
-        Returns:
-            What `extend` goes on with, and fp32 logits (N, wanted, K) of the next codes.
+        Returns what `extend` goes on with, and fp32 logits (N, wanted, K) of the next codes.
         """
         known = condition.new_empty(len(condition), 0) if known is None else known
         x = self._embed(condition, known, order)

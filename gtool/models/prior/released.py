@@ -65,10 +65,7 @@ def split_released(
 ) -> dict[str, tuple[Any, Tensors]]:
     """Return config and tensors, by our names, of `prior`, `tokenizer` and, where there is one, `condition_tokenizer`.
 
-    Args:
-        tensors: all of the file.
-        heads: of the transformer's attention; None for those of the released network of this size.
-        classes: that it is conditioned on, 0 for none; None as the released network of this size.
+    heads, classes: None for those of the released network of this size; 0 classes for no condition.
 
     Raises:
         CheckpointError: not the tensors of a released prior, or of one that ours cannot be.

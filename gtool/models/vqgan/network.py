@@ -337,19 +337,9 @@ class PaletteTokenizer(nn.Module):
     def fit(
         self, images: Tensor, generator: torch.Generator, *, most: int = 2**16, rounds: int = 20
     ) -> float:
-        """Find the palette by k-means on pixels of images (N, 3, H, W) in [-1, 1].
+        """Find the palette by k-means on `most` pixels of images (N, 3, H, W) in [-1, 1], chosen by a generator of the CPU.
 
-        Args:
-            images: enough of them that they have the colours of all.
-            generator: on the CPU; chooses pixels.
-            most: pixels that are looked at.
-            rounds: of k-means.
-
-        Returns:
-            The mean squared distance of a pixel to its colour.
-
-        Raises:
-            DataError: fewer different colours than the palette has.
+        Returns the mean squared distance of a pixel to its colour; DataError for fewer colours than the palette has.
         """
         pixels = _pixels(images)
         pixels = pixels[torch.randperm(len(pixels), generator=generator)[:most].to(pixels.device)]
