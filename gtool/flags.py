@@ -30,7 +30,7 @@ def argument(help: str, **default: Any) -> Any:
 def flags(panel: str, helps: Mapping[str, str]) -> Any:
     """Return a field for the names of the flags that were given, of one for each name; helps: name -> help."""
     infos = {
-        name: typer.Option(..., _flag(name), help=f"{text}.", rich_help_panel=panel)
+        name: typer.Option(..., flag_name(name), help=f"{text}.", rich_help_panel=panel)
         for name, text in helps.items()
     }
     return field(default=(), metadata={"flags": infos})
@@ -39,7 +39,7 @@ def flags(panel: str, helps: Mapping[str, str]) -> Any:
 def flag_of(field: Field[Any]) -> str:
     """Return the name of an option on the command line, the first where it has several."""
     names = field.metadata["typer"].param_decls
-    return names[0] if names else _flag(field.name)
+    return names[0] if names else flag_name(field.name)
 
 
 def device() -> Any:
@@ -66,5 +66,6 @@ def _known_precision(value: str) -> str:
     return value
 
 
-def _flag(name: str) -> str:
+def flag_name(name: str) -> str:
+    """Return what a field is called on the command line, unless it says otherwise."""
     return f"--{name.replace('_', '-')}"

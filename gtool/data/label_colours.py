@@ -72,8 +72,7 @@ def _oklab(srgb: NDArray[np.float64]) -> NDArray[np.float64]:
             [0.0259040371, 0.7827717662, -0.8086757660],
         ]
     )
-    seen: NDArray[np.float64] = np.cbrt(linear @ cones.T) @ lab.T
-    return seen
+    return np.cbrt(linear @ cones.T) @ lab.T
 
 
 def colour_maps(maps: NDArray[np.integer], colours: Pixels) -> Pixels:

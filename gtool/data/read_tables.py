@@ -82,7 +82,7 @@ def _load_local(place: Place) -> Tables:
     if place.kind == "arrow":
         with _bounded():
             return _read(name, lambda: datasets.load_from_disk(name))
-    if path.is_dir() and _has_configurations(path):
+    if path.is_dir() and _card(path).keys() & {"configs", "dataset_info"}:  # describe the tables beside them
         source = {"path": str(path.resolve()), "name": place.config}
     else:
         source = {"path": "parquet", "data_dir" if path.is_dir() else "data_files": name}
@@ -131,11 +131,6 @@ def _card(folder: Path) -> Mapping[str, Any]:
         card = yaml.safe_load(header[1]) or {}
         check_plain(card)
         return dict(card)
-
-
-def _has_configurations(folder: Path) -> bool:
-    """Say whether a README in the hub's layout describes the tables beside it."""
-    return bool(_card(folder).keys() & {"configs", "dataset_info"})
 
 
 def _named_files(folder: Path) -> Iterator[tuple[str, str]]:

@@ -63,20 +63,20 @@ def open_table(place: Place, split: str, columns: Mapping[str, str | None]) -> I
     ):
         missing["class"] = f"column `{several}` gives several for each row, and one is needed"
     names = read_label_names(place.path) if place.path else None
-    inside = _Inside(place)
+    roots = _roots(place)
     maps = {kind: column for kind in ("segmentation", "depth") if (column := column_of[kind])}
     return ImageDataset(
         name=name,
         kind=place.kind,
         fingerprint=_fingerprint(place, table, chosen, image),
-        files=_encoded_rows(table, image, inside),
+        files=_encoded_rows(table, image, roots),
         labels=labels,
         class_names=class_names,
         # Maps are as old as the table, so that their column is fingerprint enough.
         maps={
             kind: Maps(
                 column,
-                _encoded_rows(table, column, inside, f", {column}"),
+                _encoded_rows(table, column, roots, f", {column}"),
                 names if kind == "segmentation" else None,
             )
             for kind, column in maps.items()
@@ -90,6 +90,9 @@ def open_table(place: Place, split: str, columns: Mapping[str, str | None]) -> I
 
 
 _SEVERAL = ("List", "LargeList", "Sequence")
+# How the types of columns begin that can hold images, and labels.
+_IMAGES = ("Image", "encoded image", "binary", "large_binary")
+_LABELS = ("ClassLabel", "int", "uint", "bool", "string", "large_string")
 
 
 def choose_columns(
@@ -107,25 +110,25 @@ def choose_columns(
     chosen: dict[str, str | None] = {}
     listed = ", ".join(f"{column} ({type_})" for column, type_ in types.items())
     for role, usual in COLUMN_NAMES.items():
-        holds = _holds_labels if role == "label" else _holds_images
+        taken_for = _LABELS if role == "label" else _IMAGES
         key = f"data.{role}_column"
         if column := requested.get(role):
             what = {"image": "images", "label": "labels"}.get(role, f"{role} maps")
             if column not in types:
                 raise DataError(f"{name}: no column `{column}`, which {key} names; columns: {listed}")
-            if not holds(types[column]):
+            if not types[column].startswith(taken_for):
                 raise DataError(
                     f"{name}: column `{column}`, which {key} names, holds no {what}; columns: {listed}"
                 )
             chosen[role] = column
             continue
         taken = chosen.get("image")
-        candidates = [c for c in usual if c in types and c != taken and holds(types[c])]
+        candidates = [c for c in usual if c in types and c != taken and types[c].startswith(taken_for)]
         if not candidates and role in ("image", "label"):
             first = "Image" if role == "image" else "ClassLabel"
             candidates = [c for c, type_ in types.items() if type_ == first]
         if not candidates and role == "image":
-            candidates = [c for c, type_ in types.items() if holds(type_)]
+            candidates = [c for c, type_ in types.items() if type_.startswith(taken_for)]
         if role == "image" and len(candidates) > 1:  # a photo beside maps
             candidates = [
                 c
@@ -143,14 +146,6 @@ def choose_columns(
     return chosen
 
 
-def _holds_images(type_: str) -> bool:
-    return type_ in ("Image", "encoded image", "binary", "large_binary")
-
-
-def _holds_labels(type_: str) -> bool:
-    return type_.startswith(("ClassLabel", "int", "uint", "bool", "string", "large_string"))
-
-
 def _type_of(feature: Any) -> str:
     """Image, ClassLabel, the type of a plain value, or the name of a nested type."""
     if isinstance(feature, dict):
@@ -158,33 +153,26 @@ def _type_of(feature: Any) -> str:
     return str(feature.dtype) if type(feature).__name__ == "Value" else type(feature).__name__
 
 
-class _Inside:
-    """The folders that rows of a table may name files in: its own, or the caches of the hub's libraries."""
-
-    def __init__(self, place: Place) -> None:
-        self.roots = [_own_folder(place.path)] if place.path else _caches()
-
-    def find(self, path: str) -> Path | None:
-        """Return the file of a path that a row gives; None where it is a URL or leads out of the folders."""
-        for root in self.roots:
-            found = os.path.realpath(os.path.join(root, path))
-            if not is_url(path) and Path(found).is_relative_to(os.path.realpath(root)):
-                return Path(found)
-        return None
-
-
-def _own_folder(path: Path) -> Path:
-    return path if path.is_dir() else path.parent
-
-
-def _caches() -> list[Path]:
+def _roots(place: Place) -> list[Path]:
+    """Return the folders that rows of a table may name files in: its own, or the caches of the hub's libraries."""
+    if place.path is not None:
+        return [place.path if place.path.is_dir() else place.path.parent]
     import datasets
     from huggingface_hub import constants
 
     return [Path(datasets.config.HF_DATASETS_CACHE), Path(constants.HF_HUB_CACHE)]
 
 
-def _encoded_rows(table: Dataset, column: str, inside: _Inside, what: str = "") -> EncodedFiles:
+def _find_below(roots: Sequence[Path], path: str) -> Path | None:
+    """Return the file of a path that a row gives; None where it is a URL or leads out of the folders."""
+    for root in roots:
+        found = os.path.realpath(os.path.join(root, path))
+        if not is_url(path) and Path(found).is_relative_to(os.path.realpath(root)):
+            return Path(found)
+    return None
+
+
+def _encoded_rows(table: Dataset, column: str, roots: Sequence[Path], what: str = "") -> EncodedFiles:
     """Return a column of encoded images: bytes, or records with `bytes` and `path`; what: of a row, in errors."""
     rows = table.select_columns([column]).with_format("arrow")  # values as they are stored
 
@@ -202,15 +190,12 @@ def _encoded_rows(table: Dataset, column: str, inside: _Inside, what: str = "") 
                 return Stored(len(content), content.to_pybytes)
             if not path:
                 return None
-            found, shown = inside.find(path), printable(path)[:200]
+            found, shown = _find_below(roots, path), printable(path)[:200]
         except (AttributeError, KeyError, OSError, TypeError, ValueError) as bad:
             return UnreadableImage(name(index), f"no image: {reason(bad)}")
         if found is None:
-            why = (
-                "a URL, and nothing is downloaded"
-                if is_url(path)
-                else "which leads out of the data set's folder"
-            )
+            leads_out = "which leads out of the data set's folder"
+            why = "a URL, and nothing is downloaded" if is_url(path) else leads_out
             return UnreadableImage(name(index), f"no bytes, and its file is {shown}, {why}")
         return found if found.is_file() else UnreadableImage(name(index), f"no bytes, no file {shown}")
 

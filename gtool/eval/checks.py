@@ -12,6 +12,7 @@ from gtool.eval.options import EvalOptions
 from gtool.eval.report.files import SUFFIXES
 from gtool.eval.report.record import read_baseline
 from gtool.eval.verdicts import require_numbers
+from gtool.flags import flag_name
 from gtool.io import run_folder
 from gtool.metrics.features.published import MODES, check_statistics
 from gtool.metrics.registry import METRICS, metrics_of
@@ -44,7 +45,7 @@ def check(options: EvalOptions) -> EvalOptions:
         raise RecipeError(f"--dinov2 {options.dinov2}: unknown{did_you_mean(options.dinov2, DINOV2_SIZES)}")
     for name in ("weights", "clip_weights", "clip_large_weights", "dinov2_weights"):
         if (path := getattr(options, name)) is not None and not path.is_file():
-            raise CheckpointError(f"{path}: no such file ({_flag(name)})")
+            raise CheckpointError(f"{path}: no such file ({flag_name(name)})")
     wanted = [gate.metric for gate in options.gates]
     _check_outputs(options)
     if options.baseline is not None:
@@ -104,7 +105,7 @@ def _check_together(options: EvalOptions) -> None:
     """Refuse what the target cannot do, and options that have no effect on it."""
     asked = [*options.diagnostics, *options.paired]
     if asked and (options.num_processes or 1) > 1:
-        raise RecipeError(f"{_flag(asked[0])} is computed by one process; leave out --num-processes")
+        raise RecipeError(f"{flag_name(asked[0])} is computed by one process; leave out --num-processes")
     if options.export_reference is not None and not _uses(options, "inception"):
         raise RecipeError(
             "--export-reference writes Inception statistics: give --fid too, or --reference and nothing to score"
@@ -113,13 +114,13 @@ def _check_together(options: EvalOptions) -> None:
     if weights is not None:
         read_description(weights)  # refused before torch is imported
     if weights is None and (of_models := [name for name in options.diagnostics if name != "copies"]):
-        raise RecipeError(f"{folder}: {_flag(of_models[0])} needs a model; name a run or weights")
+        raise RecipeError(f"{folder}: {flag_name(of_models[0])} needs a model; name a run or weights")
     if "copies" in options.diagnostics and options.against_statistics:
         raise RecipeError(f"--copies: needs the training images, and {options.reference} holds none")
     if options.paired and (options.metrics != options.paired or options.diagnostics):
         raise RecipeError("metrics of pairs go with no other metric; give them alone")
     if options.paired and (folder is None or options.reference is None or options.against_statistics):
-        flag = _flag(options.paired[0])
+        flag = flag_name(options.paired[0])
         raise RecipeError(f"{flag} compares two folders: gtool eval PICTURES ORIGINALS {flag}")
     if folder is not None and options.reference is None and options.needs_reference:
         raise RecipeError(f"{folder}: a folder is compared with another; name it second, or --reference NAME")
@@ -163,13 +164,13 @@ def _check_used(options: EvalOptions, has_model: bool) -> None:
             continue
         if field.name in ("reference", "precision", "exit_zero"):  # what pipelines give to every call
             what = (
-                f"{_flag(field.name)} {options.reference or ''}"
+                f"{flag_name(field.name)} {options.reference or ''}"
                 if field.name == "reference"
-                else _flag(field.name)
+                else flag_name(field.name)
             )
             console.notice(f"{what} has no effect: {why}")
         else:
-            raise RecipeError(f"{_flag(field.name)} would have no effect: {why}; leave it out")
+            raise RecipeError(f"{flag_name(field.name)} would have no effect: {why}; leave it out")
 
 
 def _uses(options: EvalOptions, *inputs: str) -> bool:
@@ -193,8 +194,4 @@ def _check_reference(options: EvalOptions) -> None:
         )
     for name in ("split", "export_reference"):
         if getattr(options, name) is not None:
-            raise RecipeError(f"{_flag(name)}: {options.reference} is statistics already")
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+            raise RecipeError(f"{flag_name(name)}: {options.reference} is statistics already")

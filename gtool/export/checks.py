@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gtool.errors import CheckpointError, GToolError, RecipeError, did_you_mean
 from gtool.export.options import FORMATS, HUB, ExportOptions
+from gtool.flags import flag_name
 from gtool.io.outputs import check_folder, require_utf8
 from gtool.io.run_folder import find_weights
 from gtool.models import registry
@@ -41,7 +42,7 @@ def check(options: ExportOptions) -> Files:
     if file_format == HUB:
         return _for_hub(options)
     if named := next((flag for flag in ("repo", "private", "dry_run") if getattr(options, flag)), None):
-        raise RecipeError(f"--{named.replace('_', '-')} is of --format hub")
+        raise RecipeError(f"{flag_name(named)} is of --format hub")
     if options.source is not None:
         source = _foreign_file(options.target, options.source)
         return Files(options, source, _in_folder(options.out, f"{source.stem}.safetensors"), file_format)

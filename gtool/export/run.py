@@ -74,8 +74,9 @@ def copy_weights(weights: Path, out: Path, *, half: bool = False) -> None:
 
 
 def export_parts(weights: Path, out: Path, file_format: str) -> tuple[dict[str, Path], float]:
-    """Write all parts of a network or none, as "onnx" or "pt2"; return the files by the names of the parts, `out` itself where
-    there is one, and the largest error of any.
+    """Write all parts of a network or none, as "onnx" or "pt2".
+
+    Returns the files by the names of the parts, `out` itself where there is one, and the largest error of any.
     """
     trained = open_trained(weights)
     network = trained.network().eval().requires_grad_(False)

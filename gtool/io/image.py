@@ -175,8 +175,7 @@ def read_array(content: bytes) -> np.ndarray:
     shape, _, dtype = read_header[version](stream)
     if dtype.hasobject or prod(shape) * dtype.itemsize != len(content) - stream.tell():
         raise ValueError(f"it has {len(content) - stream.tell():,} bytes, which is not {dtype} {shape}")
-    array: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
-    return array
+    return np.load(io.BytesIO(content), allow_pickle=False)
 
 
 @contextmanager

@@ -45,8 +45,7 @@ class Gaussian:
         # Statistics of strangers may hold anything symmetric.
         if values[0] < -NEGATIVE_IS_ROUNDING * max(1.0, float(values[-1])):
             raise DataError("the covariance of the reference has negative eigenvalues, so it is none")
-        root: Tensor = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
-        return root
+        return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
 
 
 @dataclass

@@ -79,8 +79,7 @@ def _estimates(fake: Tensor, real: Tensor, picks: list[list[np.ndarray]]) -> np.
         for rows, member in ((fake, of_fake), (real, of_real))
     )
     between = _sums(fake, real, of_fake, of_real)
-    found: np.ndarray = (within / (size * (size - 1)) - 2 * between / size**2).numpy()
-    return found
+    return (within / (size * (size - 1)) - 2 * between / size**2).numpy()
 
 
 def _sums(x: Tensor, y: Tensor, in_x: Tensor, in_y: Tensor, *, diagonal: bool = True) -> Tensor:

@@ -94,8 +94,7 @@ class Metric:
     def load(self) -> Callable[..., dict[str, Any]]:
         """Import the function."""
         module, _, function = self.function.partition(":")
-        found: Callable[..., dict[str, Any]] = getattr(import_module(f"gtool.metrics.{module}"), function)
-        return found
+        return getattr(import_module(f"gtool.metrics.{module}"), function)
 
 
 _FRECHET: dict[str, Any] = {"real": "moments", "comparable_from": 10_000}

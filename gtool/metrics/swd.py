@@ -79,8 +79,7 @@ def _influence(level: np.ndarray, apart: np.ndarray) -> np.ndarray:
         order = np.argsort(projected)  # NumPy sorts floats ten times faster than torch
         steps = np.diff(projected[order]) * (sign[1:] + sign[:-1]) / 2
         total[order[1:]] += np.cumsum(steps, dtype=np.float64)
-    influence: np.ndarray = SCALE * total.reshape(-1, NUM_PATCHES).mean(1) / len(level)
-    return influence
+    return SCALE * total.reshape(-1, NUM_PATCHES).mean(1) / len(level)
 
 
 class PatchProjections:

@@ -245,8 +245,7 @@ class TrainedModel:
                 mean = self.mean_w if classes is None else self.mean_w[classes[rows], None]
                 return torch.lerp(mean.expand_as(found), found, share)
             z, of = latents(self.network, seed, indices[rows]), None if classes is None else classes[rows]
-            made: Tensor = self.network.broadcast(self.w(z, own, of))
-            return made
+            return self.network.broadcast(self.w(z, own, of))
 
         return ws
 

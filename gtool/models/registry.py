@@ -147,8 +147,7 @@ def config_class(name: str) -> Any:
 
 def network(name: str) -> Callable[[Any], Any]:
     """Return what builds, from a config, the network that a weights file of a model holds."""
-    build: Callable[[Any], Any] = _named(find_model(name).network)
-    return build
+    return _named(find_model(name).network)
 
 
 def networks(name: str) -> ModuleType:
@@ -180,8 +179,7 @@ def released(name: str) -> ModuleType:
 
 def exports(name: str) -> Callable[..., Any]:
     """Return the function that takes a model's network and metadata apart for `gtool export`."""
-    parts: Callable[..., Any] = _named(find_model(name).exports)
-    return parts
+    return _named(find_model(name).exports)
 
 
 def _named(place: str) -> Any:

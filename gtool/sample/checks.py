@@ -197,8 +197,7 @@ class Sampling(SampleOptions):
     @property
     def config(self) -> PriorPipelineConfig:
         """What a prior and its tokenizer are."""
-        config: PriorPipelineConfig = self.described[1]
-        return config
+        return self.described[1]
 
     @property
     def condition(self) -> str:

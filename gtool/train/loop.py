@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gtool.config.schema import TrainRecipe
 from gtool.errors import DivergedError
-from gtool.runtime.device import Compute, use_threads
+from gtool.runtime.device import use_threads
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,9 @@ def run_training(
         before = state.nimg
         with use_threads(1) if by_shares else nullcontext():
             window.add(step(state))
-        state.seconds, signum = _agree(state.compute, window.seconds(), stop_signal())
+        # The slowest clock and any signal of all processes, so that all of them stop at the same step.
+        state.seconds, number = state.compute.largest([window.seconds(), float(stop_signal() or 0)])
+        signum = int(number) or None
         state.progress = progress(state, train)
         is_snapshot = state.progress >= 1.0 or _crossed(before, state.nimg, train.snapshot_kimg)
         if is_snapshot or signum is not None or _crossed(before, state.nimg, train.tick_kimg):
@@ -72,12 +74,6 @@ def progress(state: Any, train: TrainRecipe) -> float:
 
 def _crossed(before: int, after: int, kimg: float) -> bool:
     return math.floor(after / (kimg * 1000)) > math.floor(before / (kimg * 1000))
-
-
-def _agree(compute: Compute, seconds: float, signum: int | None) -> tuple[float, int | None]:
-    """Take the slowest clock and any signal of all processes, so that all of them stop at the same step."""
-    slowest, number = compute.largest([seconds, float(signum or 0)])
-    return slowest, int(number) or None
 
 
 class _Window:

@@ -72,18 +72,16 @@ def open_tracker(name: str, run: RunFolder, recipe: Recipe) -> Any:
     from accelerate.tracking import TensorBoardTracker, TrackioTracker, WandBTracker
 
     try:
-        if name == "tensorboard":
-            tracker: Any = TensorBoardTracker(name, logging_dir=str(run.path))
-            tracker.start()
-            return tracker
-        named = {"name": run.path.name}
-        if name == "trackio":
-            tracker = TrackioTracker("gtool", **named)
-        else:
-            tracker = WandBTracker("gtool", dir=str(run.path), **named)
         with redirect_stdout(sys.stderr):
+            if name == "tensorboard":
+                tracker: Any = TensorBoardTracker(name, logging_dir=str(run.path))
+            elif name == "trackio":
+                tracker = TrackioTracker("gtool", name=run.path.name)
+            else:
+                tracker = WandBTracker("gtool", dir=str(run.path), name=run.path.name)
             tracker.start()
-            tracker.store_init_configuration(recipe.model_dump(mode="json", by_alias=True))
+            if name != "tensorboard":
+                tracker.store_init_configuration(recipe.model_dump(mode="json", by_alias=True))
     except Exception as failed:  # of the library, whatever it raises
         reason = (str(failed).strip() or type(failed).__name__).splitlines()[0]
         raise GToolError(f"--tracker {name}: {reason}") from None

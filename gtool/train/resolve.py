@@ -250,8 +250,7 @@ def _network_of_weights(recipe: Recipe, words: str) -> dict[str, Any]:
     meta, config = read_description(path)
     if meta["model"] != model:
         raise CheckpointError(f"{path}: weights of {meta['model']}, not of {model}")
-    table: dict[str, Any] = config.model_dump(mode="json", exclude_none=True)
-    return table
+    return config.model_dump(mode="json", exclude_none=True)
 
 
 def _configure(recipe: Recipe, made_for: int, path: Path, typed: Mapping[str, str]) -> Any:

@@ -46,25 +46,8 @@ from gtool.train.state import Counters
 from tests.helpers.tiny import save_prior, save_tokenizer, tiny_recipe
 
 MOST_SECONDS, MOST_KB = 5.0, 1 << 20
-ODD = [
-    None,
-    True,
-    -1,
-    0,
-    2**63,
-    10**400,
-    1e308,
-    float("inf"),
-    float("nan"),
-    "",
-    "x",
-    "../x",
-    "é\n::",
-    [],
-    {},
-    [[1]],
-    {"a": 1},
-]
+ODD = [None, True, -1, 0, 2**63, 10**400, 1e308, float("inf"), float("nan")]
+ODD += ["", "x", "../x", "é\n::", [], {}, [[1]], {"a": 1}]
 DEEP = "@deep"  # becomes 100,000 lists in each other
 
 

@@ -1,7 +1,5 @@
 """GANsformer: sizes and outputs of the released networks, and what every configuration promises."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -26,12 +24,8 @@ GOLDEN = json.loads((Path(__file__).parent / "golden" / "gansformer.json").read_
 
 # The released networks.
 
-CLEVR = {
-    "components": 8,
-    "component_dim": 16,
-    "mapping": {"self_attention": False},
-    "synthesis": {"style": False},
-}
+CLEVR = {"components": 8, "component_dim": 16}
+CLEVR |= {"mapping": {"self_attention": False}, "synthesis": {"style": False}}
 # Counted by building the released classes: generator, the same for CLEVR, discriminator.
 RELEASED = {
     32: (24_143_178, 23_742_890, 21_507_073),
@@ -56,7 +50,7 @@ def never_read(config: GANsformerConfig) -> int:
         *inputs[1:],
         config.resolution,
         config.resolution,
-    ]  # 4 x 4 has one; then the last one, and the colours
+    ]  # 4 x 4 has one; the last one, and the colours
     return count + sum((width + 1) * config.channels(side) for side in inputs)
 
 
@@ -86,9 +80,8 @@ def test_images_equal_those_of_the_released_classes(name):
 
 def test_logits_equal_those_of_the_released_classes():
     known = GOLDEN["discriminator"]
-    discriminator = Discriminator(
-        tiny(discriminator={"channel_base": 128, "channel_max": 16, "group_size": 4})
-    )
+    config = tiny(discriminator={"channel_base": 128, "channel_max": 16, "group_size": 4})
+    discriminator = Discriminator(config)
     discriminator.load_state_dict(rename_residual_discriminator(formula_weights(known["shapes"])))
     with torch.no_grad():
         logits = discriminator(chirp((4, 3, 16, 16), 1, 0.4))
@@ -168,11 +161,7 @@ def test_every_variant_makes_images_and_every_parameter_of_it_learns(name):
     require_gradients(generator)
 
 
-DISCRIMINATORS: dict[str, dict[str, Any]] = {
-    "released": {},
-    "no spread": {"group_size": 1},
-    "more spread": {"group_channels": 4},
-}
+DISCRIMINATORS = {"released": {}, "no spread": {"group_size": 1}, "more spread": {"group_channels": 4}}
 
 
 @pytest.mark.parametrize("name", DISCRIMINATORS)

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import atexit
 import ctypes
-import math
 import re
 import sys
 import weakref
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,56 +26,24 @@ from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
+from tests.simulated_cuda.counts import (
+    BLOCK,
+    EMPTY,
+    INDEXING,
+    MEMORY,
+    NEVER_ORDERED,
+    NUMBERS_TOO,
+    ORDERED_IF_ASKED,
+    SHARED_MEMORY,
+    WAITS,
+    Counts,
+    counts,
+    options,
+    place,
+    shared_memory,
+)
+
 CUDA = torch.device("cuda", 0)
-MEMORY = 80 * 2**30
-SHARED_MEMORY = 48 * 2**10  # bytes for a block of threads
-BLOCK = 512  # bytes that allocations are rounded up to
-
-
-def words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-# Operations that hand the host a size or a number: it waits for the device.
-WAITS = words(
-    "_local_scalar_dense nonzero masked_select _unique2 unique_dim unique_consecutive equal bincount is_nonzero "
-    "_linalg_eigh"
-)
-# Operations that add in whatever order comes: where torch.use_deterministic_algorithms is on, the first have another
-# kernel, the others are refused.
-ORDERED_IF_ASKED = words(
-    "index_put_ _index_put_impl_ index_put index_add_ index_add scatter_add_ scatter_add embedding_dense_backward "
-    "cumsum cumsum_"
-)
-NEVER_ORDERED = words(
-    "upsample_bilinear2d_backward upsample_bicubic2d_backward _upsample_bilinear2d_aa_backward "
-    "_upsample_bicubic2d_aa_backward grid_sampler_2d_backward reflection_pad2d_backward replication_pad2d_backward "
-    "max_pool2d_with_indices_backward adaptive_max_pool2d_backward _adaptive_avg_pool2d_backward"
-)
-EMPTY = words(
-    "_unsafe_view empty empty_like empty_strided new_empty new_empty_strided lift_fresh detach set_ resize_"
-)
-
-
-class Counts:
-    """What the device did since `reset`, places by the line of gtool that asked for it."""
-
-    def __init__(self) -> None:
-        self.live = 0  # bytes allocated now
-        self.reset()
-
-    def reset(self) -> None:
-        self.kernels = 0
-        self.operations: Counter[str] = Counter()
-        self.copies: Counter[str] = Counter()  # to the device
-        self.copied_bytes = 0
-        self.waits: Counter[str] = Counter()
-        self.unordered: Counter[str] = Counter()  # operations whose result is not the same each time
-        self.peak = self.live
-
-
-counts = Counts()
-options = {"values": True, "root": "gtool"}
 
 
 class Simulated(torch.Tensor):
@@ -164,11 +130,11 @@ def _run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if name in WAITS or (
         function is torch.ops.aten.repeat_interleave.Tensor and kwargs.get("output_size") is None
     ):
-        counts.waits[f"{name} {_place()}"] += 1
-    if name in ("index", "index_put_", "index_put", "_index_put_impl_") and any(
+        counts.waits[f"{name} {place()}"] += 1
+    if name in INDEXING and any(
         isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8) for index in args[1]
     ):
-        counts.waits[f"index by bool {_place()}"] += 1
+        counts.waits[f"index by bool {place()}"] += 1
     out = _compute(function, name, args, kwargs, to_device)
     _count(function, name, args)
     returns = function._schema.returns
@@ -220,11 +186,7 @@ def _without_values(function: Any, name: str, args: Any, kwargs: dict[str, Any])
         return torch.zeros(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
     if name == "copy_" and args[0].device != args[1].device:
         return args[0]
-    if name in (
-        "rand",
-        "randn",
-        "randint",
-    ):  # on the meta device they are written in Python, and slow to import
+    if name in ("rand", "randn", "randint"):  # written in Python on the meta device, and slow to import
         default = torch.int64 if name == "randint" else None
         size = next(arg for arg in args if isinstance(arg, list | tuple))
         return torch.empty(size, dtype=kwargs.get("dtype") or default, device="meta")
@@ -236,52 +198,28 @@ def _without_values(function: Any, name: str, args: Any, kwargs: dict[str, Any])
 def _refuse(name: str, args: Any, leaves: list[Any], has_ours: bool) -> None:
     """Raise what CUDA raises."""
     on_cpu = [x for x in leaves if isinstance(x, torch.Tensor) and not isinstance(x, Simulated)]
-    if (
-        has_ours
-        and name in ("index", "index_put", "index_put_", "_index_put_impl_")
-        and isinstance(args[0], Simulated)
-    ):
+    if has_ours and name in INDEXING and isinstance(args[0], Simulated):
         if any(x.dim() for x in on_cpu):
-            counts.waits[f"index from the CPU {_place()}"] += 1
+            counts.waits[f"index from the CPU {place()}"] += 1
     elif has_ours:
-        numbers_too = name in (
-            "cat",
-            "stack",
-            "gather",
-            "embedding",
-            "index_select",
-            "mm",
-            "bmm",
-            "addmm",
-            "convolution",
-        )
         first_on_cpu = (
             name.endswith("_") and isinstance(args[0], torch.Tensor) and not isinstance(args[0], Simulated)
         )
-        if any(x.dim() or numbers_too for x in on_cpu) or first_on_cpu:
-            raise RuntimeError(f"Expected all tensors to be on the same device: {name} at {_place()}")
+        if any(x.dim() or name in NUMBERS_TOO for x in on_cpu) or first_on_cpu:
+            raise RuntimeError(f"Expected all tensors to be on the same device: {name} at {place()}")
     if any(isinstance(x, torch._C.Generator) and x._cdata not in Generator.known for x in leaves):
-        raise RuntimeError(f"Expected a 'cuda' device type for generator: {name} at {_place()}")
+        raise RuntimeError(f"Expected a 'cuda' device type for generator: {name} at {place()}")
     if name in ("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"):
         needed = shared_memory(args[0].shape[-2:], args[1], 2.0 if "bicubic" in name else 1.0)
         if needed > SHARED_MEMORY:
-            raise RuntimeError(f"Too much shared memory required: {needed} bytes at {_place()}")
+            raise RuntimeError(f"Too much shared memory required: {needed} bytes at {place()}")
     if (
         name in ("native_layer_norm_backward", "native_group_norm_backward")
         and args[0].dtype != args[1].dtype
     ):
         raise RuntimeError(
-            f"expected scalar type {args[1].dtype} but found {args[0].dtype}: {name} at {_place()}"
+            f"expected scalar type {args[1].dtype} but found {args[0].dtype}: {name} at {place()}"
         )
-
-
-def shared_memory(source: Any, target: Any, support: float = 1.0) -> int:
-    """Bytes that CUDA's antialiased resize takes of a block's shared memory, for sides (H, W)."""
-    high, wide = (
-        math.ceil(support * max(1.0, before / after)) * 2 + 1
-        for before, after in zip(source, target, strict=True)
-    )
-    return 4 * (32 * wide + high + 32 * high)
 
 
 def _count_copy(name: str, args: Any, kwargs: dict[str, Any]) -> None:
@@ -298,10 +236,10 @@ def _count_copy(name: str, args: Any, kwargs: dict[str, Any]) -> None:
         from_device or hasattr(source, "pinned")
     )
     if to_device and not from_device:
-        counts.copies[_place()] += 1
+        counts.copies[place()] += 1
         counts.copied_bytes += source.numel() * source.element_size()
     if to_device != from_device and not at_once and torch.device(target).type != "meta":
-        counts.waits[f"copy {_place()}"] += 1
+        counts.waits[f"copy {place()}"] += 1
 
 
 def _count(function: Any, name: str, args: Any) -> None:
@@ -317,18 +255,7 @@ def _count(function: Any, name: str, args: Any) -> None:
     asked = torch.are_deterministic_algorithms_enabled()
     adds_nothing = name == "grid_sampler_2d_backward" and not args[-1][0]  # at the places, not at the image
     if (name in NEVER_ORDERED and not adds_nothing) or (name in ORDERED_IF_ASKED and not asked):
-        counts.unordered[f"{name} {_place()}"] += 1
-
-
-def _place() -> str:
-    """The line of gtool that runs."""
-    frame = sys._getframe(2)
-    while frame is not None:
-        path = frame.f_code.co_filename
-        if f"/{options['root']}/" in path and "/tests/" not in path and frame.f_code.co_name != "send":
-            return f"{path.rpartition('/' + str(options['root']) + '/')[2]}:{frame.f_lineno}"
-        frame = frame.f_back
-    return "backward pass"
+        counts.unordered[f"{name} {place()}"] += 1
 
 
 _storages: dict[int, Any] = {}
@@ -371,7 +298,7 @@ def _attention(
             attn_mask = attn_mask.to(q.dtype)
     for operand in (k, v, attn_mask):
         if operand is not None and operand.device.type != "cuda":
-            raise RuntimeError(f"Expected all tensors to be on the same device: attention at {_place()}")
+            raise RuntimeError(f"Expected all tensors to be on the same device: attention at {place()}")
     return _Attention.apply(q, k, v, attn_mask, is_causal, others.get("scale"))
 
 
@@ -442,7 +369,7 @@ def simulate(*, values: bool = True, gpus: int = 1) -> None:
         "is_initialized": lambda: True,
         "is_current_stream_capturing": lambda: False,
         "_lazy_init": lambda: None,
-        "synchronize": lambda device=None: counts.waits.update([f"synchronize {_place()}"]),
+        "synchronize": lambda device=None: counts.waits.update([f"synchronize {place()}"]),
         "empty_cache": lambda: None,
         "manual_seed_all": lambda seed: None,
         "get_rng_state": lambda device=None: torch.zeros(16, dtype=torch.uint8),

@@ -128,8 +128,7 @@ def _depths(uniform: np.ndarray, count: np.ndarray, horizon: np.ndarray) -> np.n
     slot = np.arange(SLOTS)
     step = np.minimum((slot + 0.15 + 0.7 * uniform) / count[:, None], 1.0)
     far = np.where(horizon > 0, horizon + 0.16, 0.40)[:, None]
-    y: np.ndarray = far + (0.92 - far) * step
-    return y
+    return far + (0.92 - far) * step
 
 
 def _columns(order: np.ndarray, jitter: np.ndarray, count: np.ndarray, size: np.ndarray) -> np.ndarray:
@@ -139,8 +138,7 @@ def _columns(order: np.ndarray, jitter: np.ndarray, count: np.ndarray, size: np.
     rank = np.argsort(np.argsort(order + 2.0 * absent, axis=1), axis=1)
     margin = 0.10
     x = margin + (1 - 2 * margin) * (rank + 0.1 + 0.8 * jitter) / count[:, None]
-    inside: np.ndarray = np.clip(x, 1.05 * size, 1 - 1.05 * size)
-    return inside
+    return np.clip(x, 1.05 * size, 1 - 1.05 * size)
 
 
 def _light(uniform: np.ndarray) -> np.ndarray:

@@ -79,8 +79,7 @@ def reach(layout: Layout, pixel: np.float32) -> tuple[Array, Array, Array, Array
 
 
 def _length(x: Array, y: Array) -> Array:
-    length: Array = np.sqrt(x * x + y * y)
-    return length
+    return np.sqrt(x * x + y * y)
 
 
 def _lambert(facing: Array) -> Array:
@@ -102,8 +101,7 @@ def _ellipse(u: Array, v: Array, a: Array, b: Array) -> Array:
     p, q = u / a, v / b
     level = _length(p, q) + _TINY
     p, q = p / a, q / b
-    distance: Array = level * (level - 1) / (_length(p, q) + _TINY)
-    return distance
+    return level * (level - 1) / (_length(p, q) + _TINY)
 
 
 def _zonogon(u: Array, v: Array, generators: list[tuple[Array, Array]]) -> Array:
@@ -181,8 +179,7 @@ def _nearer(
     """1 where the box's surface is `plane`, 0 where it is `other`, a ramp of `width` at their edge."""
     c, a, b = (theirs - mine for mine, theirs in zip(plane, other, strict=True))
     scale = 1 / (_length(a, b) * width + _TINY)
-    share: Array = np.clip((a * scale) * u + (b * scale) * up + (c * scale + _HALF), 0, 1)
-    return share
+    return np.clip((a * scale) * u + (b * scale) * up + (c * scale + _HALF), 0, 1)
 
 
 def _box_shadow(x: Array, y: Array, p: Params) -> Array:
@@ -225,8 +222,7 @@ def _cone_shadow(x: Array, y: Array, p: Params) -> Array:
     sine = np.minimum(radius / tip, np.float32(0.98))
     cosine = np.sqrt(1 - sine * sine)
     line = (along - tip) * sine + across * cosine
-    distance: Array = np.minimum(np.maximum(line, radius * sine - along), _length(x, y) - radius)
-    return distance
+    return np.minimum(np.maximum(line, radius * sine - along), _length(x, y) - radius)
 
 
 # Cylinder
@@ -254,8 +250,7 @@ def _cylinder_shadow(x: Array, y: Array, p: Params) -> Array:
     sx, sy = sx * rise, sy * rise
     part = np.clip((x * sx + y * sy) / (sx * sx + sy * sy), 0, 1)
     dx, dy = x - part * sx, y - part * sy
-    distance: Array = _length(dx, dy) - radius
-    return distance
+    return _length(dx, dy) - radius
 
 
 # Ring, standing upright and facing the viewer
@@ -289,8 +284,7 @@ def _ring_shadow(x: Array, y: Array, p: Params) -> Array:
     across = np.abs((dx * sy - dy * sx) / length)
     beyond = np.abs((dx * sx + dy * sy) / length)
     face = np.abs(sy / length)  # 0: the light is in the ring's plane and the shadow is a bar
-    distance: Array = _length(np.maximum(across - half * face, 0), beyond) - tube
-    return distance
+    return _length(np.maximum(across - half * face, 0), beyond) - tube
 
 
 SOLIDS = (

@@ -193,8 +193,7 @@ def _darkness(solid: Solid, u: np.ndarray, v: np.ndarray, p: Params) -> np.ndarr
     x, y = u, -v / p.sin_pitch
     soft = p.size * np.float32(0.10) + np.float32(0.16) * np.sqrt(x * x + y * y) + p.pixel
     edge = np.clip(_HALF - solid.shadow(x, y, p) / soft, 0, 1)
-    dark: np.ndarray = edge * edge * (3 - 2 * edge)
-    return dark
+    return edge * edge * (3 - 2 * edge)
 
 
 def _cast_shadows(tiles: _Tiles, layers: _Layers, images: np.ndarray, segmentation: np.ndarray) -> None:

@@ -103,8 +103,7 @@ def attend(
             z = torch.cat([latents(generator, seed, indices[rows], OTHER)[:, :-1], z[:, -1:]], dim=1)
         classes = classes_in_turn(generator, indices[rows])
         own = () if classes is None else (classes.to(compute.device),)
-        made: Tensor = generator.broadcast(generator.mapping(z.to(compute.device), *own))
-        return made
+        return generator.broadcast(generator.mapping(z.to(compute.device), *own))
 
     images: list[Tensor] = []
     kept: dict[str, Tensor] = {}

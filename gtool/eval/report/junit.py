@@ -37,7 +37,9 @@ def junit(record: Mapping[str, Any]) -> bytes:
     own = {"skipped": "0", "timestamp": stamp, "hostname": "localhost"}
     suite = ET.SubElement(root, "testsuite", common | own)
     protocols = {f"protocol.{name}": one["protocol"] for name, one in record.get("metrics", {}).items()}
-    _add_properties(suite, facts(record) | protocols)
+    listed = ET.SubElement(suite, "properties")
+    for name, text in (facts(record) | protocols).items():
+        ET.SubElement(listed, "property", {"name": name, "value": _clean(text)})
     suite.extend(cases)
     ET.indent(root)
     return ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
@@ -82,12 +84,6 @@ def _case(name: str, said: Mapping[str, str]) -> ET.Element:
 
 def _lines(said: Mapping[str, str]) -> str:
     return _clean("\n".join(f"{name}: {text}" for name, text in said.items()))
-
-
-def _add_properties(parent: ET.Element, properties: Mapping[str, str]) -> None:
-    listed = ET.SubElement(parent, "properties")
-    for name, text in properties.items():
-        ET.SubElement(listed, "property", {"name": name, "value": _clean(text)})
 
 
 def _clean(text: str) -> str:

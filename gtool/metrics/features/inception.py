@@ -134,10 +134,7 @@ class PackedUnit(nn.Module):
             reorder = torch.ops.mkldnn._reorder_convolution_weight
             self.weight = reorder(self.weight, *self.shape, list(x.shape))
             self.is_packed = True
-        found: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, self.weight, self.bias, *self.shape, "relu", [], ""
-        )
-        return found
+        return torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *self.shape, "relu", [], "")
 
 
 @torch.no_grad()

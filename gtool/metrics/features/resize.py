@@ -45,8 +45,7 @@ def resize(images: Tensor, mode: str = "clean", side: int = SIDE) -> Tensor:
 def _resizer(mode: str, side: int) -> Callable[[np.ndarray], np.ndarray]:
     with warnings.catch_warnings():  # clean-fid switches all warnings off
         inception, clean = build_resizer(mode), make_resizer("PIL", False, "bicubic", (side, side))
-    found: Callable[[np.ndarray], np.ndarray] = inception if side == SIDE else clean
-    return found
+    return inception if side == SIDE else clean
 
 
 def _resize_as_tensorflow(pixels: Tensor) -> Tensor:

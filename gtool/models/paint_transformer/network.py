@@ -53,8 +53,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, L, C) -> (N, L, C)."""
         x = x + self.attention(self.norm1(x))
-        out: Tensor = x + self.mlp(self.norm2(x))
-        return out
+        return x + self.mlp(self.norm2(x))
 
 
 class DensePredictor(nn.Module):

@@ -98,8 +98,7 @@ class CausalAttention(nn.Module):
             seen = F.scaled_dot_product_attention(q, k, v, mask)
         else:
             seen = self._attend(q, k, v)  # (N, K, T, d)
-        out: Tensor = self.out(seen.transpose(1, 2).reshape(n, tokens, width))
-        return out
+        return self.out(seen.transpose(1, 2).reshape(n, tokens, width))
 
     def _attend_plainly(self, qkv: Tensor) -> Tensor:
         """(N, T, 3, K, d) -> (N, T, D), in operations that AMX multiplies."""
@@ -158,8 +157,7 @@ class CausalBlock(nn.Module):
         """(N, T, D) -> (N, T, D); arguments as of `CausalAttention`."""
         dtype = self.attention.out.weight.dtype
         x = x + self.dropout(self.attention(self.norm1(x).to(dtype), cache, layer, wanted))
-        out: Tensor = x + self.dropout(self.mlp(self.norm2(x).to(dtype)))
-        return out
+        return x + self.dropout(self.mlp(self.norm2(x).to(dtype)))
 
 
 def make_norm(width: int, plain: bool) -> nn.Module:

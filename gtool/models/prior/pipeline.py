@@ -32,8 +32,7 @@ class PriorPipeline(nn.Module):
 
     def forward(self, condition: Tensor, codes: Tensor) -> Tensor:
         """Return logits (N, L, K) of codes (N, h, w), as `Prior.forward`."""
-        logits: Tensor = self.prior(condition, codes)
-        return logits
+        return self.prior(condition, codes)
 
     def example_inputs(self) -> tuple[Tensor, Tensor]:
         """Return the condition and the codes of one image."""
@@ -77,8 +76,7 @@ def encode_condition(
             # What has no label is one more than the last, and none of the channels.
             one_hot = F.one_hot(part.long(), tokenizer.image_channels + 1)
             part = one_hot[..., : tokenizer.image_channels].movedim(-1, 1).float()
-        codes: Tensor = tokenizer.encode(part)
-        return codes
+        return tokenizer.encode(part)
 
     return _in_parts(values, values.shape[-1] * values.shape[-2], compute, encode)
 

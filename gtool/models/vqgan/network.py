@@ -85,8 +85,7 @@ class ResidualBlock(nn.Module):
         """(N, C, H, W) -> (N, C', H, W)."""
         y = self.conv1(self.norm1(x))
         y = self.conv2(self.dropout(self.norm2(y)))
-        out: Tensor = self.skip(x) + y
-        return out
+        return self.skip(x) + y
 
 
 class AttentionBlock(nn.Module):
@@ -105,8 +104,7 @@ class AttentionBlock(nn.Module):
         n, channels, height, width = x.shape
         qkv = self.qkv(self.norm(x)).flatten(2).transpose(1, 2)  # (N, H W, 3 C)
         found = attend(qkv.reshape(n, height * width, 3, 1, channels), None)  # (N, H W, C)
-        out: Tensor = x + self.out(found.transpose(1, 2).reshape(n, channels, height, width))
-        return out
+        return x + self.out(found.transpose(1, 2).reshape(n, channels, height, width))
 
 
 class Halving(nn.Module):
@@ -165,8 +163,7 @@ class Level(nn.Module):
             x = block(x)
             if self.attentions:
                 x = self.attentions[number](x)
-        out: Tensor = self.resample(x)
-        return out
+        return self.resample(x)
 
 
 class Middle(nn.Module):
@@ -214,8 +211,7 @@ class Encoder(nn.Module):
         x = self.conv_in(images.contiguous(memory_format=layout))
         for level in self.levels:
             x = level(x)
-        out: Tensor = self.conv_out(self.norm_out(self.middle(x)))
-        return out
+        return self.conv_out(self.norm_out(self.middle(x)))
 
 
 class Decoder(nn.Module):
@@ -242,8 +238,7 @@ class Decoder(nn.Module):
         x = self.middle(self.conv_in(vectors))
         for level in self.levels:
             x = level(x)
-        out: Tensor = self.conv_out(self.norm_out(x))
-        return out
+        return self.conv_out(self.norm_out(x))
 
 
 class Tokenizer(nn.Module):
@@ -286,8 +281,7 @@ class Tokenizer(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the codes (N, h, w) of images (N, C, H, W) in [-1, 1]; errors as of `forward`."""
-        codes: Tensor = self.quantizer(self._vectors(images)).codes
-        return codes
+        return self.quantizer(self._vectors(images)).codes
 
     def decode(self, codes: Tensor) -> Tensor:
         """Return the images (N, C, H, W) float32 of codes (N, h, w) of any grid, not bounded to [-1, 1]."""
@@ -337,9 +331,9 @@ class PaletteTokenizer(nn.Module):
     def fit(
         self, images: Tensor, generator: torch.Generator, *, most: int = 2**16, rounds: int = 20
     ) -> float:
-        """Find the palette by k-means on `most` pixels of images (N, 3, H, W) in [-1, 1], chosen by a generator of the CPU.
+        """Find the palette by k-means on `most` pixels of images (N, 3, H, W) in [-1, 1].
 
-        Returns the mean squared distance of a pixel to its colour; DataError for fewer colours than the palette has.
+        Returns the mean squared distance of a pixel to its colour; DataError for fewer colours than there are entries.
         """
         pixels = _pixels(images)
         pixels = pixels[torch.randperm(len(pixels), generator=generator)[:most].to(pixels.device)]
