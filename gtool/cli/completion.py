@@ -51,11 +51,7 @@ VALUES: dict[str, dict[str, Values]] = {
         "weights": _runs,
         **DEVICE,
     },
-    "export": {
-        "target": _trained,
-        "file_format": (*FORMATS, HUB),
-        "source": (*MODELS, "taming"),
-    },
+    "export": {"target": _trained, "file_format": (*FORMATS, HUB), "source": (*MODELS, "taming")},
 }
 
 

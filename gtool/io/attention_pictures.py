@@ -49,14 +49,7 @@ def layers_sheet(image: Any, maps: Mapping[str, Any], *, title: str = "") -> Pix
 
 
 def score_sheet(
-    images: Any,
-    objects: Any,
-    maps: Any,
-    *,
-    clusters: Any,
-    cells: Any,
-    layer: str,
-    title: str = "",
+    images: Any, objects: Any, maps: Any, *, clusters: Any, cells: Any, layer: str, title: str = ""
 ) -> Pixels:
     """Show what the scores compare, a row for each image: objects, attention, k-means and grid.
 

@@ -184,12 +184,7 @@ def mix_table(
 
 
 def noise_sheet(
-    model: TrainedModel,
-    numbers: Sequence[int],
-    seed: int = 0,
-    *,
-    psi: float = 1.0,
-    scale: int | None = None,
+    model: TrainedModel, numbers: Sequence[int], seed: int = 0, *, psi: float = 1.0, scale: int | None = None
 ) -> Pixels:
     """Draw a row for each image: as it is, the mean over other noise inputs, and how much these change."""
     check_pixels(3 * len(numbers), model.resolution, model.resolution, scale)

@@ -169,13 +169,7 @@ def _box(u: Array, v: Array, p: Params) -> Vector:
     return _zonogon(u, up, seen), side + lid * (shades[2] - side), np.zeros_like(side)
 
 
-def _nearer(
-    u: Array,
-    up: Array,
-    plane: Vector,
-    other: Vector,
-    width: Array,
-) -> Array:
+def _nearer(u: Array, up: Array, plane: Vector, other: Vector, width: Array) -> Array:
     """1 where the box's surface is `plane`, 0 where it is `other`, a ramp of `width` at their edge."""
     c, a, b = (theirs - mine for mine, theirs in zip(plane, other, strict=True))
     scale = 1 / (_length(a, b) * width + _TINY)

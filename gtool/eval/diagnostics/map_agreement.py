@@ -15,14 +15,7 @@ from gtool.data.synthetic.scenes import CLASSES
 from gtool.errors import CheckpointError, RecipeError
 from gtool.eval.sheets import save_sheet, sheet_path
 from gtool.io.pictures import Column, Row, fit, image_cell, sheet
-from gtool.metrics.map_agreement import (
-    NAME,
-    NUM_CLASSES,
-    PROTOCOL,
-    compare_maps,
-    others,
-    read_maps,
-)
+from gtool.metrics.map_agreement import NAME, NUM_CLASSES, PROTOCOL, compare_maps, others, read_maps
 from gtool.metrics.segmenter import SCENES, require_scenes, shipped_segmenter
 from gtool.models.generate import TrainedModel, load_model
 from gtool.models.prior.config import DEFAULT_TOP_K

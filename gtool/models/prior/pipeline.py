@@ -57,10 +57,7 @@ def decode(pipeline: Any, codes: Tensor, compute: Compute) -> Tensor:
 
 
 def encode_condition(
-    pipeline: Any,
-    values: Tensor,
-    compute: Compute,
-    cell_ids: Callable[[Tensor, tuple[int, int]], Tensor],
+    pipeline: Any, values: Tensor, compute: Compute, cell_ids: Callable[[Tensor, tuple[int, int]], Tensor]
 ) -> Tensor:
     """Return the condition ids int64 (N, H, W) of label maps (N, P, Q), or of depth (N, 1, P, Q) in [-1, 1].
 

@@ -396,9 +396,7 @@ def make_tokenizer(config: VQGANConfig) -> Tokenizer | PaletteTokenizer:
     return PaletteTokenizer(config) if config.kind == "palette" else Tokenizer(config)
 
 
-def build(
-    config: VQGANConfig,
-) -> tuple[Tokenizer, PatchDiscriminator] | tuple[PaletteTokenizer]:
+def build(config: VQGANConfig) -> tuple[Tokenizer, PatchDiscriminator] | tuple[PaletteTokenizer]:
     """Build all networks from torch's current random stream: two, or one palette."""
     if config.kind == "palette":
         return (PaletteTokenizer(config),)
