@@ -52,8 +52,7 @@ def precision() -> Any:
 
 
 def timeout() -> Any:
-    text = "Seconds after which a silent process is taken for lost."
-    return option(DEVICE, text, default=180.0, min=1)
+    return option(DEVICE, "Seconds after which a silent process is taken for lost.", default=180.0, min=1)
 
 
 def as_json() -> Any:

@@ -79,8 +79,7 @@ def _of_stylegan(text: str, column: str | None) -> Iterator[tuple[Any, Any]]:
 
 
 def _of_lines(text: str, column: str | None) -> Iterator[tuple[Any, Any]]:
-    rows = [parse_json(line) for line in text.splitlines() if line.strip()]
-    return _of_rows(rows, column)
+    return _of_rows([parse_json(line) for line in text.splitlines() if line.strip()], column)
 
 
 def _of_csv(text: str, column: str | None) -> Iterator[tuple[Any, Any]]:

@@ -35,8 +35,7 @@ def find_target(target: str | None) -> tuple[Path | None, str | None]:
 
 def check(options: EvalOptions) -> EvalOptions:
     """Fill in the defaults and refuse what cannot work before anything is loaded."""
-    gates = parse_gates(options.maximum, options.minimum, options.max_regress)
-    options = replace(options, gates=gates)
+    options = replace(options, gates=parse_gates(options.maximum, options.minimum, options.max_regress))
     if options.other is not None and options.reference is not None:
         raise RecipeError("a second folder and --reference both say what to compare with; give one")
     if options.mode not in MODES:

@@ -28,8 +28,7 @@ TASK = "unconditional-image-generation"  # as the hub calls it
 def write_folder(weights: Path, folder: Path, repository: str, *, half: bool) -> None:
     """Write everything that goes to a repository."""
     trained = open_trained(weights)
-    network = trained.network()
-    count = sum(parameter.numel() for parameter in network.parameters())
+    count = sum(parameter.numel() for parameter in trained.network().parameters())
     meta = {**trained.meta, "recipe": public(trained.meta.get("recipe", {}))}
     tensors = trained.halved() if half else trained.tensors
     save_weights(folder / MODEL_FILE, tensors, {key: value for key, value in meta.items() if value != {}})

@@ -295,8 +295,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
 def read_meta(path: Path) -> dict[str, Any]:
     """Read the description of a weights file from its header, without torch; CheckpointError where it has none."""
-    header = read_header(path)
-    text = header["__metadata__"].get(METADATA_KEY)
+    text = read_header(path)["__metadata__"].get(METADATA_KEY)
     if text is None:
         raise CheckpointError(
             f"{path}: has no gtool description in its header; bring foreign weights in with `gtool export --from`"

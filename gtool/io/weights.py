@@ -51,8 +51,7 @@ def load_weights(path: Path) -> Weights:
     Raises:
         CheckpointError: missing, a pickle, truncated, forged, without our metadata, of another format, not finite.
     """
-    tensors = read_safetensors(path)
-    return Weights(tensors, read_meta(path))
+    return Weights(read_safetensors(path), read_meta(path))
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

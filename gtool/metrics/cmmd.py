@@ -36,5 +36,4 @@ def _units(rows: Tensor) -> Tensor:
 
 def _means(x: Tensor, y: Tensor) -> Tensor:
     """Return the mean kernel of each of the unit rows (N, D) with all rows (M, D): (N,)."""
-    parts = [((part @ y.T - 1) / SIGMA**2).exp_().mean(1) for part in torch.split(x, BLOCK)]
-    return torch.cat(parts)
+    return torch.cat([((part @ y.T - 1) / SIGMA**2).exp_().mean(1) for part in torch.split(x, BLOCK)])

@@ -78,8 +78,7 @@ def _estimates(fake: Tensor, real: Tensor, picks: list[list[np.ndarray]]) -> np.
         _sums(rows, rows, member, member, diagonal=False)
         for rows, member in ((fake, of_fake), (real, of_real))
     )
-    between = _sums(fake, real, of_fake, of_real)
-    return (within / (size * (size - 1)) - 2 * between / size**2).numpy()
+    return (within / (size * (size - 1)) - 2 * _sums(fake, real, of_fake, of_real) / size**2).numpy()
 
 
 def _sums(x: Tensor, y: Tensor, in_x: Tensor, in_y: Tensor, *, diagonal: bool = True) -> Tensor:

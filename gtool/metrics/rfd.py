@@ -103,8 +103,7 @@ def _orthogonal(rows: int, columns: int, stage: int) -> Tensor:
     """Return an fp32 matrix with orthonormal rows or columns, whichever are fewer."""
     indices = torch.arange(rows, dtype=torch.int64)
     normal = hashed_normal(derive_seed(PROTOCOL), indices, columns, stream=stage).double()
-    tall = normal if rows >= columns else normal.T
-    basis, triangle = torch.linalg.qr(tall)
+    basis, triangle = torch.linalg.qr(normal if rows >= columns else normal.T)
     basis = basis * triangle.diagonal().sign()  # makes the decomposition unique
     matrix: Tensor = basis if rows >= columns else basis.T
     return matrix.float().contiguous()

@@ -62,8 +62,7 @@ class WeightFreeScorer:
         for name, limit in (("random", self.limit), ("patches", min(self.limit, MAX_IMAGES))):
             count = int((places < limit).sum())
             below: Any = images if count == len(images) else images[:count]
-            extractor = getattr(self, name)
-            found[name] = extractor(below, places[:count].numpy()) if count else torch.empty(0)
+            found[name] = getattr(self, name)(below, places[:count].numpy()) if count else torch.empty(0)
         return found
 
     def score(self, images: Images) -> dict[str, float]:

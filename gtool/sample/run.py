@@ -95,8 +95,7 @@ def _from_latents(options: Sampling) -> dict[str, Path]:
     text = {"psi": f"{o.psi:g}"} if hasattr(network, "mapping") else {}
     if o.latents is not None:
         found = read_latents(o.latent_files, network)
-        chosen = tuple(found["class"].tolist()) if "class" in found else ()
-        model = replace(model, found=found, chosen=chosen)
+        model = replace(model, found=found, chosen=tuple(found["class"].tolist()) if "class" in found else ())
         text["latents"] = ", ".join(path.name for path in o.latent_files)
     if o.of_class is not None:
         text["class"] = ", ".join(o.classes[number] for number in o.chosen)
@@ -130,8 +129,7 @@ def _from_latents(options: Sampling) -> dict[str, Path]:
 def _load(options: Sampling) -> TrainedModel:
     """Return the generator, its images of the chosen classes."""
     o = options
-    model = load_model(o.weights, o.device, o.precision, batch_size=o.batch_size)
-    return replace(model, chosen=o.chosen)
+    return replace(load_model(o.weights, o.device, o.precision, batch_size=o.batch_size), chosen=o.chosen)
 
 
 def _check_network(options: Sampling, network: Any) -> None:

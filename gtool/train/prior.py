@@ -126,8 +126,7 @@ def _drop_conditions(state: PriorState, conditions: Tensor, first: int) -> Tenso
     dropout, size = state.recipe.prior.condition_dropout, state.ema.prior.config.condition_size
     if not dropout or size == 1:
         return conditions
-    places = np.arange(first, first + len(conditions))
-    hashed = hashed_uniform(state.recipe.train.seed, places, 1, "told")
+    hashed = hashed_uniform(state.recipe.train.seed, np.arange(first, first + len(conditions)), 1, "told")
     is_dropped = torch.from_numpy(hashed < dropout).to(conditions.device)  # (n, 1)
     return conditions.masked_fill(is_dropped, size - 1)
 

@@ -256,8 +256,7 @@ def _network_of_weights(recipe: Recipe, words: str) -> dict[str, Any]:
 def _configure(recipe: Recipe, made_for: int, path: Path, typed: Mapping[str, str]) -> Any:
     """Build the model's config; stages that were laid out for another resolution are laid out anew."""
     schema = registry.config_class(recipe.model_name)
-    values = {"resolution": made_for, **recipe.model}
-    config = validate(schema, values, f"recipe {path}", "model.", typed)
+    config = validate(schema, {"resolution": made_for, **recipe.model}, f"recipe {path}", "model.", typed)
     if config.resolution == recipe.data.resolution:
         return config
     try:

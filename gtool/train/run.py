@@ -250,8 +250,7 @@ class RunWriter:
         resumed = f", from {state.nimg / 1000:g} kimg on" if state.nimg else ""
         console.notice(f"run folder: {folder.path}{resumed}; {trainer.describe_data()}")
         columns = trainer.real_columns or recipe.sample.columns
-        text_of_grid = {"dataset": recipe.data.dataset}
-        reports.save_grid(folder, "real", trainer.real_images(), columns, text_of_grid)
+        reports.save_grid(folder, "real", trainer.real_images(), columns, {"dataset": recipe.data.dataset})
         if state.nimg == 0:
             start = time.monotonic()
             self._update(0.0, 1.0, "scoring the untrained network")
@@ -313,8 +312,7 @@ class RunWriter:
         save_weights(folder.weights_path(state.nimg), state.ema.state_dict(), meta)
         # Before the state: a run that goes on from an older one drops the line again.
         self.log(tick, scores)
-        info = state.info() | {"best": self.best}
-        save_state(folder.state_path(state.nimg), state.tensors(), info)
+        save_state(folder.state_path(state.nimg), state.tensors(), state.info() | {"best": self.best})
         folder.prune(recipe.train.keep_snapshots, int(self.best["nimg"]) if self.best else None)
         return scores
 

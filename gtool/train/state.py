@@ -271,8 +271,7 @@ class TrainingState:
         """Return counters and other numbers; the position is that in the data, 0 without one."""
         keys = ("nimg", "steps", "seconds", "progress", "numbers")
         position = 0 if self.batches is None else int(self.batches.position)
-        others = {"position": position, "threads": self._threads()}
-        return {key: getattr(self, key) for key in keys} | others
+        return {key: getattr(self, key) for key in keys} | {"position": position, "threads": self._threads()}
 
     def _threads(self) -> int | None:
         """Return the number of threads that bits depend on, if any do."""

@@ -159,8 +159,7 @@ def quarters(images: Tensor) -> Tensor:
 def crops(pictures: Tensor, count: int, random: torch.Generator, device: torch.device) -> Tensor:
     """Cut (N, 3, 64, 64) in [0, 1] out of pictures, at random places, angles and scales of a pyramid."""
     uniform = torch.rand(count, 6, generator=random)
-    chosen = torch.randint(len(pictures), (count,), generator=random)
-    source = pictures[chosen].to(device).float() / 255
+    source = pictures[torch.randint(len(pictures), (count,), generator=random)].to(device).float() / 255
     # Half a side in [-1, 1] coordinates: from one pixel a pixel to the whole picture.
     half = torch.exp(torch.log(torch.tensor(0.5)) * uniform[:, 0] * 1.3).clamp(max=1.0)
     angle = 2 * torch.pi * uniform[:, 1]

@@ -236,8 +236,7 @@ def measure(state: StrokesState, count: int = 256) -> dict[str, float]:
     strokes each time leaves about half of it.
     """
     device = state.compute.device
-    random = make_generator(0, "held-out")
-    target = F.avg_pool2d(crops(state.pictures.held_out, count, random, device), 2)
+    target = F.avg_pool2d(crops(state.pictures.held_out, count, make_generator(0, "held-out"), device), 2)
     mean = target.mean(dim=(2, 3), keepdim=True).expand_as(target)
     blurred = F.interpolate(F.avg_pool2d(target, 8), size=PATCH, mode="bilinear", align_corners=False)
     found: dict[str, float] = {}

@@ -263,8 +263,7 @@ def _restart_unused_codes(state: TokenizerState, outputs: list[Tokenized]) -> No
 def fit_palette(state: TrainingState) -> dict[str, Tensor]:
     """Find the colours of a palette, image-GPT's tokenizer, by one k-means over pixels; this is the whole run."""
     train = state.recipe.train
-    side = state.recipe.data.resolution
-    images = state.batches.next(max(train.batch_size, MAX_PIXELS // side**2))
+    images = state.batches.next(max(train.batch_size, MAX_PIXELS // state.recipe.data.resolution**2))
     random = make_generator(train.seed, "palette")
     error = state.ema.fit(to_pm1(images.to(state.compute.device)), random)
     state.nimg, state.steps = round(1000 * train.kimg), 1

@@ -136,8 +136,7 @@ def _nearest(rows: Tensor, train: Tensor, without: list[Tensor]) -> tuple[Tensor
     """Return the distance of each row to the nearest training row, and its place; `without` those at these places."""
     found = []
     for start in range(0, len(rows), BLOCK):
-        part = rows[start : start + BLOCK]
-        likeness = part @ train.T  # of rows of length 1
+        likeness = rows[start : start + BLOCK] @ train.T  # of rows of length 1
         for places in without:
             likeness.scatter_(1, places[start : start + BLOCK, None], -2.0)
         best, place = likeness.max(1)

@@ -98,8 +98,7 @@ def _sample(model: TrainedModel, maps: np.ndarray, seed: int) -> np.ndarray:
     with console.progress("sampling") as update:
         for images in model.batches(torch.arange(len(maps)), seed, condition=ids.__getitem__):
             made.append(images.numpy())
-            done = sum(map(len, made))
-            update(done, len(maps))
+            update(sum(map(len, made)), len(maps))
     return np.concatenate(made)
 
 

@@ -65,8 +65,7 @@ def score(
                 values.setdefault(key, []).append(of_images)
             counts += count_codes(found.codes.cpu(), len(counts))
             made.append(again)
-            done = start + len(real)
-            update(done, len(chosen))
+            update(start + len(real), len(chosen))
     everything = torch.cat(made)
     record: dict[str, Any] = {
         "protocol": f"{PROTOCOL}/{name}-n{len(chosen)}",

@@ -37,8 +37,7 @@ def page(record: Record, preview: Preview | None, before: Sequence[Record]) -> s
     )
     environment.globals["tables"] = tables
     environment.filters |= {"picture": _picture, "sheet": _sheet}
-    template = environment.get_template("page.html.jinja")
-    return template.render(record=record, preview=preview, before=before)
+    return environment.get_template("page.html.jinja").render(record=record, preview=preview, before=before)
 
 
 def _picture(picture: Pixels) -> str:

@@ -43,5 +43,4 @@ def load_predictor(path: Path | None, compute: Compute) -> Predict:
     trained = open_trained(path)
     if trained.model != MODEL:
         raise CheckpointError(f"{path}: weights of {trained.model!r}; painting needs those of {MODEL}")
-    network = trained.network()
-    return predictor_of(network.to(compute.device).eval().requires_grad_(False), compute)
+    return predictor_of(trained.network().to(compute.device).eval().requires_grad_(False), compute)

@@ -175,8 +175,7 @@ class Prior(nn.Module):
         self.config = config
         width, plain = config.width, config.kind == "gpt"
         self.codes = nn.Embedding(config.codebook_size, width)
-        own = not config.shared_embedding
-        self.conditions = nn.Embedding(config.condition_size, width) if own else None
+        self.conditions = nn.Embedding(config.condition_size, width) if not config.shared_embedding else None
         any_order = config.orders == "any"  # in which every code may be read
         self.positions = nn.Parameter(torch.zeros(config.positions or config.tokens + any_order, width))
         self.targets = nn.Parameter(torch.zeros(config.length, width)) if any_order else None
