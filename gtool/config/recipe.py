@@ -84,6 +84,14 @@ def recipe_of_weights(meta: Mapping[str, Any], path: Path) -> Recipe | None:
         raise CheckpointError(str(bad)) from None
 
 
+def require_recipe(meta: Mapping[str, Any], path: Path, and_so: str) -> Recipe:
+    """Return the recipe of weights as `recipe_of_weights`; CheckpointError, which ends in a way out, without one."""
+    recipe = recipe_of_weights(meta, path)
+    if recipe is None:
+        raise CheckpointError(f"{path}: does not say what it was trained on{and_so}")
+    return recipe
+
+
 def _explain(section: type[BaseModel], invalid: ValidationError, prefix: str) -> str:
     first = invalid.errors()[0]
     parts = [str(part) for part in first["loc"]]

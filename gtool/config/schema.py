@@ -67,9 +67,7 @@ class AugmentRecipe(Section):
     @model_validator(mode="after")
     def _p_is_fixed_or_adaptive(self) -> AugmentRecipe:
         if self.target is not None and self.p != 1.0:
-            raise ValueError(
-                "augment.target makes the probability adaptive, augment.p fixes it; leave one out"
-            )
+            raise ValueError("augment.target adapts the probability, augment.p fixes it; leave one out")
         if self.target is not None and self.policy.strip().lower() in ("", "none"):
             raise ValueError("augment.target needs operations in augment.policy, such as `ada`")
         return self
@@ -237,7 +235,7 @@ class TrainRecipe(Section):
             generator != self.batch_size or (self.micro_batch or self.batch_size) < self.batch_size
         ):
             raise ValueError(
-                "train.share_fakes needs equal batch sizes of both networks and no train.micro_batch"
+                "train.share_fakes needs equal batches of both networks and no train.micro_batch"
             )
         return self
 

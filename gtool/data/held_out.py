@@ -74,9 +74,7 @@ def load_images(
         if len(images.skipped) > 10:
             console.warning(f"  and {len(images.skipped) - 10} more")
     if data.condition == "segmentation" and dataset.has_colour_maps():
-        console.notice(
-            f"{dataset.name}: its label maps are stored in colour, and their grey values are the labels"
-        )
+        console.notice(f"{dataset.name}: its label maps are in colour, and their grey values are the labels")
     if images.is_binary:
         console.notice(f"{dataset.name}: its label maps hold 0 and 255 alone, taken as two labels, 0 and 1")
     return images

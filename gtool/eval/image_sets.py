@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from gtool import console
-from gtool.config.recipe import recipe_of_weights
+from gtool.config.recipe import require_recipe
 from gtool.data.dataset import ImageDataset
 from gtool.data.held_out import held_out_of
 from gtool.data.loader import ids_of_depth, ids_of_maps, read_conditions
 from gtool.data.open import open_dataset
 from gtool.data.pixel_cache import load_images
 from gtool.data.threads import in_order
-from gtool.errors import CheckpointError, DataError, printable
+from gtool.errors import DataError, printable
 from gtool.eval.image_checks import check_files, check_images, find_damaged, tolerate
 from gtool.io.image import UnreadableImage, quiet_pillow
 from gtool.metrics.images import as_tensor
@@ -94,11 +94,7 @@ def _conditions(model: TrainedModel, num: int, seed: int) -> tuple[Callable[[Ten
     kind = model.network.prior.config.condition
     if kind == "none":
         return None, "nothing"
-    recipe = recipe_of_weights(model.meta, model.path)
-    if recipe is None:
-        raise CheckpointError(
-            f"{model.path}: does not say what it was trained on, and samples from its {kind}"
-        )
+    recipe = require_recipe(model.meta, model.path, f", and samples from its {kind}")
     images, kept = held_out_of(recipe, model.compute, "another run")
     places, which = kept, "held-out"
     if num > len(kept):
@@ -274,12 +270,7 @@ def open_stored(spec: ImageSpec, num: int | None, seed: int) -> StoredImages:
 
 def spec_of_training(meta: dict[str, Any], path: Path, split: str | None = None) -> ImageSpec:
     """Return how to open the data set that weights were trained on, or another split of it."""
-    recipe = recipe_of_weights(meta, path)
-    if recipe is None:
-        raise CheckpointError(
-            f"{path}: does not say what it was trained on; name a data set with --reference"
-        )
-    data = recipe.data
+    data = require_recipe(meta, path, "; name a data set with --reference").data
     folders = {key: getattr(data, key) for key in ("folders", "segmentation_folder")}
     return ImageSpec(
         data.dataset,

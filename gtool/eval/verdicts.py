@@ -146,9 +146,7 @@ def require_numbers(gates: Sequence[Gate], record: Record, where: str = "") -> N
             continue
         if where:
             raise DataError(f"{where}: has no {gate.metric}, which {gate.flag} compares with")
-        raise DataError(
-            f"{gate.flag}: {gate.metric} was not measured{did_you_mean(gate.metric, list(known))}"
-        )
+        raise DataError(f"{gate.flag}: {gate.metric} not measured{did_you_mean(gate.metric, list(known))}")
 
 
 def failures(record: Record, level: str = "error") -> list[Record]:

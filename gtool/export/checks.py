@@ -79,9 +79,7 @@ def _format(options: ExportOptions) -> str:
     suffix = options.out.suffix.lower().removeprefix(".") if options.out else ""
     file_format = options.file_format or (suffix if suffix in FORMATS else "safetensors")
     if file_format not in (*FORMATS, HUB):
-        raise RecipeError(
-            f"--format {file_format}: does not exist{did_you_mean(file_format, (*FORMATS, HUB))}"
-        )
+        raise RecipeError(f"--format {file_format}: unknown{did_you_mean(file_format, (*FORMATS, HUB))}")
     if file_format != HUB and options.out and not options.out.is_dir() and suffix != file_format:
         raise RecipeError(f"-o {options.out}: a file of the format {file_format} ends in .{file_format}")
     if options.source and file_format != "safetensors":

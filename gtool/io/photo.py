@@ -134,9 +134,7 @@ def read_mask(path: Path, photo: Path, size: tuple[int, int]) -> NDArray[np.bool
         )
     values = np.asarray(mask)
     if (values != values[..., :1]).any():
-        raise DataError(
-            f"{path}: has colours; a mask is white where the photo is sampled, black where it is kept"
-        )
+        raise DataError(f"{path}: has colours; a mask is white where it is sampled, black where it is kept")
     covered = (
         _cropped(
             Image.fromarray(np.where(values > 127, 255, 0).astype(np.uint8)), size, Image.Resampling.BOX

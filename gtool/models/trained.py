@@ -48,9 +48,7 @@ class Trained:
         }
         for name, value in halved.items():
             if value.is_floating_point() and not bool(value.isfinite().all()):
-                raise CheckpointError(
-                    f"{self.path}: tensor `{name}` is too large for fp16; export without --half"
-                )
+                raise CheckpointError(f"{self.path}: tensor `{name}` is too large for fp16; leave --half out")
         return halved
 
 

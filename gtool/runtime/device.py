@@ -268,9 +268,7 @@ def _accelerator(device: torch.device, *, alone: bool) -> Accelerator:
 def _join(device: torch.device, timeout: float) -> Peers:
     """Meet the other processes that a launcher started, and start torch's process group with them."""
     if missing := [name for name in ("LOCAL_RANK", "MASTER_PORT") if name not in os.environ]:
-        raise DeviceError(
-            f"RANK, WORLD_SIZE and MASTER_ADDR are set, {missing[0]} is not; start with torchrun"
-        )
+        raise DeviceError(f"RANK, WORLD_SIZE, MASTER_ADDR are set, {missing[0]} is not; start with torchrun")
     rank, size, address = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), os.environ["MASTER_ADDR"]
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -288,7 +286,7 @@ def _join(device: torch.device, timeout: float) -> Peers:
         where = f"{address}:{os.environ['MASTER_PORT']}"
         reason = str(bad).splitlines()[0]
         raise DeviceError(
-            f"the {size} processes did not meet at {where} within {timeout:g} s: {reason}"
+            f"the {size} processes did not meet at {where} in {timeout:g} s: {reason}"
         ) from None
     return peers
 

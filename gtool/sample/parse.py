@@ -17,9 +17,7 @@ def parse_numbers(text: str, flag: str = "--seeds") -> list[int]:
     for part in text.split(","):
         found = re.fullmatch(r"\s*(\d{1,18})\s*(?:-\s*(\d{1,18})\s*)?", part)
         if found is None:
-            raise RecipeError(
-                f"{flag} {text}: `{part.strip()}` is no number and no range; write it as 0,1,4-6"
-            )
+            raise RecipeError(f"{flag} {text}: `{part.strip()}` is no number or range; write it as 0,1,4-6")
         first, last = int(found[1]), int(found[2] or found[1])
         if last < first or last - first >= MAX_IMAGES:
             raise RecipeError(f"{flag} {text}: the range `{part.strip()}` is empty or too long")

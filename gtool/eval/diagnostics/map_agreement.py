@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from gtool import console
-from gtool.config.recipe import recipe_of_weights
+from gtool.config.recipe import require_recipe
 from gtool.data.held_out import held_out_of
 from gtool.data.label_colours import colour_maps, colours_of
 from gtool.data.loader import ids_of_maps
@@ -41,8 +41,7 @@ def score(path: Path, compute: Compute, *, num: int | None = None, seed: int = 0
     shipped_segmenter(NAME, NUM_CLASSES)  # before the work, should it not be there
     model = load_model(path, compute=compute)
     _require_maps(model)
-    recipe = recipe_of_weights(model.meta, path)
-    assert recipe is not None  # it names the data set
+    recipe = require_recipe(model.meta, path, "")
     images, kept = held_out_of(recipe, compute, "another run")
     kept = np.sort(kept[permutation(len(kept), derive_seed("eval", seed))[: num or NUM_IMAGES]])
     assert images.segmentations is not None
@@ -84,9 +83,7 @@ def _require_maps(model: TrainedModel) -> None:
         raise CheckpointError(f"{model.path}: weights of {model.meta['model']}, not of a prior")
     kind = model.network.prior.config.condition
     if kind != "segmentation":
-        raise RecipeError(
-            f"{model.path}: --map-agreement: this prior is conditioned on {kind}, not on label maps"
-        )
+        raise RecipeError(f"{model.path}: --map-agreement: a prior conditioned on {kind}, not on label maps")
     require_scenes(model.meta, model.path, "--map-agreement")
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from gtool import console
-from gtool.config.recipe import recipe_of_weights
+from gtool.config.recipe import require_recipe
 from gtool.data.held_out import held_out_of
-from gtool.errors import CheckpointError, RecipeError
+from gtool.errors import RecipeError
 from gtool.eval.image_sets import ImageSpec, open_stored
 from gtool.eval.sheets import save_differences, sheet_path
 from gtool.metrics.features.collector import Features
@@ -107,11 +107,7 @@ def _open_images(
     if spec is not None:
         stored = open_stored(spec, num, seed)
         return stored.images, stored.chosen, stored.name
-    recipe = recipe_of_weights(meta, path)
-    if recipe is None:
-        raise CheckpointError(
-            f"{path}: does not say what it was trained on; name a data set with --reference"
-        )
+    recipe = require_recipe(meta, path, "; name a data set with --reference")
     images, kept = held_out_of(recipe, compute, "--reference NAME")
     if len(kept) > num:
         kept = np.sort(kept[permutation(len(kept), derive_seed("eval", seed))[:num]])

@@ -112,9 +112,7 @@ def _checked(tensors: Mapping[str, Tensor], name: str, unit: Unit, path: Path) -
     tensor = tensors.get(name)
     expected = unit.weight.shape if name.endswith("weight") else unit.weight.shape[:1]
     if not isinstance(tensor, Tensor) or tensor.shape != expected or not bool(torch.isfinite(tensor).all()):
-        raise CheckpointError(
-            f"{path}: not the Inception network of 2015-12-05: `{name}` is missing or wrong"
-        )
+        raise CheckpointError(f"{path}: not the Inception of 2015-12-05: `{name}` is missing or wrong")
     return tensor.double()
 
 

@@ -160,7 +160,7 @@ class DiscriminatorConfig(BlockSettings):
                 )
             if stage.channels < above.channels:
                 raise ValueError(
-                    "discriminator.stages: channels cannot fall; a stage appends to the pooled ones"
+                    "discriminator.stages: channels cannot fall; a stage adds to the pooled ones"
                 )
         for stage in self.stages:
             if stage.full_blocks > stage.depth:
