@@ -31,8 +31,9 @@ def command(
             parameters.append(_parameter(field.name, hints[field.name], info, field.default))
 
     def call(**typed: Any) -> None:
-        given = {name: value for name, value in typed.items() if value is not None and name not in each}
-        given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        given = {
+            name: _as_field(typed[name]) for name in typed if typed[name] is not None and name not in each
+        }
         for keyword, (field, name) in each.items():
             given[field] = (*given.get(field, ()), *([name] if typed[keyword] else []))
         carry_out(options(**given))
@@ -40,6 +41,13 @@ def command(
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__doc__ = options.__doc__
     return call
+
+
+def _as_field(value: Any) -> Any:
+    """Return a value that was typed as its field has it: in a tuple, and a path without `~`."""
+    if isinstance(value, list):
+        return tuple(map(_as_field, value))
+    return value.expanduser() if isinstance(value, Path) else value
 
 
 def _parameter(name: str, hint: Any, info: Any, default: Any) -> inspect.Parameter:

@@ -69,7 +69,7 @@ def _for_hub(options: ExportOptions) -> Files:
         raise RecipeError(f"--repo{given}: --format hub needs the repository, as --repo me/my-model")
     if options.out is None and not options.dry_run:
         return Files(options, find_weights(options.target), None, HUB)
-    out = (options.out or Path(options.repo.partition("/")[2])).expanduser()
+    out = options.out or Path(options.repo.partition("/")[2])
     check_folder(out, overwrite=False)
     return Files(options, find_weights(options.target), out, HUB)
 
@@ -102,5 +102,5 @@ def _foreign_file(target: str | None, model: str) -> Path:
 
 def _in_folder(out: Path | None, name: str) -> Path:
     """Return -o, a file of this name in the folder -o, or here."""
-    path = Path(name) if out is None else out.expanduser()
+    path = Path(name) if out is None else out
     return path / name if path.is_dir() else path

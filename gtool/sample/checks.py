@@ -190,7 +190,7 @@ class Sampling(SampleOptions):
             "picture": latent.with_name(f"{latent.stem}-projected.png"),
             "curve": latent.with_name(f"{latent.stem}-loss.png"),
         }
-        return files if self.animate is None else files | {"animation": self.animate.expanduser()}
+        return files if self.animate is None else files | {"animation": self.animate}
 
     # Of priors.
 
@@ -409,10 +409,10 @@ def _check_codes(o: Sampling) -> None:
 
 def _check_projection(o: Sampling, photo: Path) -> None:
     """Refuse a photo that is not there, and files that cannot be written or that would replace something else."""
-    if problem := file_problem(photo.expanduser()):
+    if problem := file_problem(photo):
         raise DataError(f"--project {photo}: {problem}")
     for path in o.projected.values():
-        if os.path.realpath(path) == os.path.realpath(photo.expanduser()):
+        if os.path.realpath(path) == os.path.realpath(photo):
             raise CheckpointError(f"{path}: is the photo itself; choose another name")
         if problem := write_problem(path):
             raise CheckpointError(f"{path}: {problem}")

@@ -88,7 +88,7 @@ def open_conditions(options: Sampling, compute: Compute) -> Conditions:
     if isinstance(given, str):
         number, name = class_of(given, num_labels(config), recipe)
         return for_all(size, name, lambda model: torch.tensor([[number]]), is_class=True)
-    return of_map(given.expanduser(), config, options.image_size, recipe.data.dataset if recipe else "")
+    return of_map(given, config, options.image_size, recipe.data.dataset if recipe else "")
 
 
 def for_all(

@@ -43,7 +43,7 @@ def run(options: Sampling) -> None:
     start = time.perf_counter()
     scores: dict[str, float] = {}
     if options.project is not None:
-        written, scores = _project(options, options.project.expanduser())
+        written, scores = _project(options, options.project)
     else:
         written = _from_latents(options) if options.samples_from == "latents" else _from_codes(options)
     if options.as_json:
@@ -104,7 +104,7 @@ def _from_latents(options: Sampling) -> dict[str, Path]:
     written = {o.kind if o.kind in ("mix", "attention") else "grid": o.picture}
     if o.kind == "interpolation":
         picture = _interpolate(o, model, text)
-        written |= {} if o.animate is None else {"animation": o.animate.expanduser()}
+        written |= {} if o.animate is None else {"animation": o.animate}
     elif o.kind == "psi":
         picture = pictures.psi_sheet(model, numbers, parse_psis(o.psi_sweep), seed, scale=o.scale)
         text["psi"] = o.psi_sweep or ""
@@ -186,8 +186,7 @@ def _interpolate(options: Sampling, model: TrainedModel, text: dict[str, str]) -
         given = interpolated_ws(model, keys, steps, o.seed, psi=o.psi, moving=moving, space=space)
     # The noise inputs stay those of the first image, since they would flicker.
     drawn = pictures.draw(model, keys[:1].expand(len(keys) * steps), o.seed, given=given)
-    path = None if o.animate is None else o.animate.expanduser()
-    images = pictures.animate(drawn, steps, path, o.fps or DEFAULT_FPS, o.scale)
+    images = pictures.animate(drawn, steps, o.animate, o.fps or DEFAULT_FPS, o.scale)
     text |= {"interpolate": str(steps), "space": space}
     if o.components is None:
         return grid(images, columns=len(images) // len(keys), scale=o.scale)
@@ -247,7 +246,7 @@ def _project(options: Sampling, photo: Path) -> tuple[dict[str, Path], dict[str,
     if o.animate is not None:
         thinned = [*frames[:: -(-len(frames) // MOST_FRAMES)], image]
         shown = (grid([wanted, frame], columns=2, scale=o.scale) for frame in thinned)
-        save_animation(o.animate.expanduser(), shown, o.fps or DEFAULT_FPS, codes.HOLD_SECONDS)
+        save_animation(o.animate, shown, o.fps or DEFAULT_FPS, codes.HOLD_SECONDS)
     console.notice(f"{photo}: {note}")
     return files, scores
 
@@ -299,7 +298,7 @@ def _from_codes(options: Sampling) -> dict[str, Path]:
     look = {"columns": o.columns, "scale": o.scale}
     written = {"grid": o.picture}
     if o.animate is not None:
-        written["animation"] = o.animate.expanduser()
+        written["animation"] = o.animate
         frames = codes.frames(
             model,
             sampled,
@@ -324,10 +323,10 @@ def _completion(options: Sampling, size: Size) -> codes.Completion | None:
     """Read the photo that is completed, brought to a size in pixels."""
     if options.complete is None:
         return None
-    path, down = options.complete.expanduser(), options.config.tokenizer.down
+    path, down = options.complete, options.config.tokenizer.down
     photo = read_cropped(path, size)
     if options.mask is not None:
-        return codes.Completion(photo, read_mask(options.mask.expanduser(), path, size), is_pasted=True)
+        return codes.Completion(photo, read_mask(options.mask, path, size), is_pasted=True)
     hole = np.zeros(size, bool)
     hole[down * round(options.kept_share * (size[0] // down)) :] = True
     return codes.Completion(photo, hole, is_pasted=False)
