@@ -91,9 +91,8 @@ def reason(bad: BaseException) -> str:
         first = bad.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
         return printable(f"`{place}`: {first['msg']}" if place else first["msg"])[:200]
-    said = getattr(bad, "strerror", None) or next(
-        (line for line in str(bad).splitlines() if line.strip()), ""
-    )
+    lines = (line for line in str(bad).splitlines() if line.strip())
+    said = getattr(bad, "strerror", None) or next(lines, "")
     return printable(said.strip())[:200] or type(bad).__name__
 
 

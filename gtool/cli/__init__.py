@@ -156,10 +156,7 @@ def _explain(failed: Exception) -> tuple[str | None, int]:
     if isinstance(failed, FileNotFoundError) and failed.filename is None:  # of os.getcwd
         return "the working folder no longer exists; change to one that does", 1
     if "determine home directory" in text:
-        return (
-            "no home folder is known; set HOME, or GTOOL_CACHE for what is kept, and write paths in full",
-            1,
-        )
+        return "no home folder is known; set HOME, or GTOOL_CACHE for what is kept, and write whole paths", 1
     if re.search("failed to map segment|can't start new thread", text):
         return "this process may not use the memory that PyTorch needs: raise its limit, `ulimit -v`", 1
     if isinstance(failed, MemoryError) or re.search("out of memory|can't allocate memory", text, re.I):
@@ -185,9 +182,8 @@ def _our_bug(unexpected: Exception, arguments: list[str]) -> str:
     with tempfile.NamedTemporaryFile(
         "w", prefix="gtool-", suffix=".log", delete=False, encoding="utf-8", errors="backslashreplace"
     ) as log:
-        log.write(
-            f"gtool {__version__}, Python {sys.version.split()[0]}\ngtool {' '.join(arguments)}\n\n{text}"
-        )
+        version = f"gtool {__version__}, Python {sys.version.split()[0]}"
+        log.write(f"{version}\ngtool {' '.join(arguments)}\n\n{text}")
     first = (str(unexpected).strip() or "no message").splitlines()[0]
     return f"unexpected {type(unexpected).__name__}: {first} (traceback in {log.name}; --debug shows it)"
 

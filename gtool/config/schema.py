@@ -45,9 +45,7 @@ class DataRecipe(Section):
     crop: Literal["center", "fit"] = "center"  # the center square, or the whole image squeezed to a square
     flip: bool = False  # random horizontal flips
     num_images: Count | None = None  # use a random subset of so many images
-    cache_gb: NonNegative = (
-        4.0  # largest cache of decoded images, in 10^9 bytes; above it they are decoded anew
-    )
+    cache_gb: NonNegative = 4.0  # largest cache of decoded images, in 10^9 bytes; beyond it none is kept
 
     @model_validator(mode="after")
     def _labels_need_a_condition(self) -> DataRecipe:

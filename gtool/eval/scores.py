@@ -122,13 +122,12 @@ def score(
     entries = [METRICS[name] for name in metrics]
     for entry in entries:
         entry.require_images(fake.count)
-    collectors: dict[str, FeatureCollector] = {
-        entry.inputs: FeatureCollector(keep_rows=True) for entry in entries
-    }
+    collected: set[str] = {entry.inputs for entry in entries}
     scorer: WeightFreeScorer | None = None
     if any(entry.has_floor for entry in entries):
         scorer = _open_scorer(fake, real, compute, seed)
-        collectors |= {name: FeatureCollector(keep_rows=True) for name in ("random", "patches")}
+        collected |= {"random", "patches"}
+    collectors = {name: FeatureCollector(keep_rows=True) for name in collected}
     compared: dict[str, Features | None] = {}
     for inputs, network in networks.items():
         kept = {entry.real for entry in entries if entry.inputs == inputs} - {None}

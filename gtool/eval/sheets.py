@@ -23,9 +23,8 @@ def save_differences(
     largest = max(1.0, *(float(change.max()) for change in changes))
     rows = [Row(label, [fit(image, cell) for image in row]) for label, row in images.items()]
     rows.append(Row("difference", [fit(heat(change, largest), cell) for change in changes]))
-    picture = sheet(
-        rows, [Column(name) for name in names], cell, title, f"black 0, white {largest:.0f} of 255"
-    )
+    heads, note = [Column(name) for name in names], f"black 0, white {largest:.0f} of 255"
+    picture = sheet(rows, heads, cell, title, note)
     return save_sheet(picture, path, facts)
 
 

@@ -143,20 +143,14 @@ def of_tokenizer(
 def of_prior(pipeline: Any, meta: Mapping[str, Any]) -> dict[str, Exportable]:
     """Return `prior`, `encoder` and `decoder` to export; a prior of any order takes the order as an input."""
     config = pipeline.prior.config
-    (h, w), tokens, size, any_order = (
-        config.grid,
-        config.condition_ids,
-        config.codebook_size,
-        config.orders == "any",
-    )
+    (h, w), any_order = config.grid, config.orders == "any"
+    tokens, size = config.condition_ids, config.codebook_size
 
     def example(batch: int) -> Tensors:
         condition = _integers(batch, tokens, config.condition_size, "condition")
         codes = _integers(batch, h * w, size, "codes").view(batch, h, w)
-        order = torch.from_numpy(hashed_uniform(batch, torch.arange(batch).numpy(), h * w, "order")).argsort(
-            dim=1
-        )
-        return (condition, codes, order)[: 2 + any_order]
+        hashed = hashed_uniform(batch, torch.arange(batch).numpy(), h * w, "order")
+        return (condition, codes, torch.from_numpy(hashed).argsort(dim=1))[: 2 + any_order]
 
     prior = Exportable(
         Function(pipeline.prior, lambda network, *inputs: network(*inputs)).eval(),

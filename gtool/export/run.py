@@ -37,10 +37,8 @@ def run(files: Files) -> None:
             console.result(str(path))
         return
     size = sum(path.stat().st_size for path in paths.values())
-    alone = len(paths) == 1
-    where = (
-        {"path": str(files.out)} if alone else {"paths": {name: str(path) for name, path in paths.items()}}
-    )
+    listed = {name: str(path) for name, path in paths.items()}
+    where = {"path": str(files.out)} if len(paths) == 1 else {"paths": listed}
     console.result_json({**where, "format": files.file_format, "bytes": size, **facts})
 
 
@@ -103,12 +101,8 @@ def import_released(source: Path, model: str, out: Path) -> dict[str, object]:
     trained, chosen = read_released(source, model)
     network, config = trained.network().eval(), trained.config
     check_finite(network)
-    meta = {
-        "model": trained.model,
-        "config": config.model_dump(mode="json"),
-        "nimg": 0,
-        "source": source.name,
-    }
+    meta = {"model": trained.model, "config": config.model_dump(mode="json"), "nimg": 0}
+    meta["source"] = source.name
     save_weights(out, network.state_dict(), meta)
     count = sum(parameter.numel() for parameter in network.parameters())
     use = registry.find_model(trained.model).next_command.format(path=out)

@@ -97,9 +97,8 @@ def _find(argument: str) -> list[Found]:
     if not argument:
         return [Found(Path(), problem="a photo without a name")]
     if is_url(argument):
-        return [
-            Found(Path(argument), problem="a URL, and files are wanted: download it first", written=argument)
-        ]
+        problem = "a URL, and files are wanted: download it first"
+        return [Found(Path(argument), problem=problem, written=argument)]
     path = Path(argument if os.path.lexists(argument) else os.path.expanduser(argument))
     if os.path.isdir(path):
         return _find_in_folder(path)

@@ -31,18 +31,8 @@ FORMAT = 1
 METADATA_KEY = "gtool"
 MOST_HEADER = 10_000_000  # bytes: a hundred times that of a network of 1,000 tensors
 # Of the types of numbers in a safetensors file that are read.
-ITEM_BYTES = {
-    "F64": 8,
-    "F32": 4,
-    "F16": 2,
-    "BF16": 2,
-    "I64": 8,
-    "I32": 4,
-    "I16": 2,
-    "I8": 1,
-    "U8": 1,
-    "BOOL": 1,
-}
+ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+ITEM_BYTES |= {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 RUNS = Path("runs")
 SHIPPED_FOLDER = Path(__file__).parents[1] / "weights"
 GENERATORS = (

@@ -32,14 +32,15 @@ MOST_PARTS = 16  # of a shape, of the arguments of a call that is understood
 # Of tuples: Python hashes them as keys to their end each time, and too deep ones overflow the stack of C.
 MOST_DEPTH, MOST_SIZE = 50, 100_000
 MOST_BITS = 128  # of a whole number
-_DTYPES = {
-    "Float": "float32",
-    "Double": "float64",
-    "Half": "float16",
-    "BFloat16": "bfloat16",
+_DTYPES = {"Float": "float32", "Double": "float64", "Half": "float16", "BFloat16": "bfloat16"}
+_DTYPES |= {
     "Long": "int64",
+    "Int": "int32",
+    "Short": "int16",
+    "Char": "int8",
+    "Byte": "uint8",
+    "Bool": "bool",
 }
-_DTYPES |= {"Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8", "Bool": "bool"}
 # What released checkpoints hold beside tensors: options, scores, and the shapes and devices of tensors.
 INERT = {"argparse.Namespace", "collections.defaultdict", "torch.Size", "torch.device", "numpy.dtype"}
 INERT |= {

@@ -42,10 +42,8 @@ def kid(fake: Features, real: Features, seed: int = 0) -> Values:
     if len(x) ** 2 + len(y) ** 2 + len(x) * len(y) < num_subsets * size**2:
         values = _estimates(x, y, picks)
     else:
-        everything = [[np.arange(size)] * 2]
-        values = np.concatenate(
-            [_estimates(x[of_fake], y[of_real], everything) for of_real, of_fake in picks]
-        )
+        whole = [[np.arange(size)] * 2]
+        values = np.concatenate([_estimates(x[of_fake], y[of_real], whole) for of_real, of_fake in picks])
     deviation = None if num_subsets == 1 else float(np.std(values))
     noise = (deviation or 0.0) ** 2 / num_subsets
     found = with_interval("kid", float(np.mean(values)), _influence(x, y), noise)

@@ -182,9 +182,8 @@ class Sampling(SampleOptions):
     @property
     def projected(self) -> dict[str, Path]:
         """The files of --project: the latent, its picture beside the photo, the loss curve, and an animation."""
-        latent = (
-            Path(self.out).expanduser() if self.out is not None else self.picture.with_suffix(".safetensors")
-        )
+        out = None if self.out is None else Path(self.out).expanduser()
+        latent = out or self.picture.with_suffix(".safetensors")
         files = {
             "latent": latent,
             "picture": latent.with_name(f"{latent.stem}-projected.png"),

@@ -215,9 +215,8 @@ def attention_sheets(
     made = batches(network, source, indices, model.compute, batch_size=size, given=ws, with_maps=True)
     with console.progress("drawing attention") as update:
         for images, maps in made:
-            layers = dict(
-                zip(network.attention_layers, (one.float().cpu().numpy() for one in maps), strict=True)
-            )
+            arrays = (one.float().cpu().numpy() for one in maps)
+            layers = dict(zip(network.attention_layers, arrays, strict=True))
             for i, picture in enumerate(to_uint8(images).cpu().numpy()):
                 title = with_psi(f"image {numbers[done]}: attention", psi)
                 done += 1

@@ -166,11 +166,8 @@ class Search:
             adam.step()
             for noise in points.noise:
                 noise.data = _normalized(noise.data)
-        return (
-            Points(searched[0].detach(), [x.detach() for x in searched[1:]], points.classes),
-            losses,
-            images,
-        )
+        points = Points(searched[0].detach(), [x.detach() for x in searched[1:]], points.classes)
+        return points, losses, images
 
     def polish(
         self, point: Points, target: Tensor, watch: Watch | None = None, name: str = ""

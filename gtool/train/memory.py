@@ -26,11 +26,8 @@ def peak_memory(recipe: Recipe, config: Any, compute: Compute, processes: int = 
     share = train.batch_size // processes
     size = min(train.micro_batch or share, share)
     generated = (train.generator_batch_size or train.batch_size) // processes
-    sizes = {
-        "batch_size": size,
-        "generator_batch_size": size if train.micro_batch else generated,
-        "n_critic": 1,
-    }
+    sizes = {"batch_size": size, "n_critic": 1}
+    sizes["generator_batch_size"] = size if train.micro_batch else generated
     recipe = recipe.model_copy(update={"train": train.model_copy(update=sizes)})
     with _Shapes() as shapes:
         trainer = registry.trainer(recipe.model_name)

@@ -118,9 +118,8 @@ def lay_out(indices: np.ndarray, seed: int) -> Layout:
     }
     counts = {"count": count}
     kinds = {"shape": np.int64}
-    return Layout(
-        **counts, **{name: array.astype(kinds.get(name, np.float32)) for name, array in values.items()}
-    )
+    arrays = {name: array.astype(kinds.get(name, np.float32)) for name, array in values.items()}
+    return Layout(**counts, **arrays)
 
 
 def _depths(uniform: np.ndarray, count: np.ndarray, horizon: np.ndarray) -> np.ndarray:

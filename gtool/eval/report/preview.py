@@ -102,9 +102,8 @@ def _rows(images: Sequence[Tensor]) -> Tensor:
     rows = []
     for chunk in torch.split(torch.stack(list(images)), CHUNK):
         features = perceptual_features(to_pm1(chunk))
-        rows.append(
-            torch.cat([x.flatten(1) / (x[0, 0].numel() * len(features)) ** 0.5 for x in features], dim=1)
-        )
+        scaled = [x.flatten(1) / (x[0, 0].numel() * len(features)) ** 0.5 for x in features]
+        rows.append(torch.cat(scaled, dim=1))
     return torch.cat(rows)
 
 

@@ -218,9 +218,8 @@ def download(url: str, target: Path, is_good: Callable[[Path], bool]) -> Path:
 
 def _folders() -> list[Path]:
     """Where files are looked for: our cache, clean-fid's folder, that of pytorch-fid and torch-fidelity."""
-    cache = os.environ.get("TORCH_HOME") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch"
-    )
+    usual = os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch")
+    cache = os.environ.get("TORCH_HOME") or usual
     return [cache_dir() / "weights", SHARED, Path(cache).expanduser() / "hub" / "checkpoints"]
 
 

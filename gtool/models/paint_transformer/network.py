@@ -160,12 +160,8 @@ class ReleasedPredictor(nn.Module):
 def _encoder() -> nn.Sequential:
     layers: list[nn.Module] = []
     for before, after, stride in ((3, 32, 1), (32, 64, 2), (64, 128, 2)):
-        layers += [
-            nn.ReflectionPad2d(1),
-            nn.Conv2d(before, after, 3, stride),
-            nn.BatchNorm2d(after),
-            nn.ReLU(),
-        ]
+        convolution = nn.Conv2d(before, after, 3, stride)
+        layers += [nn.ReflectionPad2d(1), convolution, nn.BatchNorm2d(after), nn.ReLU()]
     return nn.Sequential(*layers)
 
 

@@ -55,9 +55,7 @@ class PriorConfig(Section):
     # Released weights: conditions are rows of the table of codes, so that class 207 is code 207.
     shared_embedding: bool = False
     unmasked_prefix: Annotated[int, Field(ge=0)] = 0  # first tokens that see each other in both directions
-    positions: Annotated[int, Field(ge=1, le=2**22)] | None = (
-        None  # rows of their table; None: all that are used
-    )
+    positions: Annotated[int, Field(ge=1, le=2**22)] | None = None  # rows of the table
 
     @model_validator(mode="after")
     def _fits(self) -> PriorConfig:

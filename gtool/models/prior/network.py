@@ -91,9 +91,8 @@ class CausalAttention(nn.Module):
         if cache is not None and tokens == 1:
             seen = look_back(q, cache.keys[layer], cache.values[layer], end)
         elif cache is not None and (start or wanted > 1):
-            mask = F.pad(
-                visible(tokens, 0 if start else self.unmasked, q.device, wanted), (start, 0), value=True
-            )
+            mask = visible(tokens, 0 if start else self.unmasked, q.device, wanted)
+            mask = F.pad(mask, (start, 0), value=True)
             k, v = cache.keys[layer, :, :, :end], cache.values[layer, :, :, :end]
             seen = F.scaled_dot_product_attention(q, k, v, mask)
         else:

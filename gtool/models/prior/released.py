@@ -52,9 +52,8 @@ def rename_released(tensors: Mapping[str, Tensor]) -> tuple[PriorPipelineConfig,
     parts = split_released(tensors)
     described = {name: config.model_dump() for name, (config, _) in parts.items()}
     try:
-        config = PriorPipelineConfig.model_validate(
-            described | {"resolution": parts["tokenizer"][0].resolution}
-        )
+        values = described | {"resolution": parts["tokenizer"][0].resolution}
+        config = PriorPipelineConfig.model_validate(values)
     except ValueError as bad:
         raise CheckpointError(f"no released prior: {first_reason(bad)}") from None
     return config, {f"{name}.{key}": value for name, (_, own) in parts.items() for key, value in own.items()}

@@ -257,9 +257,8 @@ def _window_logits(
     found = []
     for start in range(0, images * count, lanes):
         lane = torch.arange(start, start + lanes, device=seen.device).clamp(max=images * count - 1)
-        found.append(
-            prior.predict(given[lane], seen[lane], places[lane], None if order is None else order[lane])
-        )
+        own = None if order is None else order[lane]
+        found.append(prior.predict(given[lane], seen[lane], places[lane], own))
     return torch.cat(found)[: images * count].view(images, count, -1)
 
 

@@ -307,9 +307,8 @@ def _discriminator_stages(config: TransGANConfig, resolution: int) -> list[dict[
         stages.insert(0, first | new | {"side": 2 * first["side"]})
         first["overlap"] = False
         missing -= 1
-    stages = stages[
-        min(max(0, -missing), len(stages) - 1) :
-    ]  # a lone stage keeps its map, its patches shrink
+    # A lone stage keeps its map, its patches shrink.
+    stages = stages[min(max(0, -missing), len(stages) - 1) :]
     largest = max(LARGEST_MAP, discriminator.stages[0].side)
     while stages[0]["side"] > min(largest, resolution // 2):
         for stage in stages:

@@ -15,6 +15,7 @@ from gtool.config.schema import Section
 
 Width = Annotated[int, Field(ge=1, le=4096)]
 Count = Annotated[int, Field(ge=1, le=64)]
+Multipliers = Annotated[tuple[Count, ...], Field(strict=False, min_length=1, max_length=10)]
 Size = Annotated[int, Field(ge=2, le=2**18)]
 
 
@@ -51,13 +52,7 @@ class VQGANConfig(Section):
     resolution: Annotated[int, Field(ge=4, le=4096)] = 256  # of training; other sizes work as well
     image_channels: Annotated[int, Field(ge=1, le=1024)] = 3  # 1: depth; n: maps of n labels, a channel each
     channels: Width = 128  # times a multiplier, at each level
-    multipliers: Annotated[tuple[Count, ...], Field(strict=False, min_length=1, max_length=10)] = (
-        1,
-        1,
-        2,
-        2,
-        4,
-    )
+    multipliers: Multipliers = (1, 1, 2, 2, 4)
     blocks: Count = 2  # at each level of the encoder
     decoder_blocks: Count | None = None  # None: blocks + 1, as released
     middle_blocks: Annotated[int, Field(ge=0, le=8)] = 2  # at the lowest level of both

@@ -27,13 +27,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # Cohen, Daubechies, Feauveau 1992, from the middle outwards: down sums to 1, up to 2.
-DOWN = (
-    0.6029490182363579,
-    0.26686411844287255,
-    -0.07822326652898785,
-    -0.01686411844287495,
-    0.02674875741080976,
-)
+DOWN: tuple[float, ...] = (0.6029490182363579, 0.26686411844287255, -0.07822326652898785)
+DOWN += (-0.01686411844287495, 0.02674875741080976)
 UP = (1.1150870524569936, 0.5912717631142469, -0.0575435262284996, -0.0912717631142469)
 REACH = len(DOWN) - 1
 # Daubechies' least asymmetric wavelet with two vanishing moments (Ten Lectures on Wavelets, 1992), of the filter bank.
