@@ -16,6 +16,11 @@ from gtool.runtime import PRECISIONS
 OUTPUT, DEVICE = "Output", "Device"  # panels of help pages
 
 
+def examples(*lines: str) -> str:
+    """Return the end of a help page."""
+    return "\n\n".join(["Examples:", *lines])
+
+
 def option(panel: str, help: str, *names: str, default: Any = None, **settings: Any) -> Any:
     """Return a field for an option in a panel of the help page; settings are those of `typer.Option`."""
     info = typer.Option(..., *names, help=help, rich_help_panel=panel, **settings)

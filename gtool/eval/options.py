@@ -5,39 +5,29 @@ from pathlib import Path
 
 from gtool import flags
 from gtool.eval.gates import DIAGNOSTICS, Gate
-from gtool.flags import DEVICE, OUTPUT, argument, option
+from gtool.flags import DEVICE, OUTPUT, argument, examples, option
 from gtool.metrics.features.published import is_statistics
 from gtool.metrics.registry import METRICS
 
-EXAMPLES = """Examples:
-
-`gtool eval` : the newest run against its own data set, by rfd and swd, which need no download
-
-`gtool eval --fid` : FID of the newest run, 10,000 images, clean-fid's protocol
-
-`gtool eval runs/transgan-cifar10-000 --fid --kid --num 50000` : the published convention for CIFAR-10
-
-`gtool eval samples/ photos/ --kid --json` : two folders
-
-`gtool eval RUN --fd-dinov2 --mind` : what agrees best with people, and what takes few images
-
-`gtool eval RUN --copies` : an alarm where its images repeat training images, with the pairs
-
-`gtool eval --attention` : a table of scores beside four baselines, and a sheet of images
-
-`gtool eval runs/vqgan-scenes-000 --reconstruction` : a tokenizer, or that of a prior, on held-out images
-
-`gtool eval runs/prior-scenes-000 --map-agreement` : with two ceilings (originals, reconstructions) and a baseline
-
-`gtool eval samples/ --reference cifar10 --split test --rfd`
-
-`gtool eval --reference cifar10 --resolution 32 --export-reference cifar10.npz` : statistics alone, for later scores
-
-`gtool eval painted/ originals/ --paired --lpips` : PSNR, SSIM, L1 and LPIPS, picture by picture
-
-`gtool eval RUN --max fid=20 --max kid=0.01:warn -o result.json -o junit.xml -o report.html` : gates for pipelines
-
-`gtool eval RUN --baseline main.json --max-regress fid=5%` : no worse than an earlier result"""
+EXAMPLES = examples(
+    "`gtool eval` : the newest run against its own data set, by rfd and swd, which need no download",
+    "`gtool eval --fid` : FID of the newest run, 10,000 images, clean-fid's protocol",
+    "`gtool eval runs/transgan-cifar10-000 --fid --kid --num 50000` : the published convention for CIFAR-10",
+    "`gtool eval samples/ photos/ --kid --json` : two folders",
+    "`gtool eval RUN --fd-dinov2 --mind` : what agrees best with people, and what takes few images",
+    "`gtool eval RUN --copies` : an alarm where its images repeat training images, with the pairs",
+    "`gtool eval --attention` : a table of scores beside four baselines, and a sheet of images",
+    "`gtool eval runs/vqgan-scenes-000 --reconstruction` : a tokenizer, or that of a prior, on held-out images",
+    "`gtool eval runs/prior-scenes-000 --map-agreement` : with two ceilings (originals, reconstructions) "
+    "and a baseline",
+    "`gtool eval samples/ --reference cifar10 --split test --rfd`",
+    "`gtool eval --reference cifar10 --resolution 32 --export-reference cifar10.npz` : statistics alone, "
+    "for later scores",
+    "`gtool eval painted/ originals/ --paired --lpips` : PSNR, SSIM, L1 and LPIPS, picture by picture",
+    "`gtool eval RUN --max fid=20 --max kid=0.01:warn -o result.json -o junit.xml -o report.html` : "
+    "gates for pipelines",
+    "`gtool eval RUN --baseline main.json --max-regress fid=5%` : no worse than an earlier result",
+)
 
 IMAGES, METRIC, REFERENCE, GATES = "Images", "Metrics", "Reference", "Gates"
 

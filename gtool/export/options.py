@@ -4,29 +4,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gtool import flags
-from gtool.flags import OUTPUT, argument, option
+from gtool.flags import OUTPUT, argument, examples, option
 
 FORMATS = ("safetensors", "onnx", "pt2")  # as their files end
 HUB = "hub"  # a folder of the Hugging Face hub: weights, model card, picture
-EXAMPLES = """Examples:
-
-`gtool export --format onnx` : the newest run; z to images, any batch, checked with onnxruntime
-
-`gtool export runs/transgan-cifar10-000 -o generator.pt2`
-
-`gtool export runs/transgan-cifar10-000 -o mine.safetensors` : one file to share, enough for `gtool sample`
-
-`gtool export runs/paint-transformer-scenes-000 -o predictor.onnx` : patches of photo and canvas to strokes
-
-`gtool export runs/vqgan-scenes-000 --format onnx` : two files, images to codes and codes to images; a prior makes
-three
-
-`gtool export runs/transgan-cifar10-000 --format hub --repo me/my-model` : to the Hugging Face hub, with a model card;
-with `--dry-run` a folder to look at, and nothing is sent
-
-`gtool export released.pth --from transgan -o transgan.safetensors` : a checkpoint of the original code
-
-`gtool export network.pkl --from gansformer` : a pickle of the original code, read without executing it"""
+EXAMPLES = examples(
+    "`gtool export --format onnx` : the newest run; z to images, any batch, checked with onnxruntime",
+    "`gtool export runs/transgan-cifar10-000 -o generator.pt2`",
+    "`gtool export runs/transgan-cifar10-000 -o mine.safetensors` : one file to share, enough for `gtool sample`",
+    "`gtool export runs/paint-transformer-scenes-000 -o predictor.onnx` : patches of photo and canvas to strokes",
+    "`gtool export runs/vqgan-scenes-000 --format onnx` : two files, images to codes and codes to "
+    "images; a prior makes three",
+    "`gtool export runs/transgan-cifar10-000 --format hub --repo me/my-model` : to the Hugging Face hub, "
+    "with a model card; with `--dry-run` a folder to look at, and nothing is sent",
+    "`gtool export released.pth --from transgan -o transgan.safetensors` : a checkpoint of the original code",
+    "`gtool export network.pkl --from gansformer` : a pickle of the original code, read without executing it",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

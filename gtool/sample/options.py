@@ -4,36 +4,33 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gtool import flags
-from gtool.flags import DEVICE, OUTPUT, argument, option
+from gtool.flags import DEVICE, OUTPUT, argument, examples, option
 
-EXAMPLES = "\n\n".join(
-    [
-        "Examples:",
-        "`gtool sample --num 64` : a grid of the newest run",
-        "`gtool sample runs/transgan-cifar10-000 --seeds 0,1,4-6 -o chosen.png`",
-        "`gtool sample --seeds 0,3,8 --interpolate 24 --animate loop.webp` : from image to image and back",
-        "`gtool sample transgan` : weights that come with gtool; also gansformer, prior",
-        "`gtool sample weights.safetensors --num 5000 -o samples/` : separate PNG files",
-        "`gtool sample runs/transgan-cifar10-001 --class frog,ship` : of some classes, of a run that knows them",
-        "Latents (gansformer):",
-        "`gtool sample --psi 0.7 --seeds 0-15` : less variety, fewer failures; `--psi-sweep 0,0.3,0.5,0.7,1` compares",
-        "`gtool sample --attention` : what each component attends to, at every layer and head",
-        "`gtool sample --mix 3,8 --components 0-4` : two images swap components 0 to 4, together and one by one",
-        "`gtool sample --mix 0-3:4-9 --layers 0-3` : columns 4 to 9 take the first layers of rows 0 to 3",
-        "`gtool sample --interpolate 12 --component 5` : one component changes, all else stays",
-        "`gtool sample --noise-variation` : what the noise inputs change",
-        "`gtool sample transgan --project photo.png -o latent.safetensors` : a photo's latent",
-        "`gtool sample transgan --latents a.safetensors,b.safetensors --interpolate 30 --animate morph.webp`",
-        "Codes (prior):",
-        "`gtool sample --num 16 --temperature 1 --top-k 100 --top-p 0.95` : conditioned as its own data set",
-        "`gtool sample --segmentation map.png --num 8` : several images of one map; `--class 3`, `--depth depth.png`",
-        "`gtool sample --complete half.png --keep 0.5` : the upper half is kept, the rest is sampled",
-        "`gtool sample prior --complete photo.png --mask hole.png` : what is white in the mask is sampled",
-        "`gtool sample prior --segmentation map.png --guidance 2` : follows the map more closely",
-        "`gtool sample prior --steps 16` : several codes at once, by a prior of any order as --mask",
-        "`gtool sample --segmentation wide.png --size 512x256` : larger than trained",
-        "`gtool sample --num 9 --animate codes.webp` : code by code",
-    ]
+EXAMPLES = examples(
+    "`gtool sample --num 64` : a grid of the newest run",
+    "`gtool sample runs/transgan-cifar10-000 --seeds 0,1,4-6 -o chosen.png`",
+    "`gtool sample --seeds 0,3,8 --interpolate 24 --animate loop.webp` : from image to image and back",
+    "`gtool sample transgan` : weights that come with gtool; also gansformer, prior",
+    "`gtool sample weights.safetensors --num 5000 -o samples/` : separate PNG files",
+    "`gtool sample runs/transgan-cifar10-001 --class frog,ship` : of some classes, of a run that knows them",
+    "Latents (gansformer):",
+    "`gtool sample --psi 0.7 --seeds 0-15` : less variety, fewer failures; `--psi-sweep 0,0.3,0.5,0.7,1` compares",
+    "`gtool sample --attention` : what each component attends to, at every layer and head",
+    "`gtool sample --mix 3,8 --components 0-4` : two images swap components 0 to 4, together and one by one",
+    "`gtool sample --mix 0-3:4-9 --layers 0-3` : columns 4 to 9 take the first layers of rows 0 to 3",
+    "`gtool sample --interpolate 12 --component 5` : one component changes, all else stays",
+    "`gtool sample --noise-variation` : what the noise inputs change",
+    "`gtool sample transgan --project photo.png -o latent.safetensors` : a photo's latent",
+    "`gtool sample transgan --latents a.safetensors,b.safetensors --interpolate 30 --animate morph.webp`",
+    "Codes (prior):",
+    "`gtool sample --num 16 --temperature 1 --top-k 100 --top-p 0.95` : conditioned as its own data set",
+    "`gtool sample --segmentation map.png --num 8` : several images of one map; `--class 3`, `--depth depth.png`",
+    "`gtool sample --complete half.png --keep 0.5` : the upper half is kept, the rest is sampled",
+    "`gtool sample prior --complete photo.png --mask hole.png` : what is white in the mask is sampled",
+    "`gtool sample prior --segmentation map.png --guidance 2` : follows the map more closely",
+    "`gtool sample prior --steps 16` : several codes at once, by a prior of any order as --mask",
+    "`gtool sample --segmentation wide.png --size 512x256` : larger than trained",
+    "`gtool sample --num 9 --animate codes.webp` : code by code",
 )
 
 WHAT = "What to sample"

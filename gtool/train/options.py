@@ -5,28 +5,21 @@ from pathlib import Path
 from typing import Any
 
 from gtool import flags
-from gtool.flags import DEVICE, OUTPUT, argument, option
+from gtool.flags import DEVICE, OUTPUT, argument, examples, option
 from gtool.models.registry import MODELS
 
-EXAMPLES = """Examples:
-
-`gtool train transgan` : built-in scenes, no download
-
-`gtool train transgan --dataset cifar10` : hub id uoft-cs/cifar10, or a folder of that name in $GTOOL_DATA
-
-`gtool train transgan --dataset ./my-photos --set data.resolution=64 --minutes 30`
-
-`gtool train gansformer --set model.attention=simplex` : or duplex, centroid, none (StyleGAN2)
-
-`gtool train transgan --resume auto` : resume the newest run
-
-`gtool train transgan --weights transgan --dataset ./my-photos --minutes 5` : go on from weights that come with gtool
-
-`gtool train transgan --dataset cifar10 --set data.condition=class` : class-conditional; gansformer too
-
-`gtool train paint-transformer --finetune ./my-photos` : fine-tune the shipped weights on your photos
-
-`gtool train transgan --dataset cifar10 --recipe cifar10 --dry-run`"""
+EXAMPLES = examples(
+    "`gtool train transgan` : built-in scenes, no download",
+    "`gtool train transgan --dataset cifar10` : hub id uoft-cs/cifar10, or a folder of that name in $GTOOL_DATA",
+    "`gtool train transgan --dataset ./my-photos --set data.resolution=64 --minutes 30`",
+    "`gtool train gansformer --set model.attention=simplex` : or duplex, centroid, none (StyleGAN2)",
+    "`gtool train transgan --resume auto` : resume the newest run",
+    "`gtool train transgan --weights transgan --dataset ./my-photos --minutes 5` : go on from weights "
+    "that come with gtool",
+    "`gtool train transgan --dataset cifar10 --set data.condition=class` : class-conditional; gansformer too",
+    "`gtool train paint-transformer --finetune ./my-photos` : fine-tune the shipped weights on your photos",
+    "`gtool train transgan --dataset cifar10 --recipe cifar10 --dry-run`",
+)
 
 DATA, RUN = "Data", "Run"
 TRACKERS = ("tensorboard", "trackio", "wandb")

@@ -42,16 +42,7 @@ from gtool.reading import reading
 from gtool.runtime.device import Compute
 from gtool.runtime.random import derive_seed
 from gtool.runtime.torch_random import make_generator
-from gtool.train.optim import (
-    Buffers,
-    averages,
-    ema_beta,
-    ema_update,
-    lazy_shares,
-    learning_rates,
-    make_optimizer,
-    rate_factor,
-)
+from gtool.train import optim
 
 OF_ADAM = {"step", "exp_avg", "exp_avg_sq"}  # what the optimizer keeps of a parameter
 _GLOBAL_RANDOM = Lock()  # torch's own random numbers, for one share at a time
@@ -84,7 +75,7 @@ class TrainingState:
 
     in_training: ClassVar[tuple[str, ...]] = ()  # the attributes that are networks in training
     in_shares: ClassVar[bool] = False  # a step works on the shares of a batch side by side, by `backward`
-    averaged_buffers: ClassVar[Buffers] = "keep"
+    averaged_buffers: ClassVar[optim.Buffers] = "keep"
 
     recipe: Recipe
     compute: Compute
@@ -110,11 +101,11 @@ class TrainingState:
         groups: what of a network its optimizer gets.
         """
         compute.meet()  # before networks are wrapped, which exchanges them: to read images may have taken long
-        rates, shares = learning_rates(recipe), lazy_shares(recipe)
+        rates, shares = optim.learning_rates(recipe), optim.lazy_shares(recipe)
         if recipe.train.compile:  # its compiler is for one thread
             compute = replace(compute, threads=1)
         for name, network, rate, share in zip(cls.in_training, networks, rates, shares, strict=False):
-            optimizer = make_optimizer(recipe.optim, groups(network), rate, share)
+            optimizer = optim.make_optimizer(recipe.optim, groups(network), rate, share)
             if compute.bf16 and compute.device.type == "cuda" and not recipe.train.compile:
                 cast_blocks(network)
             if recipe.train.recompute:
@@ -124,7 +115,7 @@ class TrainingState:
             others[name] = compute.accelerator.prepare(network)
             others[cls._optimizer_of(name)] = compute.accelerator.prepare(optimizer)
         state = cls(recipe=recipe, compute=compute, **others)
-        if not averages(recipe):
+        if not optim.averages(recipe):
             share_parameters(state.averaged, networks[0])
         return state
 
@@ -165,8 +156,9 @@ class TrainingState:
 
     def set_rates(self) -> None:
         """Set the learning rates of this step."""
-        factor = rate_factor(self.recipe, self.steps, self.progress)
-        for (_, optimizer), rate in zip(self.optimizers.values(), learning_rates(self.recipe), strict=False):
+        factor = optim.rate_factor(self.recipe, self.steps, self.progress)
+        rates = optim.learning_rates(self.recipe)
+        for (_, optimizer), rate in zip(self.optimizers.values(), rates, strict=False):
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
 
@@ -251,8 +243,8 @@ class TrainingState:
 
     def update_average(self) -> None:
         """Move the average towards the first network in training."""
-        beta = ema_beta(self.recipe, self.nimg)
-        ema_update(self.averaged, self.bare(self.in_training[0]), beta, self.averaged_buffers)
+        beta = optim.ema_beta(self.recipe, self.nimg)
+        optim.ema_update(self.averaged, self.bare(self.in_training[0]), beta, self.averaged_buffers)
 
     # What a resume needs.
 

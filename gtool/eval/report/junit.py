@@ -9,17 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from gtool.eval.report.table import (
-    diagnostics_of,
-    facts,
-    gate_name,
-    interval,
-    limit,
-    missed,
-    number,
-    number_rows,
-    with_interval,
-)
+from gtool.eval.report import table
 from gtool.eval.verdicts import entries_of
 
 SUITE = "gtool.eval"
@@ -38,7 +28,7 @@ def junit(record: Mapping[str, Any]) -> bytes:
     suite = ET.SubElement(root, "testsuite", common | own)
     protocols = {f"protocol.{name}": one["protocol"] for name, one in record.get("metrics", {}).items()}
     listed = ET.SubElement(suite, "properties")
-    for name, text in (facts(record) | protocols).items():
+    for name, text in (table.facts(record) | protocols).items():
         ET.SubElement(listed, "property", {"name": name, "value": _clean(text)})
     suite.extend(cases)
     ET.indent(root)
@@ -48,28 +38,29 @@ def junit(record: Mapping[str, Any]) -> bytes:
 def _score_cases(record: Mapping[str, Any]) -> list[ET.Element]:
     """Return a test case for every metric, and for every plain number of diagnostics."""
     cases = [
-        _case(name, {"protocol": one["protocol"], "value": with_interval(one)})
+        _case(name, {"protocol": one["protocol"], "value": table.with_interval(one)})
         for name, one in record.get("metrics", {}).items()
     ]
-    for name, found in diagnostics_of(record).items():
+    for name, found in table.diagnostics_of(record).items():
         protocol = str(found.get("protocol", ""))
-        rows = number_rows(found)[1:]
+        rows = table.number_rows(found)[1:]
         cases += [_case(f"{name}.{key}", {"protocol": protocol, "value": value}) for key, value in rows]
     return cases
 
 
 def _gate_case(record: Mapping[str, Any], gate: Mapping[str, Any]) -> ET.Element:
     entry = entries_of(record).get(gate["metric"].split(".")[0], {})
-    said = {"protocol": entry.get("protocol", ""), "value": number(gate["value"]), "limit": limit(gate)}
-    if reach := interval(entry):
+    said = {"protocol": entry.get("protocol", ""), "value": table.number(gate["value"])}
+    said["limit"] = table.limit(gate)
+    if reach := table.interval(entry):
         said["95 %"] = reach
     if gate.get("delta") is not None:
-        said["delta"] = number(gate["delta"])
+        said["delta"] = table.number(gate["delta"])
     if not gate["passed"] and gate["level"] == "warn":
-        said = {"warning": missed(gate)} | said
-    case = _case(gate_name(gate), said)
+        said = {"warning": table.missed(gate)} | said
+    case = _case(table.gate_name(gate), said)
     if not gate["passed"] and gate["level"] != "warn":
-        failure = ET.Element("failure", {"message": _clean(missed(gate)), "type": "gate"})
+        failure = ET.Element("failure", {"message": _clean(table.missed(gate)), "type": "gate"})
         failure.text = _lines(said)
         case.insert(0, failure)  # one schema wants it before the output
     return case
