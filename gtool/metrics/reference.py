@@ -8,13 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from gtool.errors import CheckpointError
 from gtool.io.cache import CacheEntry
-from gtool.io.files import atomic_write
-from gtool.io.weights import read_safetensors
+from gtool.io.weights import read_safetensors, save_weights
 from gtool.metrics.features.collector import Features
 from gtool.metrics.features.inception_network import SIZE
 from gtool.metrics.frechet import Moments
@@ -59,8 +56,4 @@ def _write(path: Path, features: Features, key: str) -> None:
         tensors["rows"] = features.rows.contiguous()
     if features.rows is None or features.count >= features.rows.shape[1]:
         tensors |= {"mean": features.moments.mean, "scatter": features.moments.scatter}
-    with atomic_write(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={"key": key})
-        except SafetensorError as bad:  # a full disk, too, is one of these
-            raise CheckpointError(f"{path}: cannot be written: {bad}") from None
+    save_weights(path, tensors, {"key": key})

@@ -308,14 +308,8 @@ def _check_values(o: Sampling) -> None:
         ),
         (o.project and (o.latents or o.psi != 1), "--project goes with neither --latents nor --psi"),
         (o.latents and o.of_class, "--latents have the classes that they were found with; leave --class out"),
-        (
-            o.latents and o.space,
-            "--latents are interpolated in the space that they were found in; leave --space out",
-        ),
-        (
-            o.latents and o.noise_variation,
-            "--noise-variation draws noise inputs, and --latents have their own",
-        ),
+        (o.latents and o.space, "--latents are interpolated where they were found; leave --space out"),
+        (o.latents and o.noise_variation, "--noise-variation draws noise, and --latents have their own"),
     )
 
 
@@ -363,10 +357,7 @@ def _check_combinations(o: Sampling) -> None:
         ),
         (o.animate and in_files, f"{flag}: an animation is of the images of a grid; name a .png file"),
         (o.columns and (kind != "sample" or in_files), "--columns is for grids of images"),
-        (
-            o.scale and kind == "attention",
-            "--scale enlarges images; sheets of --attention have their own size",
-        ),
+        (o.scale and kind == "attention", "--scale is of images; sheets of --attention have their own size"),
         (
             not in_files and not is_picture and kind != "projection",
             f"{flag}: a grid ends in .png, a folder in /; --animate names others",
