@@ -416,7 +416,9 @@ def _check_latent(o: Sampling, path: Path) -> None:
     if problem := file_problem(path):
         raise CheckpointError(f"--latents {path}: {problem}")
     if _model_of(path) != LATENT:
-        raise CheckpointError(f"--latents {path}: no latent; `--project photo.png -o {path.name}` makes one")
+        raise CheckpointError(
+            f"--latents {path}: holds no latent; `--project photo.png -o {path.name}` makes one"
+        )
     meta = read_meta(path)
     if meta.get("weights_sha256") != digest_of(o.weights):
         raise CheckpointError(
