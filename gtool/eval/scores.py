@@ -90,7 +90,9 @@ def open_networks(
             extractor = ClipExtractor(load_clip(weights.path, device, large=name == "clip_large"), dtype)
         networks[name] = FeatureNetwork(weights, extractor, head)
     if bf16 and networks and not has_fast_bf16(device):
-        console.warning("--preview: bf16 is not fast here; without it scores come sooner, and count")
+        console.warning(
+            "--preview: bf16 is not fast on this device; without it scores come sooner, and count"
+        )
     return networks
 
 

@@ -62,7 +62,9 @@ class PriorConfig(Section):
         if self.width % self.heads:
             raise ValueError(f"width = {self.width} cannot be shared by {self.heads} heads")
         if self.condition == "none" and self.condition_size != 1 and not self.shared_embedding:
-            raise ValueError(f"condition_size = {self.condition_size}, without a condition; leave it out")
+            raise ValueError(
+                f"condition_size = {self.condition_size}, and there is no condition; leave it out"
+            )
         if self.shared_embedding and self.condition_size > self.codebook_size:
             raise ValueError(
                 f"shared_embedding needs a codebook of at least condition_size = {self.condition_size}, "
