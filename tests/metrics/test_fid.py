@@ -305,7 +305,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(monkeypatch, tmp_path):
     def full(*_, **__):
         raise SafetensorError("No space left on device")
 
-    monkeypatch.setattr("gtool.metrics.reference.save_file", full)
+    monkeypatch.setattr("gtool.io.weights.save_file", full)
     with pytest.raises(DataError, match=r"No space left on device; set \$GTOOL_CACHE"):
         reference_features({"source": "a"}, lambda: collect(torch.randn(3, 2048)))
     assert [path.suffix for path in (cache_dir() / "stats").iterdir()] == [".lock"]
