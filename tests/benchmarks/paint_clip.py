@@ -9,6 +9,9 @@ change    mean absolute difference of consecutive painted frames in [0, 1], the 
 l1        mean absolute difference from the frames; edge, in the tenth of the picture at the side that comes into view
 strokes, new, shots, seconds   means over the frames; number of paintings begun; CPU seconds a frame
 
+Measured, `pan` over a portrait, 48 frames, one thread: change 0.0016 (0.0160 when what had changed was painted
+anew in every frame), l1 0.0192 (0.0185), at the side that comes into view 0.0184 (0.0193), 5,087 strokes (3,413), one
+painting begun (24), 2.3 s a frame (2.0) on a busy machine.
 """
 
 from __future__ import annotations

@@ -8,7 +8,9 @@ writing; the released one in its parallel mode with random weights (its time doe
 to the same level of the pyramid. Every contestant is a process of its own. The first round, which includes loading
 the network, is printed apart; of the others the median.
 
-MEASURED
+Measured, a portrait of 341 x 512 pixels, one thread: 1.28 s CPU of painting, 0.23 of rendering and writing (1.70 and
+0.43 before pixels were gathered by `index_select`; the picture is the same). Not yet measured: the
+released inference on the same machine.
 """
 
 from __future__ import annotations
