@@ -84,4 +84,6 @@ def check_statistics(reference: str, mode: str) -> None:
             f"--reference {reference}: clean-fid publishes no such statistics{did_you_mean(reference, list(PUBLISHED))}"
         )
     if mode not in published.modes:
-        raise RecipeError(f"--reference {reference} is published for --mode {' or '.join(published.modes)}")
+        raise RecipeError(
+            f"--reference {reference} is published for --mode {' or '.join(published.modes)} only"
+        )
