@@ -11,7 +11,7 @@ from gtool.io.run_folder import shipped_weights
 from gtool.models import registry
 from gtool.models.paint_transformer.network import Proposals
 from gtool.models.trained import open_trained
-from gtool.runtime.device import Compute
+from gtool.runtime.device import Compute, use_threads
 
 (MODEL,) = registry.models_that(paints=True)
 Predict = Callable[[Tensor, Tensor], Proposals]
@@ -22,7 +22,9 @@ def predictor_of(network: torch.nn.Module, compute: Compute) -> Predict:
 
     @torch.no_grad()
     def predict(target: Tensor, canvas: Tensor) -> Proposals:
-        with compute.autocast():
+        # Products of matrices are rounded otherwise by another number of threads, and strokes are chosen by what is
+        # nearly equal. The network is a quarter of the work.
+        with use_threads(1), compute.autocast():
             proposals: Proposals = network(target, canvas)
         return proposals
 
