@@ -58,7 +58,11 @@ class Batches:
         self._orders: dict[int, np.ndarray] = {}
 
     def next(self, batch_size: int) -> Tensor:
-        """Return the next (batch_size / world_size, 3, R, R) uint8 images and move on by the whole batch."""
+        """Return the next (batch_size / world_size, 3, R, R) uint8 images and move on by the whole batch.
+
+        Raises:
+            DataError: the batch cannot be shared evenly.
+        """
         return read_images(self.image_set, *self.draw(batch_size))
 
     def draw(self, batch_size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,11 @@ DINOV2_SIZES = ("vit-s-14", "vit-b-14", "vit-l-14")
 
 
 def find_target(target: str | None) -> tuple[Path | None, str | None]:
-    """Return the weights, or the folder (or archive) of images, that a word means; None is the newest run."""
+    """Return the weights, or the folder (or archive) of images, that a word means; None is the newest run.
+
+    Raises:
+        CheckpointError: it means nothing.
+    """
     if target is not None:
         path, name = Path(target).expanduser(), str(target)
         is_run = (path / "recipe.toml").is_file() or any(path.glob("weights-*.safetensors"))
@@ -34,7 +38,12 @@ def find_target(target: str | None) -> tuple[Path | None, str | None]:
 
 
 def check(options: EvalOptions) -> EvalOptions:
-    """Fill in the defaults and refuse what cannot work before anything is loaded."""
+    """Fill in the defaults and refuse what cannot work before anything is loaded.
+
+    Raises:
+        RecipeError: options that do not go together, or mean nothing.
+        CheckpointError, DataError: files that are not there, or cannot be used.
+    """
     options = replace(options, gates=parse_gates(options.maximum, options.minimum, options.max_regress))
     if options.other is not None and options.reference is not None:
         raise RecipeError("a second folder and --reference both say what to compare with; give one")

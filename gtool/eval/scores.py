@@ -246,7 +246,8 @@ def _collect(
 ) -> None:
     """Run images through all networks, each process its share; the main process's collectors then hold all.
 
-    An error of any process is raised in all of them; the main one reports it.
+    Raises:
+        GToolError: of any process, in all of them; the main one reports it.
     """
     start, stop = share_of(images.count, compute, batch_size, images.grain)
     done, failure, size = start, None, None

@@ -26,7 +26,11 @@ TASK = "unconditional-image-generation"  # as the hub calls it
 
 
 def write_folder(weights: Path, folder: Path, repository: str, *, half: bool) -> None:
-    """Write everything that goes to a repository."""
+    """Write everything that goes to a repository.
+
+    Raises:
+        CheckpointError: weights that cannot be used, a folder that cannot be written.
+    """
     trained = open_trained(weights)
     count = sum(parameter.numel() for parameter in trained.network().parameters())
     meta = {**trained.meta, "recipe": public(trained.meta.get("recipe", {}))}

@@ -20,7 +20,11 @@ from gtool.models.trained import open_trained
 
 
 def run(files: Files) -> None:
-    """Write a file, or one for each part of a model, check them by using them, and say where they are."""
+    """Write a file, or one for each part of a model, check them by using them, and say where they are.
+
+    Raises:
+        GToolError: weights that cannot be used, an exported file that proves wrong.
+    """
     options, facts = files.options, dict[str, object]()
     if files.out is None or files.file_format == HUB:
         return _to_hub(files)
@@ -59,7 +63,11 @@ def _to_hub(files: Files) -> None:
 
 
 def copy_weights(weights: Path, out: Path, *, half: bool = False) -> None:
-    """Copy weights that have proved to fit their network, with `half` in fp16."""
+    """Copy weights that have proved to fit their network, with `half` in fp16.
+
+    Raises:
+        CheckpointError: they do not fit, or are too large for fp16.
+    """
     trained = open_trained(weights)
     trained.network()
     if half:

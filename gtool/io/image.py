@@ -211,7 +211,11 @@ def _size_of(encoded: Encoded, name: str) -> int:
 
 
 def _open(encoded: Any, name: str) -> Image.Image:
-    """Return an image of bytes or a file that is not decoded yet, or the one that an .npy file holds."""
+    """Return an image of bytes or a file that is not decoded yet, or the one that an .npy file holds.
+
+    Raises:
+        UnreadableImage: an array of another shape, or of numbers that are not grey levels from 0 to 255.
+    """
     is_array = encoded[:6] == b"\x93NUMPY" if isinstance(encoded, bytes) else encoded.suffix.lower() == ".npy"
     if not is_array:
         named = [kind for suffix, kind in _BY_NAME.items() if name.lower().endswith(suffix)]

@@ -31,6 +31,9 @@ def visible_names(root: Path) -> Iterator[str]:
     """Yield the files below a folder that are not hidden, by their names relative to it, with slashes.
 
     Links are followed, each folder once. A link that leads nowhere is yielded: its reader reports it.
+
+    Raises:
+        DataError: a folder cannot be listed.
     """
 
     def fail(bad: OSError) -> None:

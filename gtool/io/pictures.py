@@ -76,7 +76,11 @@ def enlarge(image: Pixels, scale: int) -> Pixels:
 
 
 def save_png(path: Path, picture: Pixels, text: Mapping[str, str] | None = None) -> None:
-    """Write (H, W, 3) as a lossless PNG, whole or not at all, with `text` in its text chunks."""
+    """Write (H, W, 3) as a lossless PNG, whole or not at all, with `text` in its text chunks.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
     with atomic_write(path) as temporary:
         write_png(temporary, picture, text)
 

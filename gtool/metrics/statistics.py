@@ -69,7 +69,11 @@ def open_statistics(spec: str, mode: str) -> Statistics:
 
 
 def find_published(name: str, mode: str) -> Path:
-    """Return the file of clean-fid's statistics: of our cache, of the folder that clean-fid keeps them in, or new."""
+    """Return the file of clean-fid's statistics: of our cache, of the folder that clean-fid keeps them in, or new.
+
+    Raises:
+        NetworkError: not here and not to be had.
+    """
     file = PUBLISHED[name].file(mode)
     target = cache_dir() / "published" / file
     for path in (target, Path(str(cleanfid.__file__)).parent / "stats" / file):

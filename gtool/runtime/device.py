@@ -236,7 +236,11 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def require_gpus(device: torch.device, processes: int) -> None:
-    """Refuse more processes on this machine than it has GPUs: NCCL wants one for each."""
+    """Refuse more processes on this machine than it has GPUs: NCCL wants one for each.
+
+    Raises:
+        DeviceError: there are fewer, or one is named for all.
+    """
     there = torch.cuda.device_count()
     if processes > 1 and device.index is not None:
         raise DeviceError(f"device `{device}` is one GPU for {processes} processes; use --device cuda")

@@ -114,7 +114,11 @@ class Peers:
         self._begin(links)
 
     def connect(self, address: str, announced: str) -> None:
-        """Connect to process 0, and wait until all others have."""
+        """Connect to process 0, and wait until all others have.
+
+        Raises:
+            DeviceError: it cannot be reached, or not all came in time.
+        """
         where = json.loads(announced)
         try:
             connection = socket.create_connection((address, where["port"]), self.timeout)

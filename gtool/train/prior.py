@@ -338,7 +338,11 @@ class PriorTrainer(Trainer):
 
 
 def tokenizer_tensors(path: Path, config: Any) -> tuple[dict[str, Tensor], str]:
-    """Return the tensors of a tokenizer, from its own file or that of a prior that holds it, and a digest of them."""
+    """Return the tensors of a tokenizer, from its own file or that of a prior that holds it, and a digest of them.
+
+    Raises:
+        CheckpointError: damaged.
+    """
     # In fp32, as a run keeps it, so that the digest does not change when the file stores half of that.
     tensors = {name: tensor.float() for name, tensor in load_weights(path).tensors.items()}
     if any(name.startswith(PREFIX) for name in tensors):

@@ -40,7 +40,12 @@ def find_tokenizer(kind: str, asked: str | None, dataset: str | None) -> Tokeniz
 
 
 def read_tokenizer(kind: str, path: Path) -> TokenizerFile:
-    """Read what the weights file of a tokenizer, or of a prior that holds one, says of itself."""
+    """Read what the weights file of a tokenizer, or of a prior that holds one, says of itself.
+
+    Raises:
+        RecipeError: weights of another model.
+        CheckpointError: not a weights file of gtool.
+    """
     meta, checked = read_description(path)
     model, config = meta["model"], meta["config"]
     if registry.find_model(model).learns_from == kind:

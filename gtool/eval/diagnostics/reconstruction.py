@@ -50,6 +50,10 @@ def score(
     """Reconstruct images, compare them with the originals, write the sheet and return the record.
 
     spec: the images; None for those that training has kept aside.
+
+    Raises:
+        RecipeError: weights of a model without a tokenizer of images.
+        DataError, CheckpointError: no images to compare with.
     """
     tokenizer, meta = load_tokenizer(path, compute)
     images, chosen, name = _open_images(path, meta, compute, spec, num or NUM_IMAGES, seed)

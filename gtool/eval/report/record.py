@@ -81,7 +81,11 @@ def _map_leaves(found: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:
-    """Add a record to a file of lines, with one write; a line that a crash cut short is closed first."""
+    """Add a record to a file of lines, with one write; a line that a crash cut short is closed first.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps(plain(record), sort_keys=True, allow_nan=False) + "\n"
     with path.open("ab+") as out:

@@ -76,7 +76,11 @@ def load_inception(path: Path, device: torch.device | str = "cpu") -> Inception:
 
 
 def read_tensors(path: Path) -> Mapping[str, Tensor]:
-    """Return what a TorchScript archive, a pickled state dict or a safetensors file holds, executing nothing of it."""
+    """Return what a TorchScript archive, a pickled state dict or a safetensors file holds, executing nothing of it.
+
+    Raises:
+        CheckpointError: missing, unreadable, or none of the three.
+    """
     if path.suffix == ".safetensors":
         return read_safetensors(path)
     loaded = read_pickle(path)

@@ -71,9 +71,16 @@ def draw(
 ) -> Draws:
     """Draw the random numbers of a policy for the global batch, on the device of the generator.
 
-    policy: words of `parse_policy`, applied from left to right; those of `ada` in a row become one operation.
-    resolution: R of the images that `augment` will get.
-    p: probability, for each image by itself, of each operation, and of each change within one of `ada`.
+    Args:
+        policy: words as `parse_policy` returns them, applied from left to right; words of the `ada` pipeline that
+            follow each other become one operation, which is what they are for.
+        num_images: of the global batch.
+        resolution: R of the images that `augment` will get.
+        generator: the only source of randomness.
+        p: probability, for each image by itself, of each operation, and of each change within one of `ada`.
+
+    Raises:
+        ValueError: an unknown word.
     """
     random = Chances(num_images, resolution, generator)
     drawn = []
