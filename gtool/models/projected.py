@@ -45,7 +45,7 @@ class FeatureHead(nn.Module):
         return by_class.add_projection(self.logit(seen), seen, self.classes, classes)
 
 
-class WithProjected(nn.Module):
+class ProjectedDiscriminator(nn.Module):
     """A discriminator, and beside its logit of an image those of the heads."""
 
     def __init__(self, pixels: Any, num_classes: int) -> None:

@@ -23,7 +23,7 @@ from gtool.errors import RecipeError
 from gtool.io.weights import read_safetensors, restore
 from gtool.models import registry
 from gtool.models.outline import outline
-from gtool.models.projected import WithProjected
+from gtool.models.projected import ProjectedDiscriminator
 from gtool.models.trained import Trained
 from gtool.nn.ranges import to_pm1
 from gtool.runtime.device import Compute, send
@@ -112,7 +112,7 @@ def init_state(
     if recipe.loss.projected:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(recipe.train.seed, "projected"))
-            discriminator = WithProjected(discriminator, generator.num_classes)
+            discriminator = ProjectedDiscriminator(discriminator, generator.num_classes)
     networks = generator.to(compute.device), discriminator.to(compute.device)
     return GANState.begin(
         recipe,

@@ -105,7 +105,7 @@ def test_the_discriminator_step_leaves_the_generator_alone():
     assert all(p.grad is None for p in state.generator.parameters())
 
 
-@pytest.mark.parametrize("settings", LOSSES[:4], ids=str)
+@pytest.mark.parametrize("settings", [*LOSSES[:4], ["loss.projected=0.5"]], ids=str)
 def test_micro_batches_give_the_whole_batch_s_update(settings):
     # Adam turns a gradient of rounding noise into a full step; a large eps keeps such parameters where they are.
     settings = [*settings, "optim.eps=1e-3"]

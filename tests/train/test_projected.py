@@ -9,7 +9,7 @@ import torch
 
 from gtool.cli import run
 from gtool.models import registry
-from gtool.models.projected import SCALES, WithProjected
+from gtool.models.projected import SCALES, ProjectedDiscriminator
 from gtool.train import gan
 from tests.helpers import runs
 from tests.helpers.tiny import tiny_gansformer, tiny_recipe
@@ -22,7 +22,9 @@ def judges(num_classes=0):
     recipe = tiny_recipe()
     config = registry.config_class("transgan")(**recipe.model)
     _, pixels = registry.networks("transgan").build(config)
-    return WithProjected(pixels, num_classes), torch.rand(3, 3, config.resolution, config.resolution) * 2 - 1
+    return ProjectedDiscriminator(pixels, num_classes), torch.rand(
+        3, 3, config.resolution, config.resolution
+    ) * 2 - 1
 
 
 @pytest.mark.parametrize("recipe", [tiny_recipe, tiny_gansformer], ids=["transgan", "gansformer"])
