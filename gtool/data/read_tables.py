@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import logging
 import re
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -101,9 +102,26 @@ def _bounded(file: int | None = None) -> Iterator[None]:
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # the others hold memory that they do not use
     try:
         with limited(MOST_MEMORY, file):
-            yield
+            try:
+                yield
+            except DataError:
+                _wait_for_threads()
+                raise
     finally:
         pyarrow.set_memory_pool(pool)
+
+
+def _wait_for_threads() -> None:
+    """Wait, 5 s at most, until no thread of this process is busy.
+
+    After an error the reader still unpacks rows ahead, in threads that abort the process when it ends before them.
+    https://github.com/apache/arrow/issues/34314
+    """
+    for _ in range(50):
+        used = time.process_time()
+        time.sleep(0.1)
+        if time.process_time() - used < 0.02:
+            return
 
 
 def files_of(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
