@@ -123,8 +123,8 @@ def _check_together(options: EvalOptions) -> None:
         read_description(weights)  # refused before torch is imported
     if weights is None and (of_models := [name for name in options.diagnostics if name != "copies"]):
         raise RecipeError(f"{folder}: {flag_name(of_models[0])} needs a model; name a run or weights")
-    if "copies" in options.diagnostics and options.against_statistics:
-        raise RecipeError(f"--copies: needs the training images, and {options.reference} holds none")
+    for name in {"copies", "per_class"} & {*options.diagnostics} if options.against_statistics else ():
+        raise RecipeError(f"{flag_name(name)}: needs the training images, and {options.reference} holds none")
     if options.paired and (options.metrics != options.paired or options.diagnostics):
         raise RecipeError("metrics of pairs go with no other metric; give them alone")
     if options.paired and (folder is None or options.reference is None or options.against_statistics):
@@ -141,7 +141,7 @@ def _check_used(options: EvalOptions, has_model: bool) -> None:
     clip, clip_large, dinov2 = (_uses(options, name) for name in ("clip", "clip_large", "dinov2"))
     networks = inception or clip or clip_large or dinov2
     compares = (bool(options.metrics) and options.needs_reference) or bool(
-        {"reconstruction", "copies"} & {*options.diagnostics}
+        {"reconstruction", "copies", "per_class"} & {*options.diagnostics}
     )
     compares = compares or options.only_reference
     named = (compares and options.reference is not None) and not options.against_statistics

@@ -20,6 +20,7 @@ DIAGNOSTICS = {
     "reconstruction": "Reconstructions of a tokenizer against the originals, and the use of its codes",
     "map_agreement": "Agreement of a prior's images of scenes with their label maps",
     "copies": "Whether images repeat training images, and which",
+    "per_class": "rfd and swd of each class of a conditional model",
 }
 RECONSTRUCTION = ("psnr", "ssim", "l1", "rfd", "rfd_ratio", "codes_used", "perplexity")
 # Numbers of diagnostics, besides those of scores, of which more is better: shares of objects, pixels and codes.

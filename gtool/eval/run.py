@@ -11,7 +11,7 @@ from gtool import __version__, console
 from gtool.errors import CheckpointError, DataError, GateError, RecipeError
 from gtool.eval import verdicts
 from gtool.eval.checks import find_target
-from gtool.eval.diagnostics import attention, copies, map_agreement, reconstruction
+from gtool.eval.diagnostics import attention, copies, map_agreement, per_class, reconstruction
 from gtool.eval.image_sets import ImageSet, ImageSpec, open_generated, open_stored, spec_of_training
 from gtool.eval.options import EvalOptions
 from gtool.eval.pairs import score_pairs
@@ -33,7 +33,7 @@ from gtool.runtime.processes import launch, launched_processes
 STYLES = {tables.PASS: "green", tables.FAIL: "bold red", tables.WARN: "yellow"}
 PRINTERS = {
     one.__name__.rpartition(".")[2]: one.print_tables
-    for one in (attention, reconstruction, map_agreement, copies)
+    for one in (attention, reconstruction, map_agreement, copies, per_class)
 }
 
 
@@ -72,28 +72,33 @@ def run(options: EvalOptions) -> dict[str, Any]:
     elif options.metrics:
         scores, sampler = _score(options, weights, folder, compute)
         record |= scores
-    common: dict[str, Any] = {"num": options.num, "seed": options.seed}
     for name in options.diagnostics:
-        if name == "copies":
-            record[name] = _find_copies(options, weights, folder, compute)
-            continue
-        assert weights is not None
-        if name == "attention":
-            record[name] = attention.score(weights, compute, **common, batch_size=options.batch_size)
-        elif name == "map_agreement":
-            record[name] = map_agreement.score(weights, compute, **common)
-        else:
-            spec: ImageSpec | None = _spec_for_model(options, read_description(weights)[0], weights)
-            if options.reference is None and options.split is None:
-                spec = None  # the images that training has kept aside
-            record[name] = reconstruction.score(
-                weights, compute, spec, **common, batch_size=options.batch_size
-            )
+        record[name] = _diagnose(name, options, weights, folder, compute)
     compute.close()
     if compute.is_main:
         record["seconds"] = round(time.monotonic() - started, 1)
         finish(record, options, weights, sampler)
     return record
+
+
+def _diagnose(
+    name: str, options: EvalOptions, weights: Path | None, folder: str | None, compute: Compute
+) -> dict[str, Any]:
+    """Return the record of one diagnostic."""
+    if name == "copies":
+        return _find_copies(options, weights, folder, compute)
+    assert weights is not None
+    common: dict[str, Any] = {"num": options.num, "seed": options.seed}
+    if name == "attention":
+        return attention.score(weights, compute, **common, batch_size=options.batch_size)
+    if name == "map_agreement":
+        return map_agreement.score(weights, compute, **common)
+    spec = _spec_for_model(options, read_description(weights)[0], weights)
+    if name == "per_class":
+        return per_class.score(weights, open_stored(spec, None, options.seed), compute, **common)
+    # Without a data set that is named, the images that training has kept aside.
+    named = spec if options.reference or options.split else None
+    return reconstruction.score(weights, compute, named, **common, batch_size=options.batch_size)
 
 
 def _find_copies(
