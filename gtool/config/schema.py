@@ -104,6 +104,7 @@ class LossRecipe(Section):
     projected: NonNegative = (
         0.0  # weight of discriminators on features of EfficientNet-Lite0 (Projected GANs)
     )
+    projected_until: Share = 1.0  # share of the run after which these judge no more
     path_length: NonNegative = 0.0  # weight of the path length penalty (StyleGAN2)
     path_length_interval: Count = 4  # computed every so many steps
     path_length_decay: Share = 0.01  # of the running mean of path lengths

@@ -46,18 +46,25 @@ class FeatureHead(nn.Module):
 
 
 class ProjectedDiscriminator(nn.Module):
-    """A discriminator, and beside its logit of an image those of the heads."""
+    """A discriminator, and beside its logit of an image those of the heads.
+
+    uses_heads: without them the heads rest, and what comes back is (N, 1).
+    """
 
     def __init__(self, pixels: Any, num_classes: int) -> None:
         super().__init__()
         self.pixels = pixels
         self.heads = nn.ModuleList(FeatureHead(CHANNELS[scale], num_classes) for scale in SCALES)
+        self.uses_heads = True
         self.noise_shapes, self.group_size = pixels.noise_shapes, pixels.group_size
 
     def forward(self, images: Tensor, noise: Any = None, classes: Tensor | None = None) -> Tensor:
         """Judge images (N, 3, R, R) in [-1, 1] as the discriminator of pixels does; returns fp32 logits (N, 1 + S)."""
         own = () if classes is None else (classes,)
         pixels = self.pixels(images, noise, *own)
+        if not self.uses_heads:  # processes exchange gradients of all parameters: those of the heads are zero
+            nothing = sum(parameter.sum() for parameter in self.heads.parameters())
+            return pixels[:, None].float() + 0.0 * nothing
         # While the heads learn, no gradient of theirs is wanted at the images: a penalty is on that of pixels alone.
         learning = next(self.heads.parameters()).requires_grad
         with without_autocast(images):

@@ -61,6 +61,8 @@ def step(state: GANState) -> dict[str, Tensor]:
     if recipe.train.locality:  # attention neighbourhoods of TransGAN's version 1 widen on a schedule
         widths = (width for until, width in recipe.train.locality if state.nimg < 1000 * until)
         state.bare("generator").set_locality(next(widths, None))
+    if recipe.loss.projected:
+        state.bare("discriminator").uses_heads = state.progress < recipe.loss.projected_until
     stats: dict[str, Tensor] = {}
     generator_learns = state.generator_learns
     reused = None

@@ -18,6 +18,9 @@ from tests.helpers.tiny import save_tokenizer, tiny_prior, tiny_recipe, tiny_str
 RECIPES = {
     "transgan": tiny_recipe("train.micro_batch=2", "optim.eps=1e-3"),
     "classes": tiny_recipe("train.micro_batch=2", "optim.eps=1e-3", "data.condition=class"),
+    "resting heads": tiny_recipe(
+        "train.micro_batch=2", "optim.eps=1e-3", "loss.projected=1", "loss.projected_until=0"
+    ),
     "vqgan": tiny_tokenizer(
         "reconstruction.discriminator_start=0.0", "reconstruction.adversarial_start=0.2", "optim.eps=1e-3"
     ),
@@ -57,7 +60,13 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("name", "rtol", "atol"),
-    [("transgan", 1e-4, 2e-5), ("classes", 1e-4, 2e-5), ("vqgan", 1e-3, 1e-4), ("prior", 1e-3, 1e-4)],
+    [
+        ("transgan", 1e-4, 2e-5),
+        ("classes", 1e-4, 2e-5),
+        ("resting heads", 1e-4, 2e-5),
+        ("vqgan", 1e-3, 1e-4),
+        ("prior", 1e-3, 1e-4),
+    ],
 )
 def test_two_processes_train_as_one(folder, name, rtol, atol):
     # Adam makes full steps of gradients that are zero but for rounding, as those of biases before a norm.

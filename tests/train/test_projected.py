@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,21 @@ def test_a_penalty_is_on_the_gradient_of_pixels_alone():
     assert with_heads["penalty"] == pytest.approx(float(without["penalty"]), rel=1e-4)
     assert with_heads["real_logit"] == pytest.approx(float(without["real_logit"]), rel=1e-4)
     assert with_heads["discriminator_loss"] > without["discriminator_loss"] + 0.1
+
+
+def test_heads_judge_until_their_share_of_the_run_is_over():
+    settings = ("loss.kind=lsgan", "loss.gradient_penalty=0", "loss.drift=0")
+    state, without = (
+        make_state(*settings, f"loss.projected={w}", "loss.projected_until=0.5") for w in (1, 0)
+    )
+    state.progress = 0.5
+    before = copy.deepcopy(state.bare("discriminator").heads.state_dict())
+    assert gan.step(state)["discriminator_loss"] == gan.step(without)["discriminator_loss"]
+    assert all(
+        torch.equal(before[name], now) for name, now in state.bare("discriminator").heads.state_dict().items()
+    )
+    state.progress = 0.49
+    assert gan.step(state)["discriminator_loss"] > gan.step(without)["discriminator_loss"] + 0.1
 
 
 def test_images_learn_from_the_heads_while_these_do_not_learn():
