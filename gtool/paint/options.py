@@ -62,7 +62,9 @@ class PaintOptions:
         STROKES,
         f"Brush, opacity, detail and canvas together: `{'`, `'.join(STYLES)}`; other options change parts of it.",
     )
-    max_strokes: int | None = option(STROKES, "Maximum number of strokes.", min=1)
+    max_strokes: int | None = option(
+        STROKES, "Maximum number of strokes; up to 2,000 are refined together.", min=1
+    )
     min_stroke: int | None = option(
         STROKES, "Length of the shortest strokes, in pixels of the painting.", min=1
     )

@@ -31,6 +31,7 @@ from gtool.strokes.canvas import Painting
 from gtool.strokes.painting import deepest_level, paint
 from gtool.strokes.palette import choose_palette, nearest_in_palette
 from gtool.strokes.proposals import Predictor
+from gtool.strokes.refinement import MOST_REFINED, refine
 from gtool.strokes.saliency import saliency
 from gtool.strokes.settings import Method, PaintSettings
 
@@ -86,9 +87,10 @@ class Painter:
         ground = self.settings.ground or photo.mean_color()
         settings = replace(self.settings_for(height, width), ground=ground)
         target = self.target(photo.over(ground), settings.levels)
-        painting = paint(
-            target, settings, self.brush, self.predictor, progress=progress, interest=saliency(target)
-        )
+        interest = saliency(target)
+        painting = paint(target, settings, self.brush, self.predictor, progress=progress, interest=interest)
+        if not settings.keep_all and (settings.max_strokes or math.inf) <= MOST_REFINED:
+            painting = refine(painting, target, settings, interest=interest, progress=progress)
         if self.palette is not None:
             palette = self.palette
             if isinstance(palette, int):

@@ -35,6 +35,7 @@ from gtool.strokes.brush import MASTER, SMALLEST, Brush
 
 THINNEST = 1.5  # pixels: what is thinner is drawn so wide, and fainter
 MOST_ROWS = 2**20  # of pixels under strokes that are laid out at a time
+MARK_TURNS = 4093  # turns of a half circle among which the marks of a brush are dealt out
 MARGIN = 1.0  # pixels around the ink that filtering reaches at least
 
 
@@ -65,7 +66,12 @@ def stand_up(geometry: Tensor) -> Tensor:
 
 def mark_of(theta: Tensor, marks: int) -> Tensor:
     """Say which of a brush's marks strokes leave, (...) int64: any, but the same whatever their size and place."""
-    return (theta * 4093).remainder(1).mul(marks).long().clamp(max=marks - 1)
+    return (theta * MARK_TURNS).remainder(1).mul(marks).long().clamp(max=marks - 1)
+
+
+def turn_to_mark(theta: Tensor, mark: Tensor, marks: int) -> Tensor:
+    """Return the turns nearest below or above theta (...), by less than 1 / 4093, that leave the marks (...)."""
+    return ((theta * MARK_TURNS).floor() + (mark + 0.5) / marks) / MARK_TURNS
 
 
 def _marks(geometry: Tensor) -> _Marks:
@@ -135,6 +141,27 @@ def render_on_patches(brush: Brush, strokes: Tensor, size: int) -> tuple[Tensor,
     mask, shaded = render(brush, scaled.view(-1, 5), size, size)
     shape = (*strokes.shape[:2], -1)
     return mask.view(shape), shaded.view(shape)
+
+
+def sample_marks(
+    brush: Brush, geometry: Tensor, stroke: Tensor, x: Tensor, y: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Look up places (P,) x, y in pixels under the strokes (P,) int64 of N (N, 5).
+
+    Returns:
+        mask and mask times shade, (P,) each; differentiable in the geometry.
+    """
+    marks = _marks(geometry)
+    left, top, size_x, size_y = _texels(brush, marks)
+    across, along = size_x / marks.width, size_y / marks.height
+    turns = (across * marks.cosine, across * marks.sine, along * marks.cosine, along * marks.sine)
+    shared = torch.stack([marks.x, marks.y, *turns, left, top, size_x, size_y, marks.fade], dim=1)
+    own = shared.index_select(0, stroke).unbind(1)
+    dx, dy = x - own[0], y - own[1]
+    tx = _within(own[2] * dx + own[3] * dy, own[6], own[8])
+    ty = _within(own[4] * dy - own[5] * dx, own[7], own[9])
+    mask, shaded = _lookup(brush, tx, ty) * own[10]
+    return mask, shaded
 
 
 # Sparse: only the pixels under the ink.

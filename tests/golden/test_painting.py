@@ -21,6 +21,12 @@ METHODS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _strokes_as_they_are_found(monkeypatch):
+    """A hundred steps of Adam turn other last bits into other strokes: refining has tests of its own."""
+    monkeypatch.setattr("gtool.paint.painter.MOST_REFINED", 0)
+
+
 @pytest.fixture
 def _photo():
     Image.fromarray(draw(3, 64)).save("photo.png")

@@ -204,6 +204,20 @@ def test_a_stroke_budget_is_kept(capsys):
     assert strokes("--max-strokes", 5, capsys=capsys) == 5
 
 
+def test_few_strokes_come_nearer_than_they_were_found_and_many_are_as_they_were(monkeypatch):
+    draw_photo("photo.png")
+    few = ["--max-strokes", 60, "--strokes"]
+    assert paint("photo.png", "-o", "refined.png", *few, "refined.json") == 0
+    assert paint("photo.png", "-o", "many.png", "--strokes", "many.json") == 0
+    monkeypatch.setattr("gtool.paint.painter.MOST_REFINED", 0)
+    assert paint("photo.png", "-o", "found.png", *few, "found.json") == 0
+    assert distance("photo.png", "refined.png") < 0.8 * distance("photo.png", "found.png")
+    assert paint("photo.png", "-o", "again.png", "--strokes", "again.json") == 0
+    assert Path("many.json").read_bytes() == Path("again.json").read_bytes()
+    assert paint("--from-strokes", "refined.json", "--max-side", SIDE, "-o", "read.png", method=None) == 0
+    assert distance("read.png", "refined.png") == 0
+
+
 def test_keep_all_paints_what_does_not_help_too(capsys):
     draw_photo("photo.png")
     kept, every = (strokes(*flags, capsys=capsys, method="random") for flags in ([], ["--keep-all"]))
@@ -235,13 +249,9 @@ def test_a_brush_of_ones_own_is_the_picture_of_a_mark():
 def test_thin_paint_lets_the_canvas_through():
     Image.new("RGB", (SIDE, SIDE), (0, 0, 0)).save("photo.png")
     seen = []
+    flags = ["--force", "--keep-all", "--max-strokes", 36, "--canvas-color", "white"]
     for opacity in (1, 0.2):
-        assert (
-            paint(
-                "photo.png", "--force", "--max-strokes", 36, "--canvas-color", "white", "--opacity", opacity
-            )
-            == 0
-        )
+        assert paint("photo.png", *flags, "--opacity", opacity) == 0
         seen.append(pixels("photo-painted.png").mean())
     assert seen[0] < 10
     assert seen[1] > 60
@@ -250,7 +260,7 @@ def test_thin_paint_lets_the_canvas_through():
 @pytest.mark.parametrize("name", [*CANVAS_COLORS, "#369", "#336699", "LINEN"])
 def test_canvas_colours_have_names(name):
     draw_photo("photo.png")
-    assert paint("photo.png", "--max-strokes", 1, "--canvas-color", name) == 0
+    assert paint("photo.png", "--max-strokes", 1, "--keep-all", "--canvas-color", name) == 0
     written = CANVAS_COLORS.get(name.lower(), "#336699").lstrip("#")
     colour = tuple(bytes.fromhex(written))
     bare = (pixels("photo-painted.png") == colour).all(-1).mean()
@@ -259,7 +269,7 @@ def test_canvas_colours_have_names(name):
 
 def test_the_canvas_is_the_mean_of_the_photo_unless_said():
     draw_photo("photo.png")
-    assert paint("photo.png", "--max-strokes", 1) == 0
+    assert paint("photo.png", "--max-strokes", 1, "--keep-all") == 0
     colour = pixels("photo.png").mean((0, 1))
     assert (np.abs(pixels("photo-painted.png") - colour).max(-1) <= 1).mean() > 0.5
 
