@@ -74,7 +74,7 @@ def refine(
     stages = list(_stages_for(max(image.shape[1:])))
     total, done = sum(stage.steps for stage in stages), 0
     with use_threads(1), torch.enable_grad():  # sums of several threads end in other bits
-        strokes = _Strokes(painting, settings)
+        strokes = _MovingStrokes(painting, settings)
         for stage in stages:
             scene = _scene(image, interest, stage)
             for _ in _steps(strokes, scene, stage):
@@ -127,7 +127,7 @@ def _scene(image: Tensor, interest: Tensor, stage: Stage) -> _Scene:
     return _Scene(target, weight, features)
 
 
-class _Strokes:
+class _MovingStrokes:
     """Strokes that change: in shares of the longer side of the picture, none wider than long."""
 
     def __init__(self, painting: Painting, settings: PaintSettings) -> None:
@@ -195,7 +195,7 @@ def _parts(geometry: Tensor, colors: Tensor) -> tuple[Tensor, ...]:
     return geometry[:, :2], sides, geometry[:, 4:], colors
 
 
-def _steps(strokes: _Strokes, scene: _Scene, stage: Stage) -> Iterator[None]:
+def _steps(strokes: _MovingStrokes, scene: _Scene, stage: Stage) -> Iterator[None]:
     """Refine strokes at one size; yields before each step."""
     groups = [
         {"params": [part], "lr": 0.0, "most": rate * stage.rate}
@@ -218,7 +218,7 @@ def _steps(strokes: _Strokes, scene: _Scene, stage: Stage) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _replace_weakest(strokes: _Strokes, scene: _Scene, adam: torch.optim.Adam, share: float) -> None:
+def _replace_weakest(strokes: _MovingStrokes, scene: _Scene, adam: torch.optim.Adam, share: float) -> None:
     """Let at most a share of the strokes give way to new ones that promise more."""
     pixels = strokes.list_pixels(scene.size)
     worth = strokes.losses_without(pixels, scene)
