@@ -20,6 +20,8 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +33,23 @@ from tests.benchmarks.paint_quality import edges, read
 Row = tuple[float, ...]
 
 
-def paint_all(code: Path, photos: Path, out: Path, size: int, budget: int) -> None:
+@contextmanager
+def checked_out(commit: str) -> Iterator[Path]:
+    """Yield a folder with the package as it is in a commit of this repository."""
+    root = Path(__file__).parents[2]
+    with tempfile.TemporaryDirectory() as folder:
+        archive = subprocess.run(
+            ["git", "archive", commit, "gtool"], cwd=root, check=True, stdout=subprocess.PIPE
+        ).stdout
+        with tarfile.open(fileobj=io.BytesIO(archive)) as packed:
+            packed.extractall(folder, filter="data")
+        yield Path(folder)
+
+
+def paint_all(code: Path, photos: Path, out: Path, size: int, *flags: str) -> None:
     """Paint a folder by the code of a folder."""
-    flags = ["--max-side", str(size), "--max-strokes", str(budget), "--strokes", f"{out}/", "-o", f"{out}/"]
-    command = [sys.executable, "-m", "gtool", "--quiet", "paint", str(photos), *flags, "--device", "cpu"]
+    common = ["--max-side", str(size), "-o", f"{out}/", "--device", "cpu"]
+    command = [sys.executable, "-m", "gtool", "--quiet", "paint", str(photos), *common, *flags]
     subprocess.run(
         command, check=True, env=os.environ | {"PYTHONPATH": str(code)}, cwd=code, stdout=subprocess.DEVNULL
     )
@@ -63,19 +78,13 @@ def main() -> None:
     parser.add_argument("--budgets", type=int, nargs="+", default=[250, 500, 1500, 5000])
     parser.add_argument("--size", type=int, default=512)
     arguments = parser.parse_args()
-    root = Path(__file__).parents[2]
-    with tempfile.TemporaryDirectory() as folder:
-        before = Path(folder) / "code"
-        archive = subprocess.run(
-            ["git", "archive", arguments.commit, "gtool"], cwd=root, check=True, stdout=subprocess.PIPE
-        ).stdout
-        with tarfile.open(fileobj=io.BytesIO(archive)) as packed:
-            packed.extractall(before, filter="data")
+    with tempfile.TemporaryDirectory() as folder, checked_out(arguments.commit) as before:
         print(f"{'':18}{'l1':>9}{'perceptual':>12}{'edges':>9}{'strokes':>9}")
         for budget in arguments.budgets:
-            for name, code in ((arguments.commit, before), ("this", root)):
+            for name, code in ((arguments.commit, before), ("this", Path(__file__).parents[2])):
                 out = Path(folder) / f"{name}-{budget}"
-                paint_all(code, arguments.photos.resolve(), out, arguments.size, budget)
+                flags = ("--max-strokes", str(budget), "--strokes", f"{out}/")
+                paint_all(code, arguments.photos.resolve(), out, arguments.size, *flags)
                 l1, far, edge, strokes = score(out, arguments.photos, arguments.size)
                 print(
                     f"{name:<10}{budget:>8}{l1:>9.4f}{far:>12.4f}{edge:>9.4f}{strokes:>9.0f}",
