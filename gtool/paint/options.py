@@ -63,7 +63,7 @@ class PaintOptions:
         f"Brush, opacity, detail and canvas together: `{'`, `'.join(STYLES)}`; other options change parts of it.",
     )
     max_strokes: int | None = option(
-        STROKES, "Maximum number of strokes; up to 2,000 are refined together.", min=1
+        STROKES, "Maximum number of strokes; up to 1,000 are refined together.", min=1
     )
     min_stroke: int | None = option(
         STROKES, "Length of the shortest strokes, in pixels of the painting.", min=1

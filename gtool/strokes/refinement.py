@@ -5,7 +5,7 @@ first small and then larger. On the way strokes that hardly matter give way to n
 
 What falls: the mean absolute difference, weighted by how much places draw the eye; that of its gradients at three
 scales; bare canvas; and at last the distance of features of EfficientNet-Lite0. It takes about 10 s of one core for 250
-strokes, 12 s for 500 and 20 s for 2,000, at 512 px.
+strokes, 12 s for 500 and 15 s for 1,000, at 512 px.
 
 Axis letters: N strokes, H W pixels.
 """
@@ -31,7 +31,7 @@ from gtool.strokes.seeding import Seeds, seed_strokes
 from gtool.strokes.settings import PaintSettings
 from gtool.strokes.visible import VisiblePixels, find_visible, losses_without, render_visible
 
-MOST_REFINED = 2000  # strokes of a budget, above which they are many enough
+MOST_REFINED = 1000  # strokes of a budget, above which they are many enough
 RATES = (0.004, 0.04, 0.015, 0.015)  # of place (shares of the longer side), log of the sides, turn, colour
 BETAS = (0.9, 0.95)
 LIST_EVERY = 5  # steps after which visible pixels are listed anew

@@ -68,6 +68,7 @@ ACTS: dict[str, dict[str, tuple[str, str] | str]] = {
         "--reconstruction": ("one two --reconstruction", "--reconstruction needs a model"),
         "--map-agreement": ("one two --map-agreement", "--map-agreement needs a model"),
         "--copies": "eval/test_copies.py",
+        "--per-class": "eval/test_per_class.py",
         "--num": ("one two --num 1", "--num"),
         "--seed": "eval/test_eval.py",
         "--resolution": ("one two --resolution 8", "--resolution"),
