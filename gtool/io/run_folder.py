@@ -36,7 +36,7 @@ ITEM_BYTES |= {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 RUNS = Path("runs")
 SHIPPED_FOLDER = Path(__file__).parents[1] / "weights"
 # Weights in that folder that `gtool sample` takes by these names.
-GENERATORS = ("transgan", "transgan/cifar10", "gansformer", "prior")
+GENERATORS = ("transgan", "transgan/cifar10", "gansformer", "prior", "image-gpt")
 SHIPPED = "shipped"  # the name of the weights that come with the package
 PICKLES = {".pt", ".pth", ".ckpt", ".pkl", ".bin", ".model"}
 MODEL_FILE = "model.safetensors"  # of a hub repository whose file is not named

@@ -10,7 +10,7 @@ EXAMPLES = examples(
     "`gtool sample --num 64` : a grid of the newest run",
     "`gtool sample runs/transgan-cifar10-000 --seeds 0,1,4-6 -o chosen.png`",
     "`gtool sample --seeds 0,3,8 --interpolate 24 --animate loop.webp` : from image to image and back",
-    "`gtool sample transgan` : weights that come with gtool; also gansformer, prior",
+    "`gtool sample transgan` : weights that come with gtool; also gansformer, prior, image-gpt",
     "`gtool sample weights.safetensors --num 5000 -o samples/` : separate PNG files",
     "`gtool sample runs/transgan-cifar10-001 --class frog,ship` : of some classes, of a run that knows them",
     "Latents (gansformer):",
