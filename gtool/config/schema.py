@@ -293,6 +293,7 @@ NEEDS = {
     "optim.generator_reg_interval": ("optim.lazy_rescale",),
     "loss.gamma_decay": _GAMMAS,
     "loss.penalty_interval": _PENALTIES,
+    "loss.projected_until": ("loss.projected",),
     "loss.path_length_interval": ("loss.path_length",),
     "loss.path_length_decay": ("loss.path_length",),
     "loss.path_length_batch_shrink": ("loss.path_length",),

@@ -29,6 +29,7 @@ def block() -> None:
     """Wait in C for ever, deaf to what Python does on a signal: lock a mutex twice."""
     libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(128)
     libc.pthread_mutex_lock(mutex)
+    console.result("blocks")
     libc.pthread_mutex_lock(mutex)
 
 

@@ -115,7 +115,8 @@ def test_who_leaves_in_order_is_not_lost(start):
 def test_a_signal_ends_a_process_that_waits_in_a_library(start, signum):
     """The other is there all the time, so that only the signal can be the reason."""
     first, _ = start("block", "30", timeout=1.5)
-    time.sleep(0.3)  # until it waits
+    assert first.stdout.readline() == "blocks\n"
+    time.sleep(0.3)  # until it does
     first.send_signal(signum)
     status, lines = end(first)
     assert (status, len(lines)) == (128 + signum, 1)

@@ -105,12 +105,15 @@ def test_the_discriminator_step_leaves_the_generator_alone():
     assert all(p.grad is None for p in state.generator.parameters())
 
 
-@pytest.mark.parametrize("settings", [*LOSSES[:4], ["loss.projected=0.5"]], ids=str)
-def test_micro_batches_give_the_whole_batch_s_update(settings):
+@pytest.mark.parametrize(
+    ("steps", "settings"), [*((3, settings) for settings in LOSSES[:4]), (1, ["loss.projected=0.5"])], ids=str
+)
+def test_micro_batches_give_the_whole_batch_s_update(steps, settings):
+    # The network of the heads' features has bends, at which rounding decides after some steps.
     # Adam turns a gradient of rounding noise into a full step; a large eps keeps such parameters where they are.
     settings = [*settings, "optim.eps=1e-3"]
     whole, parts = make_state(*settings), make_state(*settings, "train.micro_batch=2")
-    for _ in range(3):
+    for _ in range(steps):
         engine.step(whole)
         engine.step(parts)
     for name, network in whole.networks.items():

@@ -82,9 +82,11 @@ ON = {
         "optim.lazy_rescale=true",
         "augment.target=0.5",
         "loss.super_resolution=1.0",
+        "loss.projected=0.1",
     ],
     "gansformer": [
         *("optim.lazy_rescale=true", "augment.target=0.5", "augment.policy=ada", "loss.path_length=1.0"),
+        "loss.projected=0.1",
         *("loss.path_length_interval=1", "loss.component_mixing=0.1", "loss.style_mixing=0.1"),
     ],
     "prior": ["model.prior.orders=any"],
