@@ -124,7 +124,9 @@ def _check_together(options: EvalOptions) -> None:
     if weights is None and (of_models := [name for name in options.diagnostics if name != "copies"]):
         raise RecipeError(f"{folder}: {flag_name(of_models[0])} needs a model; name a run or weights")
     for name in {"copies", "per_class"} & {*options.diagnostics} if options.against_statistics else ():
-        raise RecipeError(f"{flag_name(name)}: needs the training images, and {options.reference} holds none")
+        raise RecipeError(
+            f"{flag_name(name)}: needs the images themselves, and {options.reference} holds none"
+        )
     if options.paired and (options.metrics != options.paired or options.diagnostics):
         raise RecipeError("metrics of pairs go with no other metric; give them alone")
     if options.paired and (folder is None or options.reference is None or options.against_statistics):

@@ -35,10 +35,8 @@ MOST_REFINED = 1000  # strokes of a budget, above which they are many enough
 RATES = (0.004, 0.04, 0.015, 0.015)  # of place (shares of the longer side), log of the sides, turn, colour
 BETAS = (0.9, 0.95)
 LIST_EVERY = 5  # steps after which visible pixels are listed anew
-SEED_EVERY, SEED_SHARE = (
-    10,
-    0.3,
-)  # steps between replacements, and the share of strokes that the first may replace
+SEED_EVERY = 10  # steps between replacements
+SEED_SHARE = 0.3  # of the strokes, that the first replacement may take
 WORTH = 0.4  # of what a stroke is worth, that a new one has to gain before it is refined
 GRADIENTS, BARE = 0.5, 0.05  # weights of the loss
 NARROWEST = 1 / 512  # sides in shares of the longer side of the picture

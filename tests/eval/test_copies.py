@@ -49,7 +49,7 @@ def save_as(name: str, images: np.ndarray) -> str:
 def test_training_images_need_to_be_there(training, capsys):
     np.savez("stats.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     status, line = refuse(capsys, "training", "--reference", "stats.npz", "--copies")
-    assert (status, "needs the training images" in line) == (2, True)
+    assert (status, "needs the images themselves" in line) == (2, True)
 
 
 def test_a_gate_on_copies(training, capsys):

@@ -45,12 +45,15 @@ def test_the_class_that_images_are_nothing_like_is_the_worst(pets, capsys):
     found = ask(capsys, weights, "--per-class", "--num", 8)["per_class"]
     cats, dogs = sorted(found["classes"], key=lambda one: one["class"])
     assert [one["class"] for one in found["classes"]] == ["dogs", "cats"]
-    assert found["worst"] == dogs["ratio"] > cats["ratio"] > 0
-    assert found["mean"] == pytest.approx(np.mean([cats["ratio"], dogs["ratio"]]))
+    assert found["worst_ratio"] == dogs["ratio"] > cats["ratio"] > 0
+    assert found["mean_ratio"] == pytest.approx(np.mean([cats["ratio"], dogs["ratio"]]))
     assert cats["num_fake"] == found["num_images"] == 8
     with Image.open(found["picture"]) as opened:
         assert opened.width > 800
-    assert run(["eval", str(weights), "--per-class", "--device", "cpu", "--max", "per_class.worst=0.1"]) == 4
+    assert (
+        run(["eval", str(weights), "--per-class", "--device", "cpu", "--max", "per_class.worst_ratio=0.1"])
+        == 4
+    )
     assert "times its floor" in capsys.readouterr().out
 
 

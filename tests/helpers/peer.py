@@ -35,9 +35,8 @@ def block() -> None:
 
 def main(rank: int, size: int, timeout: float, what: str) -> int:
     signal.signal(signal.SIGTERM, lambda signum, _frame: sys.exit(128 + signum))  # as the command line has it
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # what a shell starts in the background ignores it
+    # What a shell starts in the background ignores it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     peers = Peers(rank, size, timeout)
     try:
         if rank == 0:

@@ -49,18 +49,19 @@ def test_gradients_are_those_of_differences():
     geometry = torch.tensor([[40.0, 30.0, 20.0, 36.0, 0.3]])
     tints = torch.tensor([[0.9, 0.1, 0.1]])
     target = painted(geometry + torch.tensor([1.0, 0.5, -2.0, 3.0, 0.02]), tints)
-    pixels = find_visible(BRUSH, geometry, SIZE, 1.0)
+    brush = load_brush("flat", marks=1)  # of several another turn may have another mark
+    pixels = find_visible(brush, geometry, SIZE, 1.0)
 
     def loss(geometry):
-        return (render_visible(pixels, BRUSH, geometry, tints, GROUND, 1.0) - target).square().sum()
+        return (render_visible(pixels, brush, geometry, tints, GROUND, 1.0) - target).square().sum()
 
     moving = geometry.clone().requires_grad_()
     loss(moving).backward()
-    for number, step in enumerate((0.05, 0.05, 0.05, 0.05)):
+    for number, step in enumerate((0.05, 0.05, 0.05, 0.05, 0.005)):
         change = torch.zeros(1, 5)
         change[0, number] = step
         wanted = (loss(geometry + change) - loss(geometry - change)) / (2 * step)
-        assert float(moving.grad[0, number]) == pytest.approx(float(wanted), rel=0.1, abs=0.05)
+        assert float(moving.grad[0, number]) == pytest.approx(float(wanted), rel=0.15, abs=0.05)
 
 
 def test_a_stroke_is_worth_what_the_painting_loses_without_it():

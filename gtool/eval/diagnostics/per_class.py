@@ -4,13 +4,11 @@ Scores of all images say little of one class: a generator may make good ships an
 same number of images, and its number here is the ratio to its floor, what other real images of the class get.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from gtool import console
 from gtool.errors import DataError, RecipeError
@@ -25,11 +23,8 @@ from gtool.runtime.device import Compute
 
 PROTOCOL = "per-class-v1"
 NUM_IMAGES = 500  # of each class
-SHOWN, ROWS = (
-    6,
-    20,
-)  # images of each side in a row of the sheet, and rows: of the worst classes where there are more
-Found = dict[str, Any]
+SHOWN = 6  # images of each side in a row of the sheet
+ROWS = 20  # of the sheet: the worst classes where there are more
 
 
 def score(
@@ -49,13 +44,14 @@ def score(
     count = min(num or NUM_IMAGES, smallest // 2)
     if count < 2:
         raise DataError(f"{real.name}: --per-class needs 4 images of each class; one has {smallest}")
-    found: list[Found] = []
-    rows: list[list[np.ndarray]] = []
+    found, rows = list[dict[str, Any]](), list[list[np.ndarray]]()
     with console.progress("scoring each class", "classes") as update:
         for number, (name, places) in enumerate(classes.items()):
-            one, shown = _score_class(model, real, (number, places), count, seed)
-            found.append({"class": name, **one})
-            rows.append(shown)
+            images = Subset(real.images, real.chosen[places])
+            made = torch.cat(list(model.batches(torch.arange(count), seed, condition=number)))
+            scores = WeightFreeScorer.build(images, num=count, seed=seed, device=compute.device).score(made)
+            found.append({"class": name, "ratio": scores["rfd"] / scores["rfd_floor"], **scores})
+            rows.append([*made[:SHOWN].numpy(), *np.array(images[:SHOWN])])
             update(number + 1, len(classes))
     ratios = [one["ratio"] for one in found]
     worst = np.argsort(ratios, kind="stable")[::-1][:ROWS]
@@ -63,8 +59,8 @@ def score(
     return {
         "protocol": f"{PROTOCOL}/ref-{real.name}/n{count}",
         "num_images": count,
-        "mean": float(np.mean(ratios)),
-        "worst": float(max(ratios)),
+        "mean_ratio": float(np.mean(ratios)),
+        "worst_ratio": max(ratios),
         "classes": found,
         "picture": str(_picture(labels, [rows[i] for i in worst], path)),
     }
@@ -93,24 +89,6 @@ def _num_classes(model: TrainedModel) -> int:
     if not count:
         raise RecipeError(f"{model.path}: --per-class: trained without classes")
     return count
-
-
-def _score_class(
-    model: TrainedModel, real: StoredImages, one: tuple[int, np.ndarray], count: int, seed: int
-) -> tuple[Found, list[np.ndarray]]:
-    """Return the scores of a class by its number and places, and images (3, R, R) of both sides to show."""
-    number, places = one
-    images = Subset(real.images, real.chosen[places])
-    scorer = WeightFreeScorer.build(images, num=count, seed=seed, device=model.compute.device)
-    made = torch.cat(list(_generated(model, number, count, seed)))
-    scores = scorer.score(made)
-    scores["ratio"] = scores["rfd"] / scores["rfd_floor"]
-    shown = torch.from_numpy(np.array(images[slice(SHOWN)]))
-    return scores, [*made[:SHOWN].numpy(), *shown.numpy()]
-
-
-def _generated(model: TrainedModel, number: int, count: int, seed: int) -> Iterator[Tensor]:
-    return model.batches(torch.arange(count), seed, condition=number)
 
 
 def _picture(labels: list[str], rows: list[list[np.ndarray]], path: Path) -> Path:
