@@ -212,8 +212,8 @@ def find_weights(spec: str | None) -> Path:
         repository, file = named_on_hub.groups()
         if file or not re.match(r"\.[A-Za-z]", path.suffix):  # not for a file that was here once
             return _require_weights(hub.download(repository, file or MODEL_FILE))
-    known = [entry.name for entry in RUNS.glob("*") if entry.is_dir()]
-    raise CheckpointError(f"{spec}: no such run or file{did_you_mean(path.name, known) if known else ''}")
+    known = [*GENERATORS, *(entry.name for entry in RUNS.glob("*") if entry.is_dir())]
+    raise CheckpointError(f"{spec}: no such run or file{did_you_mean(path.name, known)}")
 
 
 def _require_weights(path: Path) -> Path:

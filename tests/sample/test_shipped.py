@@ -30,3 +30,9 @@ def test_without_a_run_the_weights_of_the_package_are_named(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert run(["sample"]) == 1
     assert "use those that come with gtool: transgan, " in capsys.readouterr().err
+
+
+def test_a_name_that_is_nearly_one_of_them_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(["sample", "imag-gpt"]) == 1
+    assert "no such run or file; did you mean `image-gpt`?" in capsys.readouterr().err
