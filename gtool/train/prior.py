@@ -64,9 +64,9 @@ def init_state(recipe: Recipe, config: Any, tokenizer: Mapping[str, Tensor], com
 
     tokenizer: the tensors of its weights file. `batches` are set later, as they are made of codes, and codes by `ema`.
     """
-    (composer,) = build_networks(recipe, config)
-    composer.tokenizer.load_state_dict(dict(tokenizer))
-    ema = composer.to(compute.device).eval().requires_grad_(False)
+    (pipeline,) = build_networks(recipe, config)
+    pipeline.tokenizer.load_state_dict(dict(tokenizer))
+    ema = pipeline.to(compute.device).eval().requires_grad_(False)
     prior = copy.deepcopy(ema.prior).train().requires_grad_(True)
     return PriorState.begin(
         recipe, compute, (prior,), lambda network: decay_groups(network, recipe.optim.weight_decay), ema=ema

@@ -362,10 +362,12 @@ class TokenizerTrainer(Trainer):
             self.state = init_state(recipe, config, batches, compute, _lpips(recipe))
 
     def describe_data(self) -> str:
-        told = f"{super().describe_data()}, {len(self.held_out):,} of them held out for scores"
+        description = f"{super().describe_data()}, {len(self.held_out):,} of them held out for scores"
         if self.config.kind == "palette":
-            told += "; a palette is found at once: `optim`, `reconstruction` and the length have no effect"
-        return told
+            description += (
+                "; a palette is found at once: `optim`, `reconstruction` and the length have no effect"
+            )
+        return description
 
     def real_images(self) -> np.ndarray:
         return self._held_out(self.recipe.sample.num).numpy()

@@ -7,8 +7,8 @@ A step is the discriminator's update, the generator's and a sixteenth of R1's, e
 augmentation. `small` has the sizes of recipes/gansformer/scenes.toml and its batch, and ours makes images once for
 both updates, as that recipe does (train.share_fakes); the port makes them for each. `paper-64` has the published
 widths at 64 px, batch 4; `forward-256` is the generator alone at 256 px, batch 4. The port runs in fp32, as released;
-ours as trained here, under bf16 autocast with R1 as the recipe has it, and in fp32 beside. The port has no duplex
-attention: ours is given the port's centroids, and duplex beside.
+ours as trained here, under bf16 autocast where the machine is fast at that, with R1 as the recipe has it, and in fp32
+beside. The port has no duplex attention: ours is given the port's centroids, and duplex beside.
 
 Every contestant is a process of its own, so that its peak memory is its own; all are asked for one round in turn, so
 that they meet the same load. Time is CPU time (wall time in brackets), the median of the rounds.
@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from gtool.config.recipe import find_recipe, make_recipe, read_table
 from gtool.models.gansformer.config import GANsformerConfig
+from gtool.runtime.precision import has_fast_bf16
 from tests.benchmarks.gansformer_reference import arguments as released_arguments
 from tests.benchmarks.gansformer_reference import released, use_checkout
 
@@ -74,7 +75,7 @@ class Contestant:
         torch.manual_seed(0)
         self.case = case
         self.is_port = name == "released"
-        self.half = self.is_port is False and not name.endswith("fp32")
+        self.half = not self.is_port and not name.endswith("fp32") and has_fast_bf16(torch.device("cpu"))
         self.shares = self.is_port is False and case == "small"
         self.fakes: Tensor | None = None  # with their graph
         if self.is_port:

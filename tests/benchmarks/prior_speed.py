@@ -1,7 +1,7 @@
 """Sampling of 256 codes from 24 layers of width 1024: ours against the released sampler without a cache.
 
     python -m tests.benchmarks.prior_speed --reference PATH_TO_A_CHECKOUT_OF_taming-transformers
-    [--rounds 2] [--threads 1] [--batches 1 32] [--most 4] [--precision bf16]
+    [--rounds 2] [--threads 1] [--batches 1 32] [--most 4] [--precision auto]
 
 One process, the same random weights, in turn, CPU time (wall time in brackets), the best of the rounds. Ours draws all
 256 codes. The released code (`sample` of mingpt.py, as Net2NetTransformer.sample) reads everything again for every
@@ -33,6 +33,7 @@ from gtool.models.flops import forward_flops
 from gtool.models.prior.config import MLP_RATIO, PriorConfig
 from gtool.models.prior.network import Prior, for_sampling
 from gtool.models.prior.sampling import UNKNOWN, SamplingParams, sample_codes, uniform_numbers
+from gtool.runtime.precision import use_bf16
 from tests.benchmarks.prior_reference import load_module, ours, released
 
 LENGTHS = (1, 64, 128, 192, 256)
@@ -109,12 +110,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--most", type=int, default=4)
-    parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
+    parser.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     sizes = {"n_layer": 24, "n_head": 16, "n_embd": 1024, "vocab_size": 1024, "block_size": 256}
     network = released(load_module(options.reference), **sizes)
-    half = options.precision == "bf16"
+    half = use_bf16(options.precision, torch.device("cpu"))
     prior = for_sampling(ours(network, 16, 16, None), torch.bfloat16 if half else torch.float32)
     with torch.no_grad():
         for batch in options.batches:

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from gtool.config.recipe import find_recipe, make_recipe, read_table
+from gtool.runtime.precision import has_fast_bf16
 from tests.benchmarks.race import race
 from tests.benchmarks.race import serve as serve_steps
 
@@ -59,7 +60,7 @@ def our_step(batch: int, penalty_precision: str) -> Step:
     settings.append(f"train.penalty_precision={penalty_precision}")
     recipe = make_recipe(read_table(find_recipe("cifar10", "transgan")), settings, where="cifar10")
     config = registry.config_class("transgan")(**recipe.model)
-    state = adversarial.init_state(recipe, config, RandomImages(), make_compute("cpu", "bf16"))
+    state = adversarial.init_state(recipe, config, RandomImages(), make_compute("cpu", "auto"))
 
     def step() -> None:
         stats = adversarial.step(state)
@@ -147,12 +148,13 @@ def report(results: dict[str, list[dict[str, float]]], arguments: argparse.Names
     generator, discriminator = map(forward_flops, build(TransGANConfig()))
     # Two forwards and a backward of the generator; real, fake, penalty (6.3 forwards) and generated ones.
     work = arguments.batch * (4 * generator + (6 + 6.3 + 2) * discriminator)
-    peak = matmul_peak(torch.bfloat16, arguments.threads)
+    precision = "bf16" if has_fast_bf16(torch.device("cpu")) else "fp32"
+    peak = matmul_peak(torch.bfloat16 if precision == "bf16" else torch.float32, arguments.threads)
     seconds = {name: median(entry["cpu"] for entry in rounds) for name, rounds in results.items()}
     for name, rounds in results.items():
         wall = median(entry["wall"] for entry in rounds)
         text = f"{name:24s} {seconds[name]:6.2f} s ({wall:.2f})  peak {rounds[-1]['peak_gib']:.2f} GiB"
-        text += f"  {work / seconds[name] / peak:5.1%} of the bf16 peak of {peak / 1e9:.0f} GFLOP/s"
+        text += f"  {work / seconds[name] / peak:5.1%} of the {precision} peak of {peak / 1e9:.0f} GFLOP/s"
         for other in ("released fp32", "released bf16"):
             if other in seconds and name.startswith("gtool"):
                 text += f"  {seconds[other] / seconds[name]:.2f}x {other}"
