@@ -248,7 +248,7 @@ class PriorTrainer(Trainer):
         (pipeline,) = registry.networks("prior").build(config)
         state = init_state(recipe, config, pipeline.tokenizer.state_dict(), compute)
         codes = np.zeros((1, *config.prior.grid), np.int64)
-        ids = torch.zeros(1, config.prior.condition_length, dtype=torch.int64, device="cpu")
+        ids = torch.zeros(1, config.prior.condition_ids, dtype=torch.int64, device="cpu")
         state.batches = CodeBatches(images, codes, ids)
         return state
 

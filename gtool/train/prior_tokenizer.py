@@ -24,15 +24,19 @@ class TokenizerFile:
     resolution: int
 
 
-def find_tokenizer(kind: str, asked: str | None, dataset: str | None) -> TokenizerFile:
-    """Find the tokenizer of a new run: a run, a file or a hub id that the user named, or the newest of the data set.
+def find_tokenizer(
+    kind: str, asked: str | None, dataset: str | None, resolution: int | None
+) -> TokenizerFile:
+    """Find the tokenizer of a new run: a run, a file or a hub id that the user named, or the newest that fits.
+
+    dataset, resolution: what the newest has to be of, where they are given.
 
     Raises:
         RecipeError: weights of another kind of model; says which are needed and where the newest are.
-        CheckpointError: no tokenizer of this data set has been trained.
+        CheckpointError: no tokenizer of this data set or resolution has been trained.
     """
     if asked is None:
-        return _newest(kind, dataset)
+        return _newest(kind, dataset, resolution)
     found = read_tokenizer(kind, find_weights(asked))
     if dataset is not None and found.dataset not in (None, dataset):
         console.warning(f"{found.path}: a tokenizer trained on {found.dataset}; it is used for {dataset}")
@@ -58,22 +62,28 @@ def read_tokenizer(kind: str, path: Path) -> TokenizerFile:
     return TokenizerFile(path.resolve(), config, dataset, checked.resolution)
 
 
-def _newest(kind: str, dataset: str | None) -> TokenizerFile:
-    """Return the newest tokenizer in ./runs, of a data set where one is named."""
+def _newest(kind: str, dataset: str | None, resolution: int | None) -> TokenizerFile:
+    """Return the newest tokenizer in ./runs, of a data set and a resolution where they are given."""
     others: list[TokenizerFile] = []
     for run in runs_of(kind):
         found = read_tokenizer(kind, run.weights()[-1])
-        if dataset is None or found.dataset == dataset:
+        if dataset in (None, found.dataset) and resolution in (None, found.resolution):
             return found
         others.append(found)
-    if dataset is None or not others:
-        learn = f" --dataset {dataset}" if dataset not in (None, "scenes") else ""
+    learn = f"gtool train {kind}"
+    if dataset not in (None, "scenes"):
+        learn += f" --dataset {dataset}"
+    if resolution is not None:
+        learn += f" --set data.resolution={resolution}"
+    if not others:
         raise CheckpointError(
             "no trained tokenizer in ./runs, and a prior learns the codes of one; train it first: "
-            f"`gtool train {kind}{learn}`, or name one by --tokenizer"
+            f"`{learn}`, or name one by --tokenizer"
         )
-    newest = others[0]
+    newest, name = others[0], others[0].path.parent.name
+    of = "" if dataset is None else f" of {dataset}"
+    at = "" if resolution is None else f" at {resolution} px"
     raise CheckpointError(
-        f"no tokenizer of {dataset} in ./runs; the newest, {newest.path.parent.name}, is of {newest.dataset}: "
-        f"`gtool train {kind} --dataset {dataset}` trains one, --tokenizer {newest.path.parent.name} takes that one"
+        f"no tokenizer{of}{at} in ./runs; the newest, {name}, is of {newest.dataset} at {newest.resolution} px: "
+        f"`{learn}` trains one, --tokenizer {name} takes that one"
     )

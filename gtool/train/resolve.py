@@ -177,9 +177,15 @@ def _choose_recipe(options: TrainOptions, flags: Mapping[str, Any]) -> tuple[str
 
 
 def _choose_tokenizer(options: TrainOptions, flags: dict[str, Any], kind: str) -> Any:
-    """Find the tokenizer of a new prior; where no data set is named, it is the tokenizer's."""
+    """Find the tokenizer of a new prior; where no data set is named, it is the tokenizer's.
+
+    A recipe that the user names is of one resolution, and so is the tokenizer that is looked for.
+    """
     asked, dataset = (_asked(options, flags, key) for key in ("prior.tokenizer", "data.dataset"))
-    found = find_tokenizer(kind, asked, dataset)
+    table = read_table(find_recipe(options.recipe, options.model)) if options.recipe is not None else {}
+    data = table.get("data")
+    resolution = data.get("resolution") if isinstance(data, dict) else None
+    found = find_tokenizer(kind, asked, dataset, resolution if isinstance(resolution, int) else None)
     flags["prior.tokenizer"] = str(found.path)
     if dataset is None and found.dataset is not None:
         flags["data.dataset"] = found.dataset

@@ -66,7 +66,7 @@ def test_onnx_files_of_a_prior_make_pictures_without_torch(prior, capsys):
     shown = capsys.readouterr()
     assert shown.out.split() == ["scenes-prior.onnx", "scenes-encoder.onnx", "scenes-decoder.onnx"]
     assert "checked: largest error" in shown.err
-    composer = load_model(prior, "cpu", "fp32").network
+    pipeline = load_model(prior, "cpu", "fp32").network
     sessions = {
         part: onnxruntime.InferenceSession(f"scenes-{part}.onnx", providers=["CPUExecutionProvider"])
         for part in ("prior", "decoder")
@@ -80,9 +80,9 @@ def test_onnx_files_of_a_prior_make_pictures_without_torch(prior, capsys):
     codes = torch.randint(32, (3, 8, 8), generator=generator)
     logits = sessions["prior"].run(None, {"condition": condition.numpy(), "codes": codes.numpy()})[0]
     assert logits.shape == (3, 64, 32)
-    assert np.abs(logits - composer.prior(condition, codes).numpy()).max() <= 1e-4
+    assert np.abs(logits - pipeline.prior(condition, codes).numpy()).max() <= 1e-4
     images = sessions["decoder"].run(None, {"codes": codes.numpy()})[0]
-    assert np.abs(images - composer.tokenizer.decode(codes).clamp(-1, 1).numpy()).max() <= 1e-4
+    assert np.abs(images - pipeline.tokenizer.decode(codes).clamp(-1, 1).numpy()).max() <= 1e-4
 
 
 def test_shared_weights_of_a_prior_sample_the_same_anywhere(prior, capsys):

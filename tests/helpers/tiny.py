@@ -210,14 +210,14 @@ def save_prior(
     config = registry.config_class("prior").model_validate(values)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        (composer,) = registry.networks("prior").build(config)
+        (pipeline,) = registry.networks("prior").build(config)
         # Untrained logits are all but equal; these prefer some codes, as trained ones do.
-        composer.prior.head.weight.data.mul_(50)
+        pipeline.prior.head.weight.data.mul_(50)
         if config.tokenizer.kind == "palette":
-            composer.tokenizer.palette.uniform_(-1, 1)
+            pipeline.tokenizer.palette.uniform_(-1, 1)
     path.parent.mkdir(parents=True, exist_ok=True)
     (path.parent / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
-    save_weights(path, composer.state_dict(), weights_meta(recipe, config, 2000))
+    save_weights(path, pipeline.state_dict(), weights_meta(recipe, config, 2000))
     return path
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gtool.cli import run
-from gtool.config.recipe import to_toml
+from gtool.config.recipe import read_table, to_toml
 from gtool.data.loader import Batches, CodeBatches, ids_of_depth, read_ids
 from gtool.data.pixel_cache import ImageArrays
 from gtool.io.run_folder import read_meta
@@ -31,8 +31,8 @@ def make_state(*settings, codes=None, conditions=None, **prior):
     values = {**recipe.model, "resolution": 16, "tokenizer": tiny_tokenizer().model}
     values["prior"] = {**values["prior"], "condition": "segmentation", "condition_size": 9, **prior}
     config = registry.config_class("prior").model_validate(values)
-    (composer,) = registry.networks("prior").build(config)
-    state = engine.init_state(recipe, config, composer.tokenizer.state_dict(), make_compute("cpu", "fp32"))
+    (pipeline,) = registry.networks("prior").build(config)
+    state = engine.init_state(recipe, config, pipeline.tokenizer.state_dict(), make_compute("cpu", "fp32"))
     images = ImageArrays(np.zeros((32, 3, 16, 16), np.uint8), None, "test")
     if conditions is None:
         conditions = torch.randint(0, 9, (32, 64), generator=torch.Generator().manual_seed(0))
@@ -207,8 +207,6 @@ def test_a_tokenizer_of_other_data_is_not_taken_by_itself(tokenizer, capsys, tmp
 
 
 def test_the_recipe_of_a_run_takes_the_tokenizer_of_that_run_and_not_the_newest(capsys):
-    from gtool.config.recipe import read_table
-
     first = save_tokenizer(Path(TOKENIZER))
     assert runs.train("prior", write_recipe(tiny_prior("train.kimg=0.016")), "first") == 0
     save_tokenizer(Path("runs/vqgan-scenes-001/weights-000001.safetensors"), "model.quantizer.size=64")
@@ -219,6 +217,29 @@ def test_the_recipe_of_a_run_takes_the_tokenizer_of_that_run_and_not_the_newest(
     Path("tiny.toml").write_text(to_toml(tiny_prior("data.dataset=cifar10")), encoding="utf-8")
     Path("data/cifar10").mkdir(parents=True)
     assert "no tokenizer of cifar10" in fails(capsys, "--recipe", "tiny.toml")[1]
+
+
+def test_a_recipe_takes_the_newest_tokenizer_of_its_resolution(tokenizer, capsys):
+    other = Path("runs/vqgan-scenes-001/weights-000001.safetensors")
+    save_tokenizer(other, "model.resolution=32", "data.resolution=32")
+    recipe = write_recipe(tiny_prior("train.kimg=0.016"))  # at 16 px
+    assert runs.train("prior", recipe, "out") == 0
+    assert read_table(Path("out/recipe.toml"))["prior"]["tokenizer"] == str(tokenizer.resolve())
+    capsys.readouterr()
+    tokenizer.unlink()
+    assert fails(capsys, "--recipe", recipe) == (
+        1,
+        "error: no tokenizer of scenes at 16 px in ./runs; the newest, vqgan-scenes-001, is of scenes at 32 px: "
+        "`gtool train vqgan --set data.resolution=16` trains one, --tokenizer vqgan-scenes-001 takes that one\n",
+    )
+
+
+@pytest.mark.usefixtures("tokenizer")
+@pytest.mark.parametrize("orders", ["one", "any"])
+def test_a_dry_run_states_the_memory_of_a_prior_of_label_maps(orders, capsys):
+    setting = ("--set", f"model.prior.orders={orders}")
+    assert run(["train", "prior", "--recipe", write_recipe(tiny_prior()), "--dry-run", *setting]) == 0
+    assert "at the peak of a step" in capsys.readouterr().err
 
 
 def test_weights_of_another_model_are_no_tokenizer(tokenizer, tiny_weights, capsys):
