@@ -243,6 +243,9 @@ class Sampling(SampleOptions):
 def check(options: SampleOptions) -> Sampling:
     """Raise RecipeError or CheckpointError for what is wrong, before torch is imported."""
     o = Sampling(**vars(options))
+    if o.legend:
+        _check_legend(o)
+        return o
     _check_values(o)
     _check_family(o)
     _check_combinations(o)
@@ -277,6 +280,18 @@ def _refuse(*rules: tuple[Any, str]) -> None:
     for is_wrong, message in rules:
         if is_wrong:
             raise RecipeError(message)
+
+
+def _check_legend(o: Sampling) -> None:
+    """Refuse weights without classes or labels, and flags of what is sampled."""
+    own = ("target", "legend", "as_json", "device", "precision")
+    others = [
+        field for field in fields(o) if field.name not in own and getattr(o, field.name) != field.default
+    ]
+    _refuse((others, f"--legend samples nothing; leave {flag_of(others[0]) if others else ''} out"))
+    has_legend = o.classes if o.samples_from == "latents" else o.condition in ("class", "segmentation")
+    where = f"{o.weights}: {o.meta['model']}"
+    _refuse((not has_legend, f"--legend: {where} was trained with neither classes nor label maps"))
 
 
 def _check_values(o: Sampling) -> None:

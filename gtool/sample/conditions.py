@@ -173,12 +173,25 @@ def class_of(text: str, count: int, recipe: Recipe | None) -> tuple[int, str]:
 
     recipe: of the training, whose data set knows the names where it is here.
     """
-    try:
-        names = open_images(recipe).class_names if recipe else None
-    except GToolError:  # not here
-        names = None
+    names = class_names(recipe)
     number = find_class(text, names, count)
     return number, _class_name(number, names)
+
+
+def class_names(recipe: Recipe | None) -> Sequence[str] | None:
+    """Return the names of classes where the data set is here and has any."""
+    try:
+        return open_images(recipe).class_names if recipe else None
+    except GToolError:
+        return None
+
+
+def label_names(recipe: Recipe | None) -> Sequence[str] | None:
+    """Return the names of labels of maps where the data set is here and has any."""
+    try:
+        return open_images(recipe).maps_of("segmentation").label_names if recipe else None
+    except GToolError:
+        return None
 
 
 def as_grey(depth: np.ndarray) -> Pixels:

@@ -27,6 +27,7 @@ EXAMPLES = examples(
     "`gtool sample --segmentation map.png --num 8` : several images of one map; `--class 3`, `--depth depth.png`",
     "`gtool sample --complete half.png --keep 0.5` : the upper half is kept, the rest is sampled",
     "`gtool sample prior --complete photo.png --mask hole.png` : what is white in the mask is sampled",
+    "`gtool sample prior --legend` : the labels of such maps, and their colours; of other models the classes",
     "`gtool sample prior --segmentation map.png --guidance 2` : follows the map more closely",
     "`gtool sample prior --steps 16` : several codes at once, by a prior of any order as --mask",
     "`gtool sample --segmentation wide.png --size 512x256` : larger than trained",
@@ -43,8 +44,8 @@ class SampleOptions:
     """Sample images: a grid, separate files, an interpolation; from latents, classes, maps or part of an image."""
 
     target: str | None = argument(
-        "A run, a weights file, a hub id, or `transgan`, `gansformer` or `prior` for the weights that come with gtool; "
-        "default: the newest run."
+        "A run, a weights file, a hub id, or the name of weights that come with gtool (`transgan`, `gansformer`, "
+        "`prior`, `image-gpt`); default: the newest run."
     )
     num: int | None = option(
         WHAT,
@@ -62,6 +63,9 @@ class SampleOptions:
         "all of them.",
         "--class",
         metavar="CLASS",
+    )
+    legend: bool = option(
+        WHAT, "List the classes of --class, or the labels of --segmentation and their colours.", default=False
     )
     interpolate: int | None = option(
         WHAT, "Interpolate from each image to the next in so many steps.", metavar="STEPS", min=1

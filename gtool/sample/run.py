@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from gtool import __version__, console
-from gtool.config.schema import Recipe
 from gtool.data.held_out import open_images
 from gtool.data.label_colours import colours_of
 from gtool.errors import GToolError, RecipeError
@@ -25,9 +24,9 @@ from gtool.models.generate import TrainedModel, latents, load_model
 from gtool.nn.ranges import to_pm1, to_uint8
 from gtool.runtime.device import make_compute
 from gtool.runtime.random import derive_seed, permutation
-from gtool.sample import codes, pictures
+from gtool.sample import codes, legend, pictures
 from gtool.sample.checks import DEFAULT_FPS, LATENT, Sampling
-from gtool.sample.conditions import Conditions, num_labels, open_conditions
+from gtool.sample.conditions import Conditions, label_names, num_labels, open_conditions
 from gtool.sample.latents import interpolate, interpolated_ws
 from gtool.sample.parse import Size, parse_components, parse_layers, parse_mix, parse_psis
 from gtool.sample.projection import MOST_STEPS, project, read_latents, short_search
@@ -40,6 +39,8 @@ Drawn = tuple[Sequence[int], Pixels, Sequence[dict[str, str]]]  # numbers, image
 
 def run(options: Sampling) -> None:
     """Sample images by checked options and write them where the user expects them."""
+    if options.legend:
+        return legend.show(options)
     start = time.perf_counter()
     scores: dict[str, float] = {}
     if options.project is not None:
@@ -314,7 +315,7 @@ def _from_codes(options: Sampling) -> dict[str, Path]:
     labels = conditions.labels if given.photos is None else given.labels
     if labels is not None:
         colours = colours_of(o.recipe.data.dataset if o.recipe else "", num_labels(o.config))
-        picture = codes.with_legend(picture, labels, colours, _label_names(o.recipe))
+        picture = codes.with_legend(picture, labels, colours, label_names(o.recipe))
     save_png(o.picture, picture, _png_text(o, o.numbers_as_text, _code_text(o, conditions, conditions.text)))
     return written
 
@@ -359,11 +360,3 @@ def _code_text(options: Sampling, conditions: Conditions, condition: str) -> dic
         part = {"keep": f"{options.kept_share:g}"} if options.mask is None else {"mask": options.mask.name}
         text |= {"complete": options.complete.name, **part}
     return text
-
-
-def _label_names(recipe: Recipe | None) -> Sequence[str] | None:
-    """Return the names of labels where the data set is here and has any."""
-    try:
-        return None if recipe is None else open_images(recipe).maps_of("segmentation").label_names
-    except GToolError:
-        return None

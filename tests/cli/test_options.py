@@ -110,6 +110,7 @@ ACTS: dict[str, dict[str, tuple[str, str] | str]] = {
         "--seeds": ("tiny.safetensors --mix 0,1 --seeds 3", "leave --seeds and --num out"),
         "--seed": "sample/test_sample.py",
         "--class": ("tiny.safetensors --class 1", "was trained without classes"),
+        "--legend": ("tiny.safetensors --legend", "was trained with neither classes nor label maps"),
         "--interpolate": ("tiny.safetensors --interpolate 3 --num 1", "at least two images"),
         "--psi": ("tiny.safetensors --psi 0.5", "--psi: tiny.safetensors: transgan has no latent components"),
         "--psi-sweep": ("tiny.safetensors --psi 0.5 --psi-sweep 0,1", "exclude each other"),

@@ -162,6 +162,25 @@ def test_a_class_is_a_number_or_a_name(by_class):
     assert text("number/000001.png")["condition"] == "dogs"
 
 
+def test_the_legend_names_what_a_condition_can_be(by_class, by_map, capsys):
+    assert sample(by_class, "--legend") == 0
+    assert capsys.readouterr().out == "   0  cats\n   1  dogs\n"
+    assert sample(by_map, "--legend", "--json") == 0
+    rows = json.loads(capsys.readouterr().out)["legend"]
+    assert [row["number"] for row in rows] == list(range(LABELS - 1))
+    assert rows[4] == {"number": 4, "name": "box", "colour": "#{:02x}{:02x}{:02x}".format(*CLASS_COLOURS[4])}
+    # A map painted in these colours is the map of these numbers.
+    painted = np.array([[int(row["colour"][i : i + 2], 16) for i in (1, 3, 5)] for row in rows], np.uint8)
+    ids = np.arange(16 * 16).reshape(16, 16) % len(rows)
+    for name, picture in (("numbers", ids.astype(np.uint8)), ("colours", painted[ids])):
+        Image.fromarray(picture).save(f"{name}.png")
+        assert sample(by_map, "--segmentation", f"{name}.png", "-n", 1, "-o", f"{name}/") == 0
+    assert (pixels("numbers/000000.png") == pixels("colours/000000.png")).all()
+    capsys.readouterr()
+    assert sample(by_class, "--legend", "-n", 2) == 2
+    assert "--legend samples nothing; leave --num out" in capsys.readouterr().err
+
+
 def test_without_a_class_those_of_held_out_photos_are_taken(by_class):
     assert sample(by_class, "-n", 3, "-o", "own/") == 0
     assert {text(path)["condition"] for path in Path("own").iterdir()} <= {"cats", "dogs"}
