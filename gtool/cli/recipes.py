@@ -25,7 +25,7 @@ def recipes(context: typer.Context) -> None:
 
 @app.command(cls=Command)
 def ls(as_json: Json = False) -> None:
-    """List the recipes: name, resolution, hardware, time."""
+    """List the recipes: name, resolution, hardware, time, weights and a picture where there are any."""
     from gtool.config.recipe import shipped_recipes
 
     entries = [_describe(name) for name in shipped_recipes()]
@@ -33,8 +33,8 @@ def ls(as_json: Json = False) -> None:
         return console.result_json({"recipes": entries})
     for entry in entries:
         console.result(f"{entry['name']:<26}{entry['resolution']:>4} px  {entry['summary']}")
-        weights = f"; weights: {entry['weights']}" if entry["weights"] else ""
-        console.result(f"{'':<26}{entry['hardware']}; {entry['time']}{weights}")
+        more = [f"{key}: {entry[key]}" for key in ("weights", "picture") if entry[key]]
+        console.result(f"{'':<26}{'; '.join([entry['hardware'], entry['time'], *more])}")
     console.notice("next: gtool recipes show NAME, gtool recipes cp NAME, gtool train MODEL --recipe NAME")
 
 
@@ -88,6 +88,7 @@ def _describe(name: str) -> dict[str, Any]:
     from gtool.config.recipe import read_table, recipes_folder
 
     path = recipes_folder() / f"{name}.toml"
+    picture = path.with_suffix(".webp")
     lines = takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
     comment = [line.lstrip("# ").rstrip() for line in lines]
     matches = [re.fullmatch(r"(\w+):\s+(.+)", line) for line in comment]
@@ -100,4 +101,5 @@ def _describe(name: str) -> dict[str, Any]:
         "time": facts.get("time", "time unknown"),
         "result": facts.get("result", "unknown"),
         "weights": facts.get("weights"),
+        "picture": str(picture) if picture.is_file() else None,
     }

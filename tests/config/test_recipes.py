@@ -76,3 +76,14 @@ def test_a_copy_never_replaces_a_file(capsys):
     assert run(["recipes", "cp", "cifar10", "mine.toml"]) == 1
     assert "mine.toml: exists already" in capsys.readouterr().err
     assert Path("mine.toml").read_text() == "precious"
+
+
+def test_the_list_says_which_recipes_have_weights_and_where_their_picture_is(capsys):
+    assert run(["recipes", "ls", "--json"]) == 0
+    listed = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)["recipes"]}
+    assert "gtool sample image-gpt" in listed["prior/image-gpt"]["weights"]
+    assert Path(listed["prior/image-gpt"]["picture"]).name == "image-gpt.webp"
+    assert listed["transgan/celeba-64"]["weights"] is None
+    assert listed["transgan/celeba-64"]["picture"] is None
+    assert run(["recipes", "ls"]) == 0
+    assert f"picture: {listed['transgan/scenes']['picture']}" in capsys.readouterr().out
