@@ -57,6 +57,8 @@ def test_gradients_are_those_of_differences():
 
     moving = geometry.clone().requires_grad_()
     loss(moving).backward()
+    # Bristles are finer than a step of the turn moves a corner: differences come near the gradient as steps shrink
+    # (-397 at 0.005, -431 at 0.0002, gradient -446), until fp32 has no digits left.
     for number, step in enumerate((0.05, 0.05, 0.05, 0.05, 0.005)):
         change = torch.zeros(1, 5)
         change[0, number] = step
