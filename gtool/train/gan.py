@@ -254,7 +254,10 @@ def _generator_step(state: GANState, reused: list[Reused] | None) -> dict[str, T
         logits = augment_and_discriminate(state, fake, own_view, own)
         compared = [logits] if real_logits is None else [logits, real_logits]
         loss = _of_all_logits(recipe, losses.generator_loss, *compared)
-        stats = {"generator_loss": loss, "fake_std": fake.detach().std(dim=0).mean()}
+        stats = {
+            "generator_loss": loss,
+            "fake_std": fake.detach().std(dim=0, correction=min(1, len(fake) - 1)).mean(),
+        }
         if chunk is not None and recipe.loss.super_resolution:
             loss = loss + _super_resolution(state, chunk)
         return loss, stats

@@ -105,6 +105,13 @@ def test_the_discriminator_step_leaves_the_generator_alone():
     assert all(p.grad is None for p in state.generator.parameters())
 
 
+@pytest.mark.parametrize("settings", [["train.batch_size=1"], ["train.batch_size=2", "train.micro_batch=1"]])
+@pytest.mark.filterwarnings("error")
+def test_one_image_at_a_time_has_statistics_too(settings):
+    stats = engine.step(make_state(*settings))
+    assert all(value.isfinite().all() for value in stats.values())
+
+
 @pytest.mark.parametrize(
     ("steps", "settings"), [*((3, settings) for settings in LOSSES[:4]), (1, ["loss.projected=0.5"])], ids=str
 )
