@@ -157,6 +157,10 @@ def _require_fit(recipe: Recipe, generator: Any, discriminator: Any, world_size:
                 f"loss.{key}: this {recipe.model_name} has {'one' if there else 'no'} latent for each {what}; "
                 "leave it out"
             )
+    if recipe.loss.super_resolution and generator.low_input is None:
+        raise RecipeError(
+            "loss.super_resolution: the generator has no input for it; add model.generator.super_resolution = true"
+        )
     train, group = recipe.train, int(discriminator.group_size)
     for key in ("batch_size", "generator_batch_size"):
         batch = getattr(train, key) or train.batch_size

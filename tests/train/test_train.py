@@ -330,6 +330,7 @@ def test_a_full_disk_is_one_line_and_the_last_state_stays(monkeypatch, capsys):
         ("transgan --set data.resolution=40", 2, "40"),
         ("transgan --batch-size 33 --num-processes 2", 2, "cannot be divided by 2"),
         ("transgan --set loss.component_mixing=0.1", 2, "transgan, only for gansformer"),
+        ("transgan --set loss.super_resolution=1", 2, "add model.generator.super_resolution = true"),
         ("transgan --set loss.style_mixing=0.9 --dry-run", 2, "style_mixing=0.9: means"),
         ("transgan --set augment.target=2", 2, "`augment.target` = 2"),
         (
