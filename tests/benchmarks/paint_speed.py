@@ -9,8 +9,8 @@ to the same level of the pyramid. Every contestant is a process of its own. The 
 the network, is printed apart; of the others the median.
 
 Measured, a portrait of 341 x 512 pixels, one thread: 1.28 s CPU of painting, 0.23 of rendering and writing (1.70 and
-0.43 before pixels were gathered by `index_select`; the picture is the same). Not yet measured: the
-released inference on the same machine.
+0.43 before pixels were gathered by `index_select`; the picture is the same). A square of 512 pixels on one thread with
+AVX2, beside other work: ours 2.8 s CPU (gain) and 2.6 s (decision), 15.1 and 16.4 times less than the release.
 """
 
 from __future__ import annotations
