@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from gtool.config.recipe import validate
 from gtool.errors import RecipeError
 from gtool.models.prior.config import PriorConfig
+from gtool.models.prior import network
 from gtool.models.prior.network import Prior, cells_in_order, decay_groups, for_sampling
 from tests.helpers.priors import SMALL, inputs, make
 
@@ -75,6 +76,18 @@ def test_cached_logits_of_weights_in_bf16_are_nearly_the_full_ones():
     for place in range(11):
         assert (logits[:, 0] - full[:, place]).norm() < 0.02 * full[:, place].norm()
         logits = half.extend(cache, codes.flatten(1)[:, place : place + 1])
+
+
+@pytest.mark.parametrize("kind", ["gpt", "image-gpt"])
+def test_codes_of_one_image_on_a_core_with_amx_have_the_logits_they_have_elsewhere(kind, monkeypatch):
+    prior = for_sampling(make(kind=kind), torch.float32)
+    condition, codes = (x[:1] for x in inputs(prior))
+    full = prior(condition, codes)
+    monkeypatch.setattr(network, "has_amx", lambda device: True)
+    cache, logits = prior.start(condition)
+    for place in range(11):
+        torch.testing.assert_close(logits[:, 0], full[:, place], atol=1e-5, rtol=1e-4)
+        logits = prior.extend(cache, codes.flatten(1)[:, place : place + 1])
 
 
 @pytest.mark.parametrize("changes", CACHED)
