@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from gtool.config.recipe import validate
 from gtool.errors import RecipeError
-from gtool.models.prior.config import PriorConfig
 from gtool.models.prior import network
+from gtool.models.prior.config import PriorConfig
 from gtool.models.prior.network import Prior, cells_in_order, decay_groups, for_sampling
 from tests.helpers.priors import SMALL, inputs, make
 

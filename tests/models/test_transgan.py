@@ -51,7 +51,8 @@ PATCHES = {
         "patch_size": 2,
     }
 }
-VARIANTS |= {"overlap": OVERLAP, "patches": PATCHES}
+SMOOTH_PATCHES = {"generator": {**PATCHES["generator"], "smooth": True}}
+VARIANTS |= {"overlap": OVERLAP, "patches": PATCHES, "smooth patches": SMOOTH_PATCHES}
 
 
 def _tiny(**changes: Any) -> TransGANConfig:

@@ -12,6 +12,7 @@ from gtool.models.transgan.resampling import (
     low_pass,
     pixel_shuffle,
     pool,
+    smooth,
     to_map,
     to_tokens,
     upsample,
@@ -241,6 +242,16 @@ def test_gains_can_be_linear_in_z(kind):
 def test_pixel_shuffle_on_tokens_is_pixel_shuffle_on_the_map():
     x = torch.randn(2, 16, 12)
     torch.testing.assert_close(to_map(pixel_shuffle(x)), nn.PixelShuffle(2)(to_map(x)))
+
+
+def test_a_smoothed_image_is_free_of_what_repeats_with_its_patches():
+    colours, pattern = torch.rand(2, 3, 8, 8), torch.randn(2, 3, 2, 2)
+    pattern = pattern - pattern.mean(dim=(2, 3), keepdim=True)
+    plain, patterned = smooth(colours, 2), smooth(colours + pattern.tile(4, 4), 2)
+    torch.testing.assert_close(patterned, plain)
+    kernel = torch.tensor([1.0, 2.0, 1.0]) / 4
+    wanted = torch.einsum("ncij,i,j->nc", colours[:, :, 2:5, 3:6], kernel, kernel)
+    torch.testing.assert_close(plain[:, :, 3, 4], wanted)
 
 
 @pytest.mark.parametrize("kind", ["bicubic", "bilinear"])

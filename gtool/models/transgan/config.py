@@ -105,6 +105,7 @@ class GeneratorConfig(BlockSettings):
     modulation: Literal["none", "cross-attention", "gain"] = "none"
     output: Literal["linear", "tanh"] = "linear"
     patch_size: Count = 1  # pixels a side that each token of the last stage paints
+    smooth: bool = False  # filter the image, so that no pattern repeats with the patches
     locality: Literal["neighbourhood", "band"] = "neighbourhood"  # what set_locality masks: paper v1, code v1
     super_resolution: bool = False  # build the input of the auxiliary task of version 1
 

@@ -27,6 +27,7 @@ from gtool.models.transgan.resampling import (
     low_pass,
     pixel_shuffle,
     pool,
+    smooth,
     to_map,
     to_tokens,
     upsample,
@@ -221,6 +222,7 @@ class Generator(nn.Module):
         with without_autocast(x):
             x = self.to_rgb(x.to(self.to_rgb.weight.dtype))  # (N, S S, 3 P P)
         image = to_map(pixel_shuffle(x, self.config.patch_size))
+        image = smooth(image, self.config.patch_size) if self.config.smooth else image
         return image.tanh() if self.config.output == "tanh" else image
 
 

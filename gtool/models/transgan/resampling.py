@@ -45,6 +45,15 @@ def low_pass(x: Tensor) -> Tensor:
     return to_tokens(F.avg_pool2d(resample(image, (4 * image.shape[2], 4 * image.shape[3]), "bicubic"), 4))
 
 
+def smooth(images: Tensor, period: int) -> Tensor:
+    """Average `period` pixels along both axes, twice: what repeats with that period becomes its mean.
+
+    (N, C, S, S) -> (N, C, S, S); images go on mirrored beyond their border.
+    """
+    padded = F.pad(images, (period - 1,) * 4, "reflect")
+    return F.avg_pool2d(F.avg_pool2d(padded, period, 1), period, 1)
+
+
 def pool(x: Tensor, factor: int = 2) -> Tensor:
     """Average f x f neighbours: (N, L, C) -> (N, L / f^2, C)."""
     n, tokens, channels = x.shape
