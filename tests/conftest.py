@@ -38,7 +38,7 @@ def _untrained_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = registry.config_class("transgan").model_validate(recipe.model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        generator = registry.networks("transgan").Generator(config)
+        generator = registry.network_module("transgan").Generator(config)
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_weights(path, generator.state_dict(), weights_meta(recipe, config, 12_000))
     return path

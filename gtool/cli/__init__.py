@@ -1,7 +1,7 @@
 """The command line: verbs, options, help, and the single handler of errors.
 
 Nothing heavy is imported here: `--help`, `--version`, a bad flag, a bad recipe and a missing file answer without
-torch. Each verb is one plain function in `gtool`, imported when it is called.
+torch: the code of a verb is imported when it is called.
 """
 
 import errno
@@ -160,7 +160,7 @@ def _explain(failed: Exception) -> tuple[str | None, int]:
     if re.search("failed to map segment|can't start new thread", text):
         return "this process may not use the memory that PyTorch needs: raise its limit, `ulimit -v`", 1
     if isinstance(failed, MemoryError) or re.search("out of memory|can't allocate memory", text, re.I):
-        return "out of memory: lower --batch-size, or set train.micro_batch", 1
+        return "out of memory: lower --batch-size or the size of the images", 1
     return None, 3
 
 

@@ -194,7 +194,7 @@ class PriorRecipe(Section):
 class TrainRecipe(Section):
     """Length, batches, averaging, snapshots. One kimg is a thousand real images shown to the network."""
 
-    weights: str | None = None  # initial weights: a run, a weights file, a hub id, or `shipped`
+    weights: str | None = None  # to begin with: a run, a file, a hub id, `transgan` and others of the package
     # Of a GAN that begins with weights beside which there is no discriminator: kimg in which that learns alone.
     discriminator_kimg: NonNegative = 2.0
     kimg: Positive = 1000.0  # length of the run
@@ -210,8 +210,8 @@ class TrainRecipe(Section):
     locality: Schedule = ()  # [until kimg, width] of the attention neighbourhood (TransGAN, version 1)
     tick_kimg: Positive = 4.0  # between two lines of the log
     snapshot_kimg: Positive = 200.0  # between two snapshots: weights, state, preview, scores
-    keep_snapshots: Count = 3  # newest snapshots that are kept, beside the best
-    metrics: Metrics = ("rfd", "swd")  # of the previews of a GAN
+    keep_snapshots: Count = 3  # newest snapshots that are kept, beside the weights of the best
+    metrics: Metrics = ("rfd", "swd")  # scores of a GAN's snapshots
     metric_images: Annotated[int, Field(ge=16)] = 2000  # images that scores of snapshots are computed from
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware is fast at it
     penalty_precision: Literal["fp32", "auto"] = "fp32"  # of gradient penalties; auto: that of the run

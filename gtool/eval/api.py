@@ -41,7 +41,7 @@ def score_images(
         metrics: names of the flags of `gtool eval`, such as `fid` and `kid`; none of pairs.
         num: images of each set; by default all that are stored, and of a model as many as the metrics want.
         seed: of the generated images, and of the choice of stored ones.
-        batch_size: images a forward; changes no result.
+        batch_size: images a forward; changes no more than rounding.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         resolution: crop and resize stored images to so many pixels.
 

@@ -45,8 +45,9 @@ class EvalOptions:
     diagnostics: tuple[str, ...] = flags.flags(METRIC, DIAGNOSTICS)
     num: int | None = option(
         IMAGES,
-        "Number of images of each set. Default: all of a folder; 10000 generated ones, 2000 for rfd and swd alone "
-        "and for --copies, up to 1000 for --attention, 500 of each class for --per-class, 256 for --map-agreement.",
+        "Number of images of each set. Default: all of a folder; 10000 generated ones, 5000 for cmmd and mind alone, "
+        "2000 for rfd and swd alone, --reconstruction and --copies, up to 1000 for --attention, 500 of each class for "
+        "--per-class, 256 for --map-agreement.",
         min=2,
     )
     seed: int = option(IMAGES, "Random seed of the images and of the subsets.", default=0)

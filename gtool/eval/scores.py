@@ -115,7 +115,7 @@ def score(
         networks: as `open_networks` loads them.
         compute: device and processes.
         seed: of the subsets that metrics draw.
-        batch_size: images a forward; changes no result.
+        batch_size: images a forward; changes no more than rounding.
 
     Raises:
         DataError: too few images, images of several sizes, or features that are not finite.

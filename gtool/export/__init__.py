@@ -1,1 +1,1 @@
-"""`gtool export`: ONNX and pt2 files."""
+"""`gtool export`: trained networks as files for other programs and for the hub; checkpoints of original code."""

@@ -18,7 +18,7 @@ class Model:
     """One row of the table. A `module:name` is imported on use."""
 
     config: str  # module:class of the `[model]` table: imports without torch
-    network: str  # module:class of what a weights file holds; its module's `build` makes all that are trained
+    network: str  # module:class or function of what weights hold; its module's `build` makes all that are trained
     networks: tuple[str, ...]  # what `build` makes, in its order
     trainer: str  # module:class of the `gtool.train.trainer.Trainer` of the family
     keys: tuple[str, ...]  # sections and keys of a recipe that this family has beside those of all
@@ -150,7 +150,7 @@ def network(name: str) -> Callable[[Any], Any]:
     return _named(find_model(name).network)
 
 
-def networks(name: str) -> ModuleType:
+def network_module(name: str) -> ModuleType:
     """Return the module whose `build(config)` makes all networks of a model's training, that of its weights first."""
     return import_module(find_model(name).network.partition(":")[0])
 
@@ -165,7 +165,7 @@ def foreign_keys(name: str) -> list[str]:
     return sorted({key for row in MODELS.values() for key in row.keys} - set(find_model(name).keys))
 
 
-def released(name: str) -> ModuleType:
+def released_module(name: str) -> ModuleType:
     """Import and return the module that reads checkpoints of a model's original code.
 
     Raises:

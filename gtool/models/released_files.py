@@ -28,7 +28,7 @@ def read_released(path: Path, model: str) -> tuple[Trained, str]:
     with _named(path):
         if model in registry.PROJECTS:
             model = _model_of_project(path, registry.PROJECTS[model])
-        importer = registry.released(model)
+        importer = registry.released_module(model)
         if hasattr(importer, "read_file"):  # its files hold more than tensors
             chosen, config, tensors = importer.read_file(path)
         else:
@@ -85,7 +85,7 @@ def _named(path: Path) -> Iterator[None]:
 def _model_of_project(path: Path, models: tuple[str, ...]) -> str:
     """Return which of the models a file is of: the first whose reader knows the names in it, or the last."""
     for model in models[:-1]:
-        importer = registry.released(model)
+        importer = registry.released_module(model)
         if importer.is_of_this_model(importer.read_state(path)[1]):
             return model
     return models[-1]

@@ -52,7 +52,15 @@ def paint_image(
     seed: int = 0,
     device: str = "auto",
 ) -> Painting:
-    """Paint an image; arguments and errors are those of `gtool.paint`."""
+    """Paint an image with the weights that come with gtool.
+
+    Args:
+        image: a picture, a file, or uint8 (H, W, 3) or (H, W, 4).
+        method, brush, detail, canvas_color, max_strokes, seed, device: as the options of `gtool paint`.
+
+    Raises:
+        GToolError: a photo, brush or colour that cannot be used.
+    """
     if isinstance(image, Path | str):
         photo = read_photo(Path(image), DEFAULT_SIDE)
     else:

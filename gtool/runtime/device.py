@@ -256,7 +256,7 @@ def _accelerator(device: torch.device, *, alone: bool) -> Accelerator:
     hidden = {name: os.environ.pop(name) for name in _LAUNCHERS if name in os.environ} if alone else {}
     try:
         # mixed_precision stays "no": accelerate would wrap every forward, the penalties' double backward included,
-        # which must be able to run in fp32. The autocast of Compute is the same torch context, placed by the engine.
+        # which must be able to run in fp32. The autocast of Compute is the same torch context.
         # Networks are put where they belong by whoever builds them: accelerate knows nothing of `cuda:1`.
         accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no", device_placement=False)
     finally:

@@ -11,7 +11,7 @@ from gtool.sample.conditions import class_names, label_names, num_labels
 
 def show(options: Sampling) -> None:
     """Print one line for each class or label: number, name where it is known, and the colour in maps."""
-    rows = read(options)
+    rows = legend_rows(options)
     if options.as_json:
         return console.result_json({"weights": str(options.weights), "legend": rows})
     width = max(len(row["name"] or "") for row in rows)
@@ -19,7 +19,7 @@ def show(options: Sampling) -> None:
         console.result(f"{row['number']:4}  {row['name'] or '':{width}}  {row.get('colour', '')}".rstrip())
 
 
-def read(options: Sampling) -> list[dict[str, Any]]:
+def legend_rows(options: Sampling) -> list[dict[str, Any]]:
     """Return `number`, `name` (None where the data set is not here or names nothing) and, of labels, `colour`."""
     if options.samples_from == "latents":
         return _rows(len(options.classes), options.classes)

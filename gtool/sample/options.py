@@ -13,7 +13,7 @@ EXAMPLES = examples(
     "`gtool sample transgan` : weights that come with gtool; also gansformer, prior, image-gpt",
     "`gtool sample weights.safetensors --num 5000 -o samples/` : separate PNG files",
     "`gtool sample runs/transgan-cifar10-001 --class frog,ship` : of some classes, of a run that knows them",
-    "Latents (gansformer):",
+    "Latents (gansformer; --project and --latents transgan too):",
     "`gtool sample --psi 0.7 --seeds 0-15` : less variety, fewer failures; `--psi-sweep 0,0.3,0.5,0.7,1` compares",
     "`gtool sample --attention` : what each component attends to, at every layer and head",
     "`gtool sample --mix 3,8 --components 0-4` : two images swap components 0 to 4, together and one by one",
@@ -49,7 +49,8 @@ class SampleOptions:
     )
     num: int | None = option(
         WHAT,
-        "Number of images. Default: 64; 16 for a prior; 4 or 8 for --interpolate, --attention and the like.",
+        "Number of images. Default: 64, or 8 of each class; 16 for a prior, 1 with --size; 4 or 8 for --interpolate, "
+        "--attention and the like.",
         "--num",
         "-n",
         min=1,

@@ -1,8 +1,9 @@
 """Painting an image layer by layer, coarse to fine: at every level patches are looked at, and strokes that help stay.
 
 Paint Transformer (Liu et al. 2021), section 3.4; compared with Huage001/PaintTransformer, inference/inference.py.
-PyramidLevel k cuts the image into patches of 1 / 2^k of its longer side, seen at 32 pixels a side; after the last level
-the patches are shifted by half, so that strokes cross their borders.
+Level k cuts the image into patches of 1 / 2^k of its longer side, seen at 32 pixels a side; after the last level the
+patches are shifted by half, so that strokes cross their borders; with `interest` an eighth is painted once more with
+strokes of half the size.
 
 Deviations, with their reasons: patches cover the image alone and repeat its edge pixels (the reference pads to a
 square of a power of two with black, and leaves black specks); images are resampled with antialiasing; the canvas

@@ -12,7 +12,7 @@ of the colour `ground`.
 
 aspect            width over height of the picture, above 0
 ground            red, green, blue in [0, 1] (sRGB as in image files; so are the colours of strokes)
-brush             name of the brush: flat, round or dry, or that of a folder of brush pictures
+brush             name of the brush: flat, round, dry, marker, wash or chalk, or that of a folder of brush pictures
 opacity           in [0, 1], of every stroke
 x, y              centre of the stroke in shares of the picture's LONGER side; x to the right, y down, both from
                   the upper left corner; in [-10, 10]

@@ -26,7 +26,7 @@ def dry_run(
     """Print a resolved recipe on stdout and its costs on stderr; nothing is written."""
     model = recipe.model_name
     with outline():
-        built = registry.networks(model).build(config)
+        built = registry.network_module(model).build(config)
     networks = dict(zip(registry.find_model(model).networks, built, strict=False))  # a palette is alone
     forward = {key: forward_flops(network.to("meta")) for key, network in networks.items()}
     counts = {key: sum(p.numel() for p in network.parameters()) for key, network in networks.items()}

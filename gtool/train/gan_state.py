@@ -138,7 +138,7 @@ def check_networks(recipe: Recipe, config: Any, processes: int) -> None:
     if condition not in ("none", "class"):
         raise RecipeError(f"data.condition = '{condition}': {recipe.model_name} knows none but 'class'")
     with outline():
-        generator, discriminator = registry.networks(recipe.model_name).build(config)
+        generator, discriminator = registry.network_module(recipe.model_name).build(config)
     if generator.num_classes and condition == "none":
         raise RecipeError("model.classes: add data.condition = 'class'; classes are then those of the data")
     _require_fit(recipe, generator, discriminator, processes)

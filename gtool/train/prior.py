@@ -245,7 +245,7 @@ class PriorTrainer(Trainer):
 
     @staticmethod
     def blank_state(recipe: Recipe, config: Any, compute: Compute, images: Batches) -> PriorState:
-        (pipeline,) = registry.networks("prior").build(config)
+        (pipeline,) = registry.network_module("prior").build(config)
         state = init_state(recipe, config, pipeline.tokenizer.state_dict(), compute)
         codes = np.zeros((1, *config.prior.grid), np.int64)
         ids = torch.zeros(1, config.prior.condition_ids, dtype=torch.int64, device="cpu")

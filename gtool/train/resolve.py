@@ -94,7 +94,7 @@ def resolve(options: TrainOptions) -> Training:
     except ValueError as bad:
         raise RecipeError(f"{typed.get('augment.policy', 'augment.policy')}: {bad}") from None
     if run:
-        _check_same_networks(original, resolved, run)
+        _check_same_training(original, resolved, run)
     return Training(options, resolved, config, name, run)
 
 
@@ -249,8 +249,7 @@ def _network_of_weights(recipe: Recipe, words: str) -> dict[str, Any]:
     row = registry.find_model(model)
     if not (row.finetunes or row.adversarial):
         raise RecipeError(
-            f"{words}: {model} cannot begin with weights, which hold one of its networks alone; "
-            "go on with a whole run by --resume"
+            f"{words}: {model} cannot begin with weights alone; go on with a whole run by --resume"
         )
     path = find_start(str(recipe.train.weights), model)
     meta, config = read_description(path)
@@ -316,11 +315,11 @@ def _check_same_data(original: Recipe, recipe: Recipe, run: RunFolder) -> None:
         )
 
 
-def _check_same_networks(original: Recipe, resolved: Recipe, run: RunFolder) -> None:
+def _check_same_training(original: Recipe, resolved: Recipe, run: RunFolder) -> None:
     if original.model != resolved.model:
         raise RecipeError(f"{run.path}: a resumed run keeps its networks; model cannot change")
     for key in ("seed", "batch_size", "weights"):
         if getattr(original.train, key) != getattr(resolved.train, key):
-            raise CheckpointError(
+            raise RecipeError(
                 f"{run.path}: a resumed run keeps its train.{key}; start a new run to change it"
             )

@@ -376,4 +376,4 @@ def build_networks(recipe: Recipe, config: Any) -> Any:
     """Build the networks of a recipe, a function of its seed alone; torch's global random numbers are left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(make_generator(recipe.train.seed, "init").initial_seed())
-        return registry.networks(recipe.model_name).build(config)
+        return registry.network_module(recipe.model_name).build(config)

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.paint_reference --reference PATH_TO_A_CHECKOUT_OF_Huage001/PaintTransformer [--write]
 
-Compares outputs under the weights of tests/test_paint_transformer.py; --write stores the released ones.
+Compares outputs under the weights of tests/models/test_paint_transformer.py; --write stores the released ones.
 Measured: largest difference 4e-7 in stroke parameters and logits, fp32.
 """
 

@@ -29,7 +29,7 @@ def save_generator(pets: Path, classes: tuple[str, ...]) -> Path:
     """Write an untrained generator of these classes whose images are all dark; returns the weights."""
     recipe = tiny_recipe("data.condition=class", f"data.dataset={pets}")
     config = registry.config_class("transgan").model_validate({**recipe.model, "classes": classes})
-    generator = registry.networks("transgan").build(config)[0]
+    generator = registry.network_module("transgan").build(config)[0]
     with torch.no_grad():
         for parameter in generator.to_rgb.parameters():
             parameter.mul_(0.1).sub_(0.03)

@@ -39,7 +39,7 @@ def trained(tmp_path_factory):
         config = registry.config_class("transgan").model_validate(recipe.model)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            generator = registry.networks("transgan").Generator(config)
+            generator = registry.network_module("transgan").Generator(config)
         save_weights(Path("untrained.safetensors"), generator.state_dict(), weights_meta(recipe, config, 0))
         assert score("trained", "--max", f"rfd={LIMIT}", "-o", "main.json", "-o", "main.xml") == 0
     return folder

@@ -71,7 +71,7 @@ def begin(recipe: Recipe, config: Any, compute: Any) -> tuple[Any, Callable[[Any
         state = tokenizer_training.init_state(recipe, config, images, compute, lpips)
         step = tokenizer_training.step
     elif family == "prior":
-        (pipeline,) = registry.networks(family).build(config)
+        (pipeline,) = registry.network_module(family).build(config)
         state = prior_training.init_state(recipe, config, pipeline.tokenizer.state_dict(), compute)
         state.batches, step = DrawnCodes(config.prior), prior_training.step
     else:

@@ -177,7 +177,7 @@ def save_tokenizer(path: Path, *settings: str) -> Path:
     config = registry.config_class("vqgan").model_validate(recipe.model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        tokenizer = registry.networks("vqgan").build(config)[0]
+        tokenizer = registry.network_module("vqgan").build(config)[0]
     path.parent.mkdir(parents=True, exist_ok=True)
     (path.parent / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
     save_weights(path, tokenizer.state_dict(), weights_meta(recipe, config, 1000))
@@ -210,7 +210,7 @@ def save_prior(
     config = registry.config_class("prior").model_validate(values)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        (pipeline,) = registry.networks("prior").build(config)
+        (pipeline,) = registry.network_module("prior").build(config)
         # Untrained logits are all but equal; these prefer some codes, as trained ones do.
         pipeline.prior.head.weight.data.mul_(50)
         if config.tokenizer.kind == "palette":

@@ -48,7 +48,7 @@ TINY: dict[str, dict[str, Any]] = {
 
 def outlines(model: str, config: dict[str, Any]) -> list[Any]:
     with outline():
-        built = registry.networks(model).build(registry.config_class(model).model_validate(config))
+        built = registry.network_module(model).build(registry.config_class(model).model_validate(config))
     return list(built)
 
 
@@ -61,7 +61,7 @@ def test_the_arithmetic_of_the_papers_networks_is_known(name):
 
 @pytest.mark.parametrize("model", TINY)
 def test_an_outline_has_the_tensors_and_the_arithmetic_of_the_network(model):
-    networks = registry.networks(model).build(registry.config_class(model).model_validate(TINY[model]))
+    networks = registry.network_module(model).build(registry.config_class(model).model_validate(TINY[model]))
     for network, empty in zip(networks, outlines(model, TINY[model]), strict=True):
         shapes = {name: (value.shape, value.dtype) for name, value in network.state_dict().items()}
         assert {name: (value.shape, value.dtype) for name, value in empty.state_dict().items()} == shapes
@@ -71,7 +71,7 @@ def test_an_outline_has_the_tensors_and_the_arithmetic_of_the_network(model):
 
 
 def test_counting_leaves_a_network_as_it_is():
-    (discriminator,) = registry.networks("vqgan").build(
+    (discriminator,) = registry.network_module("vqgan").build(
         registry.config_class("vqgan").model_validate(TINY["vqgan"])
     )[1:]
     before = {name: value.clone() for name, value in discriminator.state_dict().items()}
@@ -106,5 +106,5 @@ def test_rows_name_what_is_there(model):
     assert callable(registry.network(model))
     assert callable(registry.exports(model))
     assert callable(registry.trainer(model))
-    assert hasattr(registry.released(model), "rename_released")
+    assert hasattr(registry.released_module(model), "rename_released")
     assert len(row.networks) >= len(outlines(model, TINY[model]))

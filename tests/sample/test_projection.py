@@ -63,7 +63,7 @@ def test_a_latent_keeps_the_class_that_it_was_found_with(tiny_weights):
     recipe = tiny_recipe('model.classes=["a","b","c"]', "data.condition=class")
     config = registry.config_class("transgan").model_validate(recipe.model)
     torch.manual_seed(0)
-    generator = registry.networks("transgan").Generator(config)
+    generator = registry.network_module("transgan").Generator(config)
     save_weights(tiny_weights, generator.state_dict(), weights_meta(recipe, config, 12_000))
     assert sample("tiny.safetensors", "--seeds", 5, "-o", "all/") == 0
     assert (

@@ -39,7 +39,7 @@ def make_weights(path: Path, *settings: str) -> Path:
     config = registry.config_class("gansformer").model_validate(recipe.model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        generator = registry.networks("gansformer").Generator(config)
+        generator = registry.network_module("gansformer").Generator(config)
     tensors = generator.state_dict()
     for name, values in tensors.items():
         if name.endswith("noise_strength"):

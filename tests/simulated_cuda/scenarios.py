@@ -154,7 +154,7 @@ def measure(name: str, *settings: str) -> dict[str, Any]:
     }
     smaller |= {"n_critic": 1, "share_fakes": False}
     recipe = recipe.model_copy(update={"train": train.model_copy(update=smaller)})
-    networks = registry.networks(recipe.model_name)
+    networks = registry.network_module(recipe.model_name)
     build = networks.build
 
     def build_outline(config: Any) -> Any:

@@ -31,7 +31,7 @@ def make_state(*settings, codes=None, conditions=None, **prior):
     values = {**recipe.model, "resolution": 16, "tokenizer": tiny_tokenizer().model}
     values["prior"] = {**values["prior"], "condition": "segmentation", "condition_size": 9, **prior}
     config = registry.config_class("prior").model_validate(values)
-    (pipeline,) = registry.networks("prior").build(config)
+    (pipeline,) = registry.network_module("prior").build(config)
     state = engine.init_state(recipe, config, pipeline.tokenizer.state_dict(), make_compute("cpu", "fp32"))
     images = ImageArrays(np.zeros((32, 3, 16, 16), np.uint8), None, "test")
     if conditions is None:

@@ -22,7 +22,7 @@ SETTINGS = ("loss.projected=0.5", "train.kimg=0.064", "train.snapshot_kimg=0.032
 def judges(num_classes=0):
     recipe = tiny_recipe()
     config = registry.config_class("transgan")(**recipe.model)
-    _, pixels = registry.networks("transgan").build(config)
+    _, pixels = registry.network_module("transgan").build(config)
     return ProjectedDiscriminator(pixels, num_classes), torch.rand(
         3, 3, config.resolution, config.resolution
     ) * 2 - 1

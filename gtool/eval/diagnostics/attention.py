@@ -84,7 +84,7 @@ def _untrained(meta: dict[str, Any], compute: Compute) -> nn.Module:
     seed = meta.get("recipe", {}).get("train", {}).get("seed", 0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(make_generator(seed, "init").initial_seed())
-        generator: nn.Module = registry.networks(meta["model"]).build(config)[0]
+        generator: nn.Module = registry.network_module(meta["model"]).build(config)[0]
     return generator.to(compute.device).eval().requires_grad_(False)
 
 

@@ -1,7 +1,7 @@
 """What can be said of a GANsformer, checked without torch.
 
 Defaults are those released for the paper's data sets but CLEVR, with the paper's duplex attention in the place of
-learned centroids (`attention = "centroid"` brings them back).
+learned centroids (`attention = "centroid"` brings them back), and no dropout of attention.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Generative Adversarial Transformers (Hudson, Zitnick 2021, arXiv 2103.01209), section 3, on the generator and the
 discriminator of StyleGAN2 (Karras et al. 2020); compared with dorarad/gansformer, pytorch_version/training/networks.py
 (head of 2022-06-14). The released default at 256 px has 30.90 M and 28.86 M parameters; ours are those less what the
-release never uses (tests/test_gansformer.py counts them). `attention = "none"` is StyleGAN2.
+release never uses (tests/models/test_gansformer.py counts them). `attention = "none"` is StyleGAN2.
 
 Deviations from the release, with their reasons:
 - noise inputs are arguments and not drawn inside, so that an image is a function of its inputs;

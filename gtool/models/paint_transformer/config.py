@@ -17,7 +17,7 @@ CELLS = 8  # a side of a patch, each with a stroke of the dense predictor
 class PaintTransformerConfig(Section):
     """A network that looks at a patch of the photo and of the canvas and proposes strokes.
 
-    architecture: `dense` proposes one stroke in each of 8 x 8 cells, its centre bound to the cell;
+    architecture: `dense` proposes one stroke in each of 8 x 8 cells, its centre within 1.5 cells of the middle;
     `released` is the network of the paper, in which 8 learned queries find the strokes.
     """
 

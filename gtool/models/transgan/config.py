@@ -6,7 +6,8 @@ sections 3.1 to 3.4, and its released code. The defaults are the CIFAR-10 networ
 
 Where paper and code disagree the code is followed, because released weights have to fit: layer norm on
 CIFAR-10, 4 heads at every width. What is ours: `head_width`, `bilinear`, `relative_position = "local"`,
-`modulation = "gain"`, `norm = "layer"`, `head = "pooled"`: the networks that train on a CPU (preset `cpu32`).
+`modulation = "gain"`, `norm = "layer"`, `positions = "first-stage"`, `smooth`, `head = "pooled"`, `init = "fan-in"`:
+the networks that train on a CPU (preset `cpu32`).
 
 Sides and patch sizes are in tokens and pixels; a FLOP is one multiply or one add.
 """
