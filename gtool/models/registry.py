@@ -18,7 +18,7 @@ class Model:
     """One row of the table. A `module:name` is imported on use."""
 
     config: str  # module:class of the `[model]` table: imports without torch
-    network: str  # module:class or function of what weights hold; its module's `build` makes all that are trained
+    network: str  # module:class or function of what weights hold; its module's `build` makes all networks
     networks: tuple[str, ...]  # what `build` makes, in its order
     trainer: str  # module:class of the `gtool.train.trainer.Trainer` of the family
     keys: tuple[str, ...]  # sections and keys of a recipe that this family has beside those of all

@@ -137,7 +137,7 @@ def generator(where: Path, num: int, weights: tuple[Path, Path], rounds: int) ->
     from gtool.config.recipe import to_toml
     from gtool.io.weights import save_weights
     from gtool.models.generate import weights_meta
-    from gtool.models.registry import config_class, networks
+    from gtool.models.registry import config_class, network_module
     from tests.helpers.tiny import tiny_recipe
 
     recipe = tiny_recipe()
@@ -145,7 +145,7 @@ def generator(where: Path, num: int, weights: tuple[Path, Path], rounds: int) ->
     run = where / "run"
     run.mkdir()
     (run / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
-    network = networks("transgan").Generator(config)
+    network = network_module("transgan").Generator(config)
     save_weights(run / "weights-000001.safetensors", network.state_dict(), weights_meta(recipe, config, 1000))
     real = save_folder(where / "reference", num, 3, config.resolution)
     print(f"a generator of {config.resolution} px, {num} images", flush=True)

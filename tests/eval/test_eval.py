@@ -28,7 +28,7 @@ def run_folder(tmp_path):
     from gtool.config.recipe import to_toml
     from gtool.io.weights import save_weights
     from gtool.models.generate import weights_meta
-    from gtool.models.registry import config_class, networks
+    from gtool.models.registry import config_class, network_module
 
     recipe = tiny_recipe()
     config = config_class("transgan").model_validate(recipe.model)
@@ -36,7 +36,7 @@ def run_folder(tmp_path):
     folder.mkdir(parents=True)
     (folder / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
     torch.manual_seed(0)
-    generator = networks("transgan").Generator(config)
+    generator = network_module("transgan").Generator(config)
     save_weights(
         folder / "weights-000001.safetensors", generator.state_dict(), weights_meta(recipe, config, 1000)
     )

@@ -111,7 +111,7 @@ NETWORKS = SimpleNamespace(build=lambda config: (Generator(config), Discriminato
 
 
 def make_state(*settings, compute=None):
-    """Return a state at step 0; `registry.networks` has to give NETWORKS."""
+    """Return a state at step 0; `registry.network_module` has to give NETWORKS."""
     recipe = tiny_recipe(*SETTINGS, *settings)
     compute = compute or make_compute("cpu", "fp32")
     return engine.init_state(recipe, None, Batches(compute), compute)

@@ -36,7 +36,7 @@ def train(path: Path, compute: Compute, steps: int = 3) -> dict[str, Tensor]:
 
 
 def train_components(compute: Compute) -> dict[str, Tensor]:
-    """Train networks of components, with all that regularizes them; `registry.networks` has to give them."""
+    """Train networks of components, with all that regularizes them; `registry.network_module` has to give them."""
     state = components.make_state(*components.EVERYTHING, "train.micro_batch=4", compute=compute)
     for _ in range(5):
         gan.step(state)
@@ -49,7 +49,7 @@ if __name__ == "__main__":
     result: dict[str, Tensor] = {}
     for name in sys.argv[2:]:
         result |= train(Path(name), compute)
-    registry.networks = lambda _name: components.NETWORKS
+    registry.network_module = lambda _name: components.NETWORKS
     result |= train_components(compute)
     if compute.is_main:
         torch.save(result, sys.argv[1])

@@ -25,7 +25,7 @@ from tests.helpers.tiny import tiny_recipe
 
 @pytest.fixture(autouse=True)
 def _stand_ins(monkeypatch):
-    monkeypatch.setattr(registry, "networks", lambda _name: components.NETWORKS)
+    monkeypatch.setattr(registry, "network_module", lambda _name: components.NETWORKS)
 
 
 def train(steps, *settings):

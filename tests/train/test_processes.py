@@ -79,7 +79,7 @@ def test_two_processes_train_as_one(folder, name, rtol, atol):
 
 def test_two_processes_regularize_and_augment_as_one(folder, monkeypatch):
     two = torch.load(folder / "two.pt", weights_only=True)
-    monkeypatch.setattr(registry, "networks", lambda _name: components.NETWORKS)
+    monkeypatch.setattr(registry, "network_module", lambda _name: components.NETWORKS)
     for key, value in in_processes.train_components(make_compute("cpu", "fp32")).items():
         torch.testing.assert_close(two[key], value, rtol=1e-4, atol=2e-6)
 

@@ -64,7 +64,7 @@ def test_a_busy_machine_changes_no_bit(trained):
 
 
 def test_regularizers_and_augmentation_in_two_shares_are_those_of_a_whole_batch(monkeypatch):
-    monkeypatch.setattr(registry, "networks", lambda _name: components.NETWORKS)
+    monkeypatch.setattr(registry, "network_module", lambda _name: components.NETWORKS)
     whole, shared = (in_processes.train_components(with_threads(count)) for count in (1, 2))
     for key, value in whole.items():
         torch.testing.assert_close(shared[key], value, rtol=1e-4, atol=2e-6)

@@ -342,9 +342,9 @@ def test_a_full_disk_is_one_line_and_the_last_state_stays(monkeypatch, capsys):
         ("vqgan --weights x", 2, "cannot begin with weights"),
         ("gansformer --weights transgan", 1, "weights of transgan, not of gansformer"),
         (
-            "transgan --weights transgan --set data.resolution=64",
+            "transgan --weights transgan --set data.resolution=32",
             2,
-            "of 32 px, and a network keeps its size; data.resolution = 64 needs others",
+            "of 64 px, and a network keeps its size; data.resolution = 32 needs others",
         ),
         (
             "transgan --weights transgan --set data.condition=class",
