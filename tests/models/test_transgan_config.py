@@ -45,6 +45,7 @@ REFUSED = {
     "overlap needs an even patch": {
         "discriminator": {"stages": [{**STAGES[1], "side": 32, "overlap": True}]}
     },
+    "generator.smooth filters patches": {"generator": {"smooth": True}},
     "head_side = 3": {"discriminator": {"head": "pooled", "head_side": 3}},
     "needs a norm per token": {"generator": {"modulation": "gain", "norm": "none"}},
     "nothing below it": {"generator": {"stages": [{**STAGES[0], "side": 32, "upsample": "bicubic"}]}},

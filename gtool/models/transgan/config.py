@@ -123,6 +123,10 @@ class GeneratorConfig(BlockSettings):
                 )
         if self.stages[0].upsample or self.stages[0].low_pass:
             raise ValueError("generator.stages: the first stage has nothing below it to upsample or low_pass")
+        if self.smooth and self.patch_size == 1:
+            raise ValueError(
+                "generator.smooth filters patches; set generator.patch_size above 1, or leave it out"
+            )
         if self.modulation == "gain" and self.norm == "none":
             raise ValueError(f"generator.modulation = 'gain' needs a norm per token, not '{self.norm}'")
         return self

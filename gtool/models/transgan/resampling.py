@@ -46,7 +46,8 @@ def low_pass(x: Tensor) -> Tensor:
 
 
 def smooth(images: Tensor, period: int) -> Tensor:
-    """Average `period` pixels along both axes, twice: what repeats with that period becomes its mean.
+    """Average `period` pixels along both axes, twice: what repeats with that period becomes its mean
+    (of periods above 2, away from the border).
 
     (N, C, S, S) -> (N, C, S, S); images go on mirrored beyond their border.
     """
