@@ -1,13 +1,17 @@
-"""Layer norm and GELU for networks under a gradient penalty: second derivatives written by hand.
+"""Layer norm, GELU and convolutions for networks under a gradient penalty: second derivatives written by hand.
 
-The library composes them of some thirty passes over memory; here they take a few, over pieces that stay in
-a core's cache. First derivatives are the library's. Third ones do not exist.
+The library composes those of norms and activations of some thirty passes over memory; here they take a few, over pieces
+that stay in a core's cache. Those of a convolution it computes as convolutions with kernels as large as the map, channel
+by channel where channels are groups; here they are convolutions like the first (five times as fast for a discriminator
+on a CPU). First derivatives are the library's. Third ones do not exist.
 
 Layer norm, with h = (x - mean) r, g the gradient of the output times the gain, m() the mean over channels:
     dx = r (g - m(g) - h m(g h))
 and, for a cotangent v of dx and with c = m(g h), e = m(v h):
     dg* = r (v - m(v) - h e)
     dx* = -r^2 (v c + g e - m(v) c - m(g) e + h (m(v g) - m(v) m(g) - 3 e c))
+
+Convolution, y = x * w, is linear in both: the gradient of x is so in g and w, that of w in g and x.
 
 GELU, y = x F(x) with F the normal distribution function and f its density:  y' = F + x f,  y'' = f (2 - x^2).
 
@@ -37,6 +41,31 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Te
 def gelu(x: Tensor) -> Tensor:
     """As F.gelu."""
     out: Tensor = _Gelu.apply(x)
+    return out
+
+
+def convolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    groups: int = 1,
+    transposed: bool = False,
+) -> Tensor:
+    """As F.conv2d of (N, I, H, W) with (O, I / groups, h, w), or F.conv_transpose2d with (I, O / groups, h, w).
+
+    A backward pass that builds a graph (`create_graph`) gives no gradient to weight and bias: a penalty asks for that of
+    the images alone, and a Function cannot know.
+    """
+    kind = x.device.type
+    if kind != "meta" and torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+        x, weight = x.to(dtype), weight.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
+    how = ((stride, stride), (padding, padding), (1, 1), transposed, (0, 0), groups)
+    out: Tensor = _Convolution.apply(x, weight, bias, how)
     return out
 
 
@@ -150,3 +179,50 @@ class _GeluGradient(torch.autograd.Function):
             density.mul_(torch.rsub(square, 2 * NORMAL, alpha=NORMAL)).mul_(of_v)
             torch.mul(density, of_grad, out=place)
         return torch.ops.aten.gelu_backward(v, x), to_x
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, how: Any) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.sizes = None if bias is None else list(bias.shape)
+        ctx.how = how
+        return torch.ops.aten.convolution(x, weight, bias, *how)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        wanted = list(ctx.needs_input_grad[:3])
+        if torch.is_grad_enabled():
+            wanted[1:] = False, False
+        gradients = _ConvolutionGradient.apply(grad, *ctx.saved_tensors, ctx.sizes, ctx.how, wanted)
+        return *gradients, None
+
+
+class _ConvolutionGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, sizes: Any, how: Any, wanted: list[bool]
+    ) -> Any:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(grad, x, weight)
+        ctx.how = how
+        return torch.ops.aten.convolution_backward(grad, x, weight, sizes, *how, wanted)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, v: Tensor | None, of_weight: Tensor | None, of_bias: Tensor | None) -> Any:
+        if of_weight is not None or of_bias is not None:
+            raise NotImplementedError(
+                "second derivatives through the gradient of a convolution's weight or bias"
+            )
+        if v is None:
+            return (None,) * 6
+        grad, x, weight = ctx.saved_tensors
+        if x.is_contiguous(memory_format=torch.channels_last):
+            v = v.contiguous(memory_format=torch.channels_last)
+        to_grad = torch.ops.aten.convolution(v, weight, None, *ctx.how)
+        to_weight = None
+        if ctx.needs_input_grad[2]:
+            mask = [False, True, False]
+            to_weight = torch.ops.aten.convolution_backward(grad, v, weight, None, *ctx.how, mask)[1]
+        return to_grad, None, to_weight, None, None, None

@@ -13,13 +13,14 @@ Axis letters: N images, I input channels, O output channels, H W pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gtool.nn.precision import without_autocast
+from gtool.nn.second_derivatives import convolve
 
 SLOPE = 0.2  # of leaky ReLU
 DEMODULATION_EPS = 1e-8
@@ -69,28 +70,24 @@ class LowPass(nn.Module):
 
     def forward(self, x: Tensor, padding: int, gain: float = 1.0) -> Tensor:
         """(N, C, H, W) -> (N, C, H + 2 padding - 3, W + 2 padding - 3)."""
-        return _each_channel(F.conv2d, x, self.kernel * gain, padding=padding)
+        return _each_channel(x, self.kernel * gain, padding=padding)
 
     def shrink(self, x: Tensor) -> Tensor:
         """Halve the sides: (N, C, H, W) -> (N, C, H / 2, W / 2)."""
         with without_autocast(x):
-            return _each_channel(F.conv2d, x.float(), self.kernel, padding=1, stride=2).to(x.dtype)
+            return _each_channel(x.float(), self.kernel, padding=1, stride=2).to(x.dtype)
 
     def enlarge(self, x: Tensor) -> Tensor:
         """Double the sides: (N, C, H, W) -> (N, C, 2 H, 2 W)."""
         with without_autocast(x):
-            kernel = self.kernel * 4
-            return _each_channel(F.conv_transpose2d, x.float(), kernel, padding=1, stride=2).to(x.dtype)
+            enlarged = _each_channel(x.float(), self.kernel * 4, padding=1, stride=2, transposed=True)
+            return enlarged.to(x.dtype)
 
 
-def _each_channel(convolve: Callable[..., Tensor], x: Tensor, kernel: Tensor, **how: int) -> Tensor:
+def _each_channel(x: Tensor, kernel: Tensor, **how: Any) -> Tensor:
     """Convolve every channel of (N, C, H, W) with a kernel (4, 4)."""
-    kernel = kernel.to(x.dtype)[None, None]
-    if x.device.type == "cuda":
-        # As images of one channel: in groups, a second derivative would be computed group by group.
-        alone = convolve(x.reshape(-1, 1, *x.shape[2:]), kernel, **how)
-        return alone.view(*x.shape[:2], *alone.shape[2:])
-    return convolve(x, kernel.expand(x.shape[1], 1, 4, 4), groups=x.shape[1], **how)
+    kernel = kernel.to(x.dtype).expand(x.shape[1], 1, 4, 4)
+    return convolve(x, kernel, groups=x.shape[1], **how)
 
 
 class Convolution(nn.Module):
@@ -136,15 +133,15 @@ def resampled_convolution(
     """Convolve (N, I, H, W) with (O, I, s, s), s = 1 or 3; given a low-pass, double or halve the sides on the way."""
     size = weight.shape[-1]
     if low_pass is None:
-        return F.conv2d(x, weight, bias, padding=size // 2)
+        return convolve(x, weight, bias, padding=size // 2)
     if not up:
         if size == 1:
-            return F.conv2d(low_pass.shrink(x), weight, bias)
-        return F.conv2d(low_pass(x, padding=2), weight, bias, stride=2)
+            return convolve(low_pass.shrink(x), weight, bias)
+        return convolve(low_pass(x, padding=2), weight, bias, stride=2)
     if size == 1:
-        x = low_pass.enlarge(F.conv2d(x, weight))
+        x = low_pass.enlarge(convolve(x, weight))
     else:
-        x = low_pass(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2), padding=1, gain=4.0)
+        x = low_pass(convolve(x, weight.transpose(0, 1), stride=2, transposed=True), padding=1, gain=4.0)
     return x if bias is None else x + bias.to(x.dtype)[:, None, None]
 
 

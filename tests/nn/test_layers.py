@@ -312,6 +312,32 @@ def test_second_derivatives_of_gelu_are_the_library_s(monkeypatch):
     torch.testing.assert_close(_second_order(second_derivatives.gelu, x), _second_order(F.gelu, x))
 
 
+@pytest.mark.parametrize(
+    "how", [{"padding": 1}, {"stride": 2, "padding": 1}, {"stride": 2, "transposed": True}, {"groups": 4}]
+)
+def test_second_derivatives_of_convolutions_are_the_library_s(how):
+    x = torch.randn(2, 4, 6, 6, dtype=torch.float64).requires_grad_()
+    weight = torch.randn(4, 4 // how.get("groups", 1), 3, 3, dtype=torch.float64).requires_grad_()
+    bias = torch.randn(4, dtype=torch.float64)
+
+    def library(a, b):
+        named = {name: value for name, value in how.items() if name != "transposed"}
+        return (F.conv_transpose2d if how.get("transposed") else F.conv2d)(a, b, bias, **named)
+
+    ours = _second_order(lambda a, b: second_derivatives.convolve(a, b, bias, **how), x, weight)
+    torch.testing.assert_close(ours, _second_order(library, x, weight))
+
+
+def test_a_convolution_s_first_derivatives_are_the_library_s_whatever_its_layout():
+    x = torch.randn(2, 4, 6, 6).contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight, bias = torch.randn(5, 4, 3, 3).requires_grad_(), torch.randn(5).requires_grad_()
+    made = []
+    for convolve in (second_derivatives.convolve, F.conv2d):
+        out = convolve(x, weight, bias, padding=1)
+        made.append((out, *torch.autograd.grad(out.square().sum(), (x, weight, bias))))
+    torch.testing.assert_close(made[0], made[1])
+
+
 def test_second_derivatives_of_gelu_work_in_bf16():
     x = torch.randn(50, 6)
     exact = _second_order(F.gelu, x.requires_grad_())

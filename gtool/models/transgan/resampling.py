@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gtool.nn.resample import resample
+from gtool.nn.second_derivatives import convolve
 
 
 def to_map(x: Tensor) -> Tensor:
@@ -86,7 +87,7 @@ class PatchEmbed(nn.Module):
         """(N, 3, R, R) -> (N, (R / P)^2, C)."""
         size = self.patch_size
         if self.overlap:
-            return to_tokens(F.conv2d(images, self.weight, self.bias, stride=size, padding=size // 2))
+            return to_tokens(convolve(images, self.weight, self.bias, stride=size, padding=size // 2))
         n, colours, resolution, _ = images.shape
         side = resolution // size
         patches = images.view(n, colours, side, size, side, size).permute(0, 2, 4, 1, 3, 5)
