@@ -1,9 +1,9 @@
 """Layer norm, GELU and convolutions for networks under a gradient penalty: second derivatives written by hand.
 
 The library composes those of norms and activations of some thirty passes over memory; here they take a few, over pieces
-that stay in a core's cache. Those of a convolution it computes with kernels as large as the map, channel by channel where
-channels are groups; here they are convolutions like the first, and a discriminator's gradient penalty takes half the
-time. First derivatives are the library's. Third ones do not exist.
+that stay in a core's cache. Those of a convolution it computes with kernels as large as the map, channel by channel
+where channels are groups; here they are convolutions like the first, and a discriminator's gradient penalty takes half
+the time. First derivatives are the library's. Third ones do not exist.
 
 Layer norm, with h = (x - mean) r, g the gradient of the output times the gain, m() the mean over channels:
     dx = r (g - m(g) - h m(g h))
