@@ -128,11 +128,12 @@ def test_tiled_attention_has_the_gradients_of_plain_attention(block, monkeypatch
     torch.testing.assert_close(ours, theirs)
 
 
-def test_tiled_attention_in_bf16_stays_close():
+@pytest.mark.parametrize("form", [tiled_attention, plain_attention])
+def test_attention_in_bf16_stays_close(form):
     qkv, bias = _case(tokens=64, width=16)
     exact = torch.autograd.grad(plain_attention(qkv, bias).square().sum(), (qkv, bias))
     half = qkv.detach().bfloat16().requires_grad_()
-    rough = torch.autograd.grad(tiled_attention(half, bias).float().square().sum(), (half, bias))
+    rough = torch.autograd.grad(form(half, bias).float().square().sum(), (half, bias))
     for a, b in zip(exact, rough, strict=True):
         assert (a - b.float()).norm() < 0.02 * a.norm()
 
