@@ -189,8 +189,8 @@ class _TiledAttention(torch.autograd.Function):
         dv = P^T g,  dP = g v^T,  dS = P * (dP - rowsum(P * dP))
         dq = dS k,  dk = dS^T q,  db = sum of dS over tiles
 
-    Measured on one core with 16 tiles of 1024 tokens, 4 heads of 16, bf16: forward and backward 0.27 s, plain
-    operations 0.55 s; at 256 tokens they are equal. Arithmetic of the backward pass is fp32.
+    Measured on one core with AMX, bf16, forward and backward: 4 tiles of 1024 tokens, 4 heads of 16, 75 ms, plain
+    operations 119; 4 heads of 64, 127 and 121; 16 tiles of 256 tokens 43 and 20. The backward pass computes in fp32.
     """
 
     @staticmethod
