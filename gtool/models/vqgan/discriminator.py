@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gtool.models.vqgan.config import VQGANConfig
+from gtool.nn.normalization import GroupNorm, channels_last_on_cpu
 from gtool.nn.ranges import ramp
 
 SLOPE = 0.2
@@ -46,7 +47,7 @@ class PatchDiscriminator(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Judge images (N, C, H, W) in [-1, 1]: logits (N, h, w) float32."""
-        x = F.leaky_relu(self.first(images), SLOPE)
+        x = F.leaky_relu(self.first(channels_last_on_cpu(images)), SLOPE)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = F.leaky_relu(norm(conv(x)), SLOPE)
         logits: Tensor = self.last(x)
@@ -60,7 +61,7 @@ class PatchDiscriminator(nn.Module):
 def _norm(kind: str, width: int) -> nn.Module:
     if kind == "batch":
         return nn.BatchNorm2d(width)
-    return nn.GroupNorm(max(1, width // GROUP_CHANNELS), width) if kind == "group" else nn.Identity()
+    return GroupNorm(max(1, width // GROUP_CHANNELS), width) if kind == "group" else nn.Identity()
 
 
 @torch.no_grad()
