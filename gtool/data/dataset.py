@@ -95,7 +95,8 @@ class ImageDataset:
             others = f" (not of {', '.join(self.other_splits)})" if self.other_splits else ""
             taken += f" of the split {self.split}{others}"
         if self.labels is None:
-            taken += "" if self.is_drawn else ", no classes"
+            why = f" ({self.missing['class']})" if self.missing.get("class") else ""
+            taken += "" if self.is_drawn else f", no classes{why}"
         elif self.class_names is None:
             taken += f", labels 0 to {self.labels.max(initial=0)} ({self.labels_from})"
         else:
@@ -138,6 +139,13 @@ class ImageDataset:
         elif seen := self.missing.get(condition):
             why = f"{why.partition(';')[0]}: {seen}"
         raise DataError(f"{self.name}: {why}")
+
+    def require_class_of_each(self) -> None:
+        """Raise DataError where an image has no class."""
+        if self.labels is not None and (unknown := int((self.labels < 0).sum())):
+            raise DataError(
+                f"{self.name}: {count_of(unknown)} without a class; data.condition = 'class' needs one for each"
+            )
 
     def _map_files(self, kind: str) -> EncodedFiles:
         return self.maps_of(kind).files or self.files  # scenes are named as their maps

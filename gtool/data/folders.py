@@ -23,7 +23,7 @@ from gtool.data.label_files import LABEL_FILES, read_label_files
 from gtool.data.label_maps import read_label_names
 from gtool.data.layout import count_of, read_layout
 from gtool.data.names import Place
-from gtool.errors import DataError
+from gtool.errors import DataError, printable
 from gtool.io.image import VERSION, Encoded, Stored, UnreadableImage, bytes_of
 from gtool.io.image_files import IMAGE_SUFFIXES, is_visible, visible_names
 from gtool.reading import reading
@@ -116,6 +116,10 @@ def _with_label_files(
     notes = dataset.notes
     if unknown := int((labels < 0).sum()):
         notes += (f"{count_of(unknown)} without a label",)
+    if found.absent:
+        first = ", ".join(printable(name)[:60] for name in found.absent[:2])
+        more = ", ..." if len(found.absent) > 2 else ""
+        notes += (f"labels of {count_of(len(found.absent))} that are not there ({first}{more})",)
     return replace(
         dataset, labels=labels, class_names=found.names, labels_from=" and ".join(texts), notes=notes
     )

@@ -36,6 +36,8 @@ def open_images(recipe: Recipe) -> ImageDataset:
         resolution=data.resolution,
     )
     dataset.require(data.condition)
+    if data.condition == "class":
+        dataset.require_class_of_each()
     dataset.require_readable()
     return dataset
 

@@ -22,22 +22,28 @@ LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "category", "target")
 
 
 class FileLabels(NamedTuple):
-    """The labels of images by name, -1 where there is none; `why` there are none at all, where that is so."""
+    """The labels of images by name, -1 where there is none; `why` there are none at all, where that is so.
+
+    absent: names of images that are labelled and are not there.
+    """
 
     of: Mapping[str, int]
     names: tuple[str, ...] | None
     why: str = ""
+    absent: tuple[str, ...] = ()
 
 
 def read_label_files(texts: Mapping[str, bytes], images: Sequence[str], column: str | None) -> FileLabels:
     """Return what files, by their names, say of images of all splits; DataError where a named column is missing."""
-    known, found = set(images), dict[str, Any]()
+    known, found, absent = set(images), dict[str, Any](), list[str]()
     files = " and ".join(texts)
     try:
         for name, text in texts.items():
             place, slash, kind = name.rpartition("/")
             for image, label in _ROWS[kind](text.decode("utf-8-sig"), column):
                 path = place + slash + str(image).replace("\\", "/").removeprefix("./")
+                if path not in known:
+                    absent.append(path)
                 if path not in known or label in (None, ""):
                     continue
                 if isinstance(label, list) and len(label) == 1:
@@ -45,7 +51,7 @@ def read_label_files(texts: Mapping[str, bytes], images: Sequence[str], column: 
                 if isinstance(label, list) or found.setdefault(path, label) != label:
                     return FileLabels({}, None, f"{name} gives {path} several labels, and one is needed")
         if found:
-            return _number(found, files)
+            return _number(found, files)._replace(absent=tuple(absent))
     except _NoLabelsError as bad:
         return FileLabels({}, None, f"{name}: {bad}")
     except (ValueError, TypeError, KeyError, AttributeError, csv.Error, RecursionError) as bad:

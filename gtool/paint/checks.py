@@ -182,6 +182,8 @@ def _check_outputs(outputs: dict[str, str]) -> None:
     """Refuse suffixes that nothing is written as, and one file that is named for two things."""
     files = set()
     for flag, text in outputs.items():
+        if text == "-":
+            raise RecipeError(f"{flag} -: nothing is written to stdout; name a file, or a folder as ./-/")
         if is_folder(text):
             continue
         suffix, known = Path(text).suffix.lower(), _KINDS[flag][1]
@@ -202,8 +204,13 @@ def read_palette(path: Path) -> tuple[RGB, ...]:
     with reading(path, "palette", DataError):
         named = tomllib.loads(read_bytes(path).decode()).get("colors")
         if not isinstance(named, list) or not 2 <= len(named) <= MOST_COLORS:
-            raise ValueError(f'it lists no colours, from 2 to {MOST_COLORS}: colors = ["#8a3b2c", "linen"]')
-        colors = [parse_color(str(name), f"{path}: colour") for name in named]
+            count = len(named) if isinstance(named, list) and named else "none"
+            example = 'colors = ["#8a3b2c", "linen"]'
+            raise ValueError(f"2 to {MOST_COLORS} `colors` are needed, and it has {count}: {example}")
+        try:
+            colors = [parse_color(str(name), "colour") for name in named]
+        except RecipeError as bad:
+            raise ValueError(str(bad)) from None
         if None in colors:
             raise ValueError("`auto` is no colour")
     return tuple(color for color in colors if color is not None)
@@ -235,7 +242,12 @@ def find_brush_mark(brush: str) -> Path | None:
     if found[0].problem:
         raise DataError(f"--brush {found[0].path}: {found[0].problem}")
     # The name that the released code gives to its mark with upright bristles.
-    return next((item.path for item in found if "vertical" in item.path.stem.lower()), found[0].path)
+    upright = next((item.path for item in found if "vertical" in item.path.stem.lower()), None)
+    if upright is None and len(found) > 1:
+        raise DataError(
+            f"--brush {brush}: holds {len(found)} pictures, none called `vertical`; name one of them"
+        )
+    return upright or found[0].path
 
 
 def _find_method(options: PaintOptions) -> tuple[str, Path | None]:

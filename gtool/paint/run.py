@@ -135,7 +135,8 @@ def _read(files: PaintingFiles, options: PaintOptions) -> Photo:
             f"{files.source}: --scale {scale} makes {longest} px of {max(photo.size)}; at most {LARGEST_PAINTING} px"
         )
     check_size(files.picture, *(scale * side for side in reversed(photo.size)))
-    _tell_size(files.source, photo.full_size or photo.size, photo.size, options.max_side)
+    if scale == 1:
+        _tell_size(files.source, photo.full_size or photo.size, photo.size, options.max_side)
     return photo
 
 

@@ -303,6 +303,7 @@ def _check_values(o: Sampling) -> None:
     empty = next((flag_of(field) for field in fields(o) if getattr(o, field.name) == ""), "")
     _refuse(
         (empty, f"{empty}: is empty"),
+        (o.out == "-", "-o -: nothing is written to stdout; name a file, or a folder as ./-/"),
         (not -2 <= o.psi <= 2, f"--psi {o.psi}: a number from -2 to 2, where 1 changes nothing"),
         (psis and o.psi != 1, "--psi and --psi-sweep exclude each other"),
         (o.components and not (o.mix or is_interpolation), "--components: add --mix 3,8 or --interpolate 12"),

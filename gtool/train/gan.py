@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from gtool.config.schema import Recipe
 from gtool.data.loader import Batches
-from gtool.errors import DataError, RecipeError
+from gtool.errors import RecipeError
 from gtool.losses import adversarial as losses
 from gtool.losses import penalties
 from gtool.metrics.weight_free import WeightFreeScorer
@@ -384,8 +384,6 @@ class GANTrainer(Trainer):
                 f"data: {count} classes, {', '.join(names[:3])}, ...; model.classes says otherwise"
             )
         labels = torch.from_numpy(np.array(images.labels))
-        if unknown := int((labels < 0).sum()):
-            raise DataError(f"{unknown:,} images have no class; data.condition = 'class' needs one for each")
         self.config = self.config.model_copy(update={"classes": names})
         model = self.config.model_dump(mode="json", exclude_none=True)
         self.recipe = self.recipe.model_copy(update={"model": model})

@@ -153,9 +153,13 @@ def _run_to_resume(options: TrainOptions) -> RunFolder | None:
     if options.resume != "auto":
         path = Path(options.resume).expanduser()
         return open_run(path.parent if is_state(options.resume) else path)
-    if options.out is not None:
-        return open_run(options.out) if (options.out / "recipe.toml").is_file() else None
-    return newest_run(options.model, with_weights=False)
+    if options.out is None:
+        found = newest_run(options.model, with_weights=False)
+    else:
+        found = open_run(options.out) if (options.out / "recipe.toml").is_file() else None
+    if found is None:
+        console.notice("--resume auto: no run to go on with; a new one begins")
+    return found
 
 
 def _choose_recipe(options: TrainOptions, flags: Mapping[str, Any]) -> tuple[str, Path]:

@@ -33,12 +33,18 @@ def broken(folder):
         (folder / name).write_bytes(b"text")
 
 
+def partly_labelled(folder):
+    odd.folder(folder, 3)
+    (folder / "metadata.csv").write_text("file_name,label\n00.png,a\n01.png,b\n")
+
+
 REFUSED = {
     "missing": (lambda folder: None, {}, "no such folder"),
     "empty": (lambda folder: folder.mkdir(), {}, "no images found"),
     "one": (lambda folder: odd.folder(folder, 1), {}, "1 image found; at least 2"),
     "broken": (broken, {}, "0 of 2 images can be read, and 2 are needed; 0.png: no image of a known format"),
     "classes": (lambda folder: odd.folder(folder, 2), {"condition": "class"}, "no class labels"),
+    "some classes": (partly_labelled, {"condition": "class"}, "1 image without a class; data.condition"),
     "maps": (lambda folder: odd.folder(folder, 2), {"condition": "segmentation"}, "no label maps"),
     "zip": (lambda folder: zipfile.ZipFile("set", "w").close(), {}, "no data set that can be read"),
 }

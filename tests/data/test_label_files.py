@@ -97,10 +97,19 @@ def test_a_file_without_labels_matters_only_where_they_are_wanted(name):
     file, why = WHY[name]
     source = opened(file)
     assert source.labels is None
+    assert f", no classes ({file[0]}" in source.describe()
+    assert why in source.describe()
     with pytest.raises(DataError, match="no class labels: ") as caught:
         source.require("class")
     assert why in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_labels_of_images_that_are_not_there_are_told():
+    one = opened(stylegan([["00.png", 1], ["gone.png", 2]])).describe()
+    assert "; 2 images without a label; labels of 1 image that are not there (gone.png)" in one
+    several = opened(stylegan({"00.png": 1, "a\n.png": 1, "b.png": 1, "c.png": 1})).describe()
+    assert "labels of 3 images that are not there (a\\n.png, b.png, ...)" in several
 
 
 def test_names_that_lead_elsewhere_are_names_of_no_image(tmp_path, monkeypatch):

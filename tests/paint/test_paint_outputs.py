@@ -254,6 +254,12 @@ REFUSED = {
     "brush": (["photo.png", "--brush", "flatt"], 2, "did you mean `flat`?"),
     "brush folder": (["photo.png", "--brush", "./none"], 1, "--brush ./none: no such folder"),
     "brush without pictures": (["photo.png", "--brush", "empty"], 1, "--brush empty: no photos found"),
+    "brush of several pictures": (
+        ["photo.png", "--brush", "."],
+        1,
+        "pictures, none called `vertical`; name one of them",
+    ),
+    "standard output": (["photo.png", "-o", "-"], 2, "-o -: nothing is written to stdout"),
     "brush without ink": (["photo.png", "--brush", "blank.png"], 1, "blank.png: no ink"),
     "colour": (["photo.png", "--canvas-color", "linnen"], 2, "did you mean `linen`?"),
     "colour digits": (["photo.png", "--canvas-color", "#12345"], 2, "is no colour; write #rrggbb"),

@@ -35,12 +35,12 @@ def test_a_photo_is_painted_with_these_colours_and_no_others():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('colors = ["#ff00", "white"]', "paints.toml: colour `#ff00`: is no colour"),
-        ("colors = [nan, 3]", "paints.toml: colour `nan`: is no colour"),
-        ('colors = ["white"]', "it lists no colours, from 2 to 256"),
-        ("colors = []", "paints.toml: not a readable palette: it lists no colours"),
+        ('colors = ["#ff00", "white"]', "paints.toml: not a readable palette: colour `#ff00`: is no colour"),
+        ("colors = [nan, 3]", "colour `nan`: is no colour"),
+        ('colors = ["white"]', "2 to 256 `colors` are needed, and it has 1"),
+        ("colors = []", "paints.toml: not a readable palette: 2 to 256 `colors` are needed, and it has none"),
         ('colors = ["auto", "white"]', "`auto` is no colour"),
-        ("colours = 3", "it lists no colours"),
+        ("colours = 3", "2 to 256 `colors` are needed, and it has none"),
         ("= [", "paints.toml: not a readable palette"),
     ],
 )

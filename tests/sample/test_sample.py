@@ -164,6 +164,7 @@ def test_image_numbers_that_make_no_sense_are_refused(text):
         (["--num", "0"], "--num"),
         (["--num", "-5"], "--num"),
         (["--num", "2", "--seeds", "1"], "exclude each other"),
+        (["-o", "-"], "nothing is written to stdout"),
         (["--seeds", "3", "--interpolate", "4"], "at least two images"),
         (["--interpolate", "4", "-o", "folder/"], "one .png file"),
         (["--interpolate", "4", "--columns", "3"], "--columns is for grids"),

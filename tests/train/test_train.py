@@ -110,11 +110,12 @@ def test_a_killed_run_resumes_to_the_same_bits(straight, moment):
     assert not list(Path("killed").rglob("*.tmp*"))
 
 
-def test_a_folder_that_a_run_was_killed_in_at_birth_is_used(straight):
+def test_a_folder_that_a_run_was_killed_in_at_birth_is_used(straight, capsys):
     Path("out/samples").mkdir(parents=True)
     Path("out/.lock").touch()
     Path("out/.recipe.1.tmp.toml").write_text("half")
     assert train(recipe(), "out", "--resume", "auto") == 0
+    assert "--resume auto: no run to go on with; a new one begins" in capsys.readouterr().err
     assert_same_state(straight[0], "out")
     assert not list(Path("out").rglob("*.tmp*"))
 
