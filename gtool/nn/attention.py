@@ -29,7 +29,7 @@ def attend(qkv: Tensor, bias: Tensor | None, twice: bool = False) -> Tensor:
 
     Args:
         qkv: (B, T, 3, K, d).
-        bias: (K, T, T) or None.
+        bias: (K, T, T), (1, T, T) for all heads alike, or None.
         twice: a second derivative will be taken; fused kernels have none on a CPU.
 
     Returns:
@@ -72,7 +72,7 @@ def plain_attention(qkv: Tensor, bias: Tensor | None) -> Tensor:
         if bias is None:
             logits = q * width**-0.5 @ k.transpose(1, 2)  # (B K, T, T)
         else:
-            mask = bias.to(qkv.dtype).expand(tiles, -1, -1, -1).flatten(0, 1)
+            mask = bias.to(qkv.dtype).expand(tiles, heads, -1, -1).flatten(0, 1)
             logits = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=width**-0.5)
         out = logits.softmax(dim=-1) @ v  # (B K, T, d)
     return out.view(tiles, heads, tokens, width).transpose(1, 2).flatten(2)

@@ -102,7 +102,7 @@ class CausalAttention(nn.Module):
     def _attend_plainly(self, qkv: Tensor) -> Tensor:
         """(N, T, 3, K, d) -> (N, T, D), in operations that AMX multiplies."""
         seen = visible(qkv.shape[1], self.unmasked, qkv.device)
-        return plain_attention(qkv, torch.zeros(seen.shape).masked_fill(~seen, -math.inf))
+        return plain_attention(qkv, torch.zeros(seen.shape).masked_fill(~seen, -math.inf)[None])
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         dropout = self.dropout if self.training else 0.0
