@@ -258,6 +258,7 @@ class SceneDataset(ImageDataset):
 
     seed: int
     resolution: int  # of single reads; squares are drawn at theirs
+    numbers: np.ndarray | None = None  # int64 (N,), of the scenes that are here; None for 0 to N - 1
 
     def read(self, index: int) -> np.ndarray:
         return np.moveaxis(self._draw([index], self.resolution).images[0], 0, 2)
@@ -275,7 +276,14 @@ class SceneDataset(ImageDataset):
         return [MapSquare(values, len(CLASSES) - 1) for values in maps]
 
     def _draw(self, indices: Sequence[int], resolution: int) -> Scenes:
-        return draw_scenes(np.asarray(indices, np.int64), resolution, self.seed)
+        places = np.asarray(indices, np.int64)
+        return draw_scenes(places if self.numbers is None else self.numbers[places], resolution, self.seed)
+
+    def take(self, numbers: np.ndarray) -> SceneDataset:
+        """Return the scenes of these numbers, int64 (n,), alone."""
+        digest = hashlib.blake2b(numbers.tobytes(), digest_size=6).hexdigest()
+        files = self.files.take(numbers.tolist())
+        return replace(self, files=files, numbers=numbers, fingerprint=f"{self.fingerprint}-{digest}")
 
 
 def scenes(split: str, num_images: int | None, resolution: int | None, seed: int) -> SceneDataset:

@@ -5,7 +5,7 @@ import numpy as np
 from gtool import console
 from gtool.config.schema import Recipe
 from gtool.data import pixel_cache
-from gtool.data.dataset import ImageDataset
+from gtool.data.dataset import ImageDataset, SceneDataset
 from gtool.data.layout import count_of
 from gtool.data.loader import Batches
 from gtool.data.open import open_dataset
@@ -90,18 +90,23 @@ def hold_out(
     A seeded choice of 512 is kept, or one image in twenty where that is less, but at least one. Fewer than sixteen
     images are too few to be divided: all of them are learned from and measured on.
     """
-    count = len(images)
-    order = permutation(count, derive_seed("held-out", recipe.train.seed))
-    number = min(512, max(1, count // 20)) if count >= MIN_TO_DIVIDE else 0
+    kept, shown = _divide(len(images), recipe)
     batches = Batches(
         images,
         seed=recipe.train.seed,
         flip=flip,
         rank=compute.rank,
         world_size=compute.world_size,
-        shown=np.sort(order[number:]),
+        shown=shown,
     )
-    return batches, np.sort(order[:number] if number else order)
+    return batches, kept
+
+
+def _divide(count: int, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places, in order, of images that are kept aside, int64 (n,), and of those that are learned from."""
+    order = permutation(count, derive_seed("held-out", recipe.train.seed))
+    number = min(512, max(1, count // 20)) if count >= MIN_TO_DIVIDE else 0
+    return np.sort(order[:number] if number else order), np.sort(order[number:])
 
 
 def held_out_of(recipe: Recipe, compute: Compute, instead: str) -> tuple[ImageArrays, np.ndarray]:
@@ -109,9 +114,30 @@ def held_out_of(recipe: Recipe, compute: Compute, instead: str) -> tuple[ImageAr
 
     instead: what the user can type where the data set is not here, for the DataError that says so.
     """
+    images = load_images(
+        _trained_on(recipe, instead), recipe, recipe.data.resolution, compute, is_training=False
+    )
+    return images, _divide(len(images), recipe)[0]
+
+
+def held_out_alone(
+    recipe: Recipe, compute: Compute, instead: str
+) -> tuple[ImageArrays, np.ndarray, np.ndarray]:
+    """As `held_out_of`, with the numbers that the kept images have in their data set, int64 (n,).
+
+    Of a set that is drawn no others are: twenty thousand scenes take long.
+    """
+    source = _trained_on(recipe, instead)
+    if isinstance(source, SceneDataset):
+        numbers = _divide(len(source), recipe)[0]
+        images = load_images(source.take(numbers), recipe, recipe.data.resolution, compute, is_training=False)
+        return images, np.arange(len(numbers)), numbers
+    images, kept = held_out_of(recipe, compute, instead)
+    return images, kept, kept
+
+
+def _trained_on(recipe: Recipe, instead: str) -> ImageDataset:
     try:
-        source = open_images(recipe)
+        return open_images(recipe)
     except DataError as bad:
         raise DataError(f"{bad}; it is what the weights were trained on: or add {instead}") from None
-    images = load_images(source, recipe, recipe.data.resolution, compute, is_training=False)
-    return images, hold_out(images, recipe, compute, flip=False)[1]

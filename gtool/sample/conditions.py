@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gtool.config.schema import Recipe
-from gtool.data.held_out import held_out_of, open_images
+from gtool.data.held_out import held_out_alone, open_images
 from gtool.data.label_colours import colour_maps, colours_of
 from gtool.data.label_maps import read_depth_file, read_label_map_file
 from gtool.data.loader import ids_of_depth, ids_of_maps, read_conditions, read_images
@@ -113,14 +113,15 @@ def for_all(
 def of_data_set(recipe: Recipe, labels: int, seed: int, compute: Compute) -> Conditions:
     """Return the conditions of the images that a training has held out, in an order of the seed."""
     data, kind = recipe.data, recipe.data.condition
-    images, held_out = held_out_of(recipe, compute, CONDITIONS[kind][1])
-    order = held_out[permutation(len(held_out), derive_seed("conditions", seed))]
+    images, held_out, own_numbers = held_out_alone(recipe, compute, CONDITIONS[kind][1])
+    order = permutation(len(held_out), derive_seed("conditions", seed))
 
     def of(numbers: Sequence[int], model: TrainedModel) -> ConditionBatch:
-        places = order[np.asarray(numbers, np.int64) % len(order)]
+        chosen = order[np.asarray(numbers, np.int64) % len(order)]
+        places = held_out[chosen]
         found = read_conditions(images, places)
         photos = read_images(images, places).numpy()
-        texts = [f"{kind} of image {place} of {data.dataset}" for place in places]
+        texts = [f"{kind} of image {number} of {data.dataset}" for number in own_numbers[chosen]]
         if kind == "class":
             names = [
                 "no class" if number >= labels else _class_name(number, images.label_names)

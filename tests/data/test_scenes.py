@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gtool.config.schema import Recipe
+from gtool.data.held_out import held_out_alone, held_out_of
 from gtool.data.synthetic import scenes
 from gtool.data.synthetic.scene_layout import SHAPES, lay_out
 from gtool.data.synthetic.scenes import CLASS_COLOURS, CLASSES, SHADOW, SKY, draw_scenes
+from gtool.runtime.device import make_compute
 
 
 def same(a, b):
@@ -124,3 +127,14 @@ def test_scenes_stay_the_same_from_version_to_version():
 
 
 GOLDEN_MEANS = (176.038, 168.576, 166.663)
+
+
+def test_held_out_scenes_are_drawn_alone_and_are_the_same():
+    data = {"dataset": "scenes", "resolution": 16, "num_images": 60, "condition": "segmentation"}
+    recipe, compute = Recipe.model_validate({"model_name": "prior", "data": data}), make_compute("cpu")
+    images, kept = held_out_of(recipe, compute, "")
+    alone, places, numbers = held_out_alone(recipe, compute, "")
+    assert len(alone) == len(kept) == 3
+    assert numbers.tolist() == kept.tolist()
+    np.testing.assert_array_equal(alone.images[places], images.images[kept])
+    np.testing.assert_array_equal(alone.segmentations[places], images.segmentations[kept])
