@@ -114,10 +114,7 @@ def held_out_of(recipe: Recipe, compute: Compute, instead: str) -> tuple[ImageAr
 
     instead: what the user can type where the data set is not here, for the DataError that says so.
     """
-    images = load_images(
-        _trained_on(recipe, instead), recipe, recipe.data.resolution, compute, is_training=False
-    )
-    return images, _divide(len(images), recipe)[0]
+    return _kept_of(_trained_on(recipe, instead), recipe, compute)
 
 
 def held_out_alone(
@@ -132,8 +129,13 @@ def held_out_alone(
         numbers = _divide(len(source), recipe)[0]
         images = load_images(source.take(numbers), recipe, recipe.data.resolution, compute, is_training=False)
         return images, np.arange(len(numbers)), numbers
-    images, kept = held_out_of(recipe, compute, instead)
+    images, kept = _kept_of(source, recipe, compute)
     return images, kept, kept
+
+
+def _kept_of(source: ImageDataset, recipe: Recipe, compute: Compute) -> tuple[ImageArrays, np.ndarray]:
+    images = load_images(source, recipe, recipe.data.resolution, compute, is_training=False)
+    return images, _divide(len(images), recipe)[0]
 
 
 def _trained_on(recipe: Recipe, instead: str) -> ImageDataset:

@@ -35,16 +35,17 @@ class FileLabels(NamedTuple):
 
 def read_label_files(texts: Mapping[str, bytes], images: Sequence[str], column: str | None) -> FileLabels:
     """Return what files, by their names, say of images of all splits; DataError where a named column is missing."""
-    known, found, absent = set(images), dict[str, Any](), list[str]()
+    known, found, absent = set(images), dict[str, Any](), dict[str, None]()
     files = " and ".join(texts)
     try:
         for name, text in texts.items():
             place, slash, kind = name.rpartition("/")
             for image, label in _ROWS[kind](text.decode("utf-8-sig"), column):
                 path = place + slash + str(image).replace("\\", "/").removeprefix("./")
+                if label in (None, ""):
+                    continue
                 if path not in known:
-                    absent.append(path)
-                if path not in known or label in (None, ""):
+                    absent[path] = None
                     continue
                 if isinstance(label, list) and len(label) == 1:
                     label = label[0]

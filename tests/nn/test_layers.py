@@ -19,7 +19,7 @@ from gtool.models.transgan.resampling import (
 )
 from gtool.nn import attention, second_derivatives
 from gtool.nn.attention import MLP, CrossAttention, SelfAttention, attend, plain_attention, tiled_attention
-from gtool.nn.normalization import Normalization
+from gtool.nn.normalization import GroupNorm, Normalization
 from gtool.nn.positions import RelativePositionBias, from_tiles, local_table, neighbourhood_mask, to_tiles
 
 
@@ -337,6 +337,19 @@ def test_a_convolution_s_first_derivatives_are_the_library_s_whatever_its_layout
         out = convolve(x, weight, bias, padding=1)
         made.append((out, *torch.autograd.grad(out.square().sum(), (x, weight, bias))))
     torch.testing.assert_close(made[0], made[1])
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_group_norm_in_bf16_has_the_gradients_of_fp32(layout):
+    norm, x, weight = GroupNorm(2, 8), torch.randn(3, 8, 6, 6), torch.randn(3, 8, 6, 6)
+    gradients = []
+    for dtype in (torch.float32, torch.bfloat16):
+        leaf = x.to(dtype).contiguous(memory_format=layout).requires_grad_()
+        out = norm(leaf)
+        assert out.dtype == dtype
+        gradients.append(torch.autograd.grad((out.float() * weight).sum(), (leaf, norm.weight, norm.bias)))
+    for exact, rough in zip(*gradients, strict=True):
+        assert (exact - rough.float()).norm() < 0.02 * exact.norm()
 
 
 def test_second_derivatives_of_gelu_work_in_bf16():
