@@ -101,6 +101,9 @@ class LossRecipe(Section):
     r2_gamma: NonNegative = 0.0  # weight of the R2 penalty, on generated images
     gamma_decay: Positive = 1.0  # factor that both gammas have reached at the end of the run
     penalty_interval: Count = 1  # penalties are computed every so many steps (lazy regularization)
+    energy_distance: NonNegative = (
+        0.0  # weight of that between features of real and generated images (Cramer GAN)
+    )
     projected: NonNegative = (
         0.0  # weight of discriminators on features of EfficientNet-Lite0 (Projected GANs)
     )

@@ -1,4 +1,4 @@
-"""Adversarial losses of a discriminator and a generator, on logits and in fp32.
+"""Adversarial losses of a discriminator and a generator, on logits and in fp32, and the energy distance beside them.
 
 wgan           Arjovsky et al. 2017. D: -E[D(x)] + E[D(G(z))], G: -E[D(G(z))].
 wgan-eps       the same with `drift`, which the release of TransGAN trains with (its `wgangp-eps`).
@@ -12,11 +12,12 @@ Deviations from the released code: its `standard` loss never assigns the discrim
 `non-saturating` is the working form of it. Its penalty and its drift are part of the loss; here they are
 terms of their own.
 
-Axis letters: N images.
+Axis letters: N images, F features, G groups of images.
 """
 
 from typing import Literal, get_args
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -24,6 +25,8 @@ from gtool.errors import did_you_mean
 
 LossKind = Literal["wgan-eps", "wgan", "hinge", "lsgan", "non-saturating", "relativistic"]
 KINDS: tuple[str, ...] = get_args(LossKind)
+ENERGY_GROUP = 4  # images that the energy distance compares with each other
+DISTANCE_EPS = 1e-6  # keeps the square root's derivative finite
 
 
 def needs_real_in_generator(kind: str) -> bool:
@@ -69,6 +72,40 @@ def generator_loss(kind: str, fake: Tensor, real: Tensor | None = None) -> Tenso
             raise ValueError(f"the generator's `{kind}` loss needs the logits of real images")
         return _relativistic(fake, _logits(real))
     raise ValueError(f"unknown loss `{kind}`{did_you_mean(kind, KINDS)}")
+
+
+def energy_distance(fake: Tensor, real: Tensor) -> Tensor:
+    """Return how far apart features (N, F) of generated and of real images are as distributions, 0 for equal ones.
+
+    The energy distance (Szekely and Rizzo 2013), which Cramer GAN (Bellemare et al. 2017) trains with, on features
+    of the discriminator: 2 E|x - y| - E|y - y'| - E|x - x'|, over E|x - x'|, with x real, y generated. Images that
+    differ less from each other than real ones do are pushed apart, which no logit of a single image says.
+
+    Images are compared within ENERGY_GROUP consecutive ones, so that the mean over shares is that of the batch.
+
+    Raises:
+        ValueError: fake and real do not have one shape, or N is no multiple of ENERGY_GROUP.
+    """
+    if fake.shape != real.shape or len(fake) % ENERGY_GROUP:
+        raise ValueError(
+            f"features {tuple(fake.shape)} and {tuple(real.shape)} are not of groups of {ENERGY_GROUP}"
+        )
+    x, y = (features.float().view(-1, ENERGY_GROUP, features.shape[1]) for features in (real, fake))
+    among_real = _mean_of_pairs(_distances(x, x))
+    away, among_fake = _distances(x, y).mean(dim=(1, 2)), _mean_of_pairs(_distances(y, y))
+    return ((2 * away - among_fake) / among_real.clamp_min(DISTANCE_EPS) - 1).mean()
+
+
+def _distances(a: Tensor, b: Tensor) -> Tensor:
+    """Euclidean distances within groups: (G, n, F), (G, m, F) -> (G, n, m)."""
+    return (a[:, :, None] - b[:, None]).square().sum(-1).add(DISTANCE_EPS).sqrt()
+
+
+def _mean_of_pairs(distances: Tensor) -> Tensor:
+    """Mean over pairs of two different ones: (G, n, n) -> (G,)."""
+    n = distances.shape[-1]
+    others = ~torch.eye(n, dtype=torch.bool, device=distances.device)
+    return (distances * others).sum(dim=(1, 2)) / (n * (n - 1))
 
 
 def drift(real: Tensor, batch_mean: Tensor) -> Tensor:

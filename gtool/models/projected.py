@@ -58,13 +58,23 @@ class ProjectedDiscriminator(nn.Module):
         self.uses_heads = True
         self.noise_shapes, self.group_size = pixels.noise_shapes, pixels.group_size
 
-    def forward(self, images: Tensor, noise: Any = None, classes: Tensor | None = None) -> Tensor:
-        """Judge images (N, 3, R, R) in [-1, 1] as the discriminator of pixels does; returns fp32 logits (N, 1 + S)."""
+    def forward(
+        self, images: Tensor, noise: Any = None, classes: Tensor | None = None, *, with_features: bool = False
+    ) -> Any:
+        """Judge images (N, 3, R, R) in [-1, 1] as the discriminator of pixels does; returns fp32 logits (N, 1 + S).
+
+        with_features: return the features of the discriminator of pixels beside them.
+        """
         own = () if classes is None else (classes,)
-        pixels = self.pixels(images, noise, *own)
+        pixels, features = self.pixels(images, noise, *own, with_features=True)
+        logits = self._with_heads(images, classes, pixels[:, None].float())
+        return (logits, features) if with_features else logits
+
+    def _with_heads(self, images: Tensor, classes: Tensor | None, pixels: Tensor) -> Tensor:
+        """Append the logits of the heads to those of pixels: (N, 1) -> (N, 1 + S)."""
         if not self.uses_heads:  # processes exchange gradients of all parameters: those of the heads are zero
             nothing = sum(parameter.sum() for parameter in self.heads.parameters())
-            return pixels[:, None].float() + 0.0 * nothing
+            return pixels + 0.0 * nothing
         # While the heads learn, no gradient of theirs is wanted at the images: a penalty is on that of pixels alone.
         learning = next(self.heads.parameters()).requires_grad
         with without_autocast(images):
@@ -73,7 +83,7 @@ class ProjectedDiscriminator(nn.Module):
                 x = F.interpolate(x, size=(SMALLEST, SMALLEST), mode="bilinear")
             features = efficientnet_lite0(x.device)(x, scales=max(SCALES) + 1)
             judged = [head(features[scale], classes) for scale, head in zip(SCALES, self.heads, strict=True)]
-        return torch.cat([pixels[:, None].float(), *judged], dim=1)
+        return torch.cat([pixels, *judged], dim=1)
 
     def example_inputs(self) -> tuple[Any, ...]:
         """Return what the discriminator of pixels takes."""

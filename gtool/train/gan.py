@@ -34,6 +34,7 @@ from gtool.runtime.torch_random import make_generator
 from gtool.train.augment.augment import augment
 from gtool.train.gan_state import (
     GANState,
+    Judged,
     Latents,
     View,
     augment_and_discriminate,
@@ -50,8 +51,8 @@ from gtool.train.state import mean_of, take, take_or_none
 from gtool.train.trainer import Trainer
 
 ADAPT_STEPS = 4  # between two changes of the probability of augmentation
-# Images (n, 3, R, R) with their graph, detached logits (n, 1 + S) of the reals, the classes (n,) of both or None.
-Reused = tuple[Tensor, Tensor, Tensor | None]
+# Images (n, 3, R, R) with their graph, what was said of the reals, the classes (n,) of both or None.
+Reused = tuple[Tensor, Judged, Tensor | None]
 
 
 def step(state: GANState) -> dict[str, Tensor]:
@@ -100,13 +101,13 @@ def _discriminator_step(state: GANState, critic: int) -> tuple[list[Reused] | No
         chunk, own = take(real, part, parts), take_or_none(classes, part, parts)
         fake = _fakes(state, latents, part, own)
         pair = chunk, fake.detach()
-        loss, logits, stats = _discriminator_loss(state, pair, own, own_views[:2], mean_logit)
+        loss, of_real, stats = _discriminator_loss(state, pair, own, own_views[:2], mean_logit)
         if recipe.loss.gradient_penalty and state.steps % recipe.loss.penalty_interval == 0:
             penalty = _gradient_penalty(state, pair, own, own_views[2], part, critic)
             stats["penalty"] = stats["penalty"] + penalty if "penalty" in stats else penalty
         if "penalty" in stats:
             loss = loss + recipe.loss.penalty_interval * stats["penalty"]
-        return loss, ((fake, logits.detach(), own), stats)
+        return loss, ((fake, of_real.detach(), own), stats)
 
     done = state.backward("discriminator", parts, loss_of)
     sums = mean_of([stats for _, stats in done])
@@ -122,8 +123,8 @@ def _discriminator_loss(
     classes: Tensor | None,
     views: list[View],
     mean_logit: Tensor | None,
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Return the loss with drift, the logits of the reals (n, 1 + S), and statistics with R1 + R2 (`penalty`).
+) -> tuple[Tensor, Judged, dict[str, Tensor]]:
+    """Return the loss with drift, what was said of the reals, and statistics with R1 + R2 (`penalty`).
 
     pair: real and generated images (n, 3, R, R), of the same classes (n,), where there are any.
     """
@@ -136,11 +137,11 @@ def _discriminator_loss(
         if len(penalized) == 1:
             # A second derivative is half the work of all: what needs none goes by itself.
             alone = zip(images, views, strict=True)
-            logits = tuple(discriminate(state.discriminator, [x], [view], classes)[0] for x, view in alone)
+            judged = [discriminate(state.discriminator, [x], [view], classes)[0] for x, view in alone]
         else:
-            logits = discriminate(state.discriminator, images, views, classes)
-    loss = _of_all_logits(recipe, losses.discriminator_loss, *logits)
-    of_real, of_fake = (of_pixels(chunk) for chunk in logits)
+            judged = discriminate(state.discriminator, images, views, classes)
+    loss = _of_all_logits(recipe, losses.discriminator_loss, *judged)
+    of_real, of_fake = (of_pixels(one) for one in judged)
     stats = {"discriminator_loss": loss, "real_logit": of_real.mean(), "fake_logit": of_fake.mean()}
     if recipe.augment.target is not None:
         stats["real_sign"] = of_real.sign().mean()
@@ -152,23 +153,23 @@ def _discriminator_loss(
         slopes = penalties.zero_centred(pixels, [inputs[i] for i in penalized])
         terms = [gammas[place] / 2 * slope for place, slope in zip(penalized, slopes, strict=True)]
         stats["penalty"] = torch.stack(terms).sum()
-    return loss, logits[0], stats
+    return loss, judged[0], stats
 
 
-def _of_all_logits(recipe: Recipe, loss_of: Callable[..., Tensor], *logits: Tensor) -> Tensor:
+def _of_all_logits(recipe: Recipe, loss_of: Callable[..., Tensor], *judged: Judged) -> Tensor:
     """Return a loss of the discriminator's logits and, with its weight, the mean of those of its heads.
 
-    logits: (n, 1 + S) each, as `loss_of` takes them after the kind of loss.
+    judged: images in the order in which `loss_of` takes their logits after the kind of loss.
     """
     pixels, *heads = (
-        loss_of(recipe.loss.kind, *one) for one in zip(*(x.unbind(1) for x in logits), strict=True)
+        loss_of(recipe.loss.kind, *one) for one in zip(*(x.logits.unbind(1) for x in judged), strict=True)
     )
     return pixels + recipe.loss.projected * torch.stack(heads).mean() if heads else pixels
 
 
-def of_pixels(logits: Tensor) -> Tensor:
-    """Return the logits (n,) of the discriminator itself out of (n, 1 + S)."""
-    return logits[:, 0]
+def of_pixels(judged: Judged) -> Tensor:
+    """Return the logits (n,) of the discriminator itself, without its heads."""
+    return judged.logits[:, 0]
 
 
 def _gammas(state: GANState) -> tuple[float, float]:
@@ -196,8 +197,9 @@ def _gradient_penalty(
 
     def discriminator(images: Tensor) -> Tensor:
         with state.compute.autocast(enabled=state.recipe.train.penalty_precision != "fp32"):
-            logits = discriminate(state.discriminator, [augment(images, view.draws)], [view], classes)[0]
-        return of_pixels(logits)
+            return of_pixels(
+                discriminate(state.discriminator, [augment(images, view.draws)], [view], classes)[0]
+            )
 
     random = random_of(state, "interpolate", critic)
     alpha = torch.rand(state.recipe.train.batch_size, 1, 1, 1, generator=random, device=random.device)
@@ -218,8 +220,7 @@ def _mean_real_logit(
     @torch.no_grad()
     def logit_of(part: slice) -> Tensor:
         own = take_or_none(classes, part, parts)
-        logits = augment_and_discriminate(state, take(real, part, parts), view.of(part), own)
-        return of_pixels(logits).mean()
+        return of_pixels(augment_and_discriminate(state, take(real, part, parts), view.of(part), own)).mean()
 
     return state.compute.mean(torch.stack(state.compute.map(logit_of, parts)).mean())
 
@@ -227,7 +228,8 @@ def _mean_real_logit(
 def _generator_step(state: GANState, reused: list[Reused] | None) -> dict[str, Tensor]:
     recipe = state.recipe
     batch = recipe.train.generator_batch_size or recipe.train.batch_size
-    compares = losses.needs_real_in_generator(recipe.loss.kind)
+    relativistic, energy = losses.needs_real_in_generator(recipe.loss.kind), recipe.loss.energy_distance
+    compares = relativistic or bool(energy)
     state.bare("discriminator").requires_grad_(False)
     state.generator_optimizer.zero_grad(set_to_none=True)
     sums = add_path_length(state, batch)
@@ -243,21 +245,23 @@ def _generator_step(state: GANState, reused: list[Reused] | None) -> dict[str, T
     def loss_of(part: slice) -> tuple[Tensor, dict[str, Tensor]]:
         own_view = view.of(part)
         if reused is not None:
-            fake, real_logits, own = reused[parts.index(part)]
+            fake, of_real, own = reused[parts.index(part)]
         else:
-            own, real_logits = take_or_none(classes, part, parts), None
+            own = take_or_none(classes, part, parts)
             fake = _fakes(state, latents, part, own, with_graph=True)
         chunk = None if real is None else take(real, part, parts)
         if chunk is not None and compares:
             with torch.no_grad():
-                real_logits = augment_and_discriminate(state, chunk, own_view, own)
-        logits = augment_and_discriminate(state, fake, own_view, own)
-        compared = [logits] if real_logits is None else [logits, real_logits]
-        loss = _of_all_logits(recipe, losses.generator_loss, *compared)
+                of_real = augment_and_discriminate(state, chunk, own_view, own)
+        of_fake = augment_and_discriminate(state, fake, own_view, own)
+        loss = _of_all_logits(recipe, losses.generator_loss, of_fake, *([of_real] if relativistic else []))
         stats = {
             "generator_loss": loss,
             "fake_std": fake.detach().std(dim=0, correction=min(1, len(fake) - 1)).mean(),
         }
+        if energy:
+            stats["energy_distance"] = losses.energy_distance(of_fake.features, of_real.features)
+            loss = loss + energy * stats["energy_distance"]
         if chunk is not None and recipe.loss.super_resolution:
             loss = loss + _super_resolution(state, chunk)
         return loss, stats

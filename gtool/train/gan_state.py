@@ -10,9 +10,10 @@ Axis letters: N images of the global batch, n of one share; R resolution.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from gtool.config.schema import Recipe
 from gtool.data.loader import read_images
 from gtool.errors import RecipeError
 from gtool.io.weights import read_safetensors, restore
+from gtool.losses.adversarial import ENERGY_GROUP
 from gtool.models import registry
 from gtool.models.outline import outline
 from gtool.models.projected import ProjectedDiscriminator
@@ -161,15 +163,15 @@ def _require_fit(recipe: Recipe, generator: Any, discriminator: Any, world_size:
         raise RecipeError(
             "loss.super_resolution: the generator has no input for it; add model.generator.super_resolution = true"
         )
-    train, group = recipe.train, int(discriminator.group_size)
+    train, group = recipe.train, _group(recipe, discriminator)
     for key in ("batch_size", "generator_batch_size"):
         batch = getattr(train, key) or train.batch_size
         share = batch // world_size
         together = min(train.micro_batch or share, share)
         if together % group:
             raise RecipeError(
-                f"train.{key} = {batch}: the discriminator compares images in groups of {group}, and the {together} "
-                "that it sees at a time, after processes and train.micro_batch, are no multiple of that"
+                f"train.{key} = {batch}: images are compared in groups of {group}, and the {together} "
+                "that are seen at a time, after processes and train.micro_batch, are no multiple of that"
             )
 
 
@@ -184,7 +186,12 @@ def random_of(state: GANState, purpose: str, critic: int = 0) -> torch.Generator
 
 def micro_batches(state: GANState, batch: int) -> list[slice]:
     """Return the slices of the global batch that this process works through."""
-    return state.micro_batches(batch, int(state.bare("discriminator").group_size))
+    return state.micro_batches(batch, _group(state.recipe, state.bare("discriminator")))
+
+
+def _group(recipe: Recipe, discriminator: Any) -> int:
+    """Return how many images are compared with each other, which stay together in a share."""
+    return math.lcm(int(discriminator.group_size), ENERGY_GROUP if recipe.loss.energy_distance else 1)
 
 
 @dataclass(frozen=True)
@@ -209,24 +216,36 @@ class View:
         return View(self.draws[part.start : part.stop], [values[part] for values in self.noise])
 
 
+class Judged(NamedTuple):
+    """What the discriminator says of n images.
+
+    logits: (n, 1 + S) fp32: that of the discriminator, and those of its S heads with loss.projected, else none.
+    features: (n, F), what its last layers judge by.
+    """
+
+    logits: Tensor
+    features: Tensor
+
+    def detach(self) -> Judged:
+        return Judged(self.logits.detach(), self.features.detach())
+
+
 def discriminate(
     network: nn.Module, images: list[Tensor], views: list[View], classes: Tensor | None = None
-) -> tuple[Tensor, ...]:
-    """Return the fp32 logits of every chunk of augmented images, from one call; all are of the same classes.
-
-    Returns:
-        (n, 1 + S) each: that of the discriminator, and those of its S heads with loss.projected, else none.
-    """
+) -> list[Judged]:
+    """Judge every chunk of augmented images in one call; all are of the same classes."""
     noise = [torch.cat(values) for values in zip(*(view.noise for view in views), strict=True)]
     own = () if classes is None else (classes.repeat(len(images)),)
-    logits: Tensor = network(torch.cat(images), noise or None, *own).float()
-    return torch.split(logits.view(len(logits), -1), [len(chunk) for chunk in images])
+    logits, features = network(torch.cat(images), noise or None, *own, with_features=True)
+    sizes = [len(chunk) for chunk in images]
+    logits = logits.float().view(len(logits), -1)
+    return [Judged(*one) for one in zip(logits.split(sizes), features.split(sizes), strict=True)]
 
 
 def augment_and_discriminate(
     state: GANState, images: Tensor, view: View, classes: Tensor | None = None
-) -> Tensor:
-    """Return the fp32 logits (n, 1 + S) of images that are augmented here, by the network that is not wrapped."""
+) -> Judged:
+    """Judge images that are augmented here, by the network that is not wrapped."""
     with state.compute.autocast():
         return discriminate(state.bare("discriminator"), [augment(images, view.draws)], [view], classes)[0]
 

@@ -85,12 +85,13 @@ class Discriminator(nn.Module):
         self.features = nn.Sequential(nn.Flatten(), nn.Linear(3 * RESOLUTION**2, 8), nn.Tanh())
         self.logit = nn.Linear(9, 1)
 
-    def forward(self, images, noise=None):
+    def forward(self, images, noise=None, *, with_features=False):
         features = self.features(images)
         groups = features.view(-1, GROUP, 8)
         spread = (groups.var(dim=1, unbiased=False) + 1e-8).sqrt().mean(dim=1)  # (N / GROUP,)
         spread = spread.repeat_interleave(GROUP).unsqueeze(1)
-        return self.logit(torch.cat([features, spread], dim=1)).squeeze(1)
+        logits = self.logit(torch.cat([features, spread], dim=1)).squeeze(1)
+        return (logits, features) if with_features else logits
 
 
 class Batches:

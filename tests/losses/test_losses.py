@@ -1,4 +1,4 @@
-"""Adversarial losses: their formulas, which way they push, and the drift term over shares."""
+"""Adversarial losses and the energy distance: their formulas, which way they push, and their terms over shares."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gtool.losses.adversarial import KINDS, discriminator_loss, drift, generator_loss, needs_real_in_generator
+from gtool.losses.adversarial import (
+    ENERGY_GROUP,
+    KINDS,
+    discriminator_loss,
+    drift,
+    energy_distance,
+    generator_loss,
+    needs_real_in_generator,
+)
 
 REAL, FAKE = torch.tensor([2.0, -0.5]), torch.tensor([0.5, -3.0])
 
@@ -150,3 +158,41 @@ def test_drift_sends_no_gradient_through_the_batch_mean():
     drift(logits, mean).backward()
     assert mean.grad is None
     assert logits.grad.tolist() == pytest.approx([2.0, 2.0])
+
+
+def normal(count, scale=1.0, seed=0):
+    return scale * torch.randn(count, 3, generator=torch.Generator().manual_seed(seed))
+
+
+def test_energy_distance_is_that_of_szekely_and_rizzo_over_the_distance_among_reals():
+    real = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
+    # Mean distances: among the reals 20 / 12; to the same four 20 / 16, to four that lie at 10 8.5.
+    assert energy_distance(real, real) == pytest.approx((2 * 20 / 16 - 20 / 12) / (20 / 12) - 1, abs=1e-3)
+    assert energy_distance(torch.full((4, 1), 10.0), real) == pytest.approx(17 / (20 / 12) - 1, abs=2e-3)
+
+
+def test_energy_distance_is_zero_on_average_for_equal_distributions_alone():
+    real, same = normal(8000), normal(8000, seed=1)
+    assert abs(energy_distance(same, real)) < 0.02
+    assert energy_distance(same / 2, real) > 0.05
+    assert energy_distance(same * 2, real) > 0.05
+
+
+def test_energy_distance_pushes_images_apart_that_differ_less_than_real_ones():
+    fake = normal(400, scale=0.3, seed=1).requires_grad_()
+    energy_distance(fake, normal(400)).backward()
+    assert (fake * fake.grad).sum() < 0  # a step against the gradient makes them larger
+
+
+def test_energy_distance_of_a_batch_is_the_mean_of_that_of_its_shares():
+    fake, real = normal(16, seed=1), normal(16)
+    halves = [float(energy_distance(fake[part], real[part])) for part in (slice(8), slice(8, 16))]
+    assert float(energy_distance(fake, real)) == pytest.approx(sum(halves) / 2, rel=1e-5)
+    with pytest.raises(ValueError, match=f"groups of {ENERGY_GROUP}"):
+        energy_distance(fake[:6], real[:6])
+
+
+def test_energy_distance_of_images_that_are_all_alike_has_a_gradient():
+    fake = torch.zeros(4, 3, requires_grad=True)
+    energy_distance(fake, torch.zeros(4, 3)).backward()
+    assert fake.grad.isfinite().all()

@@ -57,6 +57,12 @@ LOSSES = [
         "train.share_fakes=true",
     ],
     ["loss.projected=0.5"],
+    ["loss.energy_distance=1.0"],
+    [
+        *("loss.gradient_penalty=0.0", "loss.drift=0.0", "loss.kind=non-saturating"),
+        *("loss.energy_distance=1.0", "loss.projected=0.5"),
+        *("train.batch_size=8", "train.n_critic=1", "train.share_fakes=true"),
+    ],
     ["model.discriminator.noise=true", "train.ema_kimg=0.01"],
     ["model.generator.super_resolution=true", "loss.super_resolution=50.0", "loss.super_resolution_kimg=1.0"],
     ["train.locality=[[0.02, 2], [1.0, 4]]"],
@@ -199,8 +205,9 @@ def test_the_wgan_eps_penalty_of_a_step_has_its_analytic_value():
             super().__init__()
             self.w = torch.nn.Parameter(torch.full((3 * 16 * 16,), 0.05))
 
-        def forward(self, images, noise=None):
-            return images.flatten(1) @ self.w
+        def forward(self, images, noise=None, *, with_features):
+            assert with_features
+            return images.flatten(1) @ self.w, images.flatten(1)
 
     state.discriminator = Linear()
     state.discriminator_optimizer = torch.optim.SGD(state.discriminator.parameters(), 0.0)

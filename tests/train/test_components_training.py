@@ -310,14 +310,14 @@ def test_the_average_has_the_buffers_of_the_generator():
 )
 def test_batches_that_would_cut_a_group_are_refused_before_any_data_is_read(setting):
     recipe = tiny_recipe(*SETTINGS, setting)
-    with pytest.raises(RecipeError, match=r"^train\.\w+ = \d+: the discriminator compares .* groups of 2"):
+    with pytest.raises(RecipeError, match=r"^train\.\w+ = \d+: images are compared in groups of 2"):
         check_networks(recipe, None, 1)
 
 
 def test_processes_that_would_cut_a_group_are_refused():
     recipe = tiny_recipe(*SETTINGS, "train.batch_size=6")
     check_networks(recipe, None, 1)
-    with pytest.raises(RecipeError, match="the 3 that it sees"):
+    with pytest.raises(RecipeError, match="the 3 that are seen"):
         check_networks(recipe, None, 2)
 
 

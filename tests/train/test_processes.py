@@ -18,6 +18,7 @@ from tests.helpers.tiny import save_tokenizer, tiny_prior, tiny_recipe, tiny_str
 RECIPES = {
     "transgan": tiny_recipe("train.micro_batch=2", "optim.eps=1e-3"),
     "classes": tiny_recipe("train.micro_batch=2", "optim.eps=1e-3", "data.condition=class"),
+    "energy distance": tiny_recipe("optim.eps=1e-3", "loss.energy_distance=1", "train.batch_size=8"),
     "resting heads": tiny_recipe(
         "train.micro_batch=2", "optim.eps=1e-3", "loss.projected=1", "loss.projected_until=0"
     ),

@@ -80,7 +80,10 @@ def test_each_scale_judges_each_image_by_itself_and_by_its_class():
     for head in network.heads:
         torch.nn.init.normal_(head.classes.weight)
     with torch.no_grad():
-        network.pixels.forward = lambda images, noise, classes: images.mean(dim=(1, 2, 3))
+        network.pixels.forward = lambda images, noise, classes, with_features: (
+            images.mean((1, 2, 3)),
+            images,
+        )
         first, second = (network(images, None, torch.full((3,), label)) for label in (0, 1))
         alone = network(images[1:2], None, torch.zeros(1, dtype=torch.int64))
     assert first.shape == (3, 1 + len(SCALES))

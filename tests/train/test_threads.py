@@ -30,6 +30,7 @@ def with_threads(count: int, free: int = 8):
 
 RECIPES = {
     "transgan": tiny_recipe("optim.eps=1e-3", "train.share_fakes=true"),
+    "energy distance": tiny_recipe("optim.eps=1e-3", "train.share_fakes=true", "loss.energy_distance=1"),
     "vqgan": tiny_tokenizer(
         "reconstruction.discriminator_start=0.0", "reconstruction.adversarial_start=0.2", "optim.eps=1e-3"
     ),

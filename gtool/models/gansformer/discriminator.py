@@ -63,16 +63,23 @@ class Discriminator(nn.Module):
         self.classes = by_class.embedding(config.classes, last, zero=True)
 
     def forward(
-        self, images: Tensor, _noise: Sequence[Tensor] | None = None, classes: Tensor | None = None
-    ) -> Tensor:
+        self,
+        images: Tensor,
+        _noise: Sequence[Tensor] | None = None,
+        classes: Tensor | None = None,
+        *,
+        with_features: bool = False,
+    ) -> Any:
         """Judge images.
 
         Args:
             images: (N, 3, R, R) in [-1, 1], augmented already; N a multiple of `group_size`, or below it.
             classes: int64 (N,), of a conditional discriminator.
 
+            with_features: return what the logits are made of beside them.
+
         Returns:
-            (N,) float32 logits.
+            (N,) float32 logits, and with_features (N, C).
 
         Raises:
             ValueError: N is neither.
@@ -90,8 +97,10 @@ class Discriminator(nn.Module):
         with without_autocast(x):
             features = activate(self.hidden(x.float().flatten(1)))
             logits = self.logit(features)
-            logits = by_class.add_projection(logits, features, self.classes, classes, self.logit.gain)
-        return logits.squeeze(-1)
+            logits = by_class.add_projection(
+                logits, features, self.classes, classes, self.logit.gain
+            ).squeeze(-1)
+        return (logits, features) if with_features else logits
 
     def example_inputs(self) -> tuple[Any, ...]:
         """Return one image, and its class where it has one."""

@@ -285,25 +285,32 @@ class Discriminator(nn.Module):
             self.apply(_init_linear)
 
     def forward(
-        self, images: Tensor, noise: Sequence[Tensor] | None = None, classes: Tensor | None = None
-    ) -> Tensor:
+        self,
+        images: Tensor,
+        noise: Sequence[Tensor] | None = None,
+        classes: Tensor | None = None,
+        *,
+        with_features: bool = False,
+    ) -> Any:
         """Judge images.
 
         Args:
             images: (N, 3, R, R) in [-1, 1], augmented already.
             noise: one (N, L, 1) of N(0, 1) for every (L, 1) in `noise_shapes`; None adds none.
             classes: int64 (N,), of a conditional discriminator.
+            with_features: return what the logits are made of beside them.
 
         Returns:
-            (N,) float32 logits.
+            (N,) float32 logits, and with_features (N, F).
         """
         # A penalty on the gradient of the images is the one use of a second derivative.
         twice = images.requires_grad and self.head.logit.weight.requires_grad
         given, x = _noise_or_none(noise, self.noise_shapes), None
         for stage in self.stages:
             x = stage(x, images, given, twice)
-        logits: Tensor = self.head(x, given, twice, classes)
-        return logits.float()
+        logits, features = self.head(x, given, twice, classes)
+        logits = logits.float()
+        return (logits, features) if with_features else logits
 
     def example_inputs(self) -> tuple[Any, ...]:
         """Return one image, and its class where it has one."""
@@ -326,8 +333,8 @@ class TokenHead(nn.Module):
 
     def forward(
         self, x: Tensor, noise: Iterator[Tensor | None], twice: bool, classes: Tensor | None
-    ) -> Tensor:
-        """(N, L, C) -> (N,)."""
+    ) -> tuple[Tensor, Tensor]:
+        """(N, L, C) -> (N,), (N, C)."""
         x = torch.cat([self.token.expand(x.shape[0], -1, -1).to(x.dtype), x], dim=1)  # (N, 1 + L, C)
         # Nothing looks at the other tokens after the last block.
         *before, last = self.blocks
@@ -338,7 +345,7 @@ class TokenHead(nn.Module):
         with without_autocast(x):
             features = self.norm(x)[:, 0].to(self.logit.weight.dtype)
             logits = by_class.add_projection(self.logit(features), features, self.classes, classes)
-        return logits.squeeze(-1)
+        return logits.squeeze(-1), features
 
 
 class PooledHead(nn.Module):
@@ -353,8 +360,8 @@ class PooledHead(nn.Module):
 
     def forward(
         self, x: Tensor, _noise: Iterator[Tensor | None], _twice: bool, classes: Tensor | None
-    ) -> Tensor:
-        """(N, L, C) -> (N,)."""
+    ) -> tuple[Tensor, Tensor]:
+        """(N, L, C) -> (N,), and the small map (N, F)."""
         side = round(x.shape[1] ** 0.5)
         pooled = pool(x, side // self.side).flatten(1).to(self.logit.weight.dtype)
         # In the precision of the weights, a hundredth of the work: a finite difference, and a relativistic
@@ -362,7 +369,7 @@ class PooledHead(nn.Module):
         with without_autocast(x):
             features = F.leaky_relu(self.hidden(pooled), 0.2)
             logits = by_class.add_projection(self.logit(features), features, self.classes, classes)
-        return logits.squeeze(-1)
+        return logits.squeeze(-1), pooled
 
 
 def _discriminator_block(discriminator: DiscriminatorConfig, channels: int, window: int | None) -> Block:
