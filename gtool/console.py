@@ -26,6 +26,7 @@ SILENT_SECONDS = 25.0  # after which the last of them is repeated, so that a log
 # GITHUB_ACTIONS makes rich force colours even where NO_COLOR asks for none.
 _PLAIN = bool(os.environ.get("NO_COLOR")) or None
 _quiet = False
+_repeats = False
 
 
 class Update(Protocol):
@@ -96,9 +97,15 @@ def _say(text: str, style: str | None = None) -> None:
         _console(stderr=True).print(printable(text), markup=False, style=style)
 
 
+def set_repeats(repeats: bool) -> None:
+    """Silence notices and warnings of a process of several, while it does what another does and says too."""
+    global _repeats
+    _repeats = repeats
+
+
 def notice(text: str) -> None:
     """Print one line for the user's information on stderr."""
-    if not _quiet:
+    if not (_quiet or _repeats):
         _say(text)
 
 
@@ -116,6 +123,8 @@ def annotation(text: str) -> None:
 
 def warning(text: str) -> None:
     """Print one line that the user should not miss on stderr."""
+    if _repeats:
+        return
     _say(f"warning: {text}", "yellow")
 
 

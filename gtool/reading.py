@@ -63,10 +63,12 @@ def file_problem(path: Path) -> str:
     """Say why a path is no file that can be opened; empty when it is one."""
     if os.path.isfile(path):
         return "" if os.access(path, os.R_OK) else "cannot be read: permission denied"
-    if os.path.islink(path):
+    if os.path.islink(path) and not os.path.exists(path):
         return "a link that leads nowhere"
     if os.path.lexists(path):
-        return "a folder; name a file in it" if os.path.isdir(path) else "not a file"
+        if os.path.isdir(path):
+            return "a folder; name a file in it"
+        return "a pipe, which can be read once; save it as a file" if path.is_fifo() else "not a file"
     return f"no such file{nearest_name(path)}"
 
 

@@ -25,7 +25,7 @@ from gtool.eval import options as evaluate
 from gtool.export import options as export
 from gtool.paint import options as paint
 from gtool.runtime import peers
-from gtool.runtime.processes import is_distributed
+from gtool.runtime.processes import is_distributed, repeats_another
 from gtool.sample import options as sample
 from gtool.train import options as train
 
@@ -202,6 +202,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names that the terminal has no letters for are escaped
             stream.reconfigure(errors="backslashreplace")
+    console.set_repeats(is_distributed() and repeats_another())
     status = run(sys.argv[1:])
     try:
         sys.stdout.flush()

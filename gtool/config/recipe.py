@@ -148,6 +148,8 @@ def find_recipe(name: str, model: str | None = None) -> Path:
     full = name if "/" in name or model is None else f"{model}/{name}"
     if full in shipped_recipes():
         return recipes_folder() / f"{full}.toml"
+    if path.is_file():
+        raise RecipeError(f"recipe {name}: the name of a recipe file ends in .toml")
     known = [entry.removeprefix(f"{model}/") for entry in shipped_recipes(model)]
     raise RecipeError(f"recipe `{name}` does not exist{did_you_mean(name, known)}")
 
@@ -160,7 +162,7 @@ def read_table(path: Path) -> dict[str, Any]:
     """
     try:
         with path.open("rb") as stream:
-            text = stream.read(MOST_BYTES + 1).decode()
+            text = stream.read(MOST_BYTES + 1).decode("utf-8-sig")  # some editors mark UTF-8
         if len(text) > MOST_BYTES:
             raise RecipeError(f"recipe {path}: larger than {MOST_BYTES:,} bytes; no recipe is")
         values = _parse(text)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gtool.data.label_maps import MapSquare, map_square
+from gtool.data.label_maps import MAX_LABELS, MapSquare, map_square
 from gtool.data.layout import count_of
 from gtool.data.synthetic.scenes import CLASSES, Scenes, draw_scenes
 from gtool.data.synthetic.scenes import VERSION as SCENES_VERSION
@@ -141,10 +141,17 @@ class ImageDataset:
         raise DataError(f"{self.name}: {why}")
 
     def require_class_of_each(self) -> None:
-        """Raise DataError where an image has no class."""
-        if self.labels is not None and (unknown := int((self.labels < 0).sum())):
+        """Raise DataError where an image has no class, or a number that counts no classes."""
+        if self.labels is None:
+            return
+        if unknown := int((self.labels < 0).sum()):
             raise DataError(
                 f"{self.name}: {count_of(unknown)} without a class; data.condition = 'class' needs one for each"
+            )
+        if (most := int(self.labels.max())) >= MAX_LABELS:
+            raise DataError(
+                f"{self.name}: labels to {most:,} are no numbers of classes, of which there are {MAX_LABELS:,} at "
+                "most; data.label_column names another column"
             )
 
     def _map_files(self, kind: str) -> EncodedFiles:

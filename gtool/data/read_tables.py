@@ -228,6 +228,12 @@ def _read(name: str, load: Callable[[], Any], missing: str = "", *, is_remote: b
         said = _reason(cause, lines=2)  # the second names the choices
         if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno == errno.EFBIG):
             said = "unpacked, it is far larger than a file of its size may be"
+        if "corresponds to no data" in said:
+            said = "it has no rows"
+        if "Couldn't cast" in said:
+            said += (
+                "; its tables differ in their columns: name one of them, or a folder of tables that are alike"
+            )
         if "onfig name is missing" in said:
             said += f"; name it after a colon, as in `{name}:configuration`"
         raise DataError(f"{name}: cannot be read: {said}") from bad

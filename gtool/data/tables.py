@@ -58,10 +58,12 @@ def open_table(place: Place, split: str, columns: Mapping[str, str | None]) -> I
     if label is not None:
         with reading(name, f"column `{label}` of labels"):
             labels, class_names = _labels(tables, chosen, label)
-    if label is None and (
-        several := next((c for c in COLUMN_NAMES["label"] if types.get(c) in _SEVERAL), None)
-    ):
-        missing["class"] = f"column `{several}` gives several for each row, and one is needed"
+    used = set(column_of.values())
+    if label is None and (seen := next((c for c in COLUMN_NAMES["label"] if c in types.keys() - used), None)):
+        held = "gives several for each row, and one is needed"
+        if types[seen] not in _SEVERAL:
+            held = f"holds {types[seen]}, and labels are whole numbers or texts"
+        missing["class"] = f"column `{seen}` {held}"
     names = read_label_names(place.path) if place.path else None
     roots = _roots(place)
     maps = {kind: column for kind in ("segmentation", "depth") if (column := column_of[kind])}

@@ -11,14 +11,13 @@ from torch import Tensor
 from gtool import console
 from gtool.errors import DataError, printable
 from gtool.eval.image_sets import ImageSpec, StoredImages, open_stored
-from gtool.eval.sheets import save_differences
+from gtool.eval.sheets import save_differences, sheet_here
 from gtool.metrics.intervals import with_interval
 from gtool.metrics.registry import METRICS, SCORES
 from gtool.runtime.device import Compute
 
 SHOWN = 8  # pairs on the sheet, the worst
 NAMED = 3  # names in a message
-PICTURE = "paired.png"
 BATCH = 16  # pairs that are decoded ahead
 Pairs = tuple[StoredImages, StoredImages, list[str]]  # images of both sides in one order, and their names
 
@@ -33,8 +32,8 @@ def score_pairs(
     pairs, left_out = open_pairs(fake, real)
     values, count = _measure(pairs, metrics, compute), len(pairs[2])
     size = f"/{real.resolution}px{'@fit' if real.crop == 'fit' else ''}" if real.resolution else ""
-    name, content = pairs[1].dataset.name, pairs[1].key["source"]
-    tail = f"{size}/n{count}/ref-{printable(Path(name).name)}"
+    partner, content = pairs[1].dataset.name, pairs[1].key["source"]
+    tail = f"{size}/n{count}/ref-{printable(Path(partner).name)}"
     common = {"num_fake": count, "num_real": count, "dtype": "fp32", "reference": content, "weights": None}
     common["seed"] = seed
     scores = {}
@@ -45,7 +44,7 @@ def score_pairs(
     picture = _write_sheet(pairs, values)
     console.notice(f"the pairs farthest apart: {picture}")
     return {
-        "reference": {"name": name, "fingerprint": content, "resolution": real.resolution or 0},
+        "reference": {"name": partner, "fingerprint": content, "resolution": real.resolution or 0},
         "images": {"fake": pairs[0].summary, "real": pairs[1].summary},
         **({"pairs_left_out": left_out} if left_out else {}),
         "metrics": scores,
@@ -139,7 +138,7 @@ def _write_sheet(pairs: Pairs, values: dict[str, list[float]]) -> Path:
         {"picture": fakes, "original": reals},
         [f"{found[place]:.1f}{unit}" for place in worst],
         f"{fake.dataset.name}: the {len(worst)} farthest from their originals",
-        Path(PICTURE),
+        sheet_here("paired"),
         {"images": ", ".join(chosen[2])},
     )
 

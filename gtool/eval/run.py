@@ -21,7 +21,7 @@ from gtool.eval.report.files import write_all, write_to_github
 from gtool.eval.report.page import page
 from gtool.eval.report.preview import ImageSampler
 from gtool.eval.scores import FeatureNetwork, Reference, open_networks, plan, reference_of, score
-from gtool.eval.sheets import sheet_path
+from gtool.eval.sheets import sheet_here, sheet_path
 from gtool.io.files import sampled_digest
 from gtool.metrics.registry import METRIC_OF, METRICS
 from gtool.metrics.statistics import open_statistics, write_statistics
@@ -51,6 +51,7 @@ def run(options: EvalOptions) -> dict[str, Any]:
     started = time.monotonic()
     asked = options.num_processes
     compute = make_compute(options.device, options.precision, num_processes=asked, timeout=options.timeout)
+    console.set_repeats(False)
     console.set_quiet(console.is_quiet() or not compute.is_main)
     if options.only_reference:
         return make_statistics(options, compute)
@@ -107,7 +108,7 @@ def _find_copies(
     """Compare the images to score with all training images, not with as many as there are images."""
     if weights is None:
         fake: ImageSet = open_stored(_spec(options, str(folder)), options.num, options.seed)
-        spec, path = _spec(options, str(options.reference), options.split), Path("copies.png")
+        spec, path = _spec(options, str(options.reference), options.split), sheet_here("copies")
     else:
         fake, _ = open_generated(weights, compute, num=options.num or copies.NUM_IMAGES, seed=options.seed)
         spec, path = (

@@ -70,7 +70,7 @@ def _for_hub(options: ExportOptions) -> Files:
     if options.out is None and not options.dry_run:
         return Files(options, find_weights(options.target), None, HUB)
     out = options.out or Path(options.repo.partition("/")[2])
-    check_folder(out, overwrite=False)
+    check_folder(out, overwrite=None)
     return Files(options, find_weights(options.target), out, HUB)
 
 

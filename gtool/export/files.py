@@ -45,7 +45,12 @@ def write_and_check(part: Exportable, path: Path, file_format: str) -> float:
     dynamic = (tuple({0: batch} for _ in part.inputs),)  # which sizes of the inputs stay free
     with atomic_write(path) as temporary, _quiet_exporters():
         # By way of memory: on a full disk the exporters' own writers abort the process.
-        temporary.write_bytes(serialize(part, dynamic))
+        try:
+            temporary.write_bytes(serialize(part, dynamic))
+        except Exception as failed:
+            if _is_interrupted(failed):  # torch's exporter wraps what comes out of it
+                raise KeyboardInterrupt from None
+            raise
         run = load(temporary)
         error = max(
             float((found - wanted).abs().max())
@@ -102,6 +107,13 @@ def load_pt2(path: Path) -> Runner:
     """Return a function that runs a file."""
     module = torch.export.load(path).module()
     return lambda inputs: tuple(value.detach() for value in _as_tuple(module(*inputs)))
+
+
+def _is_interrupted(failed: BaseException | None) -> bool:
+    """Say whether Ctrl-C is what an error began with."""
+    while failed is not None and not isinstance(failed, KeyboardInterrupt):
+        failed = failed.__cause__ or failed.__context__
+    return failed is not None
 
 
 def _as_tuple(outputs: Tensor | Tensors) -> Tensors:

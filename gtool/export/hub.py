@@ -1,5 +1,6 @@
 """A folder of the Hugging Face hub: weights, a model card with the scores of these weights, a picture."""
 
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from gtool.models.trained import Trained, open_trained
 from gtool.reading import parse_json, read_bytes
 
 PICTURE = "samples.png"
+_FULL_PATH = r"[/\\~]|\.{1,2}[/\\]|[A-Za-z]:[/\\]"  # and relative ones that say so
 NUM_SAMPLES = 16  # of weights that lie in no run, whose grid is made here
 TASK = "unconditional-image-generation"  # as the hub calls it
 
@@ -111,10 +113,15 @@ def scores_of(weights: Path) -> Iterator[dict[str, Any]]:
 
 
 def public(values: Any) -> Any:
-    """Return the values of a recipe with the last part of each full path: where files lay is nobody's business."""
+    """Return the values of a recipe with the last part of each path: where files lay is nobody's business.
+
+    A relative path without a leading dot looks like the name of a hub's data set; it is one where something lies there.
+    """
     if isinstance(values, dict):
         return {key: public(value) for key, value in values.items()}
-    if isinstance(values, str) and re.match(r"[/\\~]|[A-Za-z]:[/\\]", values):
+    if isinstance(values, str) and (
+        re.match(_FULL_PATH, values) or ("/" in values and os.path.lexists(values))
+    ):
         return re.split(r"[/\\]", values.rstrip("/\\"))[-1]
     return values
 

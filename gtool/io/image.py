@@ -43,7 +43,7 @@ _PADDING, _WITH_MANY = 1 << 24, ("GIF", "TIFF", "MPO")
 # Readers of files from strangers: none that starts another program, as that of EPS would.
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "PCX")
 _BY_NAME = {".tga": "TGA"}  # that have no mark of their own: only files of this name are taken for them
-_ORIENTATION = 0x0112
+_ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 0x0102  # of TIFF
 _ROWS = 256
 _DAMAGED_EXIF = (SyntaxError, ValueError, KeyError, TypeError, IndexError, OverflowError)
 
@@ -113,7 +113,7 @@ def read_rgb(encoded: Encoded, name: str, at_least: int = 0) -> Image.Image:
     with open_image(encoded, name) as image:
         if at_least and image.format in ("JPEG", "MPO") and min(image.size) >= 4 * at_least:
             image.draft("RGB", (2 * at_least, 2 * at_least))
-        layer = to_rgb_or_rgba(upright(image), name)
+        layer = to_rgb_or_rgba(image, name)
         if layer.mode == "RGB":
             return layer
         flat = Image.new("RGB", layer.size)
@@ -253,7 +253,7 @@ def _has_exif(image: Image.Image) -> bool:
     return image.format != "JPEG" or bool(image.info.keys() & {"exif", "xmp"})
 
 
-def upright(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image) -> Image.Image:
     """Apply the orientation noted in the EXIF data."""
     if not _has_exif(image):
         return image
@@ -265,7 +265,9 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def to_rgb_or_rgba(image: Image.Image, name: str) -> Image.Image:
-    """Convert to RGB, or to RGBA where something is transparent; UnreadableImage for what has no RGB meaning."""
+    """Turn upright, into RGB or, where something is transparent, RGBA; UnreadableImage for what has no RGB meaning."""
+    bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, ())
+    image = _upright(image)
     if image.mode == "RGB" and "transparency" not in image.info:
         image.load()
         return image
@@ -273,7 +275,7 @@ def to_rgb_or_rgba(image: Image.Image, name: str) -> Image.Image:
         raise UnreadableImage(name, "float pixels, which have no agreed range; store 8 or 16 bits")
     if image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
+        if 32 in bits or values.min() < 0 or values.max() > 65535:
             raise UnreadableImage(name, "32-bit pixels, which have no agreed range; store 8 or 16 bits")
         grey = np.empty(values.shape, np.uint8)
         for top in range(0, len(values), _ROWS):

@@ -4,7 +4,7 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
-from gtool.errors import CheckpointError, GToolError
+from gtool.errors import CheckpointError, GToolError, RecipeError
 
 ANIMATION_SUFFIXES = (".webp", ".gif", ".mp4")
 VIDEO_FORMATS = (".mp4", ".webm")  # that are written
@@ -58,11 +58,11 @@ def require_av(path: Path) -> None:
 
 
 def check_animation(path: Path) -> None:
-    """Raise GToolError for what `save_animation` could not write: an unknown suffix, or .mp4 without PyAV."""
+    """Raise RecipeError for a suffix that `save_animation` does not know, GToolError for .mp4 without PyAV."""
     suffix = path.suffix.lower()
     if suffix not in ANIMATION_SUFFIXES:
         known = f"{', '.join(ANIMATION_SUFFIXES[:-1])} or {ANIMATION_SUFFIXES[-1]}"
-        raise GToolError(f"{path}: an animation ends in {known}")
+        raise RecipeError(f"{path}: an animation ends in {known}")
     if suffix == ".mp4" and find_spec("av") is None:
         raise GToolError(f'{path}: .mp4 needs PyAV; run `pip install "gtool[video]"`, or write .webp or .gif')
 
@@ -79,8 +79,10 @@ def write_problem(path: Path) -> str:
     return "" if os.access(folder, os.W_OK | os.X_OK) else f"cannot be written: {folder} is read-only"
 
 
-def check_folder(path: Path, overwrite: bool) -> None:
-    """Refuse a folder that cannot be filled with numbered files.
+def check_folder(path: Path, overwrite: bool | None) -> None:
+    """Refuse a folder that cannot be filled.
+
+    overwrite: whether it may have something in it; None where the command has no such flag.
 
     Raises:
         CheckpointError: a file of that name, or a folder with something in it and no `overwrite`.
@@ -88,4 +90,5 @@ def check_folder(path: Path, overwrite: bool) -> None:
     if path.exists() and not path.is_dir():
         raise CheckpointError(f"{path}: is a file; name a folder")
     if not overwrite and path.is_dir() and any(not entry.name.startswith(".") for entry in path.iterdir()):
-        raise CheckpointError(f"{path}: exists and is not empty; choose another folder, or add --overwrite")
+        way_out = "" if overwrite is None else ", or add --overwrite"
+        raise CheckpointError(f"{path}: exists and is not empty; choose another folder{way_out}")

@@ -17,7 +17,7 @@ from PIL import Image
 from gtool import console
 from gtool.errors import DataError
 from gtool.io.files import atomic_write
-from gtool.io.image import UnreadableImage, open_image, quiet_pillow, read_rgb, to_rgb_or_rgba, upright
+from gtool.io.image import UnreadableImage, open_image, quiet_pillow, read_rgb, to_rgb_or_rgba
 from gtool.io.image_files import FORMATS, check_size
 from gtool.io.pictures import Pixels, text_chunks
 from gtool.reading import file_problem
@@ -91,7 +91,7 @@ def read_photo(path: Path, at_most: int | None = None) -> Photo:
             # Decoded at 1/2, 1/4 or 1/8 of its size, the longer side not below twice the wanted one.
             share = 2 * at_most / max(image.size)
             image.draft("", (max(1, round(width * share)), max(1, round(height * share))))
-        layer = to_rgb_or_rgba(upright(image), name)
+        layer = to_rgb_or_rgba(image, name)
         is_turned = (layer.width > layer.height) != (width > height)
         full_size = (width, height) if is_turned else (height, width)
         if at_most:

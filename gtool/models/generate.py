@@ -140,13 +140,17 @@ class TrainedModel:
         )
         done = 0
         for images, _ in made:
-            if not torch.isfinite(images).all():
-                first, last = int(indices[done]), int(indices[done + len(images) - 1])
-                raise CheckpointError(
-                    f"{self.path}: the generator makes values that are not finite (images {first} to {last})"
-                )
+            self.require_finite(images, indices[done : done + len(images)])
             done += len(images)
             yield to_uint8(images).cpu()
+
+    def require_finite(self, images: Tensor, numbers: Tensor) -> None:
+        """Raise CheckpointError where images (b, 3, R, R), of these numbers (b,), have values that are not finite."""
+        if not torch.isfinite(images).all():
+            raise CheckpointError(
+                f"{self.path}: the generator makes values that are not finite "
+                f"(images {int(numbers[0])} to {int(numbers[-1])})"
+            )
 
     def _from_codes(
         self,

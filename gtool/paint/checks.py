@@ -202,7 +202,7 @@ def _check_outputs(outputs: dict[str, str]) -> None:
 def read_palette(path: Path) -> tuple[RGB, ...]:
     """Return the colours of a TOML file; DataError for anything else."""
     with reading(path, "palette", DataError):
-        named = tomllib.loads(read_bytes(path).decode()).get("colors")
+        named = tomllib.loads(read_bytes(path).decode("utf-8-sig")).get("colors")
         if not isinstance(named, list) or not 2 <= len(named) <= MOST_COLORS:
             count = len(named) if isinstance(named, list) and named else "none"
             example = 'colors = ["#8a3b2c", "linen"]'

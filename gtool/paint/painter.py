@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from gtool.errors import GToolError
-from gtool.io.image import to_rgb_or_rgba, upright
+from gtool.io.image import to_rgb_or_rgba
 from gtool.io.photo import Photo, photo_of, read_ink, read_photo, shrink
 from gtool.io.pictures import Pixels
 from gtool.models.paint_transformer.config import PATCH
@@ -65,7 +65,7 @@ def paint_image(
         photo = read_photo(Path(image), DEFAULT_SIDE)
     else:
         pillow = image if isinstance(image, Image.Image) else Image.fromarray(image)
-        photo = photo_of(to_rgb_or_rgba(upright(pillow), "image"))
+        photo = photo_of(to_rgb_or_rgba(pillow, "image"))
     settings = PaintSettings(
         method=method, ground=parse_color(canvas_color), max_strokes=max_strokes, seed=seed
     )

@@ -36,6 +36,11 @@ def is_distributed() -> bool:
     return (launched_processes() or 1) > 1
 
 
+def repeats_another() -> bool:
+    """Say whether, before processes meet, another does the same: our launcher has done it, or the first one does."""
+    return LAUNCHER in os.environ or os.environ.get("RANK", "0") != "0"
+
+
 def end_with_launcher() -> None:
     """Let this process end by SIGTERM when the one that launched it is gone, however it went; not on Windows.
 
@@ -61,14 +66,18 @@ def launch(num_processes: int, arguments: list[str]) -> None:
     `accelerate launch --cpu` runs one process whatever it is asked for, so the launcher below it is used directly.
 
     Raises:
-        SystemExit: with the exit status of the process that failed first, which has said why.
+        SystemExit: with the exit status of the process that failed first, which has said why, or 128 + the signal
+            that came, which the launcher passes on.
     """
     from torch.distributed import run as elastic
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes)))
     # The failing process prints its own line; the launcher's account of it would bury that line.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):  # each has a level of its own
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     os.environ[LAUNCHER] = str(os.getpid())
     launcher = ["--standalone", "--nproc-per-node", str(num_processes), "-m", "gtool"]
     parsed = elastic.parse_args(launcher)  # type: ignore[no-untyped-call]
@@ -79,5 +88,7 @@ def launch(num_processes: int, arguments: list[str]) -> None:
     except ChildFailedError as failed:
         _, first = failed.get_first_failure()
         raise SystemExit(first.exitcode if first.exitcode > 0 else 128 - first.exitcode) from None
+    except SignalException as stopped:
+        raise SystemExit(128 + stopped.sigval) from None
     finally:
         del os.environ[LAUNCHER]

@@ -71,6 +71,7 @@ def draw(
     done, total = 0, len(indices)
     with console.progress("sampling") as update:
         for batch, _ in made:
+            model.require_finite(batch, indices[done : done + len(batch)])
             done += len(batch)
             update(done, total)
             yield to_uint8(batch).cpu().numpy()

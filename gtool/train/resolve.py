@@ -23,7 +23,7 @@ from gtool.config.schema import NEEDS, Recipe
 from gtool.data.names import find_dataset
 from gtool.errors import CheckpointError, DataError, GToolError, RecipeError
 from gtool.io.outputs import require_utf8
-from gtool.io.run_folder import RunFolder, find_start, is_state, newest_run, open_run
+from gtool.io.run_folder import SHIPPED, RunFolder, find_start, is_state, newest_run, open_run
 from gtool.models import registry
 from gtool.models.description import read_description
 from gtool.runtime.processes import has_gpu
@@ -66,6 +66,8 @@ def resolve(options: TrainOptions) -> Training:
         tokenizer = None if row.learns_from is None else _choose_tokenizer(options, flags, row.learns_from)
         name, path = _choose_recipe(options, flags)
         table = _read_recipe(path, options.model)
+        if options.finetune is not None:
+            overlay(table, ["train", "weights"], table.get("train", {}).get("weights", SHIPPED))
         if tokenizer is not None:
             overlay(table, ["data", "resolution"], tokenizer.resolution)
             overlay(table, ["model", "tokenizer"], dict(tokenizer.config))

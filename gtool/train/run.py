@@ -57,6 +57,7 @@ def run(training: Training) -> None:
         timeout=options.timeout,
         deterministic=recipe.train.deterministic,
     )
+    console.set_repeats(False)
     console.set_quiet(console.is_quiet() or not compute.is_main)
     if compute.peers:  # each hears of it when one cannot go on
         inputs = family.open_inputs(recipe, resumed)

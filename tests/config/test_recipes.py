@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from gtool.cli import run
-from gtool.config.recipe import make_recipe, read_table, recipes_folder, shipped_recipes
+from gtool.config.recipe import find_recipe, make_recipe, read_table, recipes_folder, shipped_recipes
+from gtool.errors import RecipeError
 
 
 def test_every_shipped_recipe_is_listed_with_its_facts(capsys):
@@ -48,6 +49,15 @@ def test_a_recipe_is_shown_byte_for_byte(capsys, name):
     assert run(["recipes", "show", name]) == 0
     expected = (recipes_folder() / "transgan" / "cifar10.toml").read_text(encoding="utf-8")
     assert capsys.readouterr().out == expected
+
+
+def test_a_file_that_is_called_otherwise_is_no_recipe_and_a_marked_one_is(tmp_path):
+    text = (recipes_folder() / "transgan" / "cifar10.toml").read_text(encoding="utf-8")
+    (tmp_path / "mine.txt").write_text(text, encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"mine.txt: the name of a recipe file ends in .toml"):
+        find_recipe(str(tmp_path / "mine.txt"), "transgan")
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8-sig")  # as some editors mark UTF-8
+    assert read_table(tmp_path / "mine.toml")["model_name"] == "transgan"
 
 
 def test_an_unknown_recipe_is_answered_with_the_nearest(capsys):

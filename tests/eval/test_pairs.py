@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -45,6 +47,20 @@ def test_pairs_are_found_by_name_and_scored_by_their_means(folders, capsys):
     assert 0 < metrics["ssim"]["value"] < 1
     assert metrics["psnr"]["protocol"] == "paired-v1/psnr/n5/ref-real"
     assert list(metrics) == ["psnr", "ssim", "l1"]
+
+
+def test_the_record_names_the_originals_and_where_the_sheet_is(folders, capsys):
+    record = commands.ask(capsys, *folders, "--paired")
+    assert record["reference"]["name"].endswith("real")
+    assert record["picture"] == "paired.png"
+
+
+def test_a_sheet_takes_the_place_of_an_earlier_sheet_and_of_no_other_file(folders, capsys):
+    for _ in range(2):
+        assert commands.ask(capsys, *folders, "--paired")["picture"] == "paired.png"
+    Path("paired.png").write_text("mine")
+    assert commands.ask(capsys, *folders, "--paired")["picture"] == "paired-2.png"
+    assert Path("paired.png").read_text() == "mine"
 
 
 def test_equal_pictures_are_as_near_as_can_be_and_the_reference_may_be_named(folders, capsys):

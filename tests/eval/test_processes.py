@@ -180,3 +180,15 @@ def test_two_processes_score_as_one_does(tiny_run, inception_files, tmp_path, ca
         assert record["metrics"][name]["value"] == pytest.approx(found["value"], rel=1e-6)
     assert len(list((tmp_path / "cache" / "stats").glob("*.safetensors"))) == 1
     assert len((tiny_run / "eval.jsonl").read_text().splitlines()) == 2
+
+
+def test_what_all_processes_would_say_is_said_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(gtool.__file__).parents[1]))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for name, seed in (("one", 0), ("two", 1)):
+        save(tmp_path / name, pictures.draw(8, seed=seed))
+    together = Process(["eval", "one", "two", "--device", "cpu", "--num-processes", "2"])
+    _, errors = together.communicate(timeout=300)
+    assert together.returncode == 0, errors
+    assert errors.count("no metric was named") == 1

@@ -287,6 +287,22 @@ def with_tensor(saved: dict, name: str, tensor: torch.Tensor | None) -> dict:
     return saved | {"avg_gen_state_dict": tensors if tensor is None else tensors | {f"module.{name}": tensor}}
 
 
+def test_an_interrupted_export_is_an_interruption_however_the_exporter_wraps_it(
+    original, monkeypatch, capsys
+):
+    def interrupted(*_arguments, **_options):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise RuntimeError("module has no attribute")  # noqa: B904 - as torch does it
+
+    monkeypatch.setattr(torch.onnx, "export", interrupted)
+    torch.save(as_saved(original), "released.pth")
+    assert export("released.pth", "--from", "transgan") == 0
+    assert export("released.safetensors", "--format", "onnx") == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "error: interrupted"
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_refused_in_one_line(original, capsys, damage):
     change, message = DAMAGES[damage]

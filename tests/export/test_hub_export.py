@@ -63,7 +63,7 @@ def test_the_card_has_the_last_scores_of_these_weights(tiny_run):
     assert "| rfd | 8.25 (8 to 8.5, 95 %) | 2 | `rfd-v1/n32/ref-scenes-train-n32` |" in text
 
 
-def test_where_files_lay_is_not_published():
+def test_where_files_lay_is_not_published(tmp_path, monkeypatch):
     given = {
         "data": {"dataset": "/home/me/my photos/", "flip": True},
         "prior": {"tokenizer": "~/runs/t.safetensors"},
@@ -72,6 +72,10 @@ def test_where_files_lay_is_not_published():
         "data": {"dataset": "my photos", "flip": True},
         "prior": {"tokenizer": "t.safetensors"},
     }
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clients" / "faces").mkdir(parents=True)
+    there = {"a": "../clients/faces", "b": "./faces", "c": "clients/faces", "d": "clients/others"}
+    assert public(there) == {"a": "faces", "b": "faces", "c": "faces", "d": "clients/others"}
     assert public(["uoft-cs/cifar10", r"C:\photos"]) == ["uoft-cs/cifar10", r"C:\photos"]
 
 

@@ -98,8 +98,9 @@ def test_float_pixels_are_refused():
         read_rgb(encoded, "x.tif")
 
 
-def test_32_bit_pixels_beyond_16_bits_are_refused():
-    encoded = odd.encode(Image.fromarray(np.full((4, 4), 1 << 20, np.int32)), "TIFF")
+@pytest.mark.parametrize("value", [200, 1 << 20])
+def test_32_bit_pixels_are_refused_whatever_they_hold(value):
+    encoded = odd.encode(Image.fromarray(np.full((4, 4), value, np.int32)), "TIFF")
     with pytest.raises(UnreadableImage, match="no agreed range"):
         read_rgb(encoded, "x.tif")
 

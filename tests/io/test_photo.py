@@ -97,7 +97,7 @@ def test_an_empty_folder_and_a_pipe_are_problems(tmp_path):
     (tmp_path / "empty").mkdir()
     os.mkfifo(tmp_path / "pipe.jpg")
     assert problem("empty").startswith("no photos found (looked for ")
-    assert problem("pipe.jpg") == "not a file"
+    assert problem("pipe.jpg") == "a pipe, which can be read once; save it as a file"
 
 
 # Reading.

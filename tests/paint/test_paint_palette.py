@@ -25,9 +25,10 @@ def test_a_photo_is_painted_with_so_many_colours():
     assert 2 <= len(colours_of("s.json")) <= 3
 
 
-def test_a_photo_is_painted_with_these_colours_and_no_others():
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])  # as some editors mark it
+def test_a_photo_is_painted_with_these_colours_and_no_others(encoding):
     draw_photo("photo.png")
-    Path("paints.toml").write_text('colors = ["#ff0000", "white", "#123"]')
+    Path("paints.toml").write_text('colors = ["#ff0000", "white", "#123"]', encoding=encoding)
     assert paint("photo.png", "--palette", "paints.toml", "--strokes", "s.json", method="greedy") == 0
     assert colours_of("s.json") <= {(255, 0, 0), (255, 255, 255), (17, 34, 51)}
 

@@ -235,6 +235,17 @@ def test_values_that_are_not_finite_are_refused(tiny_weights, capsys):
     assert_refused(tiny_weights, capsys, "not finite")
 
 
+@pytest.mark.parametrize("out", ["grid.png", "images/"])
+def test_images_that_are_not_finite_are_refused_and_nothing_is_written(tiny_weights, capsys, out):
+    weights = load_weights(tiny_weights)
+    huge = {name: tensor * 1e30 for name, tensor in weights.tensors.items()}
+    save_weights(tiny_weights, huge, weights.meta)
+    before = sorted(os.listdir())
+    assert sample(tiny_weights, "-o", out) == 1
+    assert "makes values that are not finite (images 0 to 63)" in capsys.readouterr().err
+    assert sorted(os.listdir()) == before
+
+
 def test_tensors_of_another_shape_are_refused(tiny_weights, capsys):
     changed(tiny_weights, lambda tensor: tensor.unsqueeze(0))
     assert_refused(tiny_weights, capsys, "this model has")

@@ -87,6 +87,12 @@ def test_weights_of_the_package_are_the_default(start, photos, monkeypatch, caps
     assert 'weights = "shipped"' in (made / "recipe.toml").read_text()
 
 
+@pytest.mark.parametrize("recipe", ["default", "finetune"])
+def test_finetuning_by_any_recipe_begins_with_weights(photos, capsys, recipe):
+    assert finetune(photos, "--recipe", recipe, "--dry-run") == 0
+    assert 'weights = "shipped"' in capsys.readouterr().out
+
+
 def test_pictures_are_learned_from_and_scored_and_shown(start, photos):
     """Photos of one colour: any stroke paints them, whatever a predictor has learned elsewhere."""
     for path in Path(photos).iterdir():

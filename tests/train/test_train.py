@@ -407,6 +407,21 @@ def test_an_error_in_one_of_several_processes_is_one_line_with_its_status():
     ]
 
 
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_the_launcher_of_several_processes_ends_them_as_one(signum, status):
+    text = recipe("train.kimg=400", "train.metrics=[]", "train.snapshot_kimg=400")
+    process = start(text, "out", "--num-processes", "2")
+    wait_for(Path("out"), "samples/*00.png", process)
+    time.sleep(0.3)
+    process.send_signal(signum)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == status, errors
+    assert "--resume out" in errors.splitlines()[-1]
+    assert "error:" not in errors
+    assert "torch" not in errors
+    assert list(Path("out").glob("state-*/state.json"))
+
+
 def test_the_number_of_processes_is_asserted():
     environment = places(0, 1) | {"MASTER_PORT": "29511"}
     arguments = ["train", "transgan", "--recipe", recipe(), "--num-processes", "2"]
