@@ -169,9 +169,11 @@ def _require_fit(recipe: Recipe, generator: Any, discriminator: Any, world_size:
         share = batch // world_size
         together = min(train.micro_batch or share, share)
         if together % group:
+            whole = group * world_size
+            fits = f"; {math.ceil(batch / whole) * whole} would do" if together == share else ""
             raise RecipeError(
                 f"train.{key} = {batch}: images are compared in groups of {group}, and the {together} "
-                "that are seen at a time, after processes and train.micro_batch, are no multiple of that"
+                f"that are seen at a time, after processes and train.micro_batch, are no multiple of that{fits}"
             )
 
 

@@ -331,7 +331,7 @@ REFUSED = {
         2,
         "an animation is of the images of a grid",
     ),
-    "animation of no kind": (["--animate", "film.txt"], 1, "an animation ends in"),
+    "animation of no kind": (["--animate", "film.txt"], 2, "an animation ends in"),
     "too many": (["--num", "2000000"], 2, "too many for one picture"),
 }
 
